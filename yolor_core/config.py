@@ -1,0 +1,306 @@
+"""The configuration of one run: frozen, validated, with an exact JSON round trip.
+
+`Science` is everything that decides a result; its hash is the signature of an experiment. `DataConfig`
+says which images (their identity is the data fingerprint), `Execution` how the machine is used, which
+never changes a result. Sources of the default values: the recipe of ScaledYOLOv4-csp (2020-12), which
+stands next to the paper's 47.8 AP baseline, except where a comment says otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from yolor_core.errors import ConfigError, unknown_name
+from yolor_core.implicit.registry import FORMS, OPERATORS, SITES
+from yolor_core.models.architectures import ARCHITECTURES
+
+SCHEMA_VERSION = 1
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Config(BaseModel):
+    """Base of every configuration object."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+def _known(kind: str, name: str, known: Any) -> str:
+    if name not in known:
+        raise ValueError(unknown_name(kind, name, known))
+    return name
+
+
+class ImplicitConfig(Config):
+    """One implicit representation g(z) and where it acts (paper sections 3, 4.2 and 5)."""
+
+    site: str
+    operator: str
+    form: str = "vector"
+    std: NonNegative = 0.02  # released code; z ~ N(0 or 1, std)
+    prior_factor: Count = 2  # section 5.6: the prior has twice the explicit dimension
+    depth: Count = 1  # network form: number of linear layers
+    activation: Literal["none", "relu", "silu", "tanh"] = "none"  # between the layers of the network form
+    sparse: NonNegative = 0.0  # factorisation form: weight of the L1 penalty on c
+    nonnegative: bool = False  # factorisation form: softplus on Z and c (NMF)
+
+    @field_validator("site")
+    @classmethod
+    def _site(cls, value: str) -> str:
+        return _known("implicit site", value, SITES)
+
+    @field_validator("operator")
+    @classmethod
+    def _operator(cls, value: str) -> str:
+        return _known("implicit operator", value, OPERATORS)
+
+    @field_validator("form")
+    @classmethod
+    def _form(cls, value: str) -> str:
+        return _known("implicit form", value, FORMS)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.operator == "concatenate" and not SITES[self.site].allows_concatenation:
+            allowed = ", ".join(name for name, site in SITES.items() if site.allows_concatenation)
+            raise ValueError(
+                f"operator 'concatenate' at site {self.site!r} would change the size of the prediction "
+                f"(section 5.5); sites that allow it: {allowed}"
+            )
+        if self.form != "network" and (self.depth != 1 or self.activation != "none"):
+            raise ValueError(f"depth and activation belong to form 'network', not to {self.form!r}")
+        if self.form != "factorisation" and (self.sparse or self.nonnegative):
+            raise ValueError(f"sparse and nonnegative belong to form 'factorisation', not to {self.form!r}")
+        return self
+
+
+class BranchConfig(Config):
+    """A further task beside detection (section 5.4)."""
+
+    task: Literal["classification", "embedding"]
+    implicit: ImplicitConfig | None = None
+
+
+class ModelConfig(Config):
+    """Which network: a named architecture, scaled, with implicit knowledge."""
+
+    architecture: str
+    width: Positive = 1.0
+    depth: Positive = 1.0
+    anchor_scale: Positive = 1.0  # multiplies the architecture's anchors (pixels)
+    implicit: tuple[ImplicitConfig, ...] = ()
+    branches: tuple[BranchConfig, ...] = ()
+
+    @field_validator("architecture")
+    @classmethod
+    def _architecture(cls, value: str) -> str:
+        return _known("model", value, ARCHITECTURES)
+
+    @model_validator(mode="after")
+    def _one_per_site(self) -> Self:
+        sites = [i.site for i in self.implicit]
+        if len(set(sites)) != len(sites):
+            raise ValueError(f"implicit lists a site twice: {', '.join(sites)}; one representation per site")
+        tasks = [b.task for b in self.branches]
+        if len(set(tasks)) != len(tasks):
+            raise ValueError(f"branches lists a task twice: {', '.join(tasks)}")
+        return self
+
+
+class AugmentConfig(Config):
+    """Augmentation of training images; probabilities, fractions and degrees."""
+
+    mosaic: Fraction = 1.0  # probability of a mosaic
+    mosaic_images: Literal[4, 9] = 4
+    mixup: Fraction = 0.0  # probability of blending with a second mosaic, lambda ~ Beta(8, 8)
+    degrees: Annotated[float, Field(ge=0, le=180)] = 0.0
+    translate: Annotated[float, Field(ge=0, le=0.9)] = 0.0
+    scale: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    shear: Annotated[float, Field(ge=0, le=45)] = 0.0
+    perspective: Annotated[float, Field(ge=0, le=0.001)] = 0.0
+    hsv_h: Fraction = 0.015
+    hsv_s: Fraction = 0.7
+    hsv_v: Fraction = 0.4
+    flip_horizontal: Fraction = 0.5
+    flip_vertical: Fraction = 0.0
+
+
+class PhaseConfig(Config):
+    """A stretch of training with one augmentation and one learning-rate curve.
+
+    A later phase continues the epoch count of the one before it, so `schedule_epochs` (the E of the cosine)
+    is at least the last epoch of the phase: 300, 450, 450 for the paper's 300 + 125 + 25 epochs.
+    """
+
+    epochs: Count
+    schedule_epochs: Count
+    augment: AugmentConfig = AugmentConfig()
+    start_from_average: bool = False  # the published chain starts the later phases from the EMA weights
+
+
+class OptimiserConfig(Config):
+    """SGD with Nesterov momentum, warm-up and cosine; the exponential moving average."""
+
+    lr0: Positive = 0.01
+    lrf: Fraction = 0.2  # final learning rate as a fraction of lr0
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.937
+    weight_decay: NonNegative = 5e-4
+    nominal_batch: Count = 64  # gradients accumulate until this many images
+    warmup_epochs: NonNegative = 3.0
+    warmup_min_iterations: Annotated[int, Field(ge=0)] = 1000
+    warmup_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.8
+    warmup_bias_lr: NonNegative = 0.1
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.9999
+    ema_updates: Positive = 2000.0  # d = ema_decay * (1 - exp(-updates / ema_updates))
+
+
+class LossConfig(Config):
+    """Gains of the loss terms and the assignment threshold."""
+
+    box: NonNegative = 0.05
+    objectness: NonNegative = 1.0
+    classification: NonNegative = 0.5  # times classes / 80
+    anchor_threshold: Annotated[float, Field(gt=1)] = 4.0
+
+
+class TrainConfig(Config):
+    """The training recipe."""
+
+    size: Annotated[int, Field(ge=32)]  # pixels, long side
+    batch: Count = 64  # total over all ranks
+    keep_one_in: Count = 1  # train on the images with SHA-1(image id) mod keep_one_in = 0
+    phases: Annotated[tuple[PhaseConfig, ...], Field(min_length=1)]
+    optimiser: OptimiserConfig = OptimiserConfig()
+    loss: LossConfig = LossConfig()
+
+    @model_validator(mode="after")
+    def _schedules_reach(self) -> Self:
+        end = 0
+        for index, phase in enumerate(self.phases):
+            end += phase.epochs
+            if phase.schedule_epochs < end:
+                raise ValueError(
+                    f"phases.{index}.schedule_epochs is {phase.schedule_epochs}, but the phase ends at epoch "
+                    f"{end}; at least {end} is needed"
+                )
+        return self
+
+    @property
+    def epochs(self) -> int:
+        """Epochs of all phases."""
+        return sum(phase.epochs for phase in self.phases)
+
+
+class EvaluationConfig(Config):
+    """The authors' test settings."""
+
+    size: Annotated[int, Field(ge=32)]
+    batch: Count = 32  # decides which images share a rectangle
+    rectangular: bool = True
+    pad: NonNegative = 0.5  # in strides; 0.5 in the authors' stand-alone test, 0 during training
+    confidence: Fraction = 0.001
+    iou: Fraction = 0.65
+    max_detections: Count = 300
+
+
+class Science(Config):
+    """Everything that decides a result, except seed and data. Hashed into the signature."""
+
+    profile: str
+    model: ModelConfig
+    train: TrainConfig
+    evaluation: EvaluationConfig
+
+
+class ShapesConfig(Config):
+    """The built-in synthetic dataset: COCO-format shapes rendered from (seed, index)."""
+
+    kind: Literal["shapes"] = "shapes"
+    seed: int = 0
+    train_images: Count = 640
+    val_images: Count = 200
+    size: Annotated[int, Field(ge=64)] = 160  # pixels, long side of the rendered images
+
+
+class CocoConfig(Config):
+    """A folder in COCO's layout: annotations/instances_<split>.json with <split>/ or images/<split>/."""
+
+    kind: Literal["coco"] = "coco"
+    root: str
+    train: str = "train2017"
+    val: str = "val2017"
+
+
+DataConfig = Annotated[ShapesConfig | CocoConfig, Field(discriminator="kind")]
+
+
+class Execution(Config):
+    """How the machine is used. Never changes a result, never enters the signature."""
+
+    device: str = "auto"  # auto, cpu, cuda, cuda:0 ...
+    workers: Annotated[int, Field(ge=0)] = 0  # loader processes; 0 loads in the training process
+    threads: Count = 1  # torch threads
+    cache_images: bool = False  # keep decoded images in memory
+    evaluate_every: Annotated[int, Field(ge=0)] = 0  # epochs between evaluations; 0: only at the end
+    checkpoint_every: Count = 1  # epochs
+    keep_checkpoint: bool = False  # keep the final checkpoint, so that a longer chain can start from it
+    start_checkpoint: str | None = None  # run directory whose finished phases this run may continue
+
+
+class RunConfig(Config):
+    """One run: an experiment at a profile with a seed, on some data, on some machine."""
+
+    experiment: str
+    seed: Annotated[int, Field(ge=0)] = 0
+    science: Science
+    data: DataConfig
+    execution: Execution = Execution()
+
+    @classmethod
+    def from_json(cls, text: str) -> RunConfig:
+        """Parse what `to_json` wrote. Raises ConfigError naming the field."""
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            raise ConfigError(explain(error)) from None
+
+    def to_json(self) -> str:
+        """The full resolved configuration."""
+        return self.model_dump_json(indent=1)
+
+
+def explain(error: ValidationError) -> str:
+    """Turn pydantic's report into sentences that name the field, the value and what is allowed."""
+    lines = []
+    for item in error.errors(include_url=False):
+        field = ".".join(str(part) for part in item["loc"]) or "config"
+        message = item["msg"].removeprefix("Value error, ")
+        if item["type"] == "extra_forbidden":
+            lines.append(f"{field}: no such field")
+        elif item["type"] == "missing":
+            lines.append(f"{field}: is required")
+        elif isinstance(item["input"], (str, int, float, bool)):
+            lines.append(f"{field} = {item['input']!r}: {message}")
+        else:
+            lines.append(f"{field}: {message}")
+    return "; ".join(lines)
+
+
+def leaves(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every scalar field of a configuration (or of its JSON form) with its dotted path."""
+    if isinstance(value, BaseModel):
+        value = value.model_dump(mode="json")
+    if isinstance(value, dict) and value:
+        for key, item in value.items():
+            yield from leaves(item, f"{prefix}.{key}" if prefix else str(key))
+    elif isinstance(value, (list, tuple)) and value:
+        for index, item in enumerate(value):
+            yield from leaves(item, f"{prefix}.{index}")
+    else:
+        yield prefix, value

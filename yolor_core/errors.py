@@ -1,0 +1,53 @@
+"""Errors that a user can act on. Each message names the thing, the value and what is allowed."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class YolorError(Exception):
+    """Base of all errors caused by input; the command line prints them without a traceback."""
+
+
+class ConfigError(YolorError, ValueError):
+    """A configuration field has a value that is not allowed."""
+
+
+class UnknownNameError(YolorError, KeyError):
+    """A name (experiment, table, field, profile, model ...) that is not registered."""
+
+    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+        self.kind, self.name = kind, name
+        self.known = sorted(set(known))
+        super().__init__(unknown_name(kind, name, self.known))
+
+    def __str__(self) -> str:  # KeyError would print the repr of the message
+        return str(self.args[0])
+
+
+class DataError(YolorError, ValueError):
+    """A dataset or annotation file that cannot be used as it is."""
+
+
+class InputError(YolorError, ValueError):
+    """Images a model cannot take: wrong shape, type or size."""
+
+
+class NotBuiltError(YolorError):
+    """Something the registry declares and the code cannot run yet."""
+
+
+class RunError(YolorError):
+    """A run directory that cannot be used: locked by another process, or of another configuration."""
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str], most: int = 6) -> str:
+    """Sentence that names an unknown thing and lists the nearest valid names."""
+    names = sorted(set(known))
+    near = difflib.get_close_matches(name, names, n=most, cutoff=0.4)
+    if near and len(names) > most:
+        return f"unknown {kind} {name!r}; nearest: {', '.join(near)} ({len(names)} in all)"
+    listed = ", ".join([*near, *(n for n in names if n not in near)][: max(most, 12)])
+    more = "" if len(names) <= max(most, 12) else f", ... ({len(names)} in all)"
+    return f"unknown {kind} {name!r}; allowed: {listed or 'none'}{more}"

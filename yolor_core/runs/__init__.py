@@ -1,0 +1,1 @@
+"""The run directory: the only contract between training and analysis."""

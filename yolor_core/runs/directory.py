@@ -1,0 +1,103 @@
+"""Reading and writing one run directory (`results/runs/<run id>/`). No torch, no pandas.
+
+Files: run.json (who), state.json (how far), metrics.jsonl (one line per epoch), evaluation.json,
+detections.parquet, implicit.parquet, weights.safetensors, checkpoint.pt and checkpoint.previous.pt.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from yolor_core.errors import RunError
+from yolor_core.runs.files import read_json, write_atomically, write_json
+
+STATES = ("queued", "running", "done", "failed", "preempted")
+
+
+def now() -> str:
+    """The present in UTC, ISO 8601 to the second."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+class RunDirectory:
+    """One run's files, by name."""
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        self.run = self.path / "run.json"
+        self.state = self.path / "state.json"
+        self.metrics = self.path / "metrics.jsonl"
+        self.evaluation = self.path / "evaluation.json"
+        self.detections = self.path / "detections.parquet"
+        self.implicit = self.path / "implicit.parquet"
+        self.weights = self.path / "weights.safetensors"
+        self.priors = self.path / "implicit_priors.safetensors"
+        self.checkpoint = self.path / "checkpoint.pt"
+        self.previous_checkpoint = self.path / "checkpoint.previous.pt"
+        self.checksums = self.path / "checkpoint.sha256"
+
+    def read_run(self) -> dict[str, Any] | None:
+        """run.json, or None before the run has started."""
+        return read_json(self.run)
+
+    def read_state(self) -> dict[str, Any] | None:
+        """state.json, or None where nobody has touched the run."""
+        return read_json(self.state)
+
+    def read_evaluation(self) -> dict[str, Any] | None:
+        """evaluation.json, or None before the first evaluation."""
+        return read_json(self.evaluation)
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """One record per finished epoch, in order."""
+        if not self.metrics.exists():
+            return []
+        return [json.loads(line) for line in self.metrics.read_text().splitlines() if line]
+
+    def write_metrics(self, records: Sequence[dict[str, Any]]) -> None:
+        """Replace metrics.jsonl. Written whole, so that a resumed run leaves no line of a lost epoch."""
+        text = "".join(json.dumps(record, allow_nan=False) + "\n" for record in records)
+        write_atomically(self.metrics, lambda file: file.write(text.encode()))
+
+    def write_state(self, state: str, **fields: Any) -> None:
+        """Write state.json with a fresh heartbeat; fields not given keep their last value."""
+        if state not in STATES:
+            raise ValueError(f"unknown state {state!r}; allowed: {', '.join(STATES)}")
+        self.path.mkdir(parents=True, exist_ok=True)
+        known = {"reason": None, "epoch": 0, "epochs": 0, "step": 0, "steps": 0, "ap": None, "seconds": 0.0}
+        value = known | (self.read_state() or {}) | {"reason": None} | fields
+        value |= {"state": state, "heartbeat": now(), "host": socket.gethostname(), "pid": os.getpid()}
+        write_json(self.state, value)
+
+    @contextmanager
+    def lock(self, timeout: float = 5.0) -> Iterator[None]:
+        """Hold the run while writing to it; the lock goes with the process, however that ends.
+
+        Raises RunError when another process holds it for longer than `timeout` seconds.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            with FileLock(self.path / ".lock", timeout=timeout):
+                yield
+        except Timeout:
+            raise RunError(f"{self.path} is being trained by another process; wait for it or cancel it") from None
+
+    def running(self) -> bool:
+        """Whether a live process on this machine holds the run."""
+        path = self.path / ".lock"
+        if not path.exists():
+            return False
+        try:
+            with FileLock(path, timeout=0):
+                return False
+        except Timeout:
+            return True

@@ -1,0 +1,75 @@
+"""What run.json says about a run: its configuration, its code, its machine."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from yolor_core.config import SCHEMA_VERSION, RunConfig
+from yolor_core.identity import PACKAGE, run_id, signature, source_hash
+from yolor_core.runs.directory import now
+
+PACKAGES = ("torch", "torchvision", "numpy", "pycocotools", "opencv-python-headless", "pillow", "submitit")
+
+
+def describe_run(
+    config: RunConfig, fingerprint: str, device: str, data_report: dict[str, Any], parameters: int
+) -> dict[str, Any]:
+    """Content of run.json for a run that starts now."""
+    commit, dirty = _commit()
+    return {
+        "schema": SCHEMA_VERSION,
+        "experiment": config.experiment,
+        "run": run_id(config, fingerprint),
+        "signature": signature(config.science),
+        "seed": config.seed,
+        "fingerprint": fingerprint,
+        "config": config.model_dump(mode="json"),
+        "source_hash": source_hash(),
+        "commit": commit,
+        "dirty": dirty,
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "device": device,
+        "jobs": job_ids(),
+        "data_report": data_report,
+        "parameters": parameters,
+        "started": now(),
+        "ended": None,
+        "resumes": 0,
+    }
+
+
+def job_ids() -> list[str]:
+    """The scheduler's job ids of this process, if any."""
+    array = os.environ.get("SLURM_ARRAY_JOB_ID")
+    if array:
+        return [f"{array}_{os.environ.get('SLURM_ARRAY_TASK_ID', '0')}"]
+    job = os.environ.get("SLURM_JOB_ID")
+    return [job] if job else []
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _commit() -> tuple[str | None, bool | None]:
+    """Commit of the checkout the code is run from and whether it was changed; None outside a checkout."""
+    root = Path(PACKAGE).parent
+    try:
+        commit = _git(root, "rev-parse", "HEAD")
+        return commit, bool(_git(root, "status", "--porcelain", "--untracked-files=no"))
+    except (OSError, subprocess.SubprocessError):
+        return None, None
+
+
+def _git(root: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(root), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout.strip()
