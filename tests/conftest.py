@@ -1,0 +1,42 @@
+"""Fixtures shared by all tests, and the rule that CI must not skip what it can run."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def _folder(variable: str) -> Path:
+    value = os.environ.get(variable)
+    if not value:
+        pytest.skip(f"{variable} is not set")
+    path = Path(value)
+    if not path.is_dir():
+        pytest.fail(f"{variable}={value} is not a folder")
+    return path
+
+
+@pytest.fixture
+def real_data() -> Path:
+    """Folder of real COCO subsets and evaluation references."""
+    return _folder("YOLOR_REAL_DATA")
+
+
+@pytest.fixture
+def golden() -> Path:
+    """Folder of reference outputs of the authors' models."""
+    return _folder("YOLOR_GOLDEN")
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):  # type: ignore[no-untyped-def]
+    """With YOLOR_NO_SKIP=1 a skipped test fails, unless it is marked `gpu` (no machine of CI has one)."""
+    outcome = yield
+    report = outcome.get_result()
+    if os.environ.get("YOLOR_NO_SKIP") == "1" and report.skipped and item.get_closest_marker("gpu") is None:
+        report.outcome = "failed"
+        report.longrepr = f"{item.nodeid} was skipped, but every test has to run here: {report.longrepr}"

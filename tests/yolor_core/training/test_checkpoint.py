@@ -1,0 +1,109 @@
+"""Checkpoints survive damage and crashes between their writes."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from yolor_core.errors import RunError
+from yolor_core.runs.directory import RunDirectory
+from yolor_core.training.checkpoint import drop_checkpoints, load_checkpoint, save_checkpoint
+
+
+def save(run: RunDirectory, number: int) -> None:
+    save_checkpoint(run, {"number": number, "tensor": torch.full((3,), float(number))})
+
+
+def load(run: RunDirectory) -> int:
+    content = load_checkpoint(run)
+    assert content is not None and torch.equal(content["tensor"], torch.full((3,), float(content["number"])))
+    return content["number"]
+
+
+def test_the_last_two_are_kept(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path)
+    assert load_checkpoint(run) is None
+    for number in range(4):
+        save(run, number)
+        assert load(run) == number
+    assert torch.load(run.previous_checkpoint, weights_only=True)["number"] == 2
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoint.previous.pt", "checkpoint.pt", "checkpoint.sha256"]
+
+
+def test_a_damaged_checkpoint_gives_way_to_the_older_one(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path)
+    save(run, 1)
+    save(run, 2)
+    data = bytearray(run.checkpoint.read_bytes())
+    data[len(data) // 2] ^= 1
+    run.checkpoint.write_bytes(data)
+    with pytest.warns(UserWarning, match="checkpoint.pt is damaged"):
+        assert load(run) == 1
+
+
+def test_two_damaged_checkpoints_are_an_error_that_names_them(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path)
+    save(run, 1)
+    save(run, 2)
+    for path in (run.checkpoint, run.previous_checkpoint):
+        path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(RunError, match=r"checkpoint\.pt.*checkpoint\.previous\.pt"):
+        load_checkpoint(run)
+
+
+@pytest.mark.parametrize("crash_at", [1, 2, 3, 4])
+def test_a_crash_at_any_replacement_loses_at_most_one_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, crash_at: int
+) -> None:
+    run = RunDirectory(tmp_path)
+    for number in (1, 2, 3):
+        save(run, number)
+    replace, calls = os.replace, iter(range(1, 100))
+
+    def crashing(source: Path, target: Path) -> None:
+        if next(calls) == crash_at:
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    held = 3
+    for number in (4, 5, 6):  # several crashes at the same place, as a full disk would give
+        calls = iter(range(1, 100))
+        monkeypatch.setattr(os, "replace", crashing)
+        crashed = False
+        try:
+            save(run, number)
+        except KeyboardInterrupt:
+            crashed = True
+        monkeypatch.undo()
+        # With a checkpoint moved away by the crash before, a save has one replacement less to crash in.
+        assert crashed or (crash_at == 4 and number == 5)
+        assert load(run) in ({held} if crashed else {number})
+        held = load(run)
+    save(run, 7)
+    assert load(run) == 7
+    run.checkpoint.unlink()
+    assert load(run) == held
+
+
+def test_a_damaged_checkpoint_never_pushes_out_the_whole_one(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path)
+    save(run, 1)
+    save(run, 2)
+    run.checkpoint.write_bytes(b"damaged")
+    save(run, 3)
+    assert load(run) == 3
+    run.checkpoint.unlink()
+    assert load(run) == 1
+
+
+def test_a_finished_run_can_keep_its_last_checkpoint(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path)
+    save(run, 1)
+    save(run, 2)
+    drop_checkpoints(run, keep_last=True)
+    assert load(run) == 2 and not run.previous_checkpoint.exists()
+    drop_checkpoints(run, keep_last=False)
+    assert load_checkpoint(run) is None

@@ -1,0 +1,1 @@
+"""From detections to scores. `coco` and `detections` are free of torch; `postprocess` and `detect` use it."""

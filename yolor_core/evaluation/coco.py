@@ -1,0 +1,102 @@
+"""The official COCO numbers, by pycocotools."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from typing import Any
+
+import numpy as np
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from yolor_core.errors import DataError
+from yolor_core.evaluation.detections import Detections
+
+METRICS = ("AP", "AP50", "AP75", "APS", "APM", "APL", "AR1", "AR10", "AR100", "ARS", "ARM", "ARL")
+
+
+def evaluate_boxes(annotations: dict[str, Any], detections: Detections) -> dict[str, Any]:
+    """Score detections against an annotation file's content.
+
+    Args:
+        annotations: the content of a COCO instances file; every image in it counts.
+        detections: in the file's own image and category ids.
+
+    Returns:
+        {"detection": the twelve numbers by name, as fractions, None where there is no ground truth to score,
+        "per_class": {category name: AP or None}, "images": count, "detections": count}.
+
+    Raises:
+        DataError: when a detection names an image or category that the file does not have.
+    """
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
+        truth = _index(annotations)
+        _check_ids(truth, detections)
+        evaluation = COCOeval(truth, _results(truth, detections), "bbox")
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    precision = evaluation.eval["precision"][:, :, :, 0, -1]  # IoU, recall, category at area all, 100 detections
+    names = [truth.cats[category]["name"] for category in evaluation.params.catIds]
+    per_class = {name: _mean(precision[:, :, index]) for index, name in enumerate(names)}
+    scores = {name: _present(value) for name, value in zip(METRICS, evaluation.stats, strict=True)}
+    return {
+        "detection": scores,
+        "per_class": per_class,
+        "images": len(truth.imgs),
+        "detections": len(detections),
+    }
+
+
+def _index(annotations: dict[str, Any]) -> COCO:
+    coco = COCO()
+    coco.dataset = {**annotations, "annotations": [dict(a) for a in annotations["annotations"]]}
+    coco.createIndex()
+    return coco
+
+
+def _results(truth: COCO, detections: Detections) -> COCO:
+    """Detections as pycocotools' loadRes makes them; that one fails on an empty list."""
+    results = COCO()
+    boxes = detections.boxes.astype(np.float64)
+    scores = detections.scores.astype(np.float64)
+    rows = zip(
+        detections.image_id.tolist(),
+        detections.category_id.tolist(),
+        boxes.tolist(),
+        scores.tolist(),
+        (boxes[:, 2] * boxes[:, 3]).tolist(),
+        strict=True,
+    )
+    results.dataset = {
+        "images": truth.dataset["images"],
+        "categories": truth.dataset["categories"],
+        "annotations": [
+            {"id": i, "image_id": image, "category_id": category, "bbox": box, "score": score, "area": area, "iscrowd": 0}
+            for i, (image, category, box, score, area) in enumerate(rows, 1)
+        ],
+    }
+    results.createIndex()
+    return results
+
+
+def _check_ids(truth: COCO, detections: Detections) -> None:
+    for kind, found, known in (
+        ("image", detections.image_id, truth.imgs),
+        ("category", detections.category_id, truth.cats),
+    ):
+        unknown = np.setdiff1d(found, np.array(sorted(known), dtype=np.int64))
+        if len(unknown):
+            raise DataError(
+                f"{len(unknown)} {kind} ids of the detections are not in the annotations, first: {unknown[:5].tolist()}"
+            )
+
+
+def _present(value: float) -> float | None:
+    return None if value < 0 else float(value)
+
+
+def _mean(precision: np.ndarray) -> float | None:
+    valid = precision[precision > -1]
+    return float(valid.mean()) if valid.size else None

@@ -1,0 +1,60 @@
+"""Run a detector over the images of a split."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import nn
+
+from yolor_core.config import EvaluationConfig
+from yolor_core.data import EvaluationBatches, ImageSet
+from yolor_core.evaluation.detections import Detections
+from yolor_core.evaluation.postprocess import suppress
+from yolor_core.models import decode
+
+
+@torch.no_grad()
+def detect(
+    model: nn.Module, images: ImageSet, config: EvaluationConfig, device: torch.device, workers: int = 0
+) -> Detections:
+    """Detections of `model` on every image of a split, in original pixels, clipped to the image.
+
+    The model is put in evaluation mode for the time and left in the mode it was in.
+    """
+    batches = EvaluationBatches(
+        images,
+        size=config.size,
+        stride=max(model.strides),
+        batch=config.batch,
+        rectangular=config.rectangular,
+        pad=config.pad,
+        workers=workers,
+    )
+    category_ids = np.asarray(images.category_ids)
+    image_ids = np.asarray(images.ids)
+    found: list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]] = []
+    training = model.training
+    model.eval()
+    try:
+        for batch in batches:
+            raw = model(batch.images.to(device).float() / 255)
+            decoded = decode(raw, model.strides, model.anchors)
+            for position, detections in enumerate(suppress(decoded, config)):
+                index = int(batch.indices[position])
+                width, height = images.sizes[index]
+                boxes = np.asarray(batch.to_original(position, detections.boxes.cpu().numpy()), np.float64)
+                boxes = boxes.reshape(-1, 4).clip(0, [width, height, width, height])
+                boxes[:, 2:] -= boxes[:, :2]
+                count = len(boxes)
+                found.append(
+                    (
+                        np.full(count, image_ids[index]),
+                        category_ids[detections.labels.cpu().numpy()],
+                        boxes,
+                        detections.scores.cpu().numpy(),
+                    )
+                )
+    finally:
+        model.train(training)
+    columns = [np.concatenate(parts) for parts in zip(*found, strict=True)]
+    return Detections.build(*columns)

@@ -1,0 +1,260 @@
+"""Train one run from its configuration into its run directory."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from safetensors.torch import save
+from torch import Tensor
+
+from yolor_core.config import RunConfig
+from yolor_core.data import Batch, ImageSet, TrainingBatches, data_fingerprint, load_images
+from yolor_core.errors import ConfigError, RunError
+from yolor_core.evaluation.coco import evaluate_boxes
+from yolor_core.evaluation.detect import detect
+from yolor_core.identity import signature
+from yolor_core.models import create_model, implicit_priors, implicit_values, sparse_penalty
+from yolor_core.runs.directory import RunDirectory, now
+from yolor_core.runs.files import write_atomically, write_json
+from yolor_core.runs.record import describe_run, job_ids
+from yolor_core.training.average import MovingAverage
+from yolor_core.training.checkpoint import drop_checkpoints, load_checkpoint, save_checkpoint
+from yolor_core.training.loss import DetectionLoss
+from yolor_core.training.optimiser import apply_settings, build_optimiser
+from yolor_core.training.progress import Progress
+from yolor_core.training.schedule import Schedule
+from yolor_core.training.start import continue_from
+from yolor_core.training.state import Totals, TrainingState
+
+
+def never() -> bool:
+    """The default `stop`: go on."""
+    return False
+
+
+def train(config: RunConfig, run_dir: Path | str, stop: Callable[[], bool] = never) -> str:
+    """Train, evaluate and leave the results in `run_dir`; go on where an earlier attempt ended.
+
+    Args:
+        config: the full configuration.
+        run_dir: the run's directory, made if need be. A finished run is left as it is.
+        stop: asked at every step; when it answers True the run saves itself and returns.
+
+    Returns:
+        "done", or "preempted" after `stop`.
+
+    Raises:
+        RunError: another process trains this run, or the directory belongs to another configuration.
+        YolorError: anything wrong with configuration or data. Every failure is left in state.json too.
+    """
+    run = RunDirectory(run_dir)
+    with run.lock():
+        if _finished(run, config):
+            return "done"
+        try:
+            return _Training(config, run).run_to_end(stop)
+        except KeyboardInterrupt:
+            run.write_state("preempted", reason="interrupted; launch again to go on from the last checkpoint")
+            raise
+        except BaseException as error:
+            run.write_state("failed", reason=f"{type(error).__name__}: {error}")
+            raise
+
+
+def choose_device(name: str) -> torch.device:
+    """`auto` is the first GPU, or the CPU where there is none. Raises ConfigError for what is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"execution.device = {name!r}: {error}; allowed: auto, cpu, cuda, cuda:N") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(f"execution.device = {name!r}, but torch sees no GPU here; allowed: auto, cpu")
+    return device
+
+
+class _Training:
+    """The parts of one run, and its loop."""
+
+    def __init__(self, config: RunConfig, run: RunDirectory) -> None:
+        self.config, self.run = config, run
+        science, execution = config.science, config.execution
+        torch.set_num_threads(execution.threads)
+        self.device = choose_device(execution.device)
+
+        self.images = load_images(config.data, "train")
+        self.val = load_images(config.data, "val")
+        _check_same_classes(self.images, self.val)
+        self.batches = TrainingBatches(
+            self.images,
+            size=science.train.size,
+            batch=science.train.batch,
+            seed=config.seed,
+            keep_one_in=science.train.keep_one_in,
+            workers=execution.workers,
+            cache=execution.cache_images,
+        )
+        settings = science.train.optimiser
+        self.schedule = Schedule(settings, science.train.phases, self.batches.steps, science.train.batch)
+        classes = len(self.images.names)
+        model = create_model(science.model, classes=classes, seed=config.seed).to(self.device)
+        self.loss = DetectionLoss(model.anchors, model.strides, classes, science.train.loss)
+        self.state = TrainingState(
+            model,
+            MovingAverage(model, settings.ema_decay, settings.ema_updates),
+            build_optimiser(model, settings, self.schedule.weight_decay),
+        )
+        self.progress = Progress(run, science.train.epochs, self.batches.steps)
+
+    def run_to_end(self, stop: Callable[[], bool]) -> str:
+        """Resume or start, train the missing epochs, evaluate, finish."""
+        self._open()
+        while self.state.epoch < self.config.science.train.epochs:
+            if not self._train_epoch(stop):
+                save_checkpoint(self.run, self.state.save())
+                self.progress.beat("preempted", self.state, reason="asked to stop; launch again to go on")
+                return "preempted"
+            self._finish_epoch()
+        self._finish()
+        return "done"
+
+    def _open(self) -> None:
+        """Write run.json and find the state to start from: own checkpoint, another run's, or the seed's."""
+        run, earlier, saved = self.run, self.run.read_run(), load_checkpoint(self.run)
+        fingerprint = data_fingerprint(self.config.data)
+        report = {"train": self.images.report.to_dict(), "val": self.val.report.to_dict()}
+        parameters = sum(p.numel() for p in self.state.model.parameters())
+        record = describe_run(self.config, fingerprint, self._device_name(), report, parameters)
+        if earlier is not None:
+            if earlier["run"] != record["run"]:
+                raise RunError(f"{run.path} holds the run {earlier['run']}, not {record['run']}")
+            record["jobs"] = list(dict.fromkeys([*earlier["jobs"], *job_ids()]))
+            if saved is not None:
+                record |= {"started": earlier["started"], "resumes": earlier["resumes"] + 1}
+                record |= {"continues": earlier["continues"]} if "continues" in earlier else {}
+        if saved is not None:
+            self.state.restore(saved)
+            self.progress.load(run, self.state.epoch)
+        elif self.config.execution.start_checkpoint:
+            source = RunDirectory(self.config.execution.start_checkpoint)
+            self.state.restore(continue_from(source, self.config, fingerprint))
+            self.progress.load(source, self.state.epoch)
+            record["continues"] = source.path.name
+        else:
+            self.progress.history.add(0, implicit_values(self.state.model))
+        write_json(run.run, record)
+        self.progress.beat("running", self.state)
+
+    def _train_epoch(self, stop: Callable[[], bool]) -> bool:
+        """The rest of the present epoch; False when asked to stop before its end."""
+        state = self.state
+        first_epoch, phase = self.schedule.phase(state.epoch)
+        if phase.start_from_average and (state.epoch, state.step) == (first_epoch, 0):
+            state.start_from_average()
+        state.model.train()
+        earlier, began = state.seconds, time.monotonic()
+        for batch in self.batches.epoch(state.epoch, phase.augment, start_step=state.step):
+            if stop():
+                return False
+            self._train_step(batch)
+            state.step += 1
+            state.seconds = earlier + time.monotonic() - began
+            self.progress.beat_if_due(state)
+        return True
+
+    def _train_step(self, batch: Batch) -> None:
+        state = self.state
+        settings = self.schedule.at(state.epoch, state.step)
+        apply_settings(state.optimiser, settings)
+        predictions = state.model(batch.images.to(self.device).float() / 255)
+        total, *parts = self.loss(predictions, batch.targets.to(self.device))
+        terms = dict(zip(("loss/box", "loss/obj", "loss/cls"), parts, strict=True))
+        penalty = sparse_penalty(state.model)
+        if penalty is not None:
+            terms["loss/sparse"] = penalty
+            total = total + penalty * len(batch.ids)
+        values = _finite_values(terms, state, batch)
+        total.backward()
+        state.totals.add(len(batch.ids), values)
+        state.pending += 1
+        if state.pending >= settings.accumulate:
+            state.optimiser.step()
+            state.optimiser.zero_grad()
+            state.average.update(state.model)
+            state.pending = 0
+
+    def _finish_epoch(self) -> None:
+        state, execution = self.state, self.config.execution
+        finished, epochs = state.epoch + 1, self.config.science.train.epochs
+        scores: dict[str, float | None] = {}
+        if finished == epochs or (execution.evaluate_every and finished % execution.evaluate_every == 0):
+            save_checkpoint(self.run, state.save())  # an evaluation that fails must not cost the epoch
+            scores = self._evaluate(final=finished == epochs)
+        settings = self.schedule.at(state.epoch, max(state.step - 1, 0))
+        self.progress.finish_epoch(state, settings, scores, self.device)
+        state.epoch, state.step, state.seconds, state.totals = finished, 0, 0.0, Totals()
+        self.progress.write()
+        if finished == epochs or finished % execution.checkpoint_every == 0:
+            save_checkpoint(self.run, state.save())
+        self.progress.beat("running", state)
+
+    def _evaluate(self, final: bool) -> dict[str, float | None]:
+        """The twelve numbers of the averaged model; those of the last epoch stay on disk with their detections."""
+        settings, execution = self.config.science.evaluation, self.config.execution
+        detections = detect(self.state.average.model, self.val, settings, self.device, execution.workers)
+        result = evaluate_boxes(self.val.coco, detections)
+        if final:
+            detections.write(self.run.detections)
+            write_json(self.run.evaluation, result)
+        return result["detection"]
+
+    def _finish(self) -> None:
+        model = self.state.average.model
+        _write_tensors(self.run.weights, model.state_dict())
+        _write_tensors(self.run.priors, implicit_priors(model))
+        record = self.run.read_run()
+        if record is None:
+            raise RunError(f"{self.run.run} disappeared while the run was training")
+        record["ended"] = now()
+        # Files that turned out to be unreadable are only known now.
+        record["data_report"] = {"train": self.images.report.to_dict(), "val": self.val.report.to_dict()}
+        write_json(self.run.run, record)
+        drop_checkpoints(self.run, keep_last=self.config.execution.keep_checkpoint)
+        self.progress.beat("done", self.state)
+
+    def _device_name(self) -> str:
+        return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
+
+
+def _finished(run: RunDirectory, config: RunConfig) -> bool:
+    state, record = run.read_state(), run.read_run()
+    if state is None or record is None or state["state"] != "done":
+        return False
+    return record["signature"] == signature(config.science) and record["seed"] == config.seed
+
+
+def _write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+    data = save({name: value.detach().contiguous().cpu() for name, value in tensors.items()})
+    write_atomically(path, lambda file: file.write(data))
+
+
+def _check_same_classes(train: ImageSet, val: ImageSet) -> None:
+    if train.names != val.names or list(train.category_ids) != list(val.category_ids):
+        different = sorted(set(train.names) ^ set(val.names)) or "the same names, other ids or order"
+        raise ConfigError(f"train and val must have the same categories; they differ in: {different}")
+
+
+def _finite_values(terms: dict[str, Tensor], state: TrainingState, batch: Batch) -> dict[str, float]:
+    values = {name: float(term.detach()) for name, term in terms.items()}
+    wrong = [name for name, value in values.items() if not math.isfinite(value)]
+    if wrong:
+        raise RunError(
+            f"{', '.join(wrong)} is not finite at epoch {state.epoch + 1}, step {state.step + 1}; "
+            f"images {list(batch.ids)}. The last checkpoint is untouched"
+        )
+    return values

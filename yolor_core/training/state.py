@@ -1,0 +1,80 @@
+"""Everything that training carries from one step to the next, and how it is saved and restored."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import SGD
+
+from yolor_core.training.average import MovingAverage
+
+
+@dataclass
+class Totals:
+    """Sums of an epoch's loss terms over its images."""
+
+    images: int = 0
+    terms: dict[str, float] = field(default_factory=dict)
+
+    def add(self, images: int, terms: dict[str, float]) -> None:
+        """Count a batch: mean terms, weighted by its images."""
+        self.images += images
+        for name, value in terms.items():
+            self.terms[name] = self.terms.get(name, 0.0) + value * images
+
+    def means(self) -> dict[str, float]:
+        """Mean of every term."""
+        return {name: value / max(self.images, 1) for name, value in self.terms.items()}
+
+
+@dataclass
+class TrainingState:
+    """A run between two steps. `epoch` and `step` name the next step to take, counted from 0."""
+
+    model: nn.Module
+    average: MovingAverage
+    optimiser: SGD
+    epoch: int = 0
+    step: int = 0
+    pending: int = 0  # iterations whose gradients wait for an optimiser step
+    seconds: float = 0.0  # of this epoch, before the last restart
+    totals: Totals = field(default_factory=Totals)
+
+    def save(self) -> dict[str, Any]:
+        """Tensors and plain values, enough to go on bit for bit. Random numbers need none: they are keyed."""
+        gradients = {}
+        if self.pending:
+            gradients = {n: p.grad for n, p in self.model.named_parameters() if p.grad is not None}
+        return {
+            "model": self.model.state_dict(),
+            "average": self.average.model.state_dict(),
+            "average_updates": self.average.updates,
+            "optimiser": self.optimiser.state_dict(),
+            "gradients": gradients,
+            "epoch": self.epoch,
+            "step": self.step,
+            "pending": self.pending,
+            "seconds": self.seconds,
+            "totals": {"images": self.totals.images, "terms": dict(self.totals.terms)},
+        }
+
+    def restore(self, saved: dict[str, Any]) -> None:
+        """Go back to what `save` returned."""
+        self.model.load_state_dict(saved["model"])
+        self.average.model.load_state_dict(saved["average"])
+        self.average.updates = saved["average_updates"]
+        self.optimiser.load_state_dict(saved["optimiser"])
+        parameters = dict(self.model.named_parameters())
+        for name, gradient in saved["gradients"].items():
+            parameters[name].grad = gradient.to(parameters[name].device)
+        self.epoch, self.step = saved["epoch"], saved["step"]
+        self.pending, self.seconds = saved["pending"], saved["seconds"]
+        self.totals = Totals(saved["totals"]["images"], dict(saved["totals"]["terms"]))
+
+    @torch.no_grad()
+    def start_from_average(self) -> None:
+        """Let training go on from the averaged weights, as the published fine-tuning does."""
+        self.model.load_state_dict(self.average.model.state_dict())
