@@ -1,0 +1,143 @@
+"""Forms of the implicit representation g(z) (paper section 4.2, figure 7).
+
+`centre` is the value of g that changes nothing: 0 for addition and concatenation, 1 for multiplication.
+The vector form draws z around it (section 4.3). The other two start near 0 whatever z is, so they return
+centre + g~(z) with z ~ N(0, std): without it a product would begin by erasing the features (our decision).
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from yolor_core.config import ImplicitConfig
+from yolor_core.implicit.draws import Draws
+
+
+class Form(nn.Module, ABC):
+    """A constant vector g(z) of `size` numbers, computed from a learnt prior."""
+
+    def __init__(self, size: int, centre: float, config: ImplicitConfig) -> None:
+        super().__init__()
+        self.size, self.centre, self.config = size, centre, config
+
+    @abstractmethod
+    def forward(self) -> Tensor:
+        """g(z), shape (size,)."""
+
+    @abstractmethod
+    def reset(self, draws: Draws) -> None:
+        """Set every parameter to its initial value."""
+
+    def penalty(self) -> Tensor | None:
+        """A term of the loss that belongs to this form, or None."""
+        return None
+
+
+class Vector(Form):
+    """g(z) = z (eq. 6)."""
+
+    def __init__(self, size: int, centre: float, config: ImplicitConfig) -> None:
+        super().__init__(size, centre, config)
+        self.z = nn.Parameter(torch.empty(size))
+
+    def forward(self) -> Tensor:
+        """g(z), shape (size,)."""
+        return self.z
+
+    @torch.no_grad()
+    def reset(self, draws: Draws) -> None:
+        """z ~ N(centre, std) (section 4.3)."""
+        self.z.copy_(draws.normal("z", self.z.shape, self.centre, self.config.std))
+
+
+_ACTIVATIONS = {"none": None, "relu": functional.relu, "silu": functional.silu, "tanh": torch.tanh}
+
+
+class Network(Form):
+    """g(z) = W z + b (eq. 7): linear as in the paper, or `depth` layers with an activation between them.
+
+    The prior has prior_factor x size numbers (section 5.6: twice), and so have the hidden layers.
+    """
+
+    def __init__(self, size: int, centre: float, config: ImplicitConfig) -> None:
+        super().__init__(size, centre, config)
+        prior = config.prior_factor * size
+        self.z = nn.Parameter(torch.empty(prior))
+        widths = [prior] * config.depth + [size]
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(widths))
+
+    def forward(self) -> Tensor:
+        """g(z), shape (size,)."""
+        activation = _ACTIVATIONS[self.config.activation]
+        values: Tensor = self.z
+        for index, layer in enumerate(self.layers):
+            if index and activation is not None:
+                values = activation(values)
+            values = layer(values)
+        return self.centre + values if self.centre else values
+
+    @torch.no_grad()
+    def reset(self, draws: Draws) -> None:
+        """z ~ N(0, std), layers as PyTorch's convolution: U(-1/sqrt(inputs), 1/sqrt(inputs))."""
+        self.z.copy_(draws.normal("z", self.z.shape, 0.0, self.config.std))
+        for name, parameter in self.layers.named_parameters():
+            bound = 1 / math.sqrt(self.z.numel())
+            parameter.copy_(draws.uniform(f"layers.{name}", parameter.shape, bound))
+
+
+class Factorisation(Form):
+    """g(z) = Z^T c (eq. 8) plus a bias: a mixture of prior_factor x size atoms, each of `size` numbers.
+
+    The authors' figure computes it as a 1x1 convolution over the atoms, hence the single bias. Options of
+    section 4.2: `sparse` weighs an L1 penalty on c; `nonnegative` passes Z and c through softplus (NMF).
+    """
+
+    def __init__(self, size: int, centre: float, config: ImplicitConfig) -> None:
+        super().__init__(size, centre, config)
+        atoms = config.prior_factor * size
+        self.z = nn.Parameter(torch.empty(atoms, size))
+        self.c = nn.Parameter(torch.empty(atoms))
+        self.bias = nn.Parameter(torch.empty(1))
+
+    def coefficients(self) -> Tensor:
+        """c as it enters the product, shape (atoms,)."""
+        return functional.softplus(self.c) if self.config.nonnegative else self.c
+
+    def atoms(self) -> Tensor:
+        """Z as it enters the product, shape (atoms, size)."""
+        return functional.softplus(self.z) if self.config.nonnegative else self.z
+
+    def forward(self) -> Tensor:
+        """g(z), shape (size,)."""
+        values = self.coefficients() @ self.atoms() + self.bias
+        return self.centre + values if self.centre else values
+
+    @torch.no_grad()
+    def reset(self, draws: Draws) -> None:
+        """Z ~ N(0, std), c and bias as PyTorch's convolution; with `nonnegative` their absolute values.
+
+        Softplus would turn values near 0 into 0.69, whose product over all atoms dwarfs the features, so
+        the stored tensors start at its inverse.
+        """
+        bound = 1 / math.sqrt(self.c.numel())
+        z = draws.normal("z", self.z.shape, 0.0, self.config.std)
+        c = draws.uniform("c", self.c.shape, bound)
+        if self.config.nonnegative:
+            z, c = _inverse_softplus(z.abs()), _inverse_softplus(c.abs())
+        self.z.copy_(z)
+        self.c.copy_(c)
+        self.bias.copy_(draws.uniform("bias", self.bias.shape, bound))
+
+    def penalty(self) -> Tensor | None:
+        """sparse x |c|_1, or None."""
+        return self.config.sparse * self.coefficients().abs().sum() if self.config.sparse else None
+
+
+def _inverse_softplus(values: Tensor) -> Tensor:
+    return torch.log(torch.expm1(values.clamp_min(1e-4)))

@@ -1,0 +1,138 @@
+"""Sites: where a representation acts on one pyramid level (paper figure 8, sections 5.2, 5.3 and 5.5).
+
+A predictor is a 1x1 convolution from a feature map to anchors x (5 + classes) channels. Sites in front of it
+map features to features, sites behind it predictions to predictions:
+
+    y = PR( W . FA(x) + b )
+
+Features travel as a tuple: one map shared by all anchors, or one map per anchor.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+
+from yolor_core.config import ImplicitConfig
+from yolor_core.implicit.draws import Draws
+from yolor_core.implicit.forms import Form
+from yolor_core.implicit.loading import load_class
+from yolor_core.implicit.operators import Operator
+from yolor_core.implicit.registry import FORMS, OPERATORS
+
+Maps = tuple[Tensor, ...]
+
+
+class Site(nn.Module, ABC):
+    """The representations of one level at one place, and how they act.
+
+    channels: of the feature map that arrives (in front of the predictor) or leaves (behind it);
+    anchors: per cell; outputs: numbers per anchor, 5 + classes.
+    """
+
+    def __init__(self, channels: int, anchors: int, outputs: int, config: ImplicitConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.operator: Operator = load_class(OPERATORS[config.operator])()
+        count, size = self.layout(channels, anchors, outputs)
+        form = load_class(FORMS[config.form])
+        self.forms = nn.ModuleList(form(size, self.operator.centre, config) for _ in range(count))
+        self.added_channels = size if self.operator.widens else 0
+
+    @staticmethod
+    @abstractmethod
+    def layout(channels: int, anchors: int, outputs: int) -> tuple[int, int]:
+        """(how many representations, size of each)."""
+
+    def values(self) -> Tensor:
+        """Effective g(z) of all representations, one after the other, shape (count x size,)."""
+        return torch.cat([form() for form in self.forms])
+
+    def reset(self, draws: Draws) -> None:
+        """Set every parameter to its initial value."""
+        for index, form in enumerate(self.forms):
+            assert isinstance(form, Form)
+            form.reset(draws.within(f"forms.{index}"))
+
+
+class FeatureSite(Site):
+    """A site in front of the predictor."""
+
+    @abstractmethod
+    def forward(self, maps: Maps) -> Maps:
+        """Maps (B, C, H, W) -> maps (B, C + added_channels, H, W)."""
+
+
+class PredictionSite(Site):
+    """A site behind the predictor."""
+
+    @abstractmethod
+    def forward(self, predictions: Tensor) -> Tensor:
+        """(B, anchors x outputs, H, W) -> the same; channel a x outputs + k is number k of anchor a."""
+
+
+class FeatureAlignment(FeatureSite):
+    """FA: one representation on the feature map of a level (section 5.2)."""
+
+    @staticmethod
+    def layout(channels: int, anchors: int, outputs: int) -> tuple[int, int]:
+        """One of `channels` numbers."""
+        return 1, channels
+
+    def forward(self, maps: Maps) -> Maps:
+        """Maps (B, C, H, W) -> maps (B, C + added_channels, H, W)."""
+        g = self.forms[0]()
+        return tuple(self.operator(x, g) for x in maps)
+
+
+class ClusterAlignment(FeatureSite):
+    """FA*: one representation per anchor cluster (section 5.5).
+
+    Each anchor's slice of the predictor sees its own features (inferred from a trace in the released code).
+    """
+
+    @staticmethod
+    def layout(channels: int, anchors: int, outputs: int) -> tuple[int, int]:
+        """One of `channels` numbers for each anchor."""
+        return anchors, channels
+
+    def forward(self, maps: Maps) -> Maps:
+        """Maps (B, C, H, W) -> one map (B, C + added_channels, H, W) per anchor."""
+        if len(maps) == 1:
+            maps = maps * len(self.forms)
+        return tuple(self.operator(x, form()) for x, form in zip(maps, self.forms, strict=True))
+
+
+class PredictionRefinement(PredictionSite):
+    """PR: one representation on all numbers a level predicts (section 5.3)."""
+
+    @staticmethod
+    def layout(channels: int, anchors: int, outputs: int) -> tuple[int, int]:
+        """One of anchors x outputs numbers."""
+        return 1, anchors * outputs
+
+    def forward(self, predictions: Tensor) -> Tensor:
+        """(B, anchors x outputs, H, W) -> the same."""
+        return self.operator(predictions, self.forms[0]())
+
+
+class SizeRefinement(PredictionSite):
+    """PR*: a pair of numbers per anchor on the raw width and height (section 5.5, our interpretation)."""
+
+    def __init__(self, channels: int, anchors: int, outputs: int, config: ImplicitConfig) -> None:
+        super().__init__(channels, anchors, outputs, config)
+        self.anchors, self.outputs = anchors, outputs
+
+    @staticmethod
+    def layout(channels: int, anchors: int, outputs: int) -> tuple[int, int]:
+        """One of 2 x anchors numbers: width and height of each anchor in turn."""
+        return 1, 2 * anchors
+
+    def forward(self, predictions: Tensor) -> Tensor:
+        """(B, anchors x outputs, H, W) -> the same, channels other than w and h unchanged."""
+        pairs = self.forms[0]().view(self.anchors, 2)
+        before = pairs.new_full((self.anchors, 2), self.operator.centre)
+        after = pairs.new_full((self.anchors, self.outputs - 4), self.operator.centre)
+        return self.operator(predictions, torch.cat((before, pairs, after), dim=1).view(-1))

@@ -1,0 +1,61 @@
+"""From a name or a configuration to a model ready to train."""
+
+from __future__ import annotations
+
+import torch
+
+from yolor_core.config import ImplicitConfig, ModelConfig
+from yolor_core.errors import NotBuiltError, UnknownNameError
+from yolor_core.models.architectures import ARCHITECTURES
+from yolor_core.models.detector import Detector
+from yolor_core.models.initialisation import initialise
+
+
+def list_models() -> list[str]:
+    """The names that `create_model` accepts, in the order of the table."""
+    return list(ARCHITECTURES)
+
+
+def named_config(name: str) -> ModelConfig:
+    """The full-size model a name stands for, its implicit knowledge spelled out.
+
+    `named_config("yolor_csp")` lists + iFA and x iPR; a ModelConfig with `architecture="yolor_csp"` and no
+    `implicit` is the bare network, because a configuration means exactly what it lists.
+    Raises UnknownNameError.
+    """
+    if name not in ARCHITECTURES:
+        raise UnknownNameError("model", name, ARCHITECTURES)
+    implicit = ARCHITECTURES[name].implicit
+    return ModelConfig(
+        architecture=name, implicit=tuple(ImplicitConfig(site=s, operator=o) for s, o in implicit)
+    )
+
+
+def create_model(
+    config: ModelConfig | str,
+    classes: int = 80,
+    seed: int | None = 0,
+    device: torch.device | str | None = None,
+) -> Detector:
+    """Build a detector and draw its initial values.
+
+    config: a ModelConfig, taken literally, or a name from `list_models`. seed: None leaves the parameters
+    unset, for weights that are loaded next. The global random state is not touched.
+    Raises UnknownNameError, and NotBuiltError for the branches of Table 3.
+    """
+    if isinstance(config, str):
+        config = named_config(config)
+    if config.branches:
+        tasks = ", ".join(branch.task for branch in config.branches)
+        raise NotBuiltError(f"model branches are not built yet: {tasks}")
+    with torch.device("meta"):  # no time and no random numbers spent on values that are replaced
+        model = Detector(ARCHITECTURES[config.architecture], config, classes)
+    model.to_empty(device=device or "cpu")
+    if seed is None:
+        for module in model.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.reset_running_stats()
+        model.reset_anchors()
+    else:
+        initialise(model, seed)
+    return model

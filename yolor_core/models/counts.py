@@ -1,0 +1,107 @@
+"""Parameters and FLOPs by the rule that reproduces the paper's Table 7 to the last digit.
+
+FLOPs = 2 x (convolution multiply-adds + convolution-bias outputs + 2 x BatchNorm elements); activations,
+pooling, resampling, rearrangements and additions are free; a multiplication by implicit knowledge counts one
+per number it touches. Constants (g(z) itself) are computed once and cost nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from yolor_core.config import ModelConfig
+from yolor_core.models.architectures import ARCHITECTURES
+from yolor_core.models.blocks import ConvBNAct
+from yolor_core.models.build import named_config
+from yolor_core.models.detector import Detector
+
+PAPER_LEVELS = ("P3", "P4", "P5")
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Size and cost of one image. "Fused" merges each BatchNorm into the convolution in front of it."""
+
+    parameters: int
+    parameters_fused: int
+    flops: int
+    flops_fused: int
+    implicit_flops: dict[str, int]  # level -> multiplications by implicit knowledge, part of the above
+
+    @property
+    def mflops(self) -> float:
+        """Millions of FLOPs, not fused."""
+        return self.flops / 1e6
+
+    @property
+    def mflops_fused(self) -> float:
+        """Millions of FLOPs, fused."""
+        return self.flops_fused / 1e6
+
+    @property
+    def mflops_paper(self) -> float:
+        """As Table 7 prints it: multiplications by implicit knowledge on P3 to P5 only.
+
+        The paper's figure for YOLOv4-P6-light with x iPR leaves out level P6 (8.568 instead of 8.670 more
+        than the baseline), likely an oversight. Equal to `mflops` for models that end at P5.
+        """
+        beyond = sum(n for level, n in self.implicit_flops.items() if level not in PAPER_LEVELS)
+        return (self.flops - beyond) / 1e6
+
+
+def count(config: ModelConfig | str, size: int | tuple[int, int], classes: int = 80) -> Counts:
+    """Counts for images of `size` pixels (a square, or height and width), without allocating weights.
+
+    Raises UnknownNameError for an unknown model and InputError for a size it cannot take.
+    """
+    if isinstance(config, str):
+        config = named_config(config)
+    with torch.device("meta"):
+        model = Detector(ARCHITECTURES[config.architecture], config, classes)
+    return count_detector(model, size)
+
+
+def count_detector(model: Detector, size: int | tuple[int, int]) -> Counts:
+    """As `count`, for a detector on the meta device."""
+    height, width = (size, size) if isinstance(size, int) else size
+    merged = {id(m.conv) for m in model.modules() if isinstance(m, ConvBNAct)}
+    merged |= {id(m.bn) for m in model.modules() if isinstance(m, ConvBNAct)}
+    flops = {"conv": 0, "bias": 0, "norm": 0, "merged_norm": 0, "merged_bias": 0}
+
+    def observe(module: nn.Module, _: object, output: Tensor) -> None:
+        if isinstance(module, nn.Conv2d):
+            flops["conv"] += 2 * output.numel() * module.weight[0].numel()
+            flops["bias"] += 2 * output.numel() if module.bias is not None else 0
+            flops["merged_bias"] += 2 * output.numel() if id(module) in merged else 0
+        else:
+            flops["merged_norm" if id(module) in merged else "norm"] += 4 * output.numel()
+
+    observed = (nn.Conv2d, nn.BatchNorm2d)
+    hooks = [m.register_forward_hook(observe) for m in model.modules() if isinstance(m, observed)]
+    training = model.training
+    try:
+        with torch.no_grad():
+            raw = model.eval()(torch.empty(1, 3, height, width, device="meta"))
+    finally:
+        model.train(training)
+        for hook in hooks:
+            hook.remove()
+
+    implicit = dict.fromkeys(model.level_names, 0)
+    cells = {name: y.shape[2] * y.shape[3] for name, y in zip(model.level_names, raw, strict=True)}
+    for _, level, site in model.implicit.walk():
+        if site.operator.multiplies:
+            implicit[level] += site.values().numel() * cells[level]
+    shared = flops["conv"] + flops["bias"] + flops["norm"] + sum(implicit.values())
+    parameters = sum(p.numel() for p in model.parameters())
+    folded = sum(m.bn.num_features for m in model.modules() if isinstance(m, ConvBNAct))
+    return Counts(
+        parameters=parameters,
+        parameters_fused=parameters - folded,  # weight and bias of the norm become one bias
+        flops=shared + flops["merged_norm"],
+        flops_fused=shared + flops["merged_bias"],
+        implicit_flops=implicit,
+    )

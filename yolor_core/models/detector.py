@@ -1,0 +1,139 @@
+"""The detector: backbone, neck, and per level head, implicit knowledge and predictor."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from yolor_core.config import ModelConfig
+from yolor_core.errors import InputError
+from yolor_core.models.architectures import Architecture
+from yolor_core.models.backbone import Backbone
+from yolor_core.models.blocks import Style
+from yolor_core.models.knowledge import ImplicitKnowledge
+from yolor_core.models.neck import NeckParts, build_csp_neck
+from yolor_core.models.predictor import Predictor
+from yolor_core.models.scaling import scaled_channels, scaled_repeats
+from yolor_core.models.v5 import build_v5_neck
+
+
+class Detector(nn.Module):
+    """One-stage anchor-based detector on the levels P3 and up.
+
+    Per level: predictions = PR(predictor(FA(head(neck map)))), where FA and PR are implicit sites or nothing.
+    Modules are registered in the order of the authors' state_dict, which depends on the flavour. Parameters
+    are unset until `initialise` or a checkpoint fills them; `create_model` does both.
+    """
+
+    anchors: Tensor  # (levels, anchors, 2): width and height in pixels; not part of the state_dict
+
+    def __init__(self, architecture: Architecture, config: ModelConfig, classes: int = 80) -> None:
+        super().__init__()
+        self.architecture, self.config, self.classes = architecture, config, classes
+        self.level_names, self.levels = architecture.level_names, architecture.levels
+        self.strides = list(architecture.strides)
+        self.outputs = 5 + classes  # x, y, w, h, objectness, classes
+        self.anchors_per_level = architecture.anchors_per_level
+        self.register_buffer("anchors", torch.empty(self.levels, self.anchors_per_level, 2), persistent=False)
+        self.reset_anchors()
+
+        style = Style(architecture.flavour, architecture.activation, architecture.batch_norm_eps)
+        self.backbone = Backbone(architecture, config.width, config.depth, style)
+        channels = self.backbone.channels  # also those of the heads
+        implicit = ImplicitKnowledge(
+            config.implicit, self.level_names, channels, self.anchors_per_level, self.outputs
+        )
+        predictors = [
+            Predictor(c, added, self.anchors_per_level, self.outputs)
+            for c, added in zip(channels, implicit.added, strict=True)
+        ]
+        self._register(self._build_neck(style), implicit, predictors)
+
+    def _build_neck(self, style: Style) -> NeckParts:
+        architecture, config = self.architecture, self.config
+        channels = self.backbone.channels
+        repeats = scaled_repeats(architecture.neck_repeats, config.depth)
+        if architecture.neck == "v5":
+            return build_v5_neck(channels, repeats, style)
+        stages = architecture.stages[-self.levels :]
+        # the neck of a level is half as wide as its backbone stage
+        widths = [scaled_channels(stage.channels // 2, config.width) for stage in stages]
+        return build_csp_neck(channels, widths, repeats, architecture.down, architecture.spp_pairs, style)
+
+    def _register(self, neck: NeckParts, implicit: ImplicitKnowledge, predictors: list[Predictor]) -> None:
+        """Add the modules in state_dict order: cfg puts all heads last, yaml each behind its neck block."""
+        names = [name.lower() for name in self.level_names]
+        self.top = neck.top
+        for name, module in zip(reversed(names[:-1]), neck.ups, strict=True):
+            self.add_module(f"up_{name}", module)
+        downs = [None, *neck.downs]
+        if self.architecture.flavour == "cfg":
+            for name, module in zip(names[1:], neck.downs, strict=True):
+                self.add_module(f"down_{name}", module)
+            self.implicit = implicit
+            for name, head, predictor in zip(names, neck.heads, predictors, strict=True):
+                self.add_module(f"head_{name}", head)
+                self.add_module(f"predictor_{name}", predictor)
+            return
+        for name, down, head in zip(names, downs, neck.heads, strict=True):
+            if down is not None:
+                self.add_module(f"down_{name}", down)
+            self.add_module(f"head_{name}", head)
+        for name, predictor in zip(names, predictors, strict=True):
+            self.add_module(f"predictor_{name}", predictor)
+        self.implicit = implicit
+
+    def part(self, kind: str, level: str) -> Any:
+        """The module `up`, `down`, `head` or `predictor` of a level such as "P4"."""
+        return getattr(self, f"{kind}_{level.lower()}")
+
+    def reset_anchors(self) -> None:
+        """Set the anchor buffer from the architecture, times the configured scale."""
+        values = torch.tensor(self.architecture.anchors, dtype=torch.float32) * self.config.anchor_scale
+        self.anchors.copy_(values)
+
+    def features(self, images: Tensor) -> list[Tensor]:
+        """(B, 3, H, W) -> the heads' maps (B, channels, H / stride, W / stride), finest first."""
+        maps = self.backbone(images)
+        x = self.top(maps[-1])
+        kept = []
+        for index in reversed(range(self.levels - 1)):
+            x, keep = self.part("up", self.level_names[index])(x, maps[index])
+            kept.append(keep)
+        outputs = [x]
+        for level in self.level_names[1:]:
+            x = self.part("down", level)(x, kept.pop())
+            outputs.append(x)
+        return [self.part("head", level)(x) for level, x in zip(self.level_names, outputs, strict=True)]
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Images (B, 3, H, W), values 0 to 1 -> raw logits (B, anchors, H / stride, W / stride, 5 + classes).
+
+        One tensor per level, finest first. Raises InputError for images it cannot take.
+        """
+        self.check(images)
+        raw = []
+        for level, x in zip(self.level_names, self.features(images), strict=True):
+            y = self.part("predictor", level)(self.implicit.before(x, level))
+            y = self.implicit.after(y, level)
+            raw.append(y.unflatten(1, (self.anchors_per_level, self.outputs)).permute(0, 1, 3, 4, 2))
+        return raw
+
+    def check(self, images: Tensor) -> None:
+        """Raise InputError unless images are a non-empty floating (B, 3, H, W) of whole cells."""
+        if images.ndim != 4 or images.shape[1] != 3:
+            raise InputError(f"images of shape {tuple(images.shape)}; allowed: (batch, 3, height, width)")
+        if not images.is_floating_point():
+            raise InputError(f"images of type {images.dtype}; allowed: floating point, values 0 to 1")
+        batch, _, height, width = images.shape
+        if batch == 0:
+            raise InputError("an empty batch; at least one image is needed")
+        stride = self.strides[-1]
+        if height % stride or width % stride or not height or not width:
+            next_height, next_width = (max(-(-side // stride), 1) * stride for side in (height, width))
+            raise InputError(
+                f"images of {height} x {width} pixels; both sides have to be multiples of {stride}, "
+                f"the next valid size is {next_height} x {next_width}"
+            )

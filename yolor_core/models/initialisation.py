@@ -1,0 +1,77 @@
+"""Initial values: every parameter drawn from its own generator keyed by (seed, parameter name).
+
+Two models that share a parameter name and a seed share the parameter, bit for bit, whatever else they
+contain. So a baseline and its variant differ by the implicit knowledge alone.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+from yolor_core.implicit.draws import Draws
+from yolor_core.implicit.sites import Site
+from yolor_core.models.detector import Detector
+from yolor_core.models.predictor import Predictor
+
+OBJECTS_PER_IMAGE = 8  # the bias prior expects 8 objects in an image of 640 pixels, at every test size
+PRIOR_SIZE = 640
+
+
+@torch.no_grad()
+def initialise(model: Detector, seed: int) -> None:
+    """Draw every parameter of a detector, reset BatchNorm statistics and anchors, in place.
+
+    Convolutions as in PyTorch: U(-1/sqrt(fan_in), 1/sqrt(fan_in)); BatchNorm weight 1, bias 0; implicit
+    representations by their form (section 4.3). Predictor biases get the prior of `prior_bias` in every
+    model: in the released main branch it silently fails for baselines, which would confound comparisons.
+    """
+    draws = Draws(seed)
+    for name, module in model.named_modules():
+        own = draws.within(name)
+        if isinstance(module, Predictor):
+            _reset_predictor(module, own)
+        elif isinstance(module, nn.Conv2d):
+            module.weight.copy_(own.uniform("weight", module.weight.shape, _bound(module.weight[0].numel())))
+        elif isinstance(module, nn.BatchNorm2d):
+            module.reset_parameters()
+        elif isinstance(module, Site):
+            module.reset(own)
+    for level, stride in zip(model.level_names, model.strides, strict=True):
+        predictor: Predictor = model.part("predictor", level)
+        assert predictor.bias is not None
+        prior = prior_bias(stride, model.classes).to(predictor.bias)
+        predictor.bias.add_(prior.repeat(model.anchors_per_level))
+    model.reset_anchors()
+
+
+def prior_bias(stride: int, classes: int) -> torch.Tensor:
+    """What is added to an anchor's predictor bias, shape (5 + classes,), float32.
+
+    Objectness: log(8 / (640 / stride)^2), the prior odds of an object in a cell. Classes:
+    log(0.6 / (classes - 0.99)), odds that make about 0.6 in all; for one class, where that formula would
+    give odds of 60, the odds 0.6 / 0.4.
+    """
+    bias = torch.zeros(5 + classes)
+    bias[4] = math.log(OBJECTS_PER_IMAGE / (PRIOR_SIZE / stride) ** 2)
+    bias[5:] = math.log(0.6 / (classes - 0.99)) if classes > 1 else math.log(0.6 / 0.4)
+    return bias
+
+
+def _bound(fan_in: int) -> float:
+    return 1 / math.sqrt(fan_in)
+
+
+def _reset_predictor(predictor: Predictor, draws: Draws) -> None:
+    """The features' half of a widened predictor is the baseline's draw; the constant's half has its own."""
+    outputs, inputs = predictor.weight.shape[:2]
+    bound = _bound(inputs - predictor.added)
+    weight = draws.uniform("weight", (outputs, inputs - predictor.added, 1, 1), bound)
+    if predictor.added:
+        constant = draws.uniform("weight.implicit", (outputs, predictor.added, 1, 1), bound)
+        weight = torch.cat((constant, weight), dim=1)
+    predictor.weight.copy_(weight)
+    assert predictor.bias is not None
+    predictor.bias.copy_(draws.uniform("bias", predictor.bias.shape, bound))
