@@ -127,7 +127,7 @@ class _Training:
         """Write run.json and find the state to start from: own checkpoint, another run's, or the seed's."""
         run, earlier, saved = self.run, self.run.read_run(), load_checkpoint(self.run)
         fingerprint = data_fingerprint(self.config.data)
-        report = {"train": self.images.report.to_dict(), "val": self.val.report.to_dict()}
+        report = {"train": self.images.report.as_dict(), "val": self.val.report.as_dict()}
         parameters = sum(p.numel() for p in self.state.model.parameters())
         record = describe_run(self.config, fingerprint, self._device_name(), report, parameters)
         if earlier is not None:
@@ -147,6 +147,7 @@ class _Training:
             record["continues"] = source.path.name
         else:
             self.progress.history.add(0, implicit_values(self.state.model))
+        self.progress.write()
         write_json(run.run, record)
         self.progress.beat("running", self.state)
 
@@ -222,7 +223,7 @@ class _Training:
             raise RunError(f"{self.run.run} disappeared while the run was training")
         record["ended"] = now()
         # Files that turned out to be unreadable are only known now.
-        record["data_report"] = {"train": self.images.report.to_dict(), "val": self.val.report.to_dict()}
+        record["data_report"] = {"train": self.images.report.as_dict(), "val": self.val.report.as_dict()}
         write_json(self.run.run, record)
         drop_checkpoints(self.run, keep_last=self.config.execution.keep_checkpoint)
         self.progress.beat("done", self.state)

@@ -1,0 +1,60 @@
+"""The `ablate` command line. Each subcommand is a module of `ablations.commands`, imported when called."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import click
+
+from yolor_core.errors import UnknownNameError, YolorError
+
+# Names and one-line helps are repeated here so that `ablate --help` imports no subcommand.
+COMMANDS = {
+    "list": "Every experiment and the table rows it fills.",
+    "show": "What an experiment or a table is, in full.",
+    "models": "Every model: test size, parameters, MFLOPs.",
+    "launch": "Run what is missing of tables or experiments.",
+    "train": "Run one experiment in this process.",
+    "status": "How far the runs are.",
+    "tables": "The paper's tables beside what was measured here.",
+    "data": "Write the synthetic dataset out, or check a COCO folder.",
+}
+
+
+class LazyGroup(click.Group):
+    """A group that knows its subcommands by name and imports one only to run it."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(f"ablations.commands.{cmd_name}").command
+        return command
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        if args and not args[0].startswith("-") and args[0] not in COMMANDS:
+            raise UnknownNameError("command", args[0], COMMANDS)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except YolorError as error:
+            click.echo(f"ablate: {error}", err=True)
+            ctx.exit(2)
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="yolor-ablations", prog_name="ablate")
+def main() -> None:
+    """YOLOR's ablations, from a row of Tables 1-8 to its printed cell.
+
+    Tables are named 4 or table4, or are Python files of your own; `ablate list` names the experiments.
+    """

@@ -1,0 +1,1 @@
+"""One module per subcommand of `ablate`, each imported when it is called; the click object is `command`."""

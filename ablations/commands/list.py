@@ -1,0 +1,65 @@
+"""`ablate list`: every experiment and the rows it fills."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from ablations.options import json_option, profile_option, set_option
+
+
+@click.command("list")
+@click.argument("names", nargs=-1, metavar="[TABLE|EXPERIMENT|FILE.py]...")
+@profile_option
+@set_option
+@json_option
+def command(names: tuple[str, ...], profile: str, overrides: tuple[str, ...], as_json: bool) -> None:
+    """List every experiment and the table rows it fills; all of the paper's without arguments."""
+    records, reasons = describe(names, profile, overrides)
+    if as_json:
+        click.echo(json.dumps(records, indent=1, ensure_ascii=False))
+        return
+    lines = [("experiment", "model", "size", "rows", "")]
+    for record in records:
+        rows = ", ".join(f"{place['table']}: {place['row']}" for place in record["rows"])
+        reason = "not built yet" if record["experiment"] in reasons else ""
+        lines.append((record["experiment"], record["model"], str(record["size"]), rows, reason))
+    widths = [max(len(line[column]) for line in lines) for column in range(5)]
+    for line in lines:
+        click.echo("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
+    count = sum(len(record["rows"]) for record in records)
+    click.echo(f"{len(records)} experiments, {count} rows, profile {profile}")
+
+
+def describe(
+    names: tuple[str, ...], profile: str, overrides: tuple[str, ...]
+) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """One record per experiment, and the reasons of those that are not built yet by slug."""
+    from ablations.registry import built, paper, resolve, select
+    from yolor_core.identity import signature
+
+    selection = select(names)
+    tables = dict.fromkeys((*paper().tables, *selection.tables))
+    records, reasons = [], {}
+    for experiment in selection.experiments:
+        science = resolve(experiment, profile, overrides)
+        if reason := built(science):
+            reasons[experiment.slug] = reason
+        records.append(
+            {
+                "experiment": experiment.slug,
+                "signature": signature(science),
+                "model": science.model.architecture,
+                "size": science.evaluation.size,
+                "profile": profile,
+                "rows": [
+                    {"table": table.name, "row": row.label}
+                    for table in tables
+                    for row in table.rows
+                    if row.experiment.slug == experiment.slug
+                ],
+            }
+        )
+    return records, reasons

@@ -1,0 +1,163 @@
+"""`ablate show`: what an experiment or a table is."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ablations.options import json_option, profile_option, set_option
+
+if TYPE_CHECKING:
+    from ablations.experiments import Experiment
+    from ablations.registry import Selection
+    from ablations.table import Table
+
+
+@click.command("show")
+@click.argument("name", metavar="EXPERIMENT|TABLE|FILE.py")
+@profile_option
+@set_option
+@json_option
+def command(name: str, profile: str, overrides: tuple[str, ...], as_json: bool) -> None:
+    """Show a table, or an experiment: its purpose, difference to the baseline, full configuration."""
+    from ablations.registry import select
+
+    selection = select([name])
+    if selection.named:
+        record = describe_experiment(selection.experiment(name), selection, profile, overrides)
+        click.echo(json.dumps(record, indent=1, ensure_ascii=False) if as_json else _experiment_text(record))
+        return
+    if selection.tables:
+        records = [describe_table(table) for table in selection.tables]
+        to_text = _table_text
+    else:  # a file that defines experiments only
+        records = [describe_experiment(e, selection, profile, overrides) for e in selection.experiments]
+        to_text = _experiment_text
+    if as_json:
+        click.echo(json.dumps(records[0] if len(records) == 1 else records, indent=1, ensure_ascii=False))
+        return
+    click.echo("\n\n".join(to_text(record) for record in records))
+
+
+def describe_table(table: Table) -> dict[str, Any]:
+    """A table as plain data."""
+    paper = table.paper()
+    return {
+        "table": table.name,
+        "title": table.title,
+        "section": table.section,
+        "question": table.question,
+        "hypothesis": table.hypothesis,
+        "remarks": list(table.remarks),
+        "rows": [
+            {
+                "row": row.label,
+                "experiment": row.experiment.slug,
+                "change": row.change,
+                "against": table.baseline(row).label,
+                "cost": row.cost,
+                "paper": paper.get(row.label, {}),
+            }
+            for row in table.rows
+        ],
+    }
+
+
+def describe_experiment(
+    experiment: Experiment, selection: Selection, profile: str, overrides: tuple[str, ...]
+) -> dict[str, Any]:
+    """An experiment at a profile as plain data; `difference` lists fields unlike the baseline's."""
+    from ablations.registry import built, paper, resolve
+    from yolor_core.config import leaves
+    from yolor_core.identity import signature
+
+    science = resolve(experiment, profile, overrides)
+    places = dict.fromkeys((*paper().places(experiment.slug), *selection.places(experiment.slug)))
+    bases = [table.baseline(row).experiment for table, row in places]
+    base = next((b for b in bases if b.slug != experiment.slug), None)
+    difference = []
+    if base is not None:
+        own, other = dict(leaves(science)), dict(leaves(resolve(base, profile, overrides)))
+        fields = dict.fromkeys((*other, *own))
+        difference = [
+            {"field": name, "baseline": other.get(name), "value": own.get(name)}
+            for name in fields
+            if (own.get(name) or None) != (other.get(name) or None)  # an empty list is an absent one
+        ]
+    return {
+        "experiment": experiment.slug,
+        "title": experiment.title,
+        "profile": profile,
+        "signature": signature(science),
+        "not_built": built(science),
+        "continues": experiment.continues,
+        "rows": [
+            {
+                "table": table.name,
+                "row": row.label,
+                "question": table.question,
+                "hypothesis": table.hypothesis,
+                "change": row.change,
+                "cost": row.cost,
+            }
+            for table, row in places
+        ],
+        "baseline": base.slug if base is not None else None,
+        "difference": difference,
+        "science": science.model_dump(mode="json"),
+    }
+
+
+def _experiment_text(record: dict[str, Any]) -> str:
+    from yolor_core.config import leaves
+
+    lines = [f"{record['experiment']}: {record['title']}"]
+    if record["not_built"]:
+        lines.append(record["not_built"])
+    if record["continues"]:
+        lines.append(f"starts from the checkpoint of {record['continues']}")
+    for row in record["rows"]:
+        lines += [
+            "",
+            f"Table {row['table']}, row {row['row']!r}: {row['change']}",
+            *_wrapped(row["hypothesis"]),
+        ]
+        lines.append(f"  cost at the paper's scale: {row['cost']}")
+    if record["baseline"]:
+        lines += ["", f"Difference to {record['baseline']} (profile {record['profile']}):"]
+        lines += [
+            f"  {d['field']}: {_shown(d['baseline'])} -> {_shown(d['value'])}" for d in record["difference"]
+        ]
+    lines += ["", f"Configuration at profile {record['profile']}, signature {record['signature']}:"]
+    lines += [f"  {name} = {json.dumps(value)}" for name, value in leaves(record["science"])]
+    return "\n".join(lines)
+
+
+def _table_text(record: dict[str, Any]) -> str:
+    section = f" (section {record['section']})" if record["section"] else ""
+    lines = [f"Table {record['table']}: {record['title']}{section}"]
+    if record["question"]:
+        lines += ["", record["question"], *_wrapped(record["hypothesis"])]
+    for row in record["rows"]:
+        lines += ["", f"{row['row']}: {row['change']}", f"  experiment {row['experiment']}, {row['cost']}"]
+        if row["against"] != row["row"]:
+            lines.append(f"  compared with {row['against']!r}")
+        if row["paper"]:
+            lines.append(
+                "  paper: " + ", ".join(f"{metric} {value}" for metric, value in row["paper"].items())
+            )
+    if record["remarks"]:
+        lines += ["", "Remarks", *(line for remark in record["remarks"] for line in _wrapped(remark, "- "))]
+    return "\n".join(lines)
+
+
+def _wrapped(text: str, start: str = "") -> list[str]:
+    import textwrap
+
+    return textwrap.wrap(text, 100, initial_indent="  " + start, subsequent_indent="  " + " " * len(start))
+
+
+def _shown(value: object) -> str:
+    return "(none)" if value in (None, [], ()) else json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,91 @@
+"""`ablate tables`: the paper's cells beside ours."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from ablations.options import profile_option, results_option, seeds_option, set_option
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from ablations.costs import Cost
+    from ablations.table import Table
+
+
+@click.command("tables")
+@click.argument("names", nargs=-1, metavar="[TABLE|FILE.py]...")
+@click.option(
+    "--format",
+    "form",
+    default="text",
+    show_default=True,
+    metavar="FORMAT",
+    help="text, markdown, csv, latex or json.",
+)
+@profile_option
+@results_option
+@seeds_option(None, "Use these seeds only, as in 0 or 0,3 or 0-4; all there are by default.")
+@set_option
+@click.option("--fingerprint", metavar="PREFIX", help="Use runs on data of this fingerprint only.")
+@click.option("--source", metavar="PREFIX", help="Use runs of yolor_core sources of this hash only.")
+@click.option("--mixed", is_flag=True, help="Allow runs of different sources or different data in one table.")
+def command(
+    names: tuple[str, ...],
+    form: str,
+    profile: str,
+    results: Path,
+    seeds: list[int] | None,
+    overrides: tuple[str, ...],
+    fingerprint: str | None,
+    source: str | None,
+    mixed: bool,
+) -> None:
+    """Print tables: the paper's cell, ours, and the difference to the row's baseline in both."""
+    from ablations.profiles import profile_named
+    from ablations.registry import as_overrides, select_tables
+
+    tables = select_tables(names)
+    profile_named(profile)
+    parsed = as_overrides(overrides)
+
+    from analysis.formats import FORMATS, render
+    from analysis.runs import load_runs
+    from analysis.tables import fill_table
+    from yolor_core.errors import UnknownNameError
+
+    if form not in FORMATS:
+        raise UnknownNameError("format", form, FORMATS)
+    runs = _keep(_keep(load_runs(results), "fingerprint", fingerprint), "source_hash", source)
+    filled = [fill_table(t, profile, runs, parsed, _costs(t), seeds, mixed) for t in tables]
+    click.echo(render(filled, form), nl=False)
+
+
+def _costs(table: Table) -> dict[str, Cost]:
+    """Counted on full-size models; torch is imported only for a table that shows counts."""
+    from ablations.registry import built
+    from ablations.table import COUNTED
+
+    if not set(table.metrics) & set(COUNTED):
+        return {}
+    from ablations.costs import model_cost
+
+    experiments = {
+        row.experiment.slug: row.experiment for row in table.rows if built(row.experiment.science) is None
+    }
+    return {slug: model_cost(experiment) for slug, experiment in experiments.items()}
+
+
+def _keep(runs: pd.DataFrame, column: str, prefix: str | None) -> pd.DataFrame:
+    if prefix is None:
+        return runs
+    from yolor_core.errors import UnknownNameError
+
+    known = sorted(set(runs[column].dropna()))
+    kept = runs[runs[column].fillna("").str.startswith(prefix)]
+    if kept.empty:
+        raise UnknownNameError(column.replace("_", " "), prefix, known)
+    return kept

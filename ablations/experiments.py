@@ -1,0 +1,132 @@
+"""An experiment: one training at the paper's scale, with a name.
+
+Tables are written in terms of a baseline and what is added to it, as in the paper::
+
+    CSP_FAST.plus(ADD_FA)                # + iFA
+    P6_LIGHT.plus(ADD_FA, MUL_PR).finetuned()
+
+Names are derived from what is added (`csp-fast.add-fa`), so the same experiment in two tables is one run.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+
+from ablations.recipe import FINETUNE, SCRATCH_CSP, SCRATCH_P6, paper_science
+from yolor_core.config import BranchConfig, ImplicitConfig, ModelConfig, Science
+from yolor_core.errors import ConfigError
+
+SLUG = re.compile(r"[a-z0-9]+(?:[-.][a-z0-9]+)*")
+SHORT = {"add": "add", "multiply": "mul", "concatenate": "cat"}
+SYMBOL = {"add": "+", "multiply": "×", "concatenate": "⊕"}
+PREFIX = {"vector": "i", "network": "wi", "factorisation": "ic"}  # the paper's iFA, wiFA and icFA
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One training.
+
+    `science` is at the paper's scale; profiles scale it down. `continues` names the experiment whose
+    finished phases this one starts with: it trains only the phases that come after them.
+    Raises ConfigError for a slug that is not lower-case ASCII words joined by `-` and `.`.
+    """
+
+    slug: str
+    title: str
+    science: Science
+    continues: str | None = None
+
+    def __post_init__(self) -> None:
+        if not SLUG.fullmatch(self.slug):
+            raise ConfigError(
+                f"experiment slug {self.slug!r}: allowed are lower-case ASCII letters and digits, "
+                "joined by single '-' or '.'"
+            )
+
+    def plus(self, *parts: ImplicitConfig) -> Experiment:
+        """This experiment with implicit knowledge added to the detector."""
+        model = self.science.model
+        return replace(
+            self,
+            slug=".".join([self.slug, *map(part_slug, parts)]),
+            title=f"{self.title}, {', '.join(map(part_title, parts))}",
+            science=self._with_model(model.model_copy(update={"implicit": (*model.implicit, *parts)})),
+        )
+
+    def named(self, slug: str, title: str | None = None) -> Experiment:
+        """This experiment under another name; for options that the derived slug does not show."""
+        return replace(self, slug=slug, title=title or self.title)
+
+    def joint(self, branch: BranchConfig, name: str) -> Experiment:
+        """This experiment trained jointly with a further task (section 5.4); `name` joins the slug."""
+        model = self.science.model
+        return replace(
+            self,
+            slug=f"{self.slug}.{name}",
+            title=f"{self.title}, {branch.task} trained jointly",
+            science=self._with_model(model.model_copy(update={"branches": (*model.branches, branch)})),
+        )
+
+    def joint_implicit(self, branch: BranchConfig, part: ImplicitConfig, name: str) -> Experiment:
+        """As `joint`, with an implicit representation for each task branch, the detection branch included."""
+        experiment = self.joint(branch.model_copy(update={"implicit": part}), name)
+        model = experiment.science.model.model_copy(update={"implicit": (part,)})
+        return replace(
+            experiment,
+            slug=f"{experiment.slug}.implicit",
+            title=f"{experiment.title}, implicit representation per task",
+            science=experiment._with_model(model),
+        )
+
+    def finetuned(self) -> Experiment:
+        """This experiment trained 125 + 25 epochs longer (section 5.8), starting from its own checkpoint."""
+        train = self.science.train
+        longer = train.model_copy(update={"phases": (*train.phases, *FINETUNE)})
+        return replace(
+            self,
+            slug=f"{self.slug}.finetuned",
+            title=f"{self.title}, fine-tuned",
+            science=checked(self.science.model_copy(update={"train": longer})),
+            continues=self.slug,
+        )
+
+    def _with_model(self, model: ModelConfig) -> Science:
+        return checked(self.science.model_copy(update={"model": model}))
+
+
+def checked(science: Science) -> Science:
+    """`model_copy` skips validation; this does not. Raises pydantic's ValidationError."""
+    return Science.model_validate(science.model_dump())
+
+
+def part_slug(part: ImplicitConfig) -> str:
+    """`add-fa`, `mul-pr-wh`, `add-fa-network`."""
+    form = "" if part.form == "vector" else f"-{part.form}"
+    return f"{SHORT.get(part.operator, part.operator)}-{part.site}{form}"
+
+
+def part_title(part: ImplicitConfig) -> str:
+    """The paper's notation: `+ iFA`, `× iPR*`, `+ wiFA`."""
+    from yolor_core.implicit.registry import SITES
+
+    operator = SYMBOL.get(part.operator, part.operator)
+    return f"{operator} {PREFIX.get(part.form, part.form + ' ')}{SITES[part.site].symbol}"
+
+
+CSP_FAST = Experiment("csp-fast", "YOLOv4-CSP-fast", paper_science("yolov4_csp_fast", 640, SCRATCH_CSP))
+CSP = Experiment("csp", "YOLOv4-CSP", paper_science("yolov4_csp_mish", 640, SCRATCH_CSP))
+P6_LIGHT = Experiment("p6-light", "YOLOv4-P6-light", paper_science("yolov4_p6_light", 1280, SCRATCH_P6))
+
+ADD_FA = ImplicitConfig(site="fa", operator="add")
+MUL_FA = ImplicitConfig(site="fa", operator="multiply")
+CAT_FA = ImplicitConfig(site="fa", operator="concatenate")
+ADD_PR = ImplicitConfig(site="pr", operator="add")
+MUL_PR = ImplicitConfig(site="pr", operator="multiply")
+MUL_FA_CLUSTER = ImplicitConfig(site="fa-cluster", operator="multiply")
+MUL_PR_WH = ImplicitConfig(site="pr-wh", operator="multiply")
+ADD_FA_NETWORK = ImplicitConfig(site="fa", operator="add", form="network")
+ADD_FA_FACTORISATION = ImplicitConfig(site="fa", operator="add", form="factorisation")
+
+CLASSIFICATION = BranchConfig(task="classification")
+EMBEDDING = BranchConfig(task="embedding")

@@ -1,0 +1,53 @@
+"""Options that several subcommands share, so that they read the same everywhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+profile_option = click.option(
+    "--profile", default="mini", show_default=True, metavar="NAME", help="smoke, mini, proxy or paper."
+)
+set_option = click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="FIELD=VALUE",
+    help="Override a field, as in train.optimiser.lr0=0.02; train.epochs=30 scales all phases. Repeatable.",
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+results_option = click.option(
+    "--results",
+    type=click.Path(file_okay=False, path_type=Path),
+    envvar="ABLATE_RESULTS",
+    default=Path("results"),
+    show_default=True,
+    metavar="DIR",
+    help="Folder of results; runs are in DIR/runs. [env: ABLATE_RESULTS]",
+)
+
+data_option = click.option(
+    "--data",
+    metavar="PATH",
+    help="Folder in COCO's layout, or 'shapes' for the built-in dataset; the profile's own by default.",
+)
+
+
+class Seeds(click.ParamType):
+    """Seeds as '0', '0,3' or '0-4'."""
+
+    name = "seeds"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[int]:
+        from ablations.plan import parse_seeds
+
+        return value if isinstance(value, list) else parse_seeds(value)
+
+
+def seeds_option(default: str | None = "0", text: str = "Seeds, as in 0 or 0,3 or 0-4.") -> Any:
+    """`--seeds`; None as the default means that the option was not given."""
+    return click.option(
+        "--seeds", type=Seeds(), default=default, show_default=True, metavar="SEEDS", help=text
+    )

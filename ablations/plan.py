@@ -1,0 +1,183 @@
+"""From tables and seeds to runs: which trainings, where each one lives, and which must come first."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ablations.experiments import Experiment
+from ablations.overrides import Override, override_data, override_execution
+from ablations.profiles import PROFILES, profile_named
+from ablations.registry import Selection, as_overrides, built, experiments, resolve, select
+from yolor_core.config import CocoConfig, DataConfig, Execution, RunConfig, explain
+from yolor_core.errors import ConfigError, NotBuiltError, UnknownNameError
+from yolor_core.identity import run_id
+from yolor_core.runs.directory import RunDirectory
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One training to do, or done: its configuration, its folder, and the run it starts from."""
+
+    run_id: str
+    config: RunConfig
+    run_dir: Path
+    after: str | None = None  # run id whose checkpoint it continues
+
+    @property
+    def state(self) -> str | None:
+        """What state.json says (queued, running, done, failed, preempted); None if never started."""
+        state: dict[str, Any] | None = RunDirectory(self.run_dir).read_state()
+        return None if state is None else str(state.get("state"))
+
+    @property
+    def done(self) -> bool:
+        """Whether it has finished."""
+        return self.state == "done"
+
+
+def default_results() -> Path:
+    """The results folder: what ABLATE_RESULTS names, or `results` here."""
+    return Path(os.environ.get("ABLATE_RESULTS") or "results")
+
+
+def runs_folder(results: Path) -> Path:
+    """Where the run directories are."""
+    return results / "runs"
+
+
+def data_config(
+    data: str | DataConfig | None, profile: str, overrides: Sequence[str | Override] = ()
+) -> DataConfig:
+    """The data to use: a folder in COCO's layout, 'shapes', a configuration, or the profile's own if None."""
+    config: DataConfig
+    if data is None:
+        config = profile_named(profile).data
+    elif isinstance(data, str):
+        shapes = next(p.data for p in (profile_named(profile), PROFILES["mini"]) if p.data.kind == "shapes")
+        config = shapes if data == "shapes" else CocoConfig(root=data)
+    else:
+        config = data
+    return override_data(config, as_overrides(overrides))
+
+
+def execution_config(profile: str, overrides: Sequence[str | Override] = ()) -> Execution:
+    """How the machine is used: the profile's own, and `execution.*` overrides."""
+    return override_execution(profile_named(profile).execution, as_overrides(overrides))
+
+
+def plan_runs(
+    names: Sequence[str] = (),
+    profile: str = "mini",
+    seeds: Sequence[int] = (0,),
+    overrides: Sequence[str | Override] = (),
+    data: str | DataConfig | None = None,
+    results: Path | None = None,
+    fingerprint: str | None = None,
+) -> list[PlannedRun]:
+    """The distinct runs behind tables, experiments and table files (see `registry.select`), for each seed.
+
+    A run that continues another comes after it, and brings it along when it was not asked for. Rows that are
+    not built yet are left out of a table's runs (see `not_built`). `fingerprint` is that of the data; None
+    computes it, which reads the annotation files.
+
+    Raises UnknownNameError and ConfigError as `registry.select` and `registry.resolve` do, and NotBuiltError
+    for an experiment that was named itself and cannot be trained yet.
+    """
+    selection = select(names)
+    parsed = as_overrides(overrides)
+    data = data_config(data, profile, parsed)
+    execution = execution_config(profile, parsed)
+    chosen = []
+    for experiment in selection.experiments:
+        reason = built(resolve(experiment, profile, parsed))
+        if reason is None:
+            chosen.append(experiment)
+        elif experiment.slug in selection.named:
+            raise NotBuiltError(f"experiment {experiment.slug!r}: {reason}")
+    if fingerprint is None:
+        from yolor_core.data import data_fingerprint
+
+        fingerprint = data_fingerprint(data)
+    folder = runs_folder(results or default_results())
+    continued = {e.continues for e in (*experiments().values(), *selection.experiments) if e.continues}
+    planned: list[PlannedRun] = []
+    for seed in check_seeds(seeds):
+        where: dict[str, PlannedRun] = {}
+        for experiment in with_predecessors(chosen, selection):
+            before = where[experiment.continues] if experiment.continues else None
+            own: dict[str, Any] = {
+                "keep_checkpoint": execution.keep_checkpoint or experiment.slug in continued
+            }
+            if before is not None:
+                own["start_checkpoint"] = str(before.run_dir)
+            try:
+                config = RunConfig(
+                    experiment=experiment.slug,
+                    seed=seed,
+                    science=resolve(experiment, profile, parsed),
+                    data=data,
+                    execution=execution.model_copy(update=own),
+                )
+            except ValueError as error:  # pydantic's; resolve raises our own
+                raise ConfigError(explain(error) if hasattr(error, "errors") else str(error)) from None  # type: ignore[arg-type]
+            name = run_id(config, fingerprint)
+            run = PlannedRun(name, config, folder / name, before.run_id if before else None)
+            where[experiment.slug] = run
+            planned.append(run)
+    return planned
+
+
+def not_built(
+    names: Sequence[str] = (), profile: str = "mini", overrides: Sequence[str | Override] = ()
+) -> dict[str, str]:
+    """Experiments behind `names` that cannot be trained yet, with the reason."""
+    reasons = {e.slug: built(resolve(e, profile, overrides)) for e in select(names).experiments}
+    return {slug: reason for slug, reason in reasons.items() if reason}
+
+
+def with_predecessors(chosen: Sequence[Experiment], selection: Selection) -> list[Experiment]:
+    """`chosen` in order, each behind the experiment it continues. Raises UnknownNameError for a dead link."""
+    known = experiments() | {e.slug: e for e in selection.experiments}
+    ordered: dict[str, Experiment] = {}
+
+    def add(experiment: Experiment, above: tuple[str, ...] = ()) -> None:
+        if experiment.slug in above:
+            raise ConfigError(f"experiment {experiment.slug!r} continues itself: {' -> '.join(above)}")
+        if experiment.continues is not None:
+            if experiment.continues not in known:
+                raise UnknownNameError(
+                    f"experiment that {experiment.slug!r} continues", experiment.continues, known
+                )
+            add(known[experiment.continues], (*above, experiment.slug))
+        ordered.setdefault(experiment.slug, experiment)
+
+    for experiment in chosen:
+        add(experiment)
+    return list(ordered.values())
+
+
+def check_seeds(seeds: Sequence[int]) -> list[int]:
+    """Each seed once, in order. Raises ConfigError for a negative one or for none."""
+    if not seeds:
+        raise ConfigError("seeds: at least one is needed")
+    for seed in seeds:
+        if seed < 0:
+            raise ConfigError(f"seed {seed}: allowed are whole numbers from 0")
+    return list(dict.fromkeys(seeds))
+
+
+def parse_seeds(text: str) -> list[int]:
+    """'0', '0,3' or '0-4' -> seeds. Raises ConfigError for anything else."""
+    seeds: list[int] = []
+    for part in text.split(","):
+        first, dash, last = (piece.strip() for piece in part.partition("-"))
+        if not first.isdecimal() or (dash and not last.isdecimal()) or (dash and int(last) < int(first)):
+            raise ConfigError(
+                f"seeds {text!r}: allowed are lists and ranges of whole numbers, as in 0,2 or 0-4"
+            )
+        seeds.extend(range(int(first), int(last) + 1) if dash else [int(first)])
+    return list(dict.fromkeys(seeds))

@@ -1,0 +1,176 @@
+"""Profiles: the same experiment at another scale. They never change what is compared.
+
+Every number a profile decides is in `PROFILES`; `Scale.apply` is the only code that uses them, and it treats
+all experiments alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from ablations.recipe import SCRATCH_EPOCHS
+from yolor_core.config import CocoConfig, DataConfig, Execution, PhaseConfig, Science, ShapesConfig
+from yolor_core.errors import UnknownNameError
+
+NOT_COMPARABLE = "reduced profile: not comparable with the paper's numbers in absolute terms"
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How far an experiment is scaled down. The defaults leave it as it is.
+
+    `epochs` is the length of the first phase (300 in the paper); later phases follow in proportion.
+    `sizes` maps the paper's image sizes (pixels) to the profile's; anchors are scaled with the image.
+    """
+
+    width: float = 1.0
+    depth: float = 1.0
+    sizes: Mapping[int, int] = field(default_factory=dict)
+    epochs: int = SCRATCH_EPOCHS
+    batch: int | None = None
+    keep_one_in: int = 1
+    optimiser: Mapping[str, float] = field(default_factory=dict)  # fields of OptimiserConfig
+
+    def apply(self, science: Science, profile: str) -> Science:
+        """`science` at the paper's scale -> the same at this scale, validated."""
+        model, train, evaluation = science.model, science.train, science.evaluation
+        size = self.size(train.size)
+        scaled = science.model_copy(
+            update={
+                "profile": profile,
+                "model": model.model_copy(
+                    update={
+                        "width": model.width * self.width,
+                        "depth": model.depth * self.depth,
+                        "anchor_scale": model.anchor_scale * size / train.size,
+                    }
+                ),
+                "train": train.model_copy(
+                    update={
+                        "size": size,
+                        "batch": self.batch or train.batch,
+                        "keep_one_in": train.keep_one_in * self.keep_one_in,
+                        "phases": rescale(train.phases, self.epochs, SCRATCH_EPOCHS),
+                        "optimiser": train.optimiser.model_copy(update=dict(self.optimiser)),
+                    }
+                ),
+                "evaluation": evaluation.model_copy(update={"size": self.size(evaluation.size)}),
+            }
+        )
+        return Science.model_validate(scaled.model_dump())
+
+    def size(self, pixels: int) -> int:
+        """Image size at this scale: as listed, or by the ratio of the nearest listed size, in steps of 64."""
+        if not self.sizes or pixels in self.sizes:
+            return self.sizes.get(pixels, pixels)
+        nearest = min(self.sizes, key=lambda known: abs(known - pixels))
+        return max(64, round(pixels * self.sizes[nearest] / nearest / 64) * 64)
+
+
+def rescale(phases: tuple[PhaseConfig, ...], epochs: int, paper_epochs: int) -> tuple[PhaseConfig, ...]:
+    """Shorten phases by epochs / paper_epochs, each to at least one epoch.
+
+    A schedule that ends with a phase goes on ending with it, so 300, 450, 450 keep their meaning.
+    """
+    if epochs == paper_epochs:
+        return phases
+    fraction = epochs / paper_epochs
+    ends: dict[int, int] = {}  # paper's last epoch of a phase -> the scaled one
+    scaled, before, after = [], 0, 0
+    for phase in phases:
+        length = max(1, round(phase.epochs * fraction))
+        before, after = before + phase.epochs, after + length
+        ends[before] = after
+        scaled.append((phase, length, after))
+    return tuple(
+        phase.model_copy(
+            update={
+                "epochs": length,
+                "schedule_epochs": max(
+                    end, ends.get(phase.schedule_epochs, round(phase.schedule_epochs * fraction))
+                ),
+            }
+        )
+        for phase, length, end in scaled
+    )
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A scale, the data it trains on, how the machine is used, and what a caption has to say about it."""
+
+    name: str
+    summary: str
+    scale: Scale
+    data: DataConfig
+    execution: Execution
+    caveat: str = NOT_COMPARABLE
+
+
+# The folder of COCO is the user's: `--data PATH`, or a link at this place.
+COCO = CocoConfig(root="data/coco")
+
+PROFILES: dict[str, Profile] = {
+    profile.name: profile
+    for profile in (
+        Profile(
+            "smoke",
+            "a minute for all rows: shows that the path works, the numbers mean nothing",
+            Scale(
+                width=0.0625,
+                depth=0.33,
+                sizes={640: 64, 1280: 64},
+                epochs=1,
+                batch=8,
+                optimiser={"nominal_batch": 8, "warmup_min_iterations": 1, "ema_updates": 1.0},
+            ),
+            ShapesConfig(train_images=16, val_images=8, size=64),
+            Execution(threads=1),
+        ),
+        Profile(
+            "mini",
+            "built-in synthetic shapes, scaled-down models, minutes on a laptop's processor",
+            Scale(
+                width=0.125,
+                depth=0.33,
+                sizes={640: 160, 1280: 192},
+                epochs=24,
+                batch=16,
+                optimiser={
+                    "nominal_batch": 16,
+                    "warmup_min_iterations": 60,
+                    # ~1,000 updates in all against the paper's 550,000: the average must follow sooner and
+                    # look back on about the last tenth of the run only.
+                    "ema_updates": 50.0,
+                    "ema_decay": 0.99,
+                },
+            ),
+            ShapesConfig(train_images=640, val_images=200, size=160),
+            Execution(threads=1, cache_images=True, evaluate_every=6, checkpoint_every=2),
+        ),
+        Profile(
+            "proxy",
+            "a quarter of COCO train2017, full models, 30 epochs on one GPU",
+            Scale(epochs=30, batch=16, keep_one_in=4),
+            COCO,
+            Execution(workers=8, evaluate_every=5),
+        ),
+        Profile(
+            "paper",
+            "COCO train2017, full models, 300 (+150) epochs, total batch 64",
+            Scale(),
+            COCO,
+            Execution(workers=8, evaluate_every=10),
+            caveat="the paper's scale",
+        ),
+    )
+}
+DEFAULT_PROFILE = "mini"
+
+
+def profile_named(name: str) -> Profile:
+    """The profile of that name. Raises UnknownNameError listing the others."""
+    if name not in PROFILES:
+        raise UnknownNameError("profile", name, PROFILES)
+    return PROFILES[name]

@@ -1,0 +1,166 @@
+"""Which tables and experiments there are, and what an experiment is at a profile.
+
+The paper's own are always there; a table of your own is a Python file, passed by path wherever a table is
+accepted (see `ablations.user_tables`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
+
+from ablations.experiments import Experiment
+from ablations.overrides import Override, override_science, parse_overrides
+from ablations.profiles import profile_named
+from ablations.table import Row, Table
+from yolor_core.config import Science
+from yolor_core.errors import ConfigError, UnknownNameError
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Tables, and the experiments they and the caller name, each once, in order of first mention."""
+
+    tables: tuple[Table, ...]
+    experiments: tuple[Experiment, ...]
+    named: frozenset[str] = frozenset()  # slugs that were asked for by name, not through a table
+
+    def experiment(self, slug: str) -> Experiment:
+        """Raises UnknownNameError listing the nearest slugs."""
+        for experiment in self.experiments:
+            if experiment.slug == slug:
+                return experiment
+        raise UnknownNameError("experiment", slug, [e.slug for e in self.experiments])
+
+    def places(self, slug: str) -> list[tuple[Table, Row]]:
+        """Every row that shows this experiment."""
+        return [(table, row) for table in self.tables for row in table.rows if row.experiment.slug == slug]
+
+
+@cache
+def paper() -> Selection:
+    """Tables 1-8 and their 19 experiments."""
+    from ablations.tables import TABLES
+
+    return Selection(TABLES, merge([row.experiment for table in TABLES for row in table.rows]))
+
+
+def tables() -> dict[str, Table]:
+    """The paper's tables by name, '1' to '8'."""
+    return {table.name: table for table in paper().tables}
+
+
+def experiments() -> dict[str, Experiment]:
+    """The paper's experiments by slug."""
+    return {experiment.slug: experiment for experiment in paper().experiments}
+
+
+def table_named(name: str) -> Table:
+    """A table of the paper, as '4' or 'table4'. Raises UnknownNameError."""
+    known = tables()
+    short = name.lower().removeprefix("table").strip(" -_")
+    if short not in known:
+        raise UnknownNameError("table", name, known)
+    return known[short]
+
+
+def experiment_named(slug: str) -> Experiment:
+    """An experiment of the paper. Raises UnknownNameError listing the nearest slugs."""
+    known = experiments()
+    if slug not in known:
+        raise UnknownNameError("experiment", slug, known)
+    return known[slug]
+
+
+def select(names: Sequence[str] = ()) -> Selection:
+    """Tables ('4', 'table4'), experiments (slugs) and Python files of them; everything of the paper if empty.
+
+    Raises UnknownNameError for a name that is none of these, ConfigError for a broken file or for two
+    experiments that share a slug and differ.
+    """
+    if not names:
+        return paper()
+    chosen: list[Table] = []
+    found: list[Experiment] = []
+    named: set[str] = set()
+    own: list[Table] = []
+    for name in dict.fromkeys(names):
+        if name.endswith(".py"):
+            from ablations.user_tables import load_file
+
+            more, extra = load_file(name)
+            own.extend(more)
+            chosen.extend(more)
+            found.extend(experiment for table in more for experiment in (r.experiment for r in table.rows))
+            found.extend(extra)
+        elif name in experiments() or not _looks_like_table(name):
+            found.append(_any_named(name))
+            named.add(name)
+        else:
+            table = table_named(name)
+            chosen.append(table)
+            found.extend(row.experiment for row in table.rows)
+    names_used = [table.name for table in dict.fromkeys(chosen)]
+    for table in own:
+        if table.name in tables() or names_used.count(table.name) > 1:
+            raise ConfigError(f"two tables are named {table.name!r}; give yours another name")
+    merge([*paper().experiments, *found])  # a user's slug must not hide one of the paper's
+    return Selection(tuple(dict.fromkeys(chosen)), merge(found), frozenset(named))
+
+
+def select_tables(names: Sequence[str] = ()) -> tuple[Table, ...]:
+    """As `select`, for places where only tables make sense."""
+    for name in names:
+        if not name.endswith(".py"):
+            table_named(name)
+    return select(names).tables
+
+
+def _looks_like_table(name: str) -> bool:
+    return name.lower().startswith("table") or name[:1].isdigit()
+
+
+def _any_named(name: str) -> Experiment:
+    known = experiments()
+    if name not in known:
+        raise UnknownNameError("experiment or table", name, [*known, *(f"table{n}" for n in tables())])
+    return known[name]
+
+
+def merge(found: Iterable[Experiment]) -> tuple[Experiment, ...]:
+    """Each experiment once. Raises ConfigError where one slug stands for two different experiments."""
+    known: dict[str, Experiment] = {}
+    for experiment in found:
+        other = known.setdefault(experiment.slug, experiment)
+        if (other.science, other.continues) != (experiment.science, experiment.continues):
+            raise ConfigError(
+                f"two different experiments are named {experiment.slug!r}; every slug must be one training"
+            )
+    return tuple(known.values())
+
+
+def resolve(experiment: str | Experiment, profile: str, overrides: Sequence[str | Override] = ()) -> Science:
+    """The full science of an experiment (or the slug of one of the paper's) at a profile.
+
+    `overrides` are `path=value` texts; those of `execution` and `data` are checked for form and left out.
+
+    Raises UnknownNameError for an unknown slug, profile or field, ConfigError for a value not allowed.
+    """
+    if isinstance(experiment, str):
+        experiment = experiment_named(experiment)
+    science = profile_named(profile).scale.apply(experiment.science, profile)
+    return override_science(science, as_overrides(overrides))
+
+
+def as_overrides(overrides: Sequence[str | Override]) -> tuple[Override, ...]:
+    """Texts parsed, parsed ones left as they are."""
+    return tuple(o if isinstance(o, Override) else parse_overrides([o])[0] for o in overrides)
+
+
+def built(science: Science) -> str | None:
+    """Why this cannot be trained yet, or None where it can."""
+    if science.model.branches:
+        tasks = " and ".join(branch.task for branch in science.model.branches)
+        return f"not built yet: joint training with {tasks}"
+    return None

@@ -1,0 +1,121 @@
+"""A table: rows that compare experiments, and the paper's cells beside them."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ablations.experiments import Experiment
+from yolor_core.errors import ConfigError, UnknownNameError
+
+DETECTION = ("AP", "AP50", "AP75", "APS", "APM", "APL")  # percent
+ALL_DETECTION = (*DETECTION, "AR1", "AR10", "AR100", "ARS", "ARM", "ARL")  # percent
+COUNTED = ("parameters", "MFLOPs")  # of the full-size model; no training needed
+METRICS = (*ALL_DETECTION, *COUNTED)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row: its label as printed, the training behind it, and what that changes."""
+
+    label: str
+    experiment: Experiment
+    change: str
+    extra_parameters: int | None = None  # against `against`, full-size model; None where it is not stated
+    against: str | None = None  # label of the row it is compared with; the table's first row if None
+
+    @property
+    def epochs(self) -> int:
+        """Epochs this row trains at the paper's scale; those inherited from another run are not counted."""
+        phases = self.experiment.science.train.phases
+        return sum(phase.epochs for phase in (phases[1:] if self.experiment.continues else phases))
+
+    @property
+    def cost(self) -> str:
+        """What the row costs at the paper's scale, in words."""
+        inherited = f" on top of {self.experiment.continues}" if self.experiment.continues else ""
+        words = f"{self.epochs} epochs at {self.experiment.science.train.size} px{inherited}"
+        if self.extra_parameters is None:
+            return words
+        return f"{words}; {self.extra_parameters:,} parameters more".replace(",", " ")
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of the paper, or a user's own.
+
+    `cells` is a CSV file with the column `row` and one column per metric: what the paper prints.
+    Raises ConfigError for rows that repeat a label or compare with a row that is not there, and
+    UnknownNameError for a metric that nothing measures.
+    """
+
+    name: str
+    title: str
+    rows: tuple[Row, ...]
+    section: str = ""
+    question: str = ""
+    hypothesis: str = ""
+    remarks: tuple[str, ...] = ()  # what the paper's own cells do not bear out, and other caveats
+    metrics: tuple[str, ...] = DETECTION
+    cells: Path | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        labels = [row.label for row in self.rows]
+        if not labels:
+            raise ConfigError(f"table {self.name!r} has no rows")
+        repeated = sorted({label for label in labels if labels.count(label) > 1})
+        if repeated:
+            raise ConfigError(f"table {self.name!r} lists a row twice: {', '.join(repeated)}")
+        for row in self.rows:
+            if row.against is not None and row.against not in labels:
+                raise UnknownNameError(f"row of table {self.name!r} to compare with", row.against, labels)
+        for metric in self.metrics:
+            if metric not in METRICS:
+                raise UnknownNameError("metric", metric, METRICS)
+
+    def baseline(self, row: Row) -> Row:
+        """The row that `row` is compared with; itself for a baseline."""
+        label = row.against or self.rows[0].label
+        return next(r for r in self.rows if r.label == label)
+
+    def paper(self) -> dict[str, dict[str, float]]:
+        """The paper's cells, {row label: {metric: value}}; percent for AP. Empty where there are none.
+
+        Raises ConfigError for a file that cannot be read, UnknownNameError for a row that the table lacks.
+        """
+        cells = {} if self.cells is None else read_cells(self.cells)
+        labels = [row.label for row in self.rows]
+        for label in cells:
+            if label not in labels:
+                raise UnknownNameError(f"row in {self.cells}", label, labels)
+        return cells
+
+
+def read_cells(path: Path) -> dict[str, dict[str, float]]:
+    """Read a CSV of cells. An empty cell is left out; integers stay integers.
+
+    Raises ConfigError naming the file, and the row and column where a cell is not a number.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            records = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cells {path}: {getattr(error, 'strerror', None) or error}") from None
+    if any("row" not in record for record in records):
+        raise ConfigError(f"cells {path}: has no column 'row'")
+    return {
+        record["row"]: {
+            column: _number(text, f"cells {path}, row {record['row']!r}, column {column!r}")
+            for column, text in record.items()
+            if text and column != "row"
+        }
+        for record in records
+    }
+
+
+def _number(text: str, where: str) -> float:
+    try:
+        return int(text) if text.isdecimal() else float(text)
+    except (ValueError, TypeError, AttributeError):
+        raise ConfigError(f"{where}: {text!r} is not a number") from None

@@ -1,0 +1,208 @@
+"""Printing filled tables: text, Markdown, CSV, LaTeX and JSON."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Sequence
+
+from analysis.cells import MEASURED
+from analysis.tables import FilledTable, tidy
+from yolor_core.errors import UnknownNameError
+
+MISSING = "–"
+DIGITS = {"parameters": 0, "MFLOPs": 4}  # others: percent with one
+LATEX = {
+    "\\": r"\textbackslash{}",
+    **{sign: f"\\{sign}" for sign in "&%$#_{}"},
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": "$<$",
+    ">": "$>$",
+    "×": r"$\times$",
+    "⊕": r"$\oplus$",
+    "±": r"$\pm$",
+    "Δ": r"$\Delta$",
+    "†": r"$\dagger$",
+    "–": "--",
+}
+
+
+def render(filled: Sequence[FilledTable], format: str) -> str:
+    """Tables as one string, ending in a newline. Raises UnknownNameError for an unknown format."""
+    if format not in FORMATS:
+        raise UnknownNameError("format", format, FORMATS)
+    return FORMATS[format](filled)
+
+
+def to_text(filled: Sequence[FilledTable]) -> str:
+    """For a terminal; wide tables are not wrapped."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table as Grid
+
+    stream = io.StringIO()
+    console = Console(file=stream, width=200, color_system=None, highlight=False, markup=False)
+    for each in filled:
+        grid = Grid(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+        grid.add_column("row")
+        grid.add_column("")
+        for metric in each.table.metrics:
+            grid.add_column(metric, justify="right")
+        for row in each.table.rows:
+            for number, (source, texts) in enumerate(lines(each, row.label)):
+                grid.add_row(row.label if number == 0 else "", source, *texts)
+        console.print(each.caption, soft_wrap=True)
+        console.print(grid)
+        for note in each.notes:
+            console.print(note, soft_wrap=True)
+        console.print()
+    return "\n".join(line.rstrip() for line in stream.getvalue().rstrip().splitlines()) + "\n"
+
+
+def to_markdown(filled: Sequence[FilledTable]) -> str:
+    """Pipe tables (GitHub flavour), caption above, notes below."""
+    blocks = []
+    for each in filled:
+        head = ["row", "", *each.table.metrics]
+        rule = ["---", "---", *("---:" for _ in each.table.metrics)]
+        body = [
+            [row.label if number == 0 else "", source, *texts]
+            for row in each.table.rows
+            for number, (source, texts) in enumerate(lines(each, row.label))
+        ]
+        pipes = ["| " + " | ".join(map(_markdown, line)) + " |" for line in (head, *body)]
+        pipes.insert(1, "| " + " | ".join(rule) + " |")
+        blocks += [_markdown(each.caption), "\n".join(pipes), *map(_markdown, each.notes)]
+    return "\n\n".join(blocks) + "\n"
+
+
+def to_latex(filled: Sequence[FilledTable]) -> str:
+    """One `table` environment each; needs no package, and XeLaTeX, LuaLaTeX or pdfLaTeX (UTF-8) will do."""
+    blocks = []
+    for each in filled:
+        body = []
+        for row in each.table.rows:
+            for number, (source, texts) in enumerate(lines(each, row.label)):
+                cells = [row.label if number == 0 else "", source, *texts]
+                body.append(" & ".join(map(_latex, cells)) + r" \\")
+            body.append(r"\hline")
+        notes = [rf"\par\smallskip {{\footnotesize {_latex(note)}}}" for note in each.notes]
+        blocks.append(
+            "\n".join(
+                [
+                    r"\begin{table}",
+                    r"\centering",
+                    rf"\caption{{{_latex(each.caption)}}}",
+                    rf"\label{{tab:ablation-{_anchor(each.table.name)}}}",
+                    rf"\begin{{tabular}}{{ll{'r' * len(each.table.metrics)}}}",
+                    r"\hline",
+                    " & ".join(["row", "", *map(_latex, each.table.metrics)]) + r" \\",
+                    r"\hline",
+                    *body,
+                    r"\end{tabular}",
+                    *notes,
+                    r"\end{table}",
+                ]
+            )
+        )
+    return "\n\n".join(blocks) + "\n"
+
+
+def to_csv(filled: Sequence[FilledTable]) -> str:
+    """One line per cell (the columns of `analysis.tables.tidy`); several seeds or runs joined by spaces."""
+    frame = tidy(filled)
+    for column in ("seeds", "runs"):
+        frame[column] = [" ".join(map(str, items)) for items in frame[column]]
+    # Through text, so that a column of counts and percentages keeps parameters whole.
+    for column in ("paper", "paper_delta", "value", "std", "delta", "delta_std"):
+        frame[column] = [_plain(value) for value in frame[column].astype(object)]
+    return frame.to_csv(index=False, lineterminator="\n")
+
+
+def to_json(filled: Sequence[FilledTable]) -> str:
+    """One record per cell; `value` is null where nothing has run. AP is in percent."""
+    records = [
+        {
+            "table": cell.table,
+            "row": cell.row,
+            "metric": cell.metric,
+            "paper": cell.paper,
+            "value": cell.value,
+            "seeds": list(cell.seeds),
+            "profile": cell.profile,
+            "runs": list(cell.runs),
+        }
+        for each in filled
+        for cell in each.cells
+    ]
+    return json.dumps(records, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def lines(filled: FilledTable, row: str) -> list[tuple[str, list[str]]]:
+    """The printed lines of a row: (what the line is, one text per metric)."""
+    cells = [filled.cell(row, metric) for metric in filled.table.metrics]
+    status = filled.status[row]
+    ours = "ours" if status == MEASURED else f"ours: {status}"
+    result = []
+    if any(cell.paper is not None for cell in cells):
+        result.append(("paper", [with_delta(c.metric, c.paper, c.paper_delta) for c in cells]))
+    marks = [filled.marks.get((row, cell.metric), "") for cell in cells]
+    if any(cell.std is not None for cell in cells):
+        values = [_uncertain(c.metric, c.value, c.std) for c in cells]
+        deltas = [_uncertain(c.metric, c.delta, c.delta_std, sign="+") for c in cells]
+        result.append((ours, [v + mark for v, mark in zip(values, marks, strict=True)]))
+        if any(cell.delta is not None for cell in cells):
+            result.append(("Δ", deltas))
+    else:
+        texts = [with_delta(c.metric, c.value, c.delta) for c in cells]
+        result.append((ours, [text + mark for text, mark in zip(texts, marks, strict=True)]))
+    return result
+
+
+def with_delta(metric: str, value: float | None, delta: float | None) -> str:
+    """`47.9 (+0.1)`."""
+    text = number(metric, value)
+    return text if delta is None else f"{text} ({number(metric, delta, sign='+')})"
+
+
+def number(metric: str, value: float | None, sign: str = "") -> str:
+    """`47.9`, `1 234 567`, `1 234.5678`; a dash for None."""
+    if value is None:
+        return MISSING
+    digits = DIGITS.get(metric, 1)
+    return f"{round(value, digits) + 0.0:{sign},.{digits}f}".replace(",", " ")  # + 0.0 turns -0.0 into 0.0
+
+
+def _uncertain(metric: str, value: float | None, std: float | None, sign: str = "") -> str:
+    text = number(metric, value, sign)
+    return text if std is None else f"{text} ± {number(metric, std)}"
+
+
+def _plain(value: float | None) -> str:
+    if value is None or value != value:
+        return ""
+    return str(int(value)) if float(value).is_integer() and abs(value) > 1000 else repr(float(value))
+
+
+def _markdown(text: str) -> str:
+    for sign in "\\|*_<":
+        text = text.replace(sign, "\\" + sign)
+    return text
+
+
+def _latex(text: str) -> str:
+    return "".join(LATEX.get(sign, sign) for sign in text)
+
+
+def _anchor(name: str) -> str:
+    return "".join(sign if sign.isalnum() or sign == "-" else "-" for sign in name)
+
+
+FORMATS: dict[str, Callable[[Sequence[FilledTable]], str]] = {
+    "text": to_text,
+    "markdown": to_markdown,
+    "csv": to_csv,
+    "latex": to_latex,
+    "json": to_json,
+}

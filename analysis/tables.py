@@ -1,0 +1,174 @@
+"""Filling a table from the run store: which runs count, what a row without one says, and the caption."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+
+import pandas as pd
+
+from ablations.costs import Cost
+from ablations.overrides import Override
+from ablations.profiles import profile_named
+from ablations.registry import as_overrides, built, resolve
+from ablations.table import COUNTED, Table
+from analysis.cells import MEASURED, NOT_BUILT, NOT_RUN, Cell, table_cells
+from yolor_core.errors import YolorError
+from yolor_core.identity import signature
+
+PREFIX = 8  # characters of a hash that people read
+
+
+class MixedRunsError(YolorError):
+    """A table would compare runs of different code or of different data."""
+
+
+@dataclass(frozen=True)
+class FilledTable:
+    """A table with its cells, ready to be rendered."""
+
+    table: Table
+    caption: str
+    cells: tuple[Cell, ...]
+    status: Mapping[str, str]  # row label -> measured, not run, not built yet, running ...
+    notes: tuple[str, ...] = ()
+    marks: Mapping[tuple[str, str], str] = field(default_factory=dict)  # (row, metric) -> footnote sign
+
+    def cell(self, row: str, metric: str) -> Cell:
+        """The cell of a row label and a metric."""
+        return next(c for c in self.cells if (c.row, c.metric) == (row, metric))
+
+
+def fill_table(
+    table: Table,
+    profile: str,
+    runs: pd.DataFrame,
+    overrides: Sequence[str | Override] = (),
+    costs: Mapping[str, Cost] | None = None,
+    seeds: Sequence[int] | None = None,
+    mixed: bool = False,
+) -> FilledTable:
+    """Fill a table from the runs of `analysis.runs.load_runs`.
+
+    A run counts if it is done, evaluated, has the signature that its row has at this profile (with these
+    overrides), and, where `seeds` is given, one of these seeds. `costs` holds parameters and MFLOPs by slug.
+    Raises MixedRunsError where these runs are of different sources or different data and `mixed` is false,
+    UnknownNameError for an unknown profile or field.
+    """
+    parsed = as_overrides(overrides)
+    chosen: dict[str, pd.DataFrame] = {}
+    status: dict[str, str] = {}
+    for row in table.rows:
+        science = resolve(row.experiment, profile, parsed)
+        same = runs[runs["signature"] == signature(science)]
+        if seeds is not None:
+            same = same[same["seed"].isin(list(seeds))]
+        finished = same[(same["state"] == "done") & same[["AP", "AR100"]].notna().any(axis=1)]
+        chosen[row.experiment.slug] = finished
+        status[row.label] = _status(same, finished, built(science))
+    used = _used(chosen)
+    if not mixed:
+        _refuse_mixture(table, used)
+    cells = tuple(table_cells(table, profile, chosen, costs or {}))
+    notes, marks = _footnotes(table, cells, costs or {})
+    return FilledTable(table, _caption(table, profile, used, parsed), cells, status, notes, marks)
+
+
+def tidy(filled: Sequence[FilledTable]) -> pd.DataFrame:
+    """One line per cell of several tables, with uncertainties, differences and the row's status."""
+    records = [
+        asdict(cell) | {"status": each.status[cell.row] if cell.metric not in COUNTED else "counted"}
+        for each in filled
+        for cell in each.cells
+    ]
+    names = [*Cell.__dataclass_fields__, "status"]
+    return pd.DataFrame(records, columns=names)
+
+
+def _used(chosen: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    frames = [frame for frame in chosen.values() if not frame.empty]
+    return pd.concat(frames) if frames else next(iter(chosen.values()))
+
+
+def _status(same: pd.DataFrame, finished: pd.DataFrame, reason: str | None) -> str:
+    if not finished.empty:
+        return MEASURED
+    if reason is not None:
+        return NOT_BUILT
+    states = set(same["state"].dropna())
+    for state in ("running", "preempted", "failed", "queued"):
+        if state in states:
+            return state
+    return "done, but not evaluated" if "done" in states else NOT_RUN
+
+
+def _refuse_mixture(table: Table, used: pd.DataFrame) -> None:
+    for column, what, flag in (
+        ("source_hash", "different yolor_core sources", "--source"),
+        ("fingerprint", "different data", "--fingerprint"),
+    ):
+        groups = used.groupby(column, dropna=False)["run"]
+        if groups.ngroups > 1:
+            parts = [f"{_short(key)} ({_few(list(names))})" for key, names in groups]
+            raise MixedRunsError(
+                f"table {table.name} would mix runs of {what}: {'; '.join(parts)}. "
+                f"Run them again, choose one with {flag} PREFIX, or allow it with --mixed"
+            )
+
+
+def _few(names: list[str], most: int = 3) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def _short(value: object) -> str:
+    return str(value)[:PREFIX] if isinstance(value, str) else "unknown"
+
+
+def _caption(table: Table, profile: str, used: pd.DataFrame, overrides: Sequence[Override]) -> str:
+    section = f" (section {table.section})" if table.section else ""
+    sizes = {
+        row.experiment: resolve(row.experiment, profile, overrides).evaluation.size for row in table.rows
+    }
+    models = dict.fromkeys(f"{e.title.split(',')[0]} at {size} px" for e, size in sizes.items())
+    parts = [f"Table {table.name}: {table.title}{section}", f"Ours: {', '.join(models)}"]
+    parts.append(f"profile {profile}, {profile_named(profile).caveat}")
+    if overrides:
+        parts.append("with " + ", ".join(f"{o.path}={o.value}" for o in overrides))
+    if used.empty:
+        parts.append("no finished runs")
+    else:
+        data = ", ".join(
+            f"{kind} ({_short(fingerprint)})"
+            for kind, fingerprint in used[["data", "fingerprint"]].drop_duplicates().itertuples(index=False)
+        )
+        seeds = sorted({int(seed) for seed in used["seed"]})
+        sources = ", ".join(_short(source) for source in used["source_hash"].unique())
+        parts.append(f"data: {data}")
+        parts.append(f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}")
+        parts.append(f"yolor_core {sources}")
+        if len(seeds) > 1:
+            parts.append(
+                "± is the standard deviation over seeds, Δ against the row's baseline is paired by seed"
+            )
+    return ". ".join(parts[:2]) + "; " + "; ".join(parts[2:]) + "."
+
+
+def _footnotes(
+    table: Table, cells: Sequence[Cell], costs: Mapping[str, Cost]
+) -> tuple[tuple[str, ...], dict[tuple[str, str], str]]:
+    """Where counting × iPR on every level gives another figure than the paper's rule, say so."""
+    notes, marks = [], {}
+    for cell in cells:
+        cost = costs.get(cell.experiment)
+        if cell.metric == "MFLOPs" and cost is not None and cost.mflops != cost.mflops_all_levels:
+            marks[cell.row, cell.metric] = "†"
+            notes.append(
+                f"† {cell.row}: as the paper counts, × iPR on P3 to P5 only. With all levels it is "
+                f"{cost.mflops_all_levels:.4f}; the printed figure is likely an erratum."
+            )
+    if any(metric in COUNTED for metric in table.metrics):
+        notes.append(
+            "Parameters and MFLOPs are those of the full-size models at the paper's test size, not fused."
+        )
+    return tuple(notes), marks

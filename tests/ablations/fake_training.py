@@ -1,0 +1,38 @@
+"""Stands in for training: writes the states that training writes, and can fail or be killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from yolor_core.runs.directory import RunDirectory
+
+
+@dataclass(frozen=True)
+class FakeTraining:
+    """`kind` is done, raise, die (killed while it says running), or stop (asks its launcher to stop)."""
+
+    run_dir: str
+    kind: str = "done"
+
+    def __call__(self, stop: Callable[[], bool]) -> str:
+        run = RunDirectory(self.run_dir)
+        with run.lock():
+            run.write_state("running", epoch=1, epochs=2)
+            with (run.path / "attempts").open("a") as file:
+                file.write("attempt\n")
+            if self.kind == "raise":
+                run.write_state("failed", reason="ValueError: too wide")
+                raise ValueError("too wide")
+            if self.kind == "die":
+                os.kill(os.getpid(), signal.SIGKILL)
+            run.write_state("done", epoch=2, epochs=2, ap=0.25)
+        return "done"
+
+
+def attempts(run: RunDirectory) -> int:
+    """How often the run was started."""
+    path = run.path / "attempts"
+    return len(path.read_text().splitlines()) if path.exists() else 0

@@ -1,0 +1,189 @@
+"""The command line: quick to start, tidy JSON, errors in one line."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from ablations.cli import COMMANDS, main
+from ablations.commands import models
+from ablations.registry import experiments, resolve
+from yolor_core.identity import signature
+
+HEAVY = {"torch", "pandas", "matplotlib", "numpy", "rich", "submitit", "pycocotools", "cv2"}
+
+
+def ablate(*arguments: str) -> Result:
+    return CliRunner().invoke(main, list(arguments))
+
+
+def imported_by(*arguments: str) -> set[str]:
+    """Top-level modules that a fresh interpreter holds after `ablate ARGUMENTS`."""
+    code = (
+        "import sys, contextlib, io\n"
+        "from ablations.cli import main\n"
+        "with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):\n"
+        f"    main({list(arguments)!r})\n"
+        "print(*{name.partition('.')[0] for name in sys.modules})\n"
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    return set(done.stdout.split())
+
+
+def test_help_imports_neither_pydantic_nor_anything_heavy() -> None:
+    modules = imported_by("--help")
+    assert "click" in modules
+    assert not modules & (HEAVY | {"pydantic"})
+
+
+@pytest.mark.parametrize(
+    "arguments", [["list"], ["list", "--json"], ["show", "4"], ["show", "csp-fast.add-fa"]]
+)
+def test_listing_and_showing_import_nothing_heavy(arguments: list[str]) -> None:
+    modules = imported_by(*arguments)
+    assert "pydantic" in modules
+    assert not modules & HEAVY
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_subcommand_explains_itself_without_torch(name: str) -> None:
+    result = ablate(name, "--help")
+    assert result.exit_code == 0, result.output
+    assert "Usage:" in result.output
+    assert not imported_by(name, "--help") & HEAVY
+
+
+def test_help_lists_every_subcommand() -> None:
+    result = ablate("--help")
+    assert result.exit_code == 0
+    for name, text in COMMANDS.items():
+        assert name in result.output
+        assert text in result.output
+
+
+@pytest.mark.parametrize("profile", ["smoke", "mini", "proxy", "paper"])
+def test_list_json_has_one_record_per_training(profile: str) -> None:
+    records = json.loads(ablate("list", "--json", "--profile", profile).output)
+    assert len(records) == 19
+    assert sum(len(record["rows"]) for record in records) == 29
+    for record in records:
+        assert list(record) == ["experiment", "signature", "model", "size", "profile", "rows"]
+        assert record["profile"] == profile
+        assert record["signature"] == signature(resolve(record["experiment"], profile))
+        assert all(set(row) == {"table", "row"} for row in record["rows"])
+
+
+def test_list_says_what_is_not_built() -> None:
+    lines = ablate("list").output.splitlines()
+    assert sum("not built yet" in line for line in lines) == 4
+    assert lines[-1].startswith("19 experiments, 29 rows")
+
+
+def test_list_can_be_narrowed_and_overridden() -> None:
+    plain = json.loads(ablate("list", "1", "--json").output)
+    assert [record["experiment"] for record in plain] == ["csp-fast", "csp-fast.add-fa"]
+    assert {"table": "6", "row": "+ iFA"} in plain[1]["rows"]
+    changed = json.loads(ablate("list", "1", "--json", "--set", "train.epochs=3").output)
+    assert plain[0]["signature"] != changed[0]["signature"]
+
+
+def test_show_experiment_gives_the_difference_to_its_baseline() -> None:
+    record = json.loads(ablate("show", "csp-fast.mul-pr", "--json").output)
+    assert record["baseline"] == "csp-fast"
+    fields = {item["field"]: item["value"] for item in record["difference"]}
+    assert fields["model.implicit.0.site"] == "pr"
+    assert fields["model.implicit.0.operator"] == "multiply"
+    assert all(name.startswith("model.implicit.0.") for name in fields)
+    assert record["science"]["train"]["size"] == 160
+    output = ablate("show", "csp-fast.mul-pr").output
+    assert 'model.implicit.0.operator: (none) -> "multiply"' in output
+    assert "train.optimiser.lr0 = 0.01" in output
+
+
+@pytest.mark.parametrize("slug", experiments())
+def test_every_experiment_can_be_shown(slug: str) -> None:
+    result = ablate("show", slug)
+    assert result.exit_code == 0, result.output
+    assert slug in result.output
+
+
+def test_show_table_gives_hypothesis_cells_cost_and_remarks() -> None:
+    record = json.loads(ablate("show", "table8", "--json").output)
+    assert record["table"] == "8"
+    assert record["rows"][2]["paper"]["AP"] == 52.5
+    assert "150 epochs" in record["rows"][2]["cost"]
+    assert len(record["remarks"]) == 3
+    output = ablate("show", "8").output
+    assert record["question"] in output
+    assert "AP 52.5" in output
+
+
+def test_models_json_is_complete_and_exact() -> None:
+    records = json.loads(ablate("models", "--json").output)
+    assert all(list(r) == ["name", "size", "parameters", "parameters_fused", "mflops"] for r in records)
+    by_name = {record["name"]: record for record in records}
+    assert len(by_name) == len(records)
+    large = by_name["yolor-d6"]
+    assert (large["size"], large["parameters"], large["parameters_fused"]) == (1280, 151_782_680, 151_710_920)
+    lines = models.text(records).splitlines()
+    assert len({len(line) for line in lines}) == 1
+    assert len(lines) == len(records) + 1
+    assert any("151 782 680" in line for line in lines)
+
+
+def test_tables_without_runs_have_null_values_and_the_papers_cells(tmp_path: Path) -> None:
+    result = ablate("tables", "--format", "json", "--results", str(tmp_path))
+    records = json.loads(result.output)
+    assert len(records) == 25 * 6 + 4 * 3
+    for record in records:
+        assert list(record) == ["table", "row", "metric", "paper", "value", "seeds", "profile", "runs"]
+        if record["metric"] in ("parameters", "MFLOPs"):
+            assert record["value"] == record["paper"]
+        else:
+            assert record["value"] is None
+        assert record["seeds"] == record["runs"] == []
+
+
+def test_tables_print_what_is_missing(tmp_path: Path) -> None:
+    output = ablate("tables", "3", "7", "--results", str(tmp_path)).output
+    assert output.count("ours: not built yet") == 4
+    assert output.count("ours: not run") == 1 + 4
+    assert "326 264.7304 (+8.5680)†" in output
+    assert "With all levels it is 326264.8324" in output
+    assert "not comparable with the paper's numbers in absolute terms" in output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["lits"], "unknown command 'lits'; nearest: list"),
+        (
+            ["show", "csp-fast.add-af"],
+            "unknown experiment or table 'csp-fast.add-af'; nearest: csp-fast.add-fa",
+        ),
+        (["tables", "12"], "unknown table '12'; nearest: 2, 1"),
+        (["tables", "csp"], "unknown table 'csp'"),
+        (["tables", "--profile", "papr"], "unknown profile 'papr'; allowed: paper"),
+        (["tables", "--format", "tex"], "unknown format 'tex'; allowed: text, latex"),
+        (["list", "--profile", "papr"], "unknown profile 'papr'"),
+        (["list", "--set", "train.lr0=1"], "unknown field 'train.lr0'; nearest: train.optimiser.lr0"),
+        (["list", "absent.py"], "table file absent.py: No such file or directory"),
+        (["tables", "--seeds", "x"], "seeds 'x': allowed are lists and ranges"),
+    ],
+)
+def test_bad_input_is_one_clean_line(arguments: list[str], message: str) -> None:
+    result = ablate(*arguments)
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("ablate: ")
+    assert message in line

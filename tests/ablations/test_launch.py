@@ -1,0 +1,163 @@
+"""`ablate launch` with a stand-in for training: what it starts, skips, reports and returns."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import cloudpickle
+import pytest
+from click.testing import CliRunner, Result
+
+from ablations.cli import main
+from ablations.commands import launch
+from ablations.plan import PlannedRun, plan_runs
+from slurm.job import Job
+from tests.ablations import fake_training
+from tests.ablations.fake_training import FakeTraining, attempts
+from yolor_core.runs.directory import RunDirectory
+
+cloudpickle.register_pickle_by_value(fake_training)
+
+Launch = Callable[..., Result]
+
+
+@pytest.fixture
+def launching(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Launch:
+    """Run `ablate launch` at the smoke profile; `kinds` maps experiments to how their training ends."""
+
+    def start(*arguments: str, kinds: Mapping[str, str] | None = None) -> Result:
+        def as_job(run: PlannedRun) -> Job:
+            kind = (kinds or {}).get(run.config.experiment, "done")
+            return Job(run.run_id, run.run_dir, FakeTraining(str(run.run_dir), kind), run.after)
+
+        monkeypatch.setattr(launch, "as_job", as_job)
+        return CliRunner().invoke(
+            main, ["launch", *arguments, "--profile", "smoke", "--results", str(tmp_path), "--jobs", "2"]
+        )
+
+    return start
+
+
+def directory(results: Path, experiment: str, seed: int = 0) -> RunDirectory:
+    (run,) = (
+        r
+        for r in plan_runs([experiment], "smoke", [seed], results=results)
+        if r.config.experiment == experiment
+    )
+    return RunDirectory(run.run_dir)
+
+
+def records(result: Result) -> dict[str, dict[str, Any]]:
+    return {record["experiment"]: record for record in json.loads(result.stdout)}
+
+
+def test_a_second_launch_runs_only_what_is_missing_or_failed(launching: Launch, tmp_path: Path) -> None:
+    names = ("csp-fast", "csp-fast.add-fa", "csp-fast.add-pr", "csp-fast.mul-fa")
+    kinds = {"csp-fast.add-fa": "raise", "csp-fast.add-pr": "die"}
+    first = launching(*names[:3], kinds=kinds)
+    assert first.exit_code == 1
+    assert "ValueError: too wide" in first.stderr
+    second = launching(*names)
+    assert second.exit_code == 0, second.output
+    assert "4 runs: 1 done, 3 to run" in second.stdout
+    assert [attempts(directory(tmp_path, name)) for name in names] == [1, 2, 2, 1]
+    third = launching(*names)
+    assert third.exit_code == 0
+    assert "4 runs: 4 done, 0 to run" in third.stdout
+    assert [attempts(directory(tmp_path, name)) for name in names] == [1, 2, 2, 1]
+
+
+def test_a_killed_run_is_failed_with_its_reason_in_its_state(launching: Launch, tmp_path: Path) -> None:
+    result = launching("csp-fast", "csp-fast.add-fa", "--json", kinds={"csp-fast": "die"})
+    assert result.exit_code == 1
+    state = directory(tmp_path, "csp-fast").read_state()
+    assert state is not None
+    assert state["state"] == "failed"
+    assert "killed" in state["reason"]
+    outcome = records(result)
+    assert (outcome["csp-fast"]["outcome"], outcome["csp-fast.add-fa"]["outcome"]) == ("failed", "done")
+
+
+def test_a_run_that_continues_a_failed_one_is_not_started(launching: Launch, tmp_path: Path) -> None:
+    result = launching("8", "--json", kinds={"p6-light.add-fa.mul-pr": "raise"})
+    assert result.exit_code == 1
+    outcome = records(result)["p6-light.add-fa.mul-pr.finetuned"]
+    assert outcome["outcome"] == "skipped"
+    assert outcome["after"] in outcome["reason"]
+    assert attempts(directory(tmp_path, "p6-light.add-fa.mul-pr.finetuned")) == 0
+
+
+def test_a_dry_run_touches_nothing(launching: Launch, tmp_path: Path) -> None:
+    result = launching("--all", "--dry-run", "--json", "--seeds", "0,1")
+    assert result.exit_code == 0
+    plan = json.loads(result.stdout)
+    assert len(plan) == 30
+    assert {record["action"] for record in plan} == {"start"}
+    assert {record["seed"] for record in plan} == {0, 1}
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dry_run_says_what_happens_to_every_run(launching: Launch, tmp_path: Path) -> None:
+    states = {
+        "csp-fast": "done",
+        "csp-fast.add-fa": "failed",
+        "csp-fast.add-pr": "preempted",
+        "csp-fast.mul-fa": "running",
+    }
+    for name, state in states.items():
+        directory(tmp_path, name).write_state(state)
+    names = [*states, "csp-fast.cat-fa"]
+    plan = records(launching(*names, "--dry-run", "--json"))
+    assert [plan[name]["action"] for name in names] == ["keep", "resume", "resume", "resume", "start"]
+    assert plan["csp-fast.mul-fa"]["state"] == "interrupted"
+    with directory(tmp_path, "csp-fast.mul-fa").lock():
+        plan = records(launching(*names, "--dry-run", "--json"))
+    assert plan["csp-fast.mul-fa"]["action"] == "wait"
+
+
+def test_rows_that_are_not_built_yet_are_named(launching: Launch) -> None:
+    result = launching("3", "--dry-run")
+    assert result.exit_code == 0
+    assert result.stdout.count("not built yet") == 4
+    assert "1 runs: 0 done, 1 to run" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "--all"),
+        (("csp-fst",), "csp-fast"),
+        (("table9",), "table"),
+        (("csp-fast", "--seeds", "x"), "seeds"),
+        (("csp-fast", "--set", "train.epoch=3"), "train.epochs"),
+        (("nowhere.py",), "nowhere.py"),
+    ],
+)
+def test_bad_input_is_named_in_one_line(launching: Launch, arguments: tuple[str, ...], message: str) -> None:
+    result = launching(*arguments)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert "Traceback" not in result.output
+
+
+def test_gpus_are_taken_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2, GPU-7")
+    assert launch.visible_gpus() == ("2", "GPU-7")
+    for none in ("", "-1"):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", none)
+        assert launch.visible_gpus() == ()
+
+
+def test_runs_at_a_time_follow_cores_threads_and_gpus(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launch.os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    plan = plan_runs(["csp-fast"], "smoke", results=tmp_path)
+    assert launch.fitting(plan) == 8
+    assert launch.fitting(plan_runs(["csp-fast"], "smoke", overrides=["execution.threads=3"])) == 2
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    assert launch.fitting(plan) == 2

@@ -1,0 +1,116 @@
+"""Tables and seeds become distinct runs in the right order."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ablations.experiments import CSP_FAST, Experiment
+from ablations.plan import data_config, not_built, parse_seeds, plan_runs, with_predecessors
+from ablations.registry import Selection, experiments, paper
+from yolor_core.config import CocoConfig, ShapesConfig
+from yolor_core.errors import ConfigError, NotBuiltError, UnknownNameError
+
+TUNED, IMPLICIT = "p6-light.add-fa.mul-pr.finetuned", "p6-light.add-fa.mul-pr"
+
+
+def test_all_tables_are_fifteen_runs_now_and_four_reasons() -> None:
+    planned = plan_runs(profile="smoke", fingerprint="f")
+    assert len({run.run_id for run in planned}) == len(planned) == 15
+    assert len(not_built(profile="smoke")) == 4
+    assert {run.config.experiment for run in planned} | set(not_built()) == set(experiments())
+
+
+def test_a_run_shared_by_two_tables_is_planned_once() -> None:
+    planned = plan_runs(["1", "table4", "csp-fast"], "mini", fingerprint="f")
+    assert [run.config.experiment for run in planned].count("csp-fast") == 1
+    assert len(planned) == 6
+
+
+def test_seeds_multiply_runs_and_repeat_none() -> None:
+    planned = plan_runs(["1"], "mini", [0, 4, 0], fingerprint="f")
+    assert [(run.config.experiment, run.config.seed) for run in planned] == [
+        ("csp-fast", 0), ("csp-fast.add-fa", 0), ("csp-fast", 4), ("csp-fast.add-fa", 4),
+    ]  # fmt: skip
+
+
+def test_the_fine_tuned_run_brings_its_implicit_run_and_starts_from_it(tmp_path: Path) -> None:
+    planned = plan_runs([TUNED], "mini", [1], results=tmp_path, fingerprint="f")
+    first, second = planned
+    assert (first.config.experiment, second.config.experiment) == (IMPLICIT, TUNED)
+    assert (first.after, second.after) == (None, first.run_id)
+    assert first.config.execution.keep_checkpoint
+    assert not second.config.execution.keep_checkpoint
+    assert second.config.execution.start_checkpoint == str(first.run_dir)
+    assert first.run_dir == tmp_path / "runs" / first.run_id
+    assert first.config.science.train.phases == second.config.science.train.phases[:1]
+
+
+def test_the_implicit_run_keeps_its_checkpoint_even_when_launched_alone() -> None:
+    (run,) = plan_runs([IMPLICIT], "mini", fingerprint="f")
+    assert run.config.execution.keep_checkpoint
+
+
+def test_overrides_reach_science_execution_and_data() -> None:
+    overrides = ["train.batch=4", "execution.workers=2", "data.train_images=10"]
+    (run,) = plan_runs(["csp"], "mini", overrides=overrides, fingerprint="f")
+    assert run.config.science.train.batch == 4
+    assert run.config.execution.workers == 2
+    assert isinstance(run.config.data, ShapesConfig)
+    assert run.config.data.train_images == 10
+
+
+def test_state_is_read_when_asked(tmp_path: Path) -> None:
+    (run,) = plan_runs(["csp"], "mini", results=tmp_path, fingerprint="f")
+    assert (run.state, run.done) == (None, False)
+    run.run_dir.mkdir(parents=True)
+    (run.run_dir / "state.json").write_text(json.dumps({"state": "running"}))
+    assert (run.state, run.done) == ("running", False)
+    (run.run_dir / "state.json").write_text(json.dumps({"state": "done"}))
+    assert run.done
+
+
+def test_results_folder_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("ABLATE_RESULTS", str(tmp_path))
+    (run,) = plan_runs(["csp"], "mini", fingerprint="f")
+    assert run.run_dir.parent == tmp_path / "runs"
+
+
+def test_what_is_not_built_is_left_out_of_a_table_and_refused_by_name() -> None:
+    assert [run.config.experiment for run in plan_runs(["3"], "mini", fingerprint="f")] == ["csp"]
+    with pytest.raises(NotBuiltError, match=r"csp\.jdc.*not built yet"):
+        plan_runs(["csp.jdc"], "mini", fingerprint="f")
+
+
+def test_a_chain_with_a_missing_or_circular_link_is_refused() -> None:
+    lost = Experiment("lost", "lost", CSP_FAST.science, continues="csp-fest")
+    with pytest.raises(UnknownNameError, match="'csp-fest'; nearest: csp-fast"):
+        with_predecessors([lost], paper())
+    a = Experiment("a", "a", CSP_FAST.science, continues="b")
+    b = Experiment("b", "b", CSP_FAST.science, continues="a")
+    with pytest.raises(ConfigError, match="continues itself"):
+        with_predecessors([a], Selection((), (a, b)))
+
+
+def test_data_is_a_folder_or_the_shapes_or_the_profiles_own() -> None:
+    assert data_config("some/coco", "mini") == CocoConfig(root="some/coco")
+    assert isinstance(data_config("shapes", "paper"), ShapesConfig)
+    assert isinstance(data_config(None, "paper"), CocoConfig)
+    assert data_config("some/coco", "mini", ["data.val=val2014"]).model_dump()["val"] == "val2014"
+
+
+@pytest.mark.parametrize(
+    ("text", "seeds"), [("0", [0]), ("0,3", [0, 3]), ("0-3", [0, 1, 2, 3]), ("5,1-2,5", [5, 1, 2])]
+)
+def test_seeds_are_lists_and_ranges(text: str, seeds: list[int]) -> None:
+    assert parse_seeds(text) == seeds
+
+
+@pytest.mark.parametrize("text", ["", "a", "-1", "3-1", "1-", "1,,2", "0.5"])
+def test_other_seeds_are_refused_with_an_example(text: str) -> None:
+    with pytest.raises(ConfigError, match="0,2 or 0-4"):
+        parse_seeds(text)
+    with pytest.raises(ConfigError, match="seed"):
+        plan_runs(["csp"], "mini", [-1], fingerprint="f")

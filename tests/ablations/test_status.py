@@ -1,0 +1,58 @@
+"""`ablate status` tells how far the runs are, quickly and honestly."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from click.testing import CliRunner
+
+from ablations.cli import main
+from yolor_core.runs.directory import RunDirectory
+
+
+def status(results: Path, *arguments: str) -> str:
+    result = CliRunner().invoke(main, ["status", "--results", str(results), *arguments])
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def test_running_without_a_process_is_shown_as_interrupted(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path / "runs" / "a")
+    run.write_state("running", epoch=3, epochs=24, ap=0.125, seconds=75.0)
+    RunDirectory(tmp_path / "runs" / "b").write_state("failed", reason="OSError: disk full")
+    (record, other) = json.loads(status(tmp_path, "--json"))
+    assert record == {
+        "run": "a",
+        "state": "interrupted",
+        "epoch": 3,
+        "epochs": 24,
+        "ap": 0.125,
+        "seconds": 75.0,
+        "heartbeat": record["heartbeat"],
+        "reason": None,
+    }
+    assert (other["state"], other["reason"]) == ("failed", "OSError: disk full")
+    with run.lock():
+        assert json.loads(status(tmp_path, "--json"))[0]["state"] == "running"
+
+
+def test_text_has_a_line_per_run_and_a_count(tmp_path: Path) -> None:
+    assert "no runs in" in status(tmp_path)
+    RunDirectory(tmp_path / "runs" / "a").write_state("done", epoch=24, epochs=24, ap=0.125, seconds=75.0)
+    lines = status(tmp_path).splitlines()
+    assert lines[1].split() == ["a", "done", "24/24", "12.5", "1:15"]
+    assert lines[-1] == "1 runs: 1 done"
+
+
+def test_status_imports_neither_torch_nor_pandas(tmp_path: Path) -> None:
+    RunDirectory(tmp_path / "runs" / "a").write_state("done", epoch=1, epochs=1)
+    code = (
+        "import sys; from pathlib import Path; from ablations.cli import main\n"
+        f"main(['status', '--results', {str(tmp_path)!r}], standalone_mode=False)\n"
+        "print(sorted({'torch', 'pandas', 'numpy', 'matplotlib'} & set(sys.modules)))"
+    )
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert output.splitlines()[-1] == "[]"

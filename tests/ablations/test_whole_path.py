@@ -1,0 +1,112 @@
+"""From the launch to the printed cell, with real training in real processes (profile smoke)."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from yolor_core.runs.directory import RunDirectory
+
+pytestmark = pytest.mark.slow
+ABLATE = [sys.executable, "-c", "from ablations.cli import main; main()"]
+
+
+def start(*arguments: str) -> subprocess.Popen[str]:
+    """The command line in a process group of its own, as a shell starts it."""
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "CUDA_VISIBLE_DEVICES": ""}
+    return subprocess.Popen(
+        [*ABLATE, *arguments],
+        env=environment,
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def ablate(*arguments: str) -> str:
+    process = start(*arguments)
+    output, errors = process.communicate(timeout=900)
+    assert process.returncode == 0, output + errors
+    return output
+
+
+def test_launch_all_then_tables(tmp_path: Path) -> None:
+    options = ("--profile", "smoke", "--results", str(tmp_path))
+    ablate("launch", "--all", *options)
+    cells: list[dict[str, Any]] = json.loads(ablate("tables", "--format", "json", *options))
+    trained = [cell for cell in cells if cell["metric"] == "AP" and cell["runs"]]
+    assert len({run for cell in trained for run in cell["runs"]}) == 15
+    assert {cell["table"] for cell in trained} == set("12345678")
+    assert all(0 <= cell["value"] <= 100 for cell in trained)
+    rows = {(cell["table"], cell["row"]) for cell in cells}
+    assert len(rows) == 29
+    missing = {(cell["table"], cell["row"]) for cell in cells if cell["metric"] == "AP" and not cell["runs"]}
+    assert len(missing) == 4
+    assert {table for table, _ in missing} == {"3"}
+    assert "15 done, 0 to run" in ablate("launch", "--all", *options)
+
+
+def test_ctrl_c_leaves_runs_that_the_next_launch_finishes(tmp_path: Path) -> None:
+    arguments = ("launch", "csp-fast", "csp-fast.add-fa", "--profile", "smoke", "--results", str(tmp_path))
+    arguments = (*arguments, "--set", "train.epochs=40", "--jobs", "2")
+    process = start(*arguments)
+    runs = tmp_path / "runs"
+    deadline = time.monotonic() + 120
+    while sum(len(RunDirectory(path).read_metrics()) >= 2 for path in runs.glob("*")) < 2:
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGINT)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, output + errors
+    assert "same command goes on" in errors
+    folders = [RunDirectory(path) for path in sorted(runs.glob("*"))]
+    states = [folder.read_state() or {} for folder in folders]
+    assert [state["state"] for state in states] == ["preempted", "preempted"]
+    assert all(2 <= state["epoch"] < 40 for state in states)
+
+    ablate(*arguments)
+    for folder in folders:
+        assert (folder.read_state() or {})["state"] == "done"
+        assert (folder.read_run() or {})["resumes"] == 1
+        assert [line["epoch"] for line in folder.read_metrics()] == list(range(1, 41))
+
+
+def test_two_launches_at_once_train_every_run_once(tmp_path: Path) -> None:
+    arguments = (
+        "launch",
+        "csp-fast",
+        "csp-fast.add-fa",
+        "--profile",
+        "smoke",
+        "--results",
+        str(tmp_path),
+        "--jobs",
+        "1",
+    )
+    launches = [start(*arguments) for _ in range(2)]
+    for process in launches:
+        output, errors = process.communicate(timeout=300)
+        assert process.returncode == 0, output + errors
+        assert "2 of 2 done" in output
+    for path in (tmp_path / "runs").glob("*"):
+        run = RunDirectory(path)
+        assert (run.read_state() or {})["state"] == "done"
+        assert (run.read_run() or {})["resumes"] == 0
+
+
+def test_train_runs_in_this_process_and_is_done_only_once(tmp_path: Path) -> None:
+    arguments = ("train", "csp-fast", "--profile", "smoke", "--seed", "3", "--results", str(tmp_path))
+    assert "done: epoch 1/1" in ablate(*arguments)
+    assert "is done: epoch 1/1" in ablate(*arguments)
+    (path,) = (tmp_path / "runs").glob("csp-fast-smoke-s3-*")
+    assert (RunDirectory(path).read_evaluation() or {})["images"] > 0

@@ -1,0 +1,193 @@
+"""Cells, uncertainties and captions from runs written by hand."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ablations.costs import Cost
+from ablations.registry import table_named
+from analysis.runs import load_runs
+from analysis.tables import FilledTable, MixedRunsError, fill_table, tidy
+
+Fabricate = Callable[..., str]
+
+
+def filled(results: Path, name: str = "1", **options: object) -> FilledTable:
+    return fill_table(table_named(name), "mini", load_runs(results), **options)  # type: ignore[arg-type]
+
+
+def test_one_seed_gives_percentages_and_differences(tmp_path: Path, fabricate: Fabricate) -> None:
+    base = fabricate("csp-fast", ap=0.400)
+    variant = fabricate("csp-fast.add-fa", ap=0.412)
+    table = filled(tmp_path)
+    cell = table.cell("+ iFA", "AP")
+    assert cell.value == pytest.approx(41.2)
+    assert cell.delta == pytest.approx(1.2)
+    assert (cell.paper, cell.paper_delta) == (47.9, 0.1)
+    assert (cell.std, cell.delta_std) == (None, None)
+    assert (cell.seeds, cell.runs, cell.profile) == ((0,), (variant,), "mini")
+    first = table.cell("baseline", "AP50")
+    assert first.value == pytest.approx(41.0)
+    assert (first.delta, first.paper_delta, first.runs) == (None, None, (base,))
+    assert set(table.status.values()) == {"measured"}
+
+
+def test_several_seeds_give_mean_deviation_and_paired_difference(
+    tmp_path: Path, fabricate: Fabricate
+) -> None:
+    base, variant = [0.40, 0.42, 0.45], [0.41, 0.44, 0.455]
+    for seed in range(3):
+        fabricate("csp-fast", seed, base[seed])
+        fabricate("csp-fast.add-fa", seed, variant[seed])
+    cell = filled(tmp_path).cell("+ iFA", "AP")
+    paired = [100 * (v - b) for v, b in zip(variant, base, strict=True)]
+    assert cell.value == pytest.approx(100 * statistics.mean(variant))
+    assert cell.std == pytest.approx(100 * statistics.stdev(variant))
+    assert cell.delta == pytest.approx(statistics.mean(paired))
+    assert cell.delta_std == pytest.approx(statistics.stdev(paired))
+    assert cell.seeds == (0, 1, 2)
+
+
+def test_differences_use_the_seeds_that_both_have(tmp_path: Path, fabricate: Fabricate) -> None:
+    for seed, ap in ((0, 0.40), (1, 0.50)):
+        fabricate("csp-fast", seed, ap)
+    for seed, ap in ((1, 0.51), (2, 0.90)):
+        fabricate("csp-fast.add-fa", seed, ap)
+    cell = filled(tmp_path).cell("+ iFA", "AP")
+    assert cell.delta == pytest.approx(1.0)
+    assert cell.delta_std is None
+    assert cell.seeds == (1, 2)
+
+
+def test_without_a_common_seed_there_is_no_difference(tmp_path: Path, fabricate: Fabricate) -> None:
+    fabricate("csp-fast", 0)
+    fabricate("csp-fast.add-fa", 1)
+    assert filled(tmp_path).cell("+ iFA", "AP").delta is None
+
+
+def test_seeds_can_be_chosen(tmp_path: Path, fabricate: Fabricate) -> None:
+    for seed, ap in ((0, 0.1), (1, 0.2)):
+        fabricate("csp-fast", seed, ap)
+    assert filled(tmp_path, seeds=[1]).cell("baseline", "AP").value == pytest.approx(20)
+    assert filled(tmp_path, seeds=[7]).cell("baseline", "AP").value is None
+
+
+@pytest.mark.parametrize("state", ["queued", "running", "failed", "preempted"])
+def test_only_finished_runs_count(tmp_path: Path, fabricate: Fabricate, state: str) -> None:
+    fabricate("csp-fast", state=state)
+    table = filled(tmp_path)
+    assert table.cell("baseline", "AP").value is None
+    assert table.status["baseline"] == state
+    assert table.status["+ iFA"] == "not run"
+
+
+def test_a_finished_run_without_evaluation_says_so(tmp_path: Path, fabricate: Fabricate) -> None:
+    fabricate("csp-fast", ap=None)
+    assert filled(tmp_path).status["baseline"] == "done, but not evaluated"
+
+
+def test_rows_that_are_not_built_say_so(tmp_path: Path, fabricate: Fabricate) -> None:
+    fabricate("csp")
+    status = filled(tmp_path, "3").status
+    assert status["baseline"] == "measured"
+    assert {status[row] for row in ("JDC", "+ iJDC", "JDE", "+ iJDE")} == {"not built yet"}
+
+
+def test_runs_of_other_profiles_and_overrides_do_not_count(tmp_path: Path, fabricate: Fabricate) -> None:
+    fabricate("csp-fast", overrides=("train.epochs=3",))
+    assert filled(tmp_path).cell("baseline", "AP").value is None
+    other = filled(tmp_path, overrides=["train.epochs=3"])
+    assert other.cell("baseline", "AP").value == pytest.approx(40)
+    assert "with train.epochs=3" in other.caption
+    runs = load_runs(tmp_path)
+    assert fill_table(table_named("1"), "paper", runs).cell("baseline", "AP").value is None
+
+
+def test_a_metric_that_a_run_lacks_is_missing_alone(tmp_path: Path, fabricate: Fabricate) -> None:
+    fabricate("csp-fast", APL=None)
+    table = filled(tmp_path)
+    assert table.cell("baseline", "APL").value is None
+    assert table.cell("baseline", "APL").runs == ()
+    assert table.cell("baseline", "APM").value is not None
+    assert table.status["baseline"] == "measured"
+
+
+@pytest.mark.parametrize(
+    ("field", "values", "message"),
+    [
+        (
+            "source_hash",
+            ("1" * 64, "2" * 64),
+            r"different yolor_core sources: 11111111 \(csp-fast-.*\); 22222222 \(",
+        ),
+        ("fingerprint", ("1" * 64, "2" * 64), r"different data: 11111111 \(csp-fast-.*\); 22222222 \("),
+    ],
+)
+def test_mixed_runs_are_refused_unless_allowed(
+    tmp_path: Path, fabricate: Fabricate, field: str, values: tuple[str, str], message: str
+) -> None:
+    fabricate("csp-fast", **{field: values[0]})
+    fabricate("csp-fast.add-fa", **{field: values[1]})
+    with pytest.raises(MixedRunsError, match=message) as caught:
+        filled(tmp_path)
+    assert "--mixed" in str(caught.value)
+    table = filled(tmp_path, mixed=True)
+    assert table.cell("+ iFA", "AP").value is not None
+    assert values[0][:8] in table.caption
+    assert values[1][:8] in table.caption
+
+
+def test_runs_on_different_data_are_never_paired(tmp_path: Path, fabricate: Fabricate) -> None:
+    fabricate("csp-fast", fingerprint="1" * 64)
+    fabricate("csp-fast.add-fa", fingerprint="2" * 64)
+    assert filled(tmp_path, mixed=True).cell("+ iFA", "AP").delta is None
+
+
+def test_a_run_of_another_table_does_not_make_this_one_mixed(tmp_path: Path, fabricate: Fabricate) -> None:
+    fabricate("csp-fast", source_hash="1" * 64)
+    fabricate("csp-fast.add-pr", source_hash="2" * 64)
+    assert filled(tmp_path, "1").cell("baseline", "AP").value is not None
+    with pytest.raises(MixedRunsError, match="table 2"):
+        filled(tmp_path, "2")
+
+
+def test_caption_states_profile_data_seeds_and_source(tmp_path: Path, fabricate: Fabricate) -> None:
+    fabricate("csp-fast", 0)
+    fabricate("csp-fast", 3)
+    caption = filled(tmp_path).caption
+    for part in (
+        "Table 1: Feature alignment (section 5.2)",
+        "YOLOv4-CSP-fast at 160 px",
+        "profile mini",
+        "not comparable with the paper's numbers in absolute terms",
+        "shapes, 640 + 200 images (ffffffff)",
+        "seeds 0, 3",
+        "yolor_core aaaaaaaa",
+        "paired by seed",
+    ):
+        assert part in caption
+    assert "no finished runs" in fill_table(table_named("1"), "paper", load_runs(tmp_path)).caption
+    assert "not comparable" not in fill_table(table_named("1"), "paper", load_runs(tmp_path)).caption
+
+
+def test_counts_come_from_the_full_size_models(tmp_path: Path, fabricate: Fabricate) -> None:
+    fabricate("p6-light")
+    costs = {"p6-light": Cost(100, 10.0, 10.0), "p6-light.add-fa.mul-pr": Cost(104, 10.25, 10.5)}
+    table = filled(tmp_path, "7", costs=costs)
+    cell = table.cell("implicit 2", "parameters")
+    assert (cell.value, cell.delta, cell.seeds, cell.runs) == (104, 4, (), ())
+    assert table.cell("implicit 2", "MFLOPs").value == 10.25
+    assert table.cell("implicit 1", "MFLOPs").value is None
+    assert table.marks == {("implicit 2", "MFLOPs"): "†"}
+    assert "10.5000" in table.notes[0]
+
+
+def test_tidy_has_one_line_per_cell(tmp_path: Path, fabricate: Fabricate) -> None:
+    fabricate("csp-fast")
+    frame = tidy([filled(tmp_path, "1"), filled(tmp_path, "7")])
+    assert len(frame) == 2 * 6 + 4 * 3
+    assert set(frame["status"]) == {"measured", "not run", "counted"}
