@@ -1,0 +1,43 @@
+"""Check a dataset before it is trained on: read every annotation and decode every image."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from yolor_core.config import CocoConfig, ShapesConfig
+from yolor_core.data.coco import load_coco
+from yolor_core.data.images import ImageSet
+from yolor_core.data.load import load_images
+from yolor_core.data.report import DataReport
+
+SERIOUS = ("unreadable", "resized")  # training survives them, but the dataset is not what its annotations say
+
+
+def check_dataset(config: ShapesConfig | CocoConfig) -> dict[str, DataReport]:
+    """Reports of both splits, by split name. Raises DataError for what cannot be read at all."""
+    if isinstance(config, CocoConfig):
+        return {
+            split: check_split(Path(config.root), split)
+            for split in dict.fromkeys((config.train, config.val))
+        }
+    return {
+        "train": check_images(load_images(config, "train")),
+        "val": check_images(load_images(config, "val")),
+    }
+
+
+def check_split(root: Path, split: str) -> DataReport:
+    """Report of one split of a COCO folder."""
+    return check_images(load_coco(root, split))
+
+
+def check_images(images: ImageSet) -> DataReport:
+    """Decode every image; the report then has all counts."""
+    for index in range(len(images)):
+        images.image(index)
+    return images.report
+
+
+def sound(report: DataReport) -> bool:
+    """Whether every image could be decoded and has the annotated size."""
+    return not any(report.count(kind) for kind in SERIOUS)

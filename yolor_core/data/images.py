@@ -1,0 +1,92 @@
+"""One split of a dataset: what is annotated, and the pixels on demand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from yolor_core.data.annotations import Annotations
+from yolor_core.data.report import DataReport, Note
+
+Pixels = NDArray[np.uint8]
+
+
+class Reader(Protocol):
+    """Where pixels come from. Must be picklable, must not raise for a bad file, and depend on the index
+    only."""
+
+    def __call__(self, index: int) -> tuple[Pixels, list[Note]]:
+        """uint8 RGB (height, width, 3) of image `index`, of its annotated size."""
+        ...
+
+
+@dataclass
+class Sample:
+    """An image with its training targets: boxes float32 (n, 4) x1 y1 x2 y2 in pixels, classes int64 (n,)."""
+
+    pixels: Pixels
+    boxes: NDArray[np.float32]
+    classes: NDArray[np.int64]
+    notes: list[Note]
+
+
+class ImageSet:
+    """The images of a split in the order of the annotation file.
+
+    names: class names; category_ids: the file's own ids, by contiguous class; ids: the images' ids;
+    sizes: int64 (n, 2), width and height; fingerprint: SHA-256 of the annotation content; report: what
+    cleaning found, extended when unreadable images are met.
+    """
+
+    def __init__(
+        self,
+        annotations: Annotations,
+        report: DataReport,
+        reader: Reader,
+        coco: Callable[[], dict[str, Any]],
+        fingerprint: str,
+    ) -> None:
+        self._annotations, self._reader, self._coco = annotations, reader, coco
+        self.report, self.fingerprint = report, fingerprint
+        self.names, self.category_ids = annotations.names, annotations.category_ids
+        self.ids, self.sizes = annotations.ids, annotations.sizes
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def coco(self) -> dict[str, Any]:
+        """The annotation content as pycocotools wants it, uncleaned. A fresh copy: pycocotools writes into
+        it."""
+        return self._coco()
+
+    def image(self, index: int) -> Pixels:
+        """uint8 RGB (height, width, 3); grey when the file cannot be decoded, which is warned of and
+        counted."""
+        pixels, notes = self._reader(index)
+        self.report.add(notes)
+        return pixels
+
+    def boxes(self, index: int) -> NDArray[np.float32]:
+        """Cleaned boxes without crowds, float32 (n, 4): x1 y1 x2 y2 in pixels."""
+        return self._annotations.boxes[self._rows(index)].copy()
+
+    def classes(self, index: int) -> NDArray[np.int64]:
+        """Contiguous classes of `boxes`, int64 (n,)."""
+        return self._annotations.classes[self._rows(index)].copy()
+
+    def sample(self, index: int) -> Sample:
+        """What training sees: an unreadable image has no boxes. Notes are returned, not yet counted."""
+        pixels, notes = self._reader(index)
+        if any(note.kind == "unreadable" for note in notes):
+            return Sample(pixels, np.zeros((0, 4), np.float32), np.zeros(0, np.int64), notes)
+        return Sample(pixels, self.boxes(index), self.classes(index), notes)
+
+    def _rows(self, index: int) -> slice:
+        if not 0 <= index < len(self):
+            raise IndexError(f"image {index} of {len(self)}")
+        return slice(int(self._annotations.starts[index]), int(self._annotations.starts[index + 1]))

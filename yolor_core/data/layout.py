@@ -1,0 +1,60 @@
+"""Where a folder in COCO's layout keeps its files. Imports nothing heavy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from yolor_core.config import CocoConfig
+from yolor_core.errors import DataError
+
+USUAL = (("train2017", "val2017"), ("train", "val"), ("train2014", "val2014"))
+
+
+def annotation_file(root: Path, split: str) -> Path:
+    """`<root>/annotations/instances_<split>.json`. Raises DataError, naming the splits there are, if
+    missing."""
+    path = root / "annotations" / f"instances_{split}.json"
+    if not path.is_file():
+        if not root.is_dir():
+            raise DataError(f"{root}: no such folder")
+        found = splits(root)
+        there = (
+            f"splits found: {', '.join(found)}" if found else "no annotations/instances_<split>.json is there"
+        )
+        raise DataError(f"{path}: no such file; {there}")
+    return path
+
+
+def splits(root: Path) -> list[str]:
+    """Names of the splits that have an instances file."""
+    found = (root / "annotations").glob("instances_*.json")
+    return sorted(path.stem.removeprefix("instances_") for path in found)
+
+
+def image_folder(root: Path, split: str) -> Path:
+    """`<root>/<split>` or `<root>/images/<split>`. Raises DataError if neither is a folder."""
+    candidates = (root / split, root / "images" / split)
+    for folder in candidates:
+        if folder.is_dir():
+            return folder
+    raise DataError(
+        f"no image folder for split {split!r}: neither {candidates[0]} nor {candidates[1]} is there"
+    )
+
+
+def coco_config(root: Path) -> CocoConfig:
+    """Configuration of a folder, with the splits that are there: train2017 and val2017, or train and val.
+
+    Raises DataError, naming the splits that were found, when neither pair is complete.
+    """
+    found = splits(root)
+    for train, val in USUAL:
+        if train in found and val in found:
+            return CocoConfig(root=str(root), train=train, val=val)
+    if not root.is_dir():
+        raise DataError(f"{root}: no such folder")
+    pairs = ", ".join(f"{train} and {val}" for train, val in USUAL)
+    raise DataError(
+        f"{root}: annotations/instances_<split>.json is needed for two splits ({pairs}); "
+        f"found: {', '.join(found) or 'none'}"
+    )

@@ -1,0 +1,61 @@
+"""From a data configuration to images."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from yolor_core.config import CocoConfig, ShapesConfig
+from yolor_core.data.annotations import clean
+from yolor_core.data.coco import load_coco
+from yolor_core.data.images import ImageSet, Pixels
+from yolor_core.data.report import Note
+from yolor_core.data.shapes.annotations import annotate
+from yolor_core.data.shapes.render import render
+from yolor_core.data.write import annotation_bytes
+
+Split = Literal["train", "val"]
+
+
+def load_images(config: ShapesConfig | CocoConfig, split: Split) -> ImageSet:
+    """The images of a split. Raises DataError for a dataset that cannot be used as it is."""
+    if split not in ("train", "val"):
+        raise ValueError(f"split is {split!r}; allowed: train, val")
+    if isinstance(config, CocoConfig):
+        return load_coco(Path(config.root), config.train if split == "train" else config.val)
+    return load_shapes(config, split)
+
+
+@dataclass(frozen=True)
+class ShapesReader:
+    """Draws images on demand."""
+
+    seed: int
+    size: int
+    split: Split
+
+    def __call__(self, index: int) -> tuple[Pixels, list[Note]]:
+        return render(self.seed, self.size, self.split, index), []
+
+
+@dataclass(frozen=True)
+class Copies:
+    """Hands out copies of annotation content."""
+
+    content: dict[str, Any]
+
+    def __call__(self) -> dict[str, Any]:
+        return copy.deepcopy(self.content)
+
+
+def load_shapes(config: ShapesConfig, split: Split) -> ImageSet:
+    """A split of the synthetic dataset, equal to what `write_dataset` writes."""
+    images = config.train_images if split == "train" else config.val_images
+    content = annotate(config.seed, config.size, split, images)
+    annotations, report = clean(content, f"shapes, seed {config.seed}, {split}")
+    fingerprint = hashlib.sha256(annotation_bytes(content)).hexdigest()
+    reader = ShapesReader(config.seed, config.size, split)
+    return ImageSet(annotations, report, reader, Copies(content), fingerprint)

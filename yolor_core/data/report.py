@@ -1,0 +1,109 @@
+"""What was found in a dataset and what was done about it: counts, and the first offenders by name."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+log = logging.getLogger(__name__)
+
+MOST_EXAMPLES = 10
+
+KINDS = {
+    "crowd": "crowd regions, kept out of the training targets and ignored by the evaluation as in COCO",
+    "clipped": "boxes partly outside their image, clipped to it for training",
+    "dropped": "boxes without area inside their image, left out of training",
+    "empty": "images without annotations, kept as background",
+    "unreadable": "images that cannot be decoded, replaced by grey without boxes",
+    "resized": "images whose pixels have another size than the annotation file says, scaled to it",
+    "rotated": "images turned upright by EXIF, because only then they have the annotated size",
+    "converted": "images converted to 8-bit RGB",
+}
+WARNED = ("unreadable", "resized")
+
+
+class Note(NamedTuple):
+    """One finding: its kind (a key of KINDS), what it is about (an id), and a sentence that names it."""
+
+    kind: str
+    key: int
+    text: str
+
+
+@dataclass
+class Finding:
+    """All findings of one kind; a thing found twice counts once."""
+
+    keys: set[int] = field(default_factory=set)
+    examples: list[str] = field(default_factory=list)
+
+
+@dataclass
+class DataReport:
+    """Counts of a split after cleaning, with up to MOST_EXAMPLES named offenders of each kind.
+
+    The kinds that concern pixels are filled in while images are read.
+    """
+
+    source: str
+    images: int = 0
+    annotations: int = 0
+    boxes: int = 0  # training targets that are left after cleaning
+    findings: dict[str, Finding] = field(default_factory=lambda: {kind: Finding() for kind in KINDS})
+
+    def add(self, notes: Iterable[Note]) -> None:
+        """Count notes; an image is reported (and warned of) once, however often it is read."""
+        for note in notes:
+            finding = self.findings[note.kind]
+            if note.key in finding.keys:
+                continue
+            finding.keys.add(note.key)
+            if len(finding.examples) < MOST_EXAMPLES:
+                finding.examples.append(note.text)
+            if note.kind in WARNED:
+                log.warning("%s: %s", note.kind, note.text)
+
+    def count(self, kind: str) -> int:
+        """Number of different things of a kind."""
+        return len(self.findings[kind].keys)
+
+    @property
+    def crowd(self) -> int:
+        """Crowd regions."""
+        return self.count("crowd")
+
+    @property
+    def clipped(self) -> int:
+        """Boxes that were clipped to their image."""
+        return self.count("clipped")
+
+    @property
+    def dropped(self) -> int:
+        """Boxes that are not trained on because nothing of them is left."""
+        return self.count("dropped")
+
+    @property
+    def empty(self) -> int:
+        """Images without annotations."""
+        return self.count("empty")
+
+    @property
+    def unreadable(self) -> int:
+        """Images found undecodable so far."""
+        return self.count("unreadable")
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain JSON content: counts for every kind, examples where there are any."""
+        found: dict[str, Any] = {
+            kind: {"count": len(finding.keys), "examples": list(finding.examples)}
+            for kind, finding in self.findings.items()
+        }
+        return {
+            "source": self.source,
+            "images": self.images,
+            "annotations": self.annotations,
+            "boxes": self.boxes,
+            **found,
+        }

@@ -1,0 +1,126 @@
+"""Scenes as COCO annotations: boxes and polygons of the visible part, crowds as run lengths, image labels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from yolor_core.data.shapes.appearance import CLASSES
+from yolor_core.data.shapes.scene import Scene, Visible, lay_out
+from yolor_core.data.shapes.streams import SPLITS
+
+FORMAT = 1  # part of the annotation content: a renderer that draws other pixels must raise it
+
+
+def image_id(split: str, index: int) -> int:
+    """Odd ids are train images, even ids val images, whatever the size of the dataset."""
+    return 2 * index + SPLITS[split] + 1
+
+
+def index_of(split: str, identifier: int) -> int:
+    """Inverse of `image_id`."""
+    return (identifier - SPLITS[split] - 1) // 2
+
+
+def annotate(seed: int, size: int, split: str, images: int) -> dict[str, Any]:
+    """The annotation content of a split, in the layout of COCO's instances files.
+
+    Beside COCO's fields, each image has `labels` (category ids present) and each object an `identity`.
+    """
+    content: dict[str, Any] = {
+        "info": {
+            "description": "synthetic shapes",
+            "version": str(FORMAT),
+            "seed": seed,
+            "size": size,
+            "split": split,
+        },
+        "licenses": [],
+        "categories": [{"id": c.category_id, "name": c.name, "supercategory": "shape"} for c in CLASSES],
+        "images": [],
+        "annotations": [],
+    }
+    for index in range(images):
+        scene = lay_out(seed, size, split, index)
+        identifier = image_id(split, index)
+        objects = [_annotation(v, scene, identifier, k) for k, v in enumerate(scene.visible)]
+        content["images"].append(
+            {
+                "id": identifier,
+                "file_name": f"{identifier:012d}.png",
+                "width": scene.width,
+                "height": scene.height,
+                "labels": sorted({o["category_id"] for o in objects}),
+            }
+        )
+        content["annotations"].extend(objects)
+    return content
+
+
+def _annotation(visible: Visible, scene: Scene, identifier: int, number: int) -> dict[str, Any]:
+    identity = visible.things[0].identity
+    height, width = visible.mask.shape
+    segmentation: Any = polygons(visible.mask, visible.x, visible.y)
+    if visible.crowd:
+        whole = np.zeros((scene.height, scene.width), bool)
+        whole[visible.y : visible.y + height, visible.x : visible.x + width] = visible.mask
+        segmentation = {"counts": run_lengths(whole), "size": [scene.height, scene.width]}
+    return {
+        "id": identifier * 100 + number,
+        "image_id": identifier,
+        "category_id": CLASSES[identity.class_index].category_id,
+        "bbox": [visible.x, visible.y, width, height],
+        "area": int(visible.mask.sum()),
+        "iscrowd": int(visible.crowd),
+        "identity": None if visible.crowd else identity.id,
+        "segmentation": segmentation,
+    }
+
+
+def run_lengths(mask: NDArray[np.bool_]) -> list[int]:
+    """COCO's uncompressed run lengths: column by column, starting with the number of zeros."""
+    flat = mask.flatten(order="F")
+    changes = np.flatnonzero(flat[1:] != flat[:-1]) + 1
+    edges = np.concatenate([[0], changes, [flat.size]])
+    runs = np.diff(edges).tolist()
+    return [0, *runs] if flat[0] else runs
+
+
+def polygons(mask: NDArray[np.bool_], x: int, y: int) -> list[list[float]]:
+    """Outlines of a mask at offset (x, y), one flat x, y, x, y ... list per part.
+
+    A hole is joined to its outline by a slit of no width, since COCO's polygons know no holes. The mask is
+    doubled first, so that the outline runs a quarter pixel inside its edge instead of half a pixel.
+    """
+    doubled = np.pad(mask, 1).astype(np.uint8).repeat(2, axis=0).repeat(2, axis=1)
+    contours, hierarchy = cv2.findContours(doubled, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
+    parts: list[list[float]] = []
+    for number, contour in enumerate(contours):
+        if hierarchy[0][number][3] >= 0:
+            continue  # a hole, joined to its parent below
+        outline = _simplify(contour)
+        child = int(hierarchy[0][number][2])
+        while child >= 0:
+            hole = _simplify(contours[child])
+            if len(hole) >= 3:
+                outline = _join(outline, hole)
+            child = int(hierarchy[0][child][0])
+        if len(outline) >= 3:
+            points = (outline + 0.5) / 2 - 1 + (x, y)
+            parts.append(points.reshape(-1).tolist())
+    return parts
+
+
+def _simplify(contour: Any) -> NDArray[np.float64]:
+    return np.asarray(cv2.approxPolyDP(contour, 0.8, True), np.float64).reshape(-1, 2)
+
+
+def _join(outline: NDArray[np.float64], hole: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Walk the outline to the point nearest to the hole, around the hole, and back."""
+    distance = ((outline[:, None] - hole[None]) ** 2).sum(axis=2)
+    a, b = np.unravel_index(int(distance.argmin()), distance.shape)
+    around = np.concatenate([hole[b:], hole[: b + 1]])
+    return np.concatenate([outline[: a + 1], around, outline[a:]])

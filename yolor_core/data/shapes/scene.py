@@ -1,0 +1,260 @@
+"""Where the objects of a synthetic image are, and what of each is visible."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from yolor_core.data.shapes.appearance import CLASSES, FREQUENCIES, Identity, identities
+from yolor_core.data.shapes.streams import SPLITS, Stream, generator
+
+Mask = NDArray[np.uint8]
+
+# Areas in pixels. COCO's limits are 32^2 = 1024 and 96^2 = 9216; the ranges leave a margin for hidden parts.
+SMALL_SIDE = (13.0, 29.0)  # diameter of the enclosing circle
+MEDIUM_AREA = (1250.0, 5500.0)
+LARGE_AREA = (12_500.0, 17_000.0)
+LARGE_SCENES = 0.8  # fraction of the images that hold one large object, at the back
+SMALL_SHARE = 0.27  # of the objects that are not large
+CROWD_SCENES = 0.06
+FRAME_SHARE = 0.9  # no object is larger than this share of the image
+MIN_VISIBLE = 0.25  # of the whole object; what is hidden more is left out of the image altogether
+MIN_SIDE = 6  # pixels; a sliver of an object that is cut by others or by the frame is left out too
+SPECK = 0.04  # of the visible pixels; smaller disconnected parts are not annotated
+RATIOS_LARGE = (1.0, 1.0, 0.9, 0.85)  # short side over long side
+RATIOS_OTHER = (1.0, 0.8, 0.75, 0.625)
+TILT = math.pi / 9  # most things stand upright, as most photographed things do
+TRIES = 6
+CLEARANCE = 0.75  # distance of two centres over the sum of the radii, below which another place is tried
+SUPERSAMPLING = 4
+
+
+@dataclass(frozen=True)
+class Thing:
+    """One object: an identity placed in the image. Lengths in pixels, angle in radians."""
+
+    identity: Identity
+    x: float
+    y: float
+    radius: float
+    stretch: float
+    angle: float
+
+    def contours(self) -> list[NDArray[np.float64]]:
+        """Outlines in image coordinates, pixel (0, 0) covering [0, 1) x [0, 1)."""
+        root = math.sqrt(self.stretch)
+        c, s = math.cos(self.angle), math.sin(self.angle)
+        turn = np.array([[c * root, s * root], [-s / root, c / root]]) * self.radius
+        return [outline @ turn + (self.x, self.y) for outline in CLASSES[self.identity.class_index].outlines]
+
+    @property
+    def area(self) -> float:
+        """Area in pixels of the whole object, hidden or not."""
+        return CLASSES[self.identity.class_index].area * self.radius**2
+
+
+@dataclass(frozen=True)
+class Patch:
+    """How much of each pixel an object covers (0..255), on the rectangle of the image that it touches."""
+
+    x: int
+    y: int
+    coverage: Mask
+
+    @property
+    def window(self) -> tuple[slice, slice]:
+        """Index of the rectangle in an image array."""
+        height, width = self.coverage.shape
+        return slice(self.y, self.y + height), slice(self.x, self.x + width)
+
+
+@dataclass(frozen=True)
+class Visible:
+    """An object or crowd and the pixels of it that are seen: a boolean mask on a rectangle at (x, y)."""
+
+    things: tuple[Thing, ...]
+    crowd: bool
+    x: int
+    y: int
+    mask: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One image before it is drawn: things from back to front, and what is annotated."""
+
+    width: int
+    height: int
+    things: tuple[tuple[Thing, Patch], ...]
+    visible: tuple[Visible, ...]
+
+
+def draw_patch(thing: Thing, width: int, height: int) -> Patch | None:
+    """Anti-aliased coverage of a thing inside the frame; None when it is wholly outside."""
+    contours = thing.contours()
+    low = np.maximum(np.floor(contours[0].min(axis=0)).astype(int), 0)
+    high = np.minimum(np.ceil(contours[0].max(axis=0)).astype(int), (width, height))
+    if (high <= low).any():
+        return None
+    w, h = (int(v) for v in high - low)
+    fine = np.zeros((h * SUPERSAMPLING, w * SUPERSAMPLING), np.uint8)
+    # OpenCV's integer coordinates are pixel centres, hence the half; 4 fractional bits.
+    points = [np.rint(((c - low) * SUPERSAMPLING - 0.5) * 16).astype(np.int32) for c in contours]
+    cv2.fillPoly(fine, points, 255, lineType=cv2.LINE_8, shift=4)
+    coverage = cv2.resize(fine, (w, h), interpolation=cv2.INTER_AREA)
+    return Patch(int(low[0]), int(low[1]), np.asarray(coverage, np.uint8))
+
+
+def lay_out(seed: int, size: int, split: str, index: int) -> Scene:
+    """The scene of image `index` of a split; `size` is the long side in pixels."""
+    rng = generator(Stream.LAYOUT, seed, SPLITS[split], index, size)
+    people = identities(seed, split)
+    large = rng.random() < LARGE_SCENES
+    ratio = float(rng.choice(RATIOS_LARGE if large else RATIOS_OTHER))
+    short = round(size * ratio)
+    width, height = (size, short) if rng.random() < 0.6 else (short, size)
+    count = int(rng.integers(2, 6)) if large else int(rng.integers(2, 7))
+    crowd = _crowd(rng, people, width, height) if rng.random() < CROWD_SCENES else ()
+    things: list[Thing] = []
+    for number in range(count):
+        things.append(_thing(rng, people, things, large and number == 0, width, height))
+    return _resolve(width, height, crowd, things)
+
+
+def _pick(rng: np.random.Generator, people: tuple[tuple[Identity, ...], ...]) -> Identity:
+    members = people[int(rng.choice(len(CLASSES), p=FREQUENCIES))]
+    return members[int(rng.integers(len(members)))]
+
+
+def _radius(rng: np.random.Generator, identity: Identity, large: bool, width: int, height: int) -> float:
+    unit = CLASSES[identity.class_index].area
+    frame = width * height
+    if large:
+        low, high = LARGE_AREA
+        area = _log_uniform(rng, low, max(high, 0.5 * frame))
+        area = min(area, max(0.7 * frame, low))
+    elif rng.random() < SMALL_SHARE:
+        return float(rng.uniform(*SMALL_SIDE)) / 2
+    else:
+        area = _log_uniform(rng, *MEDIUM_AREA)
+    limit = FRAME_SHARE * min(width, height) / (1.45 if large else 2)
+    return min(math.sqrt(area / unit), limit)
+
+
+def _log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
+    return math.exp(rng.uniform(math.log(low), math.log(high)))
+
+
+def _thing(
+    rng: np.random.Generator,
+    people: tuple[tuple[Identity, ...], ...],
+    placed: list[Thing],
+    large: bool,
+    width: int,
+    height: int,
+) -> Thing:
+    identity = _pick(rng, people)
+    radius = _radius(rng, identity, large, width, height)
+    stretch = float(rng.uniform(0.8, 1.25))
+    angle = float(rng.uniform(-TILT, TILT))
+    x = y = 0.0
+    best = -1.0
+    for _ in range(TRIES):  # the clearest of a few places; a full image leaves none without occlusion
+        tx, ty = (_coordinate(rng, radius, extent) for extent in (width, height))
+        clearance = min(
+            (math.hypot(tx - o.x, ty - o.y) / (radius + o.radius) for o in placed), default=math.inf
+        )
+        if clearance > best:
+            best, x, y = clearance, tx, ty
+        if clearance > CLEARANCE:
+            break
+    return Thing(identity, x, y, radius, stretch, angle)
+
+
+def _coordinate(rng: np.random.Generator, radius: float, extent: int) -> float:
+    """A centre that leaves at most a fifth of the radius outside, or about the middle if nothing else
+    fits."""
+    margin = 0.8 * radius
+    if 2 * margin >= extent:
+        return extent / 2 + float(rng.uniform(-0.04, 0.04)) * extent
+    return float(rng.uniform(margin, extent - margin))
+
+
+def _crowd(
+    rng: np.random.Generator, people: tuple[tuple[Identity, ...], ...], width: int, height: int
+) -> tuple[Thing, ...]:
+    """A dense group of tiny things of one class: annotated as one region with iscrowd = 1."""
+    members = people[int(rng.choice(len(CLASSES), p=FREQUENCIES))]
+    spread = 0.16 * min(width, height)
+    x0, y0 = rng.uniform(spread, width - spread), rng.uniform(spread, height - spread)
+    group = []
+    for _ in range(int(rng.integers(9, 16))):
+        x, y = x0 + rng.uniform(-spread, spread), y0 + rng.uniform(-spread, spread)
+        identity = members[int(rng.integers(len(members)))]
+        group.append(Thing(identity, x, y, rng.uniform(4.0, 6.0), 1.0, rng.uniform(0, 2 * math.pi)))
+    return tuple(group)
+
+
+def _resolve(width: int, height: int, crowd: tuple[Thing, ...], things: list[Thing]) -> Scene:
+    """Decide front to back what is seen. Later things lie in front; the crowd lies behind all."""
+    covered = np.zeros((height, width), bool)
+    drawn: list[tuple[Thing, Patch]] = []
+    visible: list[Visible] = []
+    for thing in reversed(things):
+        patch = draw_patch(thing, width, height)
+        if patch is None:
+            continue
+        solid = patch.coverage >= 128
+        seen = _without_specks(solid & ~covered[patch.window])
+        box = _extent(seen)
+        if seen.sum() < MIN_VISIBLE * thing.area or box is None or min(box[2:]) < MIN_SIDE:
+            continue
+        covered[patch.window] |= solid
+        drawn.append((thing, patch))
+        visible.append(_cut((thing,), False, patch.x, patch.y, seen, box))
+    if crowd:
+        group = [(thing, patch) for thing in crowd if (patch := draw_patch(thing, width, height)) is not None]
+        region = np.zeros((height, width), bool)
+        for _, patch in group:
+            region[patch.window] |= patch.coverage >= 128
+        region &= ~covered
+        box = _extent(region)
+        if box is not None and region.sum() >= 150:
+            drawn.extend(group)
+            visible.append(_cut(crowd, True, 0, 0, region, box))
+    return Scene(width, height, tuple(reversed(drawn)), tuple(reversed(visible)))
+
+
+def _without_specks(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Drop the parts that hold less than SPECK of the visible pixels: nobody would stretch a box to them."""
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
+    if count <= 2:  # background and one part
+        return mask
+    areas = stats[:, cv2.CC_STAT_AREA].copy()
+    areas[0] = 0
+    return np.asarray((areas >= SPECK * areas.sum())[labels], bool)
+
+
+def _extent(mask: NDArray[np.bool_]) -> tuple[int, int, int, int] | None:
+    """x, y, width, height of the True pixels."""
+    columns, rows = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
+    if not len(columns):
+        return None
+    x, y = int(columns[0]), int(rows[0])
+    return x, y, int(columns[-1]) - x + 1, int(rows[-1]) - y + 1
+
+
+def _cut(
+    things: tuple[Thing, ...],
+    crowd: bool,
+    x: int,
+    y: int,
+    mask: NDArray[np.bool_],
+    box: tuple[int, int, int, int],
+) -> Visible:
+    bx, by, w, h = box
+    return Visible(things, crowd, x + bx, y + by, mask[by : by + h, bx : bx + w])
