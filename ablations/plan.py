@@ -13,6 +13,7 @@ from ablations.overrides import Override, override_data, override_execution
 from ablations.profiles import PROFILES, profile_named
 from ablations.registry import Selection, as_overrides, built, experiments, resolve, select
 from yolor_core.config import CocoConfig, DataConfig, Execution, RunConfig, explain
+from yolor_core.data.layout import coco_config
 from yolor_core.errors import ConfigError, NotBuiltError, UnknownNameError
 from yolor_core.identity import run_id
 from yolor_core.runs.directory import RunDirectory
@@ -58,10 +59,17 @@ def data_config(
         config = profile_named(profile).data
     elif isinstance(data, str):
         shapes = next(p.data for p in (profile_named(profile), PROFILES["mini"]) if p.data.kind == "shapes")
-        config = shapes if data == "shapes" else CocoConfig(root=data)
+        config = shapes if data == "shapes" else _folder(Path(data), as_overrides(overrides))
     else:
         config = data
     return override_data(config, as_overrides(overrides))
+
+
+def _folder(root: Path, overrides: Sequence[Override]) -> CocoConfig:
+    """The splits are those found in the folder, unless overrides name both."""
+    if {"data.train", "data.val"} <= {override.path for override in overrides}:
+        return CocoConfig(root=str(root))
+    return coco_config(root)
 
 
 def execution_config(profile: str, overrides: Sequence[str | Override] = ()) -> Execution:

@@ -106,7 +106,7 @@ def test_show_experiment_gives_the_difference_to_its_baseline() -> None:
     assert record["science"]["train"]["size"] == 160
     output = ablate("show", "csp-fast.mul-pr").output
     assert 'model.implicit.0.operator: (none) -> "multiply"' in output
-    assert "train.optimiser.lr0 = 0.01" in output
+    assert "train.optimiser.momentum = 0.937" in output
 
 
 @pytest.mark.parametrize("slug", experiments())

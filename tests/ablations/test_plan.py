@@ -11,7 +11,7 @@ from ablations.experiments import CSP_FAST, Experiment
 from ablations.plan import data_config, not_built, parse_seeds, plan_runs, with_predecessors
 from ablations.registry import Selection, experiments, paper
 from yolor_core.config import CocoConfig, ShapesConfig
-from yolor_core.errors import ConfigError, NotBuiltError, UnknownNameError
+from yolor_core.errors import ConfigError, DataError, NotBuiltError, UnknownNameError
 
 TUNED, IMPLICIT = "p6-light.add-fa.mul-pr.finetuned", "p6-light.add-fa.mul-pr"
 
@@ -94,11 +94,19 @@ def test_a_chain_with_a_missing_or_circular_link_is_refused() -> None:
         with_predecessors([a], Selection((), (a, b)))
 
 
-def test_data_is_a_folder_or_the_shapes_or_the_profiles_own() -> None:
-    assert data_config("some/coco", "mini") == CocoConfig(root="some/coco")
+def test_data_is_a_folder_or_the_shapes_or_the_profiles_own(tmp_path: Path) -> None:
+    (tmp_path / "annotations").mkdir()
+    for split in ("train", "val"):
+        (tmp_path / "annotations" / f"instances_{split}.json").write_text("{}")
+    folder = CocoConfig(root=str(tmp_path), train="train", val="val")
+    assert data_config(str(tmp_path), "mini") == folder
     assert isinstance(data_config("shapes", "paper"), ShapesConfig)
     assert isinstance(data_config(None, "paper"), CocoConfig)
-    assert data_config("some/coco", "mini", ["data.val=val2014"]).model_dump()["val"] == "val2014"
+    assert data_config(str(tmp_path), "mini", ["data.val=mine"]).model_dump()["val"] == "mine"
+    both = ["data.train=mine", "data.val=mine"]
+    assert data_config("some/coco", "mini", both) == CocoConfig(root="some/coco", train="mine", val="mine")
+    with pytest.raises(DataError, match="no such folder"):
+        data_config("some/coco", "mini")
 
 
 @pytest.mark.parametrize(

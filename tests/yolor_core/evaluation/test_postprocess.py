@@ -38,7 +38,9 @@ def test_class_by_class_gives_the_boxes_of_comparing_everything() -> None:
         expected = across_classes(image, config)
         candidates = int(((image[:, 5:] * image[:, 4:5]) > config.confidence).sum())
         assert 0 < len(expected) < candidates / 2
-        assert torch.equal(torch.cat([found.boxes, found.scores[:, None], found.labels[:, None]], 1), expected)
+        assert torch.equal(
+            torch.cat([found.boxes, found.scores[:, None], found.labels[:, None]], 1), expected
+        )
 
 
 def test_the_settings_matter() -> None:

@@ -45,7 +45,11 @@ def tiny() -> Callable[..., RunConfig]:
         )
         data = ShapesConfig(train_images=10, val_images=5, size=64)
         return RunConfig(
-            experiment="tiny", seed=seed, science=science, data=data, execution=Execution.model_validate(execution)
+            experiment="tiny",
+            seed=seed,
+            science=science,
+            data=data,
+            execution=Execution.model_validate(execution),
         )
 
     return build

@@ -30,7 +30,11 @@ def test_the_last_two_are_kept(tmp_path: Path) -> None:
         save(run, number)
         assert load(run) == number
     assert torch.load(run.previous_checkpoint, weights_only=True)["number"] == 2
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoint.previous.pt", "checkpoint.pt", "checkpoint.sha256"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "checkpoint.previous.pt",
+        "checkpoint.pt",
+        "checkpoint.sha256",
+    ]
 
 
 def test_a_damaged_checkpoint_gives_way_to_the_older_one(tmp_path: Path) -> None:

@@ -62,7 +62,18 @@ def test_a_run_leaves_the_files_of_the_contract(tiny: Tiny, tmp_path: Path) -> N
 
     metrics = run.read_metrics()
     assert [m["epoch"] for m in metrics] == [1, 2]
-    wanted = {"loss/box", "loss/obj", "loss/cls", "lr/weights", "lr/bias", "momentum", "AP", "AP50", "ARL", *TIMES}
+    wanted = {
+        "loss/box",
+        "loss/obj",
+        "loss/cls",
+        "lr/weights",
+        "lr/bias",
+        "momentum",
+        "AP",
+        "AP50",
+        "ARL",
+        *TIMES,
+    }
     assert all(wanted <= m.keys() for m in metrics)
     evaluation = run.read_evaluation()
     assert evaluation is not None
@@ -118,7 +129,9 @@ def test_a_longer_chain_continues_a_finished_run_bit_for_bit(
     assert record is not None and record["continues"] == "first"
 
 
-def test_continuing_another_seed_is_refused(tiny: Tiny, chain: tuple[PhaseConfig, ...], tmp_path: Path) -> None:
+def test_continuing_another_seed_is_refused(
+    tiny: Tiny, chain: tuple[PhaseConfig, ...], tmp_path: Path
+) -> None:
     train(tiny(phases=chain[:1], seed=1, keep_checkpoint=True), tmp_path / "first")
     with pytest.raises(RunError, match="seed 0"):
         train(tiny(phases=chain, start_checkpoint=str(tmp_path / "first")), tmp_path / "second")
@@ -184,6 +197,18 @@ def test_initial_values_are_recorded_before_the_first_step(tiny: Tiny, tmp_path:
 def test_run_json_is_plain_json(tiny: Tiny, tmp_path: Path) -> None:
     train(tiny(), tmp_path)
     record = json.loads((tmp_path / "run.json").read_text())
-    keys = {"schema", "experiment", "signature", "run", "config", "fingerprint", "source_hash", "commit", "dirty"}
-    assert keys | {"packages", "device", "jobs", "started", "ended", "resumes", "data_report"} <= record.keys()
+    keys = {
+        "schema",
+        "experiment",
+        "signature",
+        "run",
+        "config",
+        "fingerprint",
+        "source_hash",
+        "commit",
+        "dirty",
+    }
+    assert (
+        keys | {"packages", "device", "jobs", "started", "ended", "resumes", "data_report"} <= record.keys()
+    )
     assert record["run"].startswith("tiny-test-s0-")

@@ -84,7 +84,9 @@ def test_gradient_samples_equal_the_released_code(reference: dict) -> None:
         strides = [int(s) for s in facts["strides"]]
         anchors = torch.tensor(facts["anchors_in_cells"]) * torch.tensor(strides)[:, None, None]
         raw = predictions(facts["size"], strides)
-        DetectionLoss(anchors, strides, 80, LossConfig())(raw, torch.tensor(reference["targets"])).total.backward()
+        DetectionLoss(anchors, strides, 80, LossConfig())(
+            raw, torch.tensor(reference["targets"])
+        ).total.backward()
         for level, samples in enumerate(facts["grad_samples"]):
             assert raw[level].grad is not None
             found = sample_like(raw[level].grad.flatten(), len(samples))

@@ -18,7 +18,9 @@ CHAIN = (
     ("epoch", "factor"), [(1, 1.0), (299, 0.2001), (300, 0.4024), (425, 0.2066), (449, 0.2000)]
 )
 def test_the_chain_of_table_8_has_the_released_factors(epoch: int, factor: float) -> None:
-    schedule = Schedule(OptimiserConfig(warmup_epochs=0, warmup_min_iterations=1), CHAIN, steps=1000, batch=64)
+    schedule = Schedule(
+        OptimiserConfig(warmup_epochs=0, warmup_min_iterations=1), CHAIN, steps=1000, batch=64
+    )
     assert schedule.at(epoch, 0).weights / 0.01 == pytest.approx(factor, abs=5e-5)
 
 

@@ -1,0 +1,230 @@
+"""`ablate launch`: run what is missing of tables or experiments, several at a time, on this machine."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ablations.options import (
+    data_option,
+    json_option,
+    profile_option,
+    results_option,
+    seeds_option,
+    set_option,
+)
+
+if TYPE_CHECKING:
+    from ablations.plan import PlannedRun
+    from slurm.job import Job, Outcome
+
+INTERRUPTED = 130  # exit code, as of a command that Ctrl-C ended
+
+
+@click.command("launch")
+@click.argument("names", nargs=-1, metavar="[TABLE|EXPERIMENT|FILE.py]...")
+@click.option("--all", "everything", is_flag=True, help="All tables of the paper.")
+@profile_option
+@seeds_option()
+@data_option
+@set_option
+@click.option(
+    "--jobs", type=click.IntRange(min=1), metavar="N", help="Runs at a time; as many as cores allow."
+)
+@results_option
+@click.option("--dry-run", is_flag=True, help="Only say what would run.")
+@json_option
+@click.pass_context
+def command(
+    ctx: click.Context,
+    names: tuple[str, ...],
+    everything: bool,
+    profile: str,
+    seeds: list[int],
+    data: str | None,
+    overrides: tuple[str, ...],
+    jobs: int | None,
+    results: Path,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Run what is missing, interrupted or failed; what is done stays.
+
+    Ctrl-C lets every run save its work and stops; the same command goes on from there. A run that fails does
+    not stop the others. Exit code: 0 when all are done, 1 when some failed, 130 when interrupted.
+    """
+    from ablations.job import standing
+    from ablations.plan import not_built, plan_runs
+    from ablations.registry import tables
+    from yolor_core.runs.directory import RunDirectory
+
+    if not names and not everything:
+        raise click.UsageError("name tables or experiments, or say --all")
+    wanted = [*tables(), *names] if everything else list(names)
+    for slug, reason in not_built(wanted, profile, overrides).items():
+        click.echo(f"left out: {slug}: {reason}", err=as_json)
+    planned = plan_runs(wanted, profile, seeds, overrides, data, results)
+    states = {run.run_id: standing(RunDirectory(run.run_dir)) for run in planned}
+    missing = [run for run in planned if states[run.run_id] != "done"]
+    parallel = jobs or fitting(planned)
+    click.echo(
+        f"{len(planned)} runs: {len(planned) - len(missing)} done, {len(missing)} to run, "
+        f"{min(parallel, len(missing))} at a time; in {results / 'runs'}",
+        err=as_json,
+    )
+    warn_of_other_code(planned, states)
+    outcomes: dict[str, Outcome] = {}
+    interrupted = False
+    if dry_run:
+        if not as_json:
+            for run in planned:
+                click.echo(f"{action(states[run.run_id]):<6}  {run.run_id}  ({states[run.run_id]})")
+    elif missing:
+        outcomes, interrupted = run_missing(missing, parallel, sys.stderr if as_json else sys.stdout)
+    if as_json:
+        records = [record(run, states[run.run_id], outcomes.get(run.run_id)) for run in planned]
+        click.echo(json.dumps(records, indent=1, ensure_ascii=False))
+    ctx.exit(report(outcomes, missing, interrupted))
+
+
+def action(state: str) -> str:
+    """What a launch does with a run in this state."""
+    return {"done": "keep", "missing": "start", "running": "wait"}.get(state, "resume")
+
+
+def record(run: PlannedRun, state: str, outcome: Outcome | None) -> dict[str, Any]:
+    """One record of `--json`: what was found, what is done about it, and, after a launch, what came of it."""
+    return {
+        "run": run.run_id,
+        "experiment": run.config.experiment,
+        "profile": run.config.science.profile,
+        "seed": run.config.seed,
+        "run_dir": str(run.run_dir),
+        "after": run.after,
+        "state": state,
+        "action": action(state),
+        "outcome": outcome.state if outcome else None,
+        "reason": outcome.reason if outcome else None,
+    }
+
+
+def run_missing(missing: Sequence[PlannedRun], parallel: int, output: Any) -> tuple[dict[str, Outcome], bool]:
+    """Train the runs; outcomes by run id, and whether a signal ended it."""
+    import signal
+
+    from rich.console import Console
+
+    from ablations.job import claim
+    from slurm.local import run_jobs
+    from slurm.progress import Progress
+    from slurm.signals import stop_on
+    from yolor_core.runs.directory import RunDirectory
+
+    # Read by OpenMP when a process starts; without it two runs on two cores would use four threads.
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(run.config.execution.threads for run in missing)))
+    jobs = [as_job(run) for run in missing]
+    with (
+        stop_on(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as stop,
+        Progress(jobs, Console(file=output), on_end=write_ending) as progress,
+    ):
+        outcomes = run_jobs(
+            jobs, parallel, progress, stop, lambda job: claim(RunDirectory(job.run_dir)), visible_gpus()
+        )
+        return outcomes, stop()
+
+
+def as_job(run: PlannedRun) -> Job:
+    """A planned run as something to launch."""
+    from ablations.job import TrainingJob
+    from slurm.job import Job
+
+    return Job(
+        run.run_id, run.run_dir, TrainingJob(run.config.to_json(), str(run.run_dir)), run.after, cost(run)
+    )
+
+
+def cost(run: PlannedRun) -> float:
+    """Roughly proportional to the time a run takes: epochs, pixels, and channels over the network's width."""
+    train, model = run.config.science.train, run.config.science.model
+    phases = train.phases[1:] if run.after else train.phases
+    return sum(phase.epochs for phase in phases) * train.size**2 * model.width
+
+
+def fitting(planned: Sequence[PlannedRun]) -> int:
+    """Runs at a time: by cores, and one per GPU where there are GPUs."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    each = max((run.config.execution.threads + run.config.execution.workers for run in planned), default=1)
+    by_cores = max(1, cores // each)
+    gpus = visible_gpus()
+    return min(by_cores, len(gpus)) if gpus else by_cores
+
+
+def visible_gpus() -> tuple[str, ...]:
+    """GPUs that runs may use, as CUDA_VISIBLE_DEVICES names them; asks no driver."""
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if chosen is not None:
+        return tuple(name.strip() for name in chosen.split(",") if name.strip() not in ("", "-1"))
+    return tuple(str(index) for index in range(len(list(Path("/dev").glob("nvidia[0-9]*")))))
+
+
+def write_ending(job: Job, outcome: Outcome) -> None:
+    """Leave in state.json what the run could not write itself, because its process was killed."""
+    from yolor_core.errors import RunError
+    from yolor_core.runs.directory import RunDirectory
+
+    if outcome.state == "failed" or (outcome.state == "preempted" and outcome.reason):
+        run = RunDirectory(job.run_dir)
+        with (
+            contextlib.suppress(RunError),
+            run.lock(),
+        ):  # a killed process lets go of it when it is quite dead
+            run.write_state(outcome.state, reason=outcome.reason)
+
+
+def warn_of_other_code(planned: Sequence[PlannedRun], states: dict[str, str]) -> None:
+    """Finished runs of changed code are kept, but somebody should know."""
+    from yolor_core.identity import source_hash
+    from yolor_core.runs.directory import RunDirectory
+
+    done = [run for run in planned if states[run.run_id] == "done"]
+    present = source_hash()
+    other = [r for r in done if (RunDirectory(r.run_dir).read_run() or {}).get("source_hash") != present]
+    if other:
+        click.echo(
+            f"note: {len(other)} finished runs were made by other code of yolor_core; they are kept. "
+            "Remove their folders to train them anew",
+            err=True,
+        )
+
+
+def report(outcomes: dict[str, Outcome], missing: Sequence[PlannedRun], interrupted: bool) -> int:
+    """Say what went wrong and how to go on (stderr); returns the exit code."""
+    failed = [run for run in missing if run.run_id in outcomes and outcomes[run.run_id].state == "failed"]
+    for run in failed:
+        outcome = outcomes[run.run_id]
+        click.echo(f"\nfailed: {run.run_id}: {outcome.reason}", err=True)
+        for line in outcome.log:
+            click.echo(f"    {line}", err=True)
+        click.echo(f"    log: {run.run_dir / 'logs'}", err=True)
+    unfinished = [name for name, outcome in outcomes.items() if outcome.state != "done"]
+    if interrupted and unfinished:
+        click.echo(
+            f"\ninterrupted: {len(unfinished)} runs are not done. The same command goes on from here",
+            err=True,
+        )
+        return INTERRUPTED
+    if unfinished:
+        click.echo(
+            f"\n{len(unfinished)} of {len(outcomes)} runs are not done ({len(failed)} failed); the same "
+            "command tries those again, and `ablate tables` prints what there is",
+            err=True,
+        )
+        return 1
+    return 0

@@ -1,0 +1,1 @@
+"""Where jobs run: through submitit, on this machine. Knows nothing of models, tables or experiments."""

@@ -1,0 +1,207 @@
+"""Jobs on this machine: how many at a time, in which order, and what becomes of the unlucky ones."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import cloudpickle
+import pytest
+
+from slurm.job import Job, Outcome
+from slurm.local import run_jobs
+from slurm.signals import StopFlag
+from tests.slurm import fakes
+from tests.slurm.fakes import Recorder, job, moments, notes, until
+
+cloudpickle.register_pickle_by_value(fakes)  # a job's process does not know the tests
+
+
+def test_no_more_jobs_than_allowed_run_at_a_time(tmp_path: Path) -> None:
+    jobs = [job(tmp_path, name, steps=4) for name in "abcd"]
+    outcomes = run_jobs(jobs, 2, Recorder(), StopFlag())
+    assert [outcomes[name].state for name in "abcd"] == ["done"] * 4
+    spans = [moments(j.run_dir) for j in jobs]
+    together = [sum(start <= moment < end for start, end in spans) for moment, _ in spans]
+    assert max(together) <= 2
+
+
+def test_jobs_start_longest_first_and_after_what_they_need(tmp_path: Path) -> None:
+    jobs = [
+        job(tmp_path, "short", cost=1),
+        job(tmp_path, "long", cost=5),
+        job(tmp_path, "second", after="first", cost=4),
+        job(tmp_path, "first", cost=2),
+    ]
+    recorder = Recorder()
+    run_jobs(jobs, 1, recorder, StopFlag())
+    assert recorder.names("started") == ["first", "long", "second", "short"]
+    assert moments(tmp_path / "first")[1] < moments(tmp_path / "second")[0]
+
+
+def test_a_job_whose_need_is_not_among_the_jobs_starts(tmp_path: Path) -> None:
+    outcomes = run_jobs([job(tmp_path, "b", after="a-done-before")], 1, Recorder(), StopFlag())
+    assert outcomes["b"].state == "done"
+
+
+def test_failures_are_told_apart_and_do_not_stop_the_others(tmp_path: Path) -> None:
+    jobs = [
+        job(tmp_path, "killed", kind="die"),
+        job(tmp_path, "raised", kind="raise"),
+        job(tmp_path, "dependent", after="raised"),
+        job(tmp_path, "fine", steps=5),
+    ]
+    outcomes = run_jobs(jobs, 4, Recorder(), StopFlag())
+    assert outcomes["fine"] == Outcome("done")
+    assert outcomes["raised"].state == "failed"
+    assert outcomes["raised"].reason == "ValueError: the width is negative"
+    assert any("in __call__" in line for line in outcomes["raised"].log)
+    assert outcomes["killed"].state == "failed"
+    assert "killed" in (outcomes["killed"].reason or "")
+    assert outcomes["killed"].log == ("about to allocate",)
+    assert outcomes["dependent"] == Outcome("skipped", "needs raised, which is failed")
+    assert notes(tmp_path / "dependent") == []
+
+
+def test_a_request_to_stop_lets_jobs_save_and_a_second_launch_resumes(tmp_path: Path) -> None:
+    quick = job(tmp_path, "quick", steps=1)
+    slow = job(tmp_path, "slow", steps=60)
+    never = job(tmp_path, "never", after="slow")
+    stop = StopFlag()
+
+    def ask(recorder: Recorder) -> None:
+        if "end" in notes(quick.run_dir) and (slow.run_dir / "steps").exists():
+            stop.requests = 1
+
+    outcomes = run_jobs([quick, slow, never], 2, Recorder(ask), stop)
+    assert outcomes["quick"].state == "done"
+    assert outcomes["slow"].state == "preempted"
+    assert outcomes["never"] == Outcome("skipped", "not started")
+    saved = int((slow.run_dir / "steps").read_text())
+    assert 0 < saved < 60
+
+    again = [job(tmp_path, "slow", steps=saved + 3), never]
+    outcomes = run_jobs(again, 2, Recorder(), StopFlag())
+    assert {outcome.state for outcome in outcomes.values()} == {"done"}
+    assert notes(slow.run_dir) == ["start", "saved", "start", "end"]
+    assert int((slow.run_dir / "steps").read_text()) == saved + 3
+
+
+def test_a_second_request_kills_a_job_that_does_not_listen(tmp_path: Path) -> None:
+    deaf = job(tmp_path, "deaf", steps=10_000, kind="deaf")
+    stop = StopFlag()
+    ticks = 0
+
+    def ask(recorder: Recorder) -> None:
+        nonlocal ticks
+        if (deaf.run_dir / "steps").exists():
+            ticks += 1
+            stop.requests = 1 if ticks < 15 else 2
+
+    outcomes = run_jobs([deaf], 1, Recorder(ask), stop)
+    assert ticks >= 15
+    assert outcomes["deaf"].state == "preempted"
+    assert "killed on request" in (outcomes["deaf"].reason or "")
+    steps = (deaf.run_dir / "steps").read_text()
+    assert subprocess.run(["sleep", "0.3"]).returncode == 0
+    assert (deaf.run_dir / "steps").read_text() == steps
+
+
+def test_work_that_is_done_elsewhere_is_waited_for(tmp_path: Path) -> None:
+    answers = iter(["elsewhere", "elsewhere", "done"])
+    recorder = Recorder()
+    outcomes = run_jobs([job(tmp_path, "a")], 1, recorder, StopFlag(), claim=lambda _: next(answers))
+    assert outcomes["a"] == Outcome("done")
+    assert recorder.names("waiting") == ["a", "a"]
+    assert notes(tmp_path / "a") == []
+
+
+def test_a_job_that_finds_its_work_taken_goes_back_to_waiting(tmp_path: Path) -> None:
+    answers = iter(["start", "done"])
+    recorder = Recorder()
+    work = job(tmp_path, "a", kind="elsewhere")
+    outcomes = run_jobs([work], 1, recorder, StopFlag(), claim=lambda _: next(answers))
+    assert [kind for kind, _ in recorder.events] == ["started", "waiting", "done"]
+    assert outcomes["a"] == Outcome("done")
+
+
+def test_jobs_are_spread_over_the_devices(tmp_path: Path) -> None:
+    jobs = [job(tmp_path, name, steps=20) for name in "ab"]
+    run_jobs(jobs, 2, Recorder(), StopFlag(), devices=("3", "GPU-5"))
+    seen = {(j.run_dir / "notes").read_text().split()[2] for j in jobs}
+    assert seen == {"3", "GPU-5"}
+
+
+def test_nothing_but_logs_is_left_of_a_job(tmp_path: Path) -> None:
+    run_jobs([job(tmp_path, "a")], 1, Recorder(), StopFlag())
+    left = {path.suffix for path in (tmp_path / "a" / "logs").rglob("*") if path.is_file()}
+    assert left == {".out", ".err"}
+
+
+def test_parallel_must_be_positive(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="parallel is 0"):
+        run_jobs([job(tmp_path, "a")], 0, Recorder(), StopFlag())
+
+
+DRIVER = """
+import signal, sys
+from pathlib import Path
+import cloudpickle
+from slurm.local import run_jobs
+from slurm.signals import stop_on
+from tests.slurm import fakes
+
+cloudpickle.register_pickle_by_value(fakes)
+root = Path(sys.argv[1])
+jobs = [fakes.job(root, name, steps=2000) for name in "ab"]
+with stop_on(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as stop:
+    outcomes = run_jobs(jobs, 2, fakes.Recorder(), stop)
+print(sorted((name, outcome.state) for name, outcome in outcomes.items()))
+"""
+
+
+def start_driver(root: Path) -> subprocess.Popen[str]:
+    """A launcher in a process group of its own, as a shell starts it in a terminal."""
+    (root / "driver.py").write_text(DRIVER)
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "TMPDIR": str(root)}
+    return subprocess.Popen(
+        [sys.executable, str(root / "driver.py"), str(root)],
+        env=environment,
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def working(root: Path) -> bool:
+    return all((root / name / "steps").exists() for name in "ab")
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_to_the_whole_process_group_lets_all_jobs_save(
+    tmp_path: Path, signum: signal.Signals
+) -> None:
+    driver = start_driver(tmp_path)
+    until(lambda: working(tmp_path))
+    os.killpg(driver.pid, signum)  # what a terminal does at Ctrl-C
+    output, _ = driver.communicate(timeout=30)
+    assert output.strip() == "[('a', 'preempted'), ('b', 'preempted')]"
+    assert [notes(tmp_path / name)[-1] for name in "ab"] == ["saved", "saved"]
+
+
+def test_jobs_of_a_killed_launcher_save_and_stop(tmp_path: Path) -> None:
+    driver = start_driver(tmp_path)
+    until(lambda: working(tmp_path))
+    driver.kill()
+    until(lambda: all(notes(tmp_path / name)[-1] == "saved" for name in "ab"))
+    driver.communicate(timeout=30)
+
+
+def test_a_job_is_picklable_with_its_function(tmp_path: Path) -> None:
+    original = job(tmp_path, "a")
+    copy = cloudpickle.loads(cloudpickle.dumps(original))
+    assert isinstance(copy, Job)
+    assert (copy.name, copy.function.folder) == (original.name, tmp_path / "a")
