@@ -37,7 +37,9 @@ def evaluate_boxes(annotations: dict[str, Any], detections: Detections) -> dict[
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
-    precision = evaluation.eval["precision"][:, :, :, 0, -1]  # IoU, recall, category at area all, 100 detections
+    precision = evaluation.eval["precision"][
+        :, :, :, 0, -1
+    ]  # IoU, recall, category at area all, 100 detections
     names = [truth.cats[category]["name"] for category in evaluation.params.catIds]
     per_class = {name: _mean(precision[:, :, index]) for index, name in enumerate(names)}
     scores = {name: _present(value) for name, value in zip(METRICS, evaluation.stats, strict=True)}
@@ -73,7 +75,15 @@ def _results(truth: COCO, detections: Detections) -> COCO:
         "images": truth.dataset["images"],
         "categories": truth.dataset["categories"],
         "annotations": [
-            {"id": i, "image_id": image, "category_id": category, "bbox": box, "score": score, "area": area, "iscrowd": 0}
+            {
+                "id": i,
+                "image_id": image,
+                "category_id": category,
+                "bbox": box,
+                "score": score,
+                "area": area,
+                "iscrowd": 0,
+            }
             for i, (image, category, box, score, area) in enumerate(rows, 1)
         ],
     }
@@ -88,8 +98,9 @@ def _check_ids(truth: COCO, detections: Detections) -> None:
     ):
         unknown = np.setdiff1d(found, np.array(sorted(known), dtype=np.int64))
         if len(unknown):
+            first = unknown[:5].tolist()
             raise DataError(
-                f"{len(unknown)} {kind} ids of the detections are not in the annotations, first: {unknown[:5].tolist()}"
+                f"{len(unknown)} {kind} ids of the detections are not in the annotations: {first} ..."
             )
 
 

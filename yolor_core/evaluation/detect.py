@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from torch import nn
 
 from yolor_core.config import EvaluationConfig
 from yolor_core.data import EvaluationBatches, ImageSet
 from yolor_core.evaluation.detections import Detections
 from yolor_core.evaluation.postprocess import suppress
-from yolor_core.models import decode
+from yolor_core.models import Detector, decode
 
 
 @torch.no_grad()
 def detect(
-    model: nn.Module, images: ImageSet, config: EvaluationConfig, device: torch.device, workers: int = 0
+    model: Detector, images: ImageSet, config: EvaluationConfig, device: torch.device, workers: int = 0
 ) -> Detections:
     """Detections of `model` on every image of a split, in original pixels, clipped to the image.
 

@@ -81,7 +81,9 @@ class Detections:
     def write(self, path: Path) -> None:
         """Write detections.parquet: image_id, category_id, x, y, width, height, score."""
         columns = dict(zip(("x", "y", "width", "height"), self.boxes.T, strict=True))
-        table = pa.table({"image_id": self.image_id, "category_id": self.category_id, **columns, "score": self.scores})
+        table = pa.table(
+            {"image_id": self.image_id, "category_id": self.category_id, **columns, "score": self.scores}
+        )
         write_atomically(path, lambda file: pq.write_table(table, file, compression="zstd"))
 
     @classmethod

@@ -89,7 +89,9 @@ class RunDirectory:
             with FileLock(self.path / ".lock", timeout=timeout):
                 yield
         except Timeout:
-            raise RunError(f"{self.path} is being trained by another process; wait for it or cancel it") from None
+            raise RunError(
+                f"{self.path} is being trained by another process; wait for it or cancel it"
+            ) from None
 
     def running(self) -> bool:
         """Whether a live process on this machine holds the run."""

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import copy
 import math
+from typing import Generic, TypeVar
 
 import torch
 from torch import nn
 
+Model = TypeVar("Model", bound=nn.Module)
 
-class MovingAverage:
+
+class MovingAverage(Generic[Model]):
     """EMA of all floating-point state, BatchNorm statistics too; integer buffers are copied.
 
     The decay rises with the number of updates: d = decay * (1 - exp(-updates / ramp)).
     """
 
-    def __init__(self, model: nn.Module, decay: float, ramp: float) -> None:
-        self.model = copy.deepcopy(model).eval().requires_grad_(False)
+    def __init__(self, model: Model, decay: float, ramp: float) -> None:
+        self.model = copy.deepcopy(model)
+        self.model.eval().requires_grad_(False)
         self.decay = decay
         self.ramp = ramp
         self.updates = 0

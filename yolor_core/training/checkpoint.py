@@ -45,7 +45,7 @@ def load_checkpoint(run: RunDirectory) -> dict[str, Any] | None:
     Raises:
         RunError: when there are checkpoints and none is whole.
     """
-    damaged = []
+    damaged: list[Path] = []
     for path in _files(run):
         data = path.read_bytes()
         if hashlib.sha256(data).hexdigest() in _listed(run):
@@ -55,7 +55,9 @@ def load_checkpoint(run: RunDirectory) -> dict[str, Any] | None:
         damaged.append(path)
     if damaged:
         names = ", ".join(str(path) for path in damaged)
-        raise RunError(f"no whole checkpoint: {names} do not match {run.checksums.name}; delete them to start anew")
+        raise RunError(
+            f"no whole checkpoint: {names} do not match {run.checksums.name}; delete them to start anew"
+        )
     return None
 
 

@@ -205,7 +205,7 @@ class _Training:
         self.progress.beat("running", state)
 
     def _evaluate(self, final: bool) -> dict[str, float | None]:
-        """The twelve numbers of the averaged model; those of the last epoch stay on disk with their detections."""
+        """The twelve numbers of the averaged model; the last epoch's stay on disk with their detections."""
         settings, execution = self.config.science.evaluation, self.config.execution
         detections = detect(self.state.average.model, self.val, settings, self.device, execution.workers)
         result = evaluate_boxes(self.val.coco, detections)

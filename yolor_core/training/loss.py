@@ -92,7 +92,9 @@ class DetectionLoss:
                 _write_last(wanted, index, overlap.detach().clamp(min=0).to(wanted.dtype))
                 if self.classes > 1:
                     labels = F.one_hot(positive.label, self.classes).to(chosen.dtype)
-                    classification = classification + F.binary_cross_entropy_with_logits(chosen[:, 5:], labels)
+                    classification = classification + F.binary_cross_entropy_with_logits(
+                        chosen[:, 5:], labels
+                    )
             objectness = objectness + balance * F.binary_cross_entropy_with_logits(logits, wanted)
 
         scale = 3 / len(predictions)

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import nn
 from torch.optim import SGD
 
+from yolor_core.models import Detector
 from yolor_core.training.average import MovingAverage
 
 
@@ -34,8 +34,8 @@ class Totals:
 class TrainingState:
     """A run between two steps. `epoch` and `step` name the next step to take, counted from 0."""
 
-    model: nn.Module
-    average: MovingAverage
+    model: Detector
+    average: MovingAverage[Detector]
     optimiser: SGD
     epoch: int = 0
     step: int = 0
