@@ -1,4 +1,4 @@
-"""Parameters and MFLOPs of an experiment's full-size model as Table 7 counts. Imports torch when called."""
+"""Parameters and FLOPs of an experiment's full-size model as the paper counts. Imports torch when called."""
 
 from __future__ import annotations
 
@@ -6,35 +6,42 @@ from dataclasses import dataclass
 
 from ablations.experiments import Experiment
 
-PAPER_LEVELS = 3  # levels of × iPR that Table 7's MFLOPs include; P6-light has a fourth
+CLASSES = 80
+LARGE, HALF = 1280, 640  # pixels
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Costs of a model in evaluation mode, not fused, 80 classes, at the paper's test size."""
+    """Costs of a model in evaluation mode, 80 classes, at the paper's test size."""
 
     parameters: int
     mflops: float  # as the paper counts
     mflops_all_levels: float  # with × iPR counted on every level
+    gflops_quadrupled: float | None = None  # of a model at 1280 px: 4 x the figure at 640 px to one decimal
+    fused: bool = False  # BatchNorm merged into the convolutions
 
 
-def model_cost(experiment: Experiment) -> Cost:
-    """Count at the paper's scale (section 5.7, Table 7), whatever the profile.
+def model_cost(experiment: Experiment, fused: bool = False) -> Cost:
+    """Count at the paper's scale (section 5.7, Tables 7, A1 and A2), whatever the profile.
 
     Raises NotBuiltError for a model that cannot be built yet.
     """
     from yolor_core.models import count
-    from yolor_core.models.architectures import ARCHITECTURES
 
-    model, size, classes = experiment.science.model, experiment.science.evaluation.size, 80
-    counts = count(model, size, classes)
-    uncounted = 0
-    if any((part.site, part.operator) == ("pr", "multiply") for part in model.implicit):
-        architecture = ARCHITECTURES[model.architecture]
-        outputs = architecture.anchors_per_level * (5 + classes)
-        uncounted = sum(outputs * (size // stride) ** 2 for stride in architecture.strides[PAPER_LEVELS:])
+    model, size = experiment.science.model, experiment.science.evaluation.size
+    counts = count(model, size, CLASSES)
+    half = count(model, HALF, CLASSES) if size == LARGE else None
     return Cost(
-        parameters=counts.parameters,
-        mflops=round(counts.mflops - uncounted / 1e6, 4),
-        mflops_all_levels=round(counts.mflops, 4),
+        parameters=counts.parameters_fused if fused else counts.parameters,
+        mflops=round(counts.mflops_paper_fused if fused else counts.mflops_paper, 4),
+        mflops_all_levels=round(counts.mflops_fused if fused else counts.mflops, 4),
+        gflops_quadrupled=_quadrupled(half.mflops_paper_fused if fused else half.mflops_paper)
+        if half
+        else None,
+        fused=fused,
     )
+
+
+def _quadrupled(mflops: float) -> float:
+    """Table A2's rule: 4 x the GFLOPs at half the size, after those were rounded to one decimal."""
+    return round(4 * round(mflops / 1000, 1), 1)

@@ -13,7 +13,15 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 
-from ablations.recipe import FINETUNE, SCRATCH_CSP, SCRATCH_P6, paper_science
+from ablations.recipe import (
+    FINETUNE,
+    SCALED_LARGE,
+    SCRATCH_CSP,
+    SCRATCH_LIGHT,
+    SCRATCH_P6,
+    YOLOR_LARGE,
+    paper_science,
+)
 from yolor_core.config import BranchConfig, ImplicitConfig, ModelConfig, Science
 from yolor_core.errors import ConfigError
 
@@ -130,3 +138,16 @@ ADD_FA_FACTORISATION = ImplicitConfig(site="fa", operator="add", form="factorisa
 
 CLASSIFICATION = BranchConfig(task="classification")
 EMBEDDING = BranchConfig(task="embedding")
+
+# Table A1. The paper does not say whether the stems are wavelets or rearrange pixels: these rearrange.
+Y4_SSS = Experiment("y4-sss", "Y4-SSS", paper_science("yolov4-sss-s2d", 640, SCRATCH_LIGHT))
+Y4_SSSS = Experiment("y4-ssss", "Y4-SSSS", paper_science("yolov4-ssss-s2d", 640, SCRATCH_LIGHT))
+U5R5_S = Experiment("u5r5-s", "U5R5-S", paper_science("u5r5-s", 640, SCRATCH_LIGHT))
+
+# Tables A2 and 9. Flavours are those whose parameters the paper prints.
+YOLOR_P6 = Experiment("yolor-p6", "YOLOR-P6", paper_science("yolor_p6", 1280, YOLOR_LARGE, ADD_FA, MUL_PR))
+YOLOR_W6 = Experiment("yolor-w6", "YOLOR-W6", paper_science("yolor_w6", 1280, YOLOR_LARGE, ADD_FA, MUL_PR))
+YOLOR_E6 = Experiment("yolor-e6", "YOLOR-E6", paper_science("yolor-e6", 1280, YOLOR_LARGE, ADD_FA, MUL_PR))
+YOLOR_D6 = Experiment("yolor-d6", "YOLOR-D6", paper_science("yolor-d6", 1280, YOLOR_LARGE, ADD_FA, MUL_PR))
+Y4_P6 = Experiment("y4-p6", "YOLOv4-P6", paper_science("yolov4-p6", 1280, SCALED_LARGE))
+Y4_P7 = Experiment("y4-p7", "YOLOv4-P7", paper_science("yolov4-p7", 1536, SCALED_LARGE))

@@ -11,7 +11,7 @@ from typing import Any
 from ablations.experiments import Experiment
 from ablations.overrides import Override, override_data, override_execution
 from ablations.profiles import PROFILES, profile_named
-from ablations.registry import Selection, as_overrides, built, experiments, resolve, select
+from ablations.registry import Selection, all_experiments, as_overrides, built, resolve, select
 from yolor_core.config import CocoConfig, DataConfig, Execution, RunConfig, explain
 from yolor_core.data.layout import coco_config
 from yolor_core.errors import ConfigError, NotBuiltError, UnknownNameError
@@ -111,7 +111,7 @@ def plan_runs(
 
         fingerprint = data_fingerprint(data)
     folder = runs_folder(results or default_results())
-    continued = {e.continues for e in (*experiments().values(), *selection.experiments) if e.continues}
+    continued = {e.continues for e in (*all_experiments().values(), *selection.experiments) if e.continues}
     planned: list[PlannedRun] = []
     for seed in check_seeds(seeds):
         where: dict[str, PlannedRun] = {}
@@ -149,7 +149,7 @@ def not_built(
 
 def with_predecessors(chosen: Sequence[Experiment], selection: Selection) -> list[Experiment]:
     """`chosen` in order, each behind the experiment it continues. Raises UnknownNameError for a dead link."""
-    known = experiments() | {e.slug: e for e in selection.experiments}
+    known = all_experiments() | {e.slug: e for e in selection.experiments}
     ordered: dict[str, Experiment] = {}
 
     def add(experiment: Experiment, above: tuple[str, ...] = ()) -> None:

@@ -122,7 +122,7 @@ PROFILES: dict[str, Profile] = {
             Scale(
                 width=0.0625,
                 depth=0.33,
-                sizes={640: 64, 1280: 64},
+                sizes={640: 64, 1280: 64, 1536: 128},  # whole cells of P7 need 128
                 epochs=1,
                 batch=8,
                 optimiser={"nominal_batch": 8, "warmup_min_iterations": 1, "ema_updates": 1.0},
@@ -136,7 +136,7 @@ PROFILES: dict[str, Profile] = {
             Scale(
                 width=0.125,
                 depth=0.33,
-                sizes={640: 160, 1280: 192},
+                sizes={640: 160, 1280: 192, 1536: 256},
                 epochs=24,
                 # Small batches, because 15,000 images are all that a few minutes allow: 1,900 updates of 8.
                 batch=8,

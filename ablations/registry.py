@@ -1,11 +1,13 @@
 """Which tables and experiments there are, and what an experiment is at a profile.
 
-The paper's own are always there; a table of your own is a Python file, passed by path wherever a table is
-accepted (see `ablations.user_tables`).
+The paper's own are always there: its ablation study, Tables 1-8, which is what "all" means everywhere, and
+Tables 9, A1 and A2, which have to be named. A table of your own is a Python file, passed by path wherever a
+table is accepted (see `ablations.user_tables`).
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -16,6 +18,8 @@ from ablations.profiles import profile_named
 from ablations.table import Row, Table
 from yolor_core.config import Science
 from yolor_core.errors import ConfigError, UnknownNameError
+
+APPENDIX = re.compile(r"A\d+")  # tables of the appendix
 
 
 @dataclass(frozen=True)
@@ -35,46 +39,64 @@ class Selection:
 
     def places(self, slug: str) -> list[tuple[Table, Row]]:
         """Every row that shows this experiment."""
-        return [(table, row) for table in self.tables for row in table.rows if row.experiment.slug == slug]
+        return [(table, row) for table in self.tables for row in table.rows if row.slug == slug]
 
 
 @cache
 def paper() -> Selection:
-    """Tables 1-8 and their 19 experiments."""
+    """The ablation study: Tables 1-8 and their 19 experiments."""
     from ablations.tables import TABLES
 
-    return Selection(TABLES, merge([row.experiment for table in TABLES for row in table.rows]))
+    return Selection(TABLES, merge(e for table in TABLES for e in table.experiments))
+
+
+@cache
+def everything() -> Selection:
+    """Every table of the paper that is here: 1-8, then 9, A1 and A2."""
+    from ablations.tables import FURTHER, TABLES
+
+    found = (*TABLES, *FURTHER)
+    return Selection(found, merge(e for table in found for e in table.experiments))
 
 
 def tables() -> dict[str, Table]:
-    """The paper's tables by name, '1' to '8'."""
+    """The tables of the ablation study by name, '1' to '8'."""
     return {table.name: table for table in paper().tables}
 
 
 def experiments() -> dict[str, Experiment]:
-    """The paper's experiments by slug."""
+    """The experiments of the ablation study by slug."""
     return {experiment.slug: experiment for experiment in paper().experiments}
 
 
+def all_experiments() -> dict[str, Experiment]:
+    """The experiments of every table by slug."""
+    return {experiment.slug: experiment for experiment in everything().experiments}
+
+
 def table_named(name: str) -> Table:
-    """A table of the paper, as '4' or 'table4'. Raises UnknownNameError."""
-    known = tables()
-    short = name.lower().removeprefix("table").strip(" -_")
+    """A table of the paper, as '4', 'table4', 'A1' or 'a1'. Raises UnknownNameError."""
+    known = {table.name: table for table in everything().tables}
+    short = _short_table(name)
     if short not in known:
         raise UnknownNameError("table", name, known)
     return known[short]
 
 
+def _short_table(name: str) -> str:
+    return name.upper().removeprefix("TABLE").strip(" -_")
+
+
 def experiment_named(slug: str) -> Experiment:
     """An experiment of the paper. Raises UnknownNameError listing the nearest slugs."""
-    known = experiments()
+    known = all_experiments()
     if slug not in known:
         raise UnknownNameError("experiment", slug, known)
     return known[slug]
 
 
 def select(names: Sequence[str] = ()) -> Selection:
-    """Tables ('4', 'table4'), experiments (slugs) and Python files of them; everything of the paper if empty.
+    """Tables ('4', 'table4'), experiments (slugs) and Python files of them; Tables 1-8 if empty.
 
     Raises UnknownNameError for a name that is none of these, ConfigError for a broken file or for two
     experiments that share a slug and differ.
@@ -92,20 +114,21 @@ def select(names: Sequence[str] = ()) -> Selection:
             more, extra = load_file(name)
             own.extend(more)
             chosen.extend(more)
-            found.extend(experiment for table in more for experiment in (r.experiment for r in table.rows))
+            found.extend(experiment for table in more for experiment in table.experiments)
             found.extend(extra)
-        elif name in experiments() or not _looks_like_table(name):
+        elif name in all_experiments() or not _looks_like_table(name):
             found.append(_any_named(name))
             named.add(name)
         else:
             table = table_named(name)
             chosen.append(table)
-            found.extend(row.experiment for row in table.rows)
+            found.extend(table.experiments)
     names_used = [table.name for table in dict.fromkeys(chosen)]
+    theirs = {table.name for table in everything().tables}
     for table in own:
-        if table.name in tables() or names_used.count(table.name) > 1:
+        if _short_table(table.name) in theirs or names_used.count(table.name) > 1:
             raise ConfigError(f"two tables are named {table.name!r}; give yours another name")
-    merge([*paper().experiments, *found])  # a user's slug must not hide one of the paper's
+    merge([*everything().experiments, *found])  # a user's slug must not hide one of the paper's
     return Selection(tuple(dict.fromkeys(chosen)), merge(found), frozenset(named))
 
 
@@ -118,13 +141,15 @@ def select_tables(names: Sequence[str] = ()) -> tuple[Table, ...]:
 
 
 def _looks_like_table(name: str) -> bool:
-    return name.lower().startswith("table") or name[:1].isdigit()
+    short = _short_table(name)
+    return name.lower().startswith("table") or short[:1].isdigit() or bool(APPENDIX.fullmatch(short))
 
 
 def _any_named(name: str) -> Experiment:
-    known = experiments()
+    known = all_experiments()
     if name not in known:
-        raise UnknownNameError("experiment or table", name, [*known, *(f"table{n}" for n in tables())])
+        names = [f"table{table.name}" for table in everything().tables]
+        raise UnknownNameError("experiment or table", name, [*known, *names])
     return known[name]
 
 

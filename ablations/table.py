@@ -11,29 +11,43 @@ from yolor_core.errors import ConfigError, UnknownNameError
 
 DETECTION = ("AP", "AP50", "AP75", "APS", "APM", "APL")  # percent
 ALL_DETECTION = (*DETECTION, "AR1", "AR10", "AR100", "ARS", "ARM", "ARL")  # percent
-COUNTED = ("parameters", "MFLOPs")  # of the full-size model; no training needed
-METRICS = (*ALL_DETECTION, *COUNTED)
+COUNTED = ("parameters", "MFLOPs", "GFLOPs")  # of the full-size model; no training needed
+QUOTED = ("FPS",)  # images per second on the paper's device: printed from the paper, never measured here
+METRICS = (*ALL_DETECTION, *COUNTED, *QUOTED)
 
 
 @dataclass(frozen=True)
 class Row:
-    """One row: its label as printed, the training behind it, and what that changes."""
+    """One row: its label as printed, the training behind it, and what that changes.
+
+    A row without an experiment is quoted: other people's model, of which only the paper's cells are shown.
+    """
 
     label: str
-    experiment: Experiment
+    experiment: Experiment | None
     change: str
     extra_parameters: int | None = None  # against `against`, full-size model; None where it is not stated
     against: str | None = None  # label of the row it is compared with; the table's first row if None
+    fused: bool = False  # the paper counts this row with BatchNorm merged into the convolutions
+
+    @property
+    def slug(self) -> str | None:
+        """The experiment's name; None for a quoted row."""
+        return self.experiment.slug if self.experiment else None
 
     @property
     def epochs(self) -> int:
         """Epochs this row trains at the paper's scale; those inherited from another run are not counted."""
+        if self.experiment is None:
+            return 0
         phases = self.experiment.science.train.phases
         return sum(phase.epochs for phase in (phases[1:] if self.experiment.continues else phases))
 
     @property
     def cost(self) -> str:
         """What the row costs at the paper's scale, in words."""
+        if self.experiment is None:
+            return "nothing is trained"
         inherited = f" on top of {self.experiment.continues}" if self.experiment.continues else ""
         words = f"{self.epochs} epochs at {self.experiment.science.train.size} px{inherited}"
         if self.extra_parameters is None:
@@ -57,6 +71,7 @@ class Table:
     question: str = ""
     hypothesis: str = ""
     remarks: tuple[str, ...] = ()  # what the paper's own cells do not bear out, and other caveats
+    notes: tuple[str, ...] = ()  # what must stand below the printed table, in every format
     metrics: tuple[str, ...] = DETECTION
     cells: Path | None = field(default=None, repr=False)
 
@@ -73,6 +88,11 @@ class Table:
         for metric in self.metrics:
             if metric not in METRICS:
                 raise UnknownNameError("metric", metric, METRICS)
+
+    @property
+    def experiments(self) -> tuple[Experiment, ...]:
+        """What its rows train, row by row; quoted rows have none."""
+        return tuple(row.experiment for row in self.rows if row.experiment is not None)
 
     def baseline(self, row: Row) -> Row:
         """The row that `row` is compared with; itself for a baseline."""

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 import pandas as pd
 
 from ablations.costs import Cost
-from ablations.table import COUNTED, Row, Table
+from ablations.table import COUNTED, QUOTED, Row, Table
 
-MEASURED, NOT_RUN, NOT_BUILT = "measured", "not run", "not built yet"
+MEASURED, NOT_RUN, NOT_BUILT, QUOTED_ROW = "measured", "not run", "not built yet", "quoted"
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Cell:
 
     table: str
     row: str
-    experiment: str
+    experiment: str | None  # None in a row that is quoted
     metric: str
     profile: str
     paper: float | None = None
@@ -49,13 +49,15 @@ def table_cells(
             known = Cell(
                 table=table.name,
                 row=row.label,
-                experiment=row.experiment.slug,
+                experiment=row.slug,
                 metric=metric,
                 profile=profile,
                 paper=printed,
                 paper_delta=_difference(printed, printed_base) if base is not row else None,
             )
-            if metric in COUNTED:
+            if metric in QUOTED or row.experiment is None:
+                cells.append(known)
+            elif metric in COUNTED:
                 cells.append(_counted(known, row, base, costs))
             else:
                 cells.append(_measured(known, row, base, runs))
@@ -64,20 +66,21 @@ def table_cells(
 
 def _counted(cell: Cell, row: Row, base: Row, costs: Mapping[str, Cost]) -> Cell:
     def value(of: Row) -> float | None:
-        cost = costs.get(of.experiment.slug)
+        cost = costs.get(of.slug or "")
         if cost is None:
             return None
-        return cost.parameters if cell.metric == "parameters" else cost.mflops
+        counted = {"parameters": cost.parameters, "MFLOPs": cost.mflops, "GFLOPs": cost.mflops / 1000}
+        return counted[cell.metric]
 
     delta = _difference(value(row), value(base)) if base is not row else None
     return replace(cell, value=value(row), delta=delta)
 
 
 def _measured(cell: Cell, row: Row, base: Row, runs: Mapping[str, pd.DataFrame]) -> Cell:
-    own = _by_seed(runs.get(row.experiment.slug), cell.metric)
-    if own.empty:
+    frame = runs.get(row.slug or "")
+    own = _by_seed(frame, cell.metric)
+    if frame is None or own.empty:
         return cell
-    frame = runs[row.experiment.slug]
     used = frame[frame[cell.metric].notna()]
     cell = replace(
         cell,
@@ -86,9 +89,10 @@ def _measured(cell: Cell, row: Row, base: Row, runs: Mapping[str, pd.DataFrame])
         seeds=tuple(sorted({int(seed) for seed in used["seed"]})),
         runs=tuple(used["run"]),
     )
-    if base is row:
+    other = _by_seed(runs.get(base.slug or ""), cell.metric)
+    if base is row or other.empty:
         return cell
-    paired = (own - _by_seed(runs.get(base.experiment.slug), cell.metric)).dropna()
+    paired = (own - other).dropna()
     if paired.empty:
         return cell
     return replace(

@@ -6,12 +6,13 @@ import io
 import json
 from collections.abc import Callable, Sequence
 
-from analysis.cells import MEASURED
-from analysis.tables import FilledTable, tidy
+from ablations.table import QUOTED
+from analysis.cells import MEASURED, QUOTED_ROW
+from analysis.tables import FilledTable, heading, tidy
 from yolor_core.errors import UnknownNameError
 
 MISSING = "–"
-DIGITS = {"parameters": 0, "MFLOPs": 4}  # others: percent with one
+DIGITS = {"parameters": 0, "MFLOPs": 4}  # others, percent and GFLOPs: one
 LATEX = {
     "\\": r"\textbackslash{}",
     **{sign: f"\\{sign}" for sign in "&%$#_{}"},
@@ -24,6 +25,7 @@ LATEX = {
     "±": r"$\pm$",
     "Δ": r"$\Delta$",
     "†": r"$\dagger$",
+    "‡": r"$\ddagger$",
     "–": "--",
 }
 
@@ -78,7 +80,10 @@ def to_markdown(filled: Sequence[FilledTable]) -> str:
 
 
 def to_latex(filled: Sequence[FilledTable]) -> str:
-    """One `table` environment each; needs no package, and XeLaTeX, LuaLaTeX or pdfLaTeX (UTF-8) will do."""
+    """One `table` environment each; needs no package, and XeLaTeX, LuaLaTeX or pdfLaTeX (UTF-8) will do.
+
+    LaTeX numbers tables itself, so the caption starts with the title; the label holds the paper's number.
+    """
     blocks = []
     for each in filled:
         body = []
@@ -93,7 +98,7 @@ def to_latex(filled: Sequence[FilledTable]) -> str:
                 [
                     r"\begin{table}",
                     r"\centering",
-                    rf"\caption{{{_latex(each.caption)}}}",
+                    rf"\caption{{{_latex(each.caption.removeprefix(heading(each.table)))}}}",
                     rf"\label{{tab:ablation-{_anchor(each.table.name)}}}",
                     rf"\begin{{tabular}}{{ll{'r' * len(each.table.metrics)}}}",
                     r"\hline",
@@ -143,6 +148,8 @@ def lines(filled: FilledTable, row: str) -> list[tuple[str, list[str]]]:
     """The printed lines of a row: (what the line is, one text per metric)."""
     cells = [filled.cell(row, metric) for metric in filled.table.metrics]
     status = filled.status[row]
+    if status == QUOTED_ROW:
+        return [("paper, quoted", [with_delta(c.metric, c.paper, c.paper_delta) for c in cells])]
     ours = "ours" if status == MEASURED else f"ours: {status}"
     result = []
     if any(cell.paper is not None for cell in cells):
@@ -170,6 +177,8 @@ def number(metric: str, value: float | None, sign: str = "") -> str:
     """`47.9`, `1 234 567`, `1 234.5678`; a dash for None."""
     if value is None:
         return MISSING
+    if metric in QUOTED:
+        return f"{value:{sign},g}".replace(",", " ")  # 30 and 6.5, as printed
     digits = DIGITS.get(metric, 1)
     return f"{round(value, digits) + 0.0:{sign},.{digits}f}".replace(",", " ")  # + 0.0 turns -0.0 into 0.0
 

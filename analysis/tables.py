@@ -11,8 +11,9 @@ from ablations.costs import Cost
 from ablations.overrides import Override
 from ablations.profiles import profile_named
 from ablations.registry import as_overrides, built, resolve
-from ablations.table import COUNTED, Table
-from analysis.cells import MEASURED, NOT_BUILT, NOT_RUN, Cell, table_cells
+from ablations.table import COUNTED, QUOTED, Table
+from analysis.cells import MEASURED, NOT_BUILT, NOT_RUN, QUOTED_ROW, Cell, table_cells
+from analysis.footnotes import footnotes
 from yolor_core.errors import YolorError
 from yolor_core.identity import signature
 
@@ -59,6 +60,9 @@ def fill_table(
     chosen: dict[str, pd.DataFrame] = {}
     status: dict[str, str] = {}
     for row in table.rows:
+        if row.experiment is None:
+            status[row.label] = QUOTED_ROW
+            continue
         science = resolve(row.experiment, profile, parsed)
         same = runs[runs["signature"] == signature(science)]
         if seeds is not None:
@@ -66,28 +70,27 @@ def fill_table(
         finished = same[(same["state"] == "done") & same[["AP", "AR100"]].notna().any(axis=1)]
         chosen[row.experiment.slug] = finished
         status[row.label] = _status(same, finished, built(science))
-    used = _used(chosen)
+    frames = [frame for frame in chosen.values() if not frame.empty]
+    used = pd.concat(frames) if frames else runs.iloc[:0]
     if not mixed:
         _refuse_mixture(table, used)
     cells = tuple(table_cells(table, profile, chosen, costs or {}))
-    notes, marks = _footnotes(table, cells, costs or {})
+    notes, marks = footnotes(table, cells, costs or {})
     return FilledTable(table, _caption(table, profile, used, parsed), cells, status, notes, marks)
 
 
 def tidy(filled: Sequence[FilledTable]) -> pd.DataFrame:
     """One line per cell of several tables, with uncertainties, differences and the row's status."""
-    records = [
-        asdict(cell) | {"status": each.status[cell.row] if cell.metric not in COUNTED else "counted"}
-        for each in filled
-        for cell in each.cells
-    ]
+    records = [asdict(cell) | {"status": _cell_status(each, cell)} for each in filled for cell in each.cells]
     names = [*Cell.__dataclass_fields__, "status"]
     return pd.DataFrame(records, columns=names)
 
 
-def _used(chosen: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    frames = [frame for frame in chosen.values() if not frame.empty]
-    return pd.concat(frames) if frames else next(iter(chosen.values()))
+def _cell_status(filled: FilledTable, cell: Cell) -> str:
+    if cell.metric in QUOTED:
+        return QUOTED_ROW
+    counted = cell.metric in COUNTED and cell.experiment is not None
+    return "counted" if counted else filled.status[cell.row]
 
 
 def _status(same: pd.DataFrame, finished: pd.DataFrame, reason: str | None) -> str:
@@ -125,13 +128,18 @@ def _short(value: object) -> str:
     return str(value)[:PREFIX] if isinstance(value, str) else "unknown"
 
 
+def heading(table: Table) -> str:
+    """How a caption starts: `Table 4: `. LaTeX numbers tables itself and leaves it out."""
+    return f"Table {table.name}: "
+
+
 def _caption(table: Table, profile: str, used: pd.DataFrame, overrides: Sequence[Override]) -> str:
     section = f" (section {table.section})" if table.section else ""
-    sizes = {
-        row.experiment: resolve(row.experiment, profile, overrides).evaluation.size for row in table.rows
-    }
+    sizes = {e: resolve(e, profile, overrides).evaluation.size for e in table.experiments}
     models = dict.fromkeys(f"{e.title.split(',')[0]} at {size} px" for e, size in sizes.items())
-    parts = [f"Table {table.name}: {table.title}{section}", f"Ours: {', '.join(models)}"]
+    if not models:
+        return f"{heading(table)}{table.title}{section}. All rows are quoted."
+    parts = [f"{heading(table)}{table.title}{section}", f"Ours: {', '.join(models)}"]
     parts.append(f"profile {profile}, {profile_named(profile).caveat}")
     if overrides:
         parts.append("with " + ", ".join(f"{o.path}={o.value}" for o in overrides))
@@ -152,23 +160,3 @@ def _caption(table: Table, profile: str, used: pd.DataFrame, overrides: Sequence
                 "± is the standard deviation over seeds, Δ against the row's baseline is paired by seed"
             )
     return ". ".join(parts[:2]) + "; " + "; ".join(parts[2:]) + "."
-
-
-def _footnotes(
-    table: Table, cells: Sequence[Cell], costs: Mapping[str, Cost]
-) -> tuple[tuple[str, ...], dict[tuple[str, str], str]]:
-    """Where counting × iPR on every level gives another figure than the paper's rule, say so."""
-    notes, marks = [], {}
-    for cell in cells:
-        cost = costs.get(cell.experiment)
-        if cell.metric == "MFLOPs" and cost is not None and cost.mflops != cost.mflops_all_levels:
-            marks[cell.row, cell.metric] = "†"
-            notes.append(
-                f"† {cell.row}: as the paper counts, × iPR on P3 to P5 only. With all levels it is "
-                f"{cost.mflops_all_levels:.4f}; the printed figure is likely an erratum."
-            )
-    if any(metric in COUNTED for metric in table.metrics):
-        notes.append(
-            "Parameters and MFLOPs are those of the full-size models at the paper's test size, not fused."
-        )
-    return tuple(notes), marks

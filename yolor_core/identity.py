@@ -29,6 +29,15 @@ def run_id(config: RunConfig, fingerprint: str) -> str:
     return f"{config.experiment}-{config.science.profile}-s{config.seed}-{digest}"
 
 
+def joined_sources(earlier: str, present: str) -> str:
+    """Source hash of a run that was begun by one version of the code and goes on with another: `a+b`.
+
+    It equals that of no run made by one version, so tables do not take the two for the same.
+    """
+    parts = earlier.split("+")
+    return earlier if parts[-1] == present else f"{earlier}+{present}"
+
+
 def source_hash(package: Path = PACKAGE) -> str:
     """SHA-256 (hex) over the Python sources of yolor_core, in path order."""
     digest = hashlib.sha256()

@@ -30,7 +30,7 @@ INTERRUPTED = 130  # exit code, as of a command that Ctrl-C ended
 
 @click.command("launch")
 @click.argument("names", nargs=-1, metavar="[TABLE|EXPERIMENT|FILE.py]...")
-@click.option("--all", "everything", is_flag=True, help="All tables of the paper.")
+@click.option("--all", "everything", is_flag=True, help="All of the ablation study: Tables 1-8.")
 @profile_option
 @seeds_option()
 @data_option

@@ -12,11 +12,18 @@ from ablations.options import json_option, profile_option, set_option
 
 @click.command("list")
 @click.argument("names", nargs=-1, metavar="[TABLE|EXPERIMENT|FILE.py]...")
+@click.option("--everything", is_flag=True, help="Tables 9, A1 and A2 too.")
 @profile_option
 @set_option
 @json_option
-def command(names: tuple[str, ...], profile: str, overrides: tuple[str, ...], as_json: bool) -> None:
-    """List every experiment and the table rows it fills; all of the paper's without arguments."""
+def command(
+    names: tuple[str, ...], everything: bool, profile: str, overrides: tuple[str, ...], as_json: bool
+) -> None:
+    """List every experiment and the table rows it fills; those of Tables 1-8 without arguments."""
+    if everything:
+        from ablations.registry import everything as all_tables
+
+        names = (*(table.name for table in all_tables().tables), *names)
     records, reasons = describe(names, profile, overrides)
     if as_json:
         click.echo(json.dumps(records, indent=1, ensure_ascii=False))
@@ -37,11 +44,11 @@ def describe(
     names: tuple[str, ...], profile: str, overrides: tuple[str, ...]
 ) -> tuple[list[dict[str, Any]], dict[str, str]]:
     """One record per experiment, and the reasons of those that are not built yet by slug."""
-    from ablations.registry import built, paper, resolve, select
+    from ablations.registry import built, everything, resolve, select
     from yolor_core.identity import signature
 
     selection = select(names)
-    tables = dict.fromkeys((*paper().tables, *selection.tables))
+    tables = dict.fromkeys((*everything().tables, *selection.tables))
     records, reasons = [], {}
     for experiment in selection.experiments:
         science = resolve(experiment, profile, overrides)
@@ -58,7 +65,7 @@ def describe(
                     {"table": table.name, "row": row.label}
                     for table in tables
                     for row in table.rows
-                    if row.experiment.slug == experiment.slug
+                    if row.slug == experiment.slug
                 ],
             }
         )

@@ -9,11 +9,32 @@ import click
 
 from ablations.options import json_option
 
+HEAD = {
+    "name": "name",
+    "size": "size",
+    "parameters": "parameters",
+    "parameters_fused": "fused",
+    "mflops": "MFLOPs",
+    "mflops_fused": "MFLOPs fused",
+    "mflops_torch": "torch MFLOPs",
+}  # key of a record -> heading; mflops_table7 is in the JSON alone
+
 
 @click.command("models")
 @json_option
 def command(as_json: bool) -> None:
-    """List every model: test size (pixels), parameters, parameters when fused, MFLOPs (not fused)."""
+    """List every model: test size (pixels), parameters and MFLOPs, fused and not, torch's MFLOPs.
+
+    Fused: BatchNorm is merged into the convolution in front of it.
+
+    MFLOPs follow the paper's rule: 2 x (multiply-adds of convolutions + their bias outputs + 2 x elements of
+    BatchNorm), and one per number that implicit knowledge multiplies. Activations, pooling, up-sampling,
+    rearranged pixels and additions are free. Table 7 leaves out the multiplications on P6, likely by
+    oversight; --json has its figure too, as mflops_table7.
+
+    torch MFLOPs is the figure of torch.utils.flop_counter. It is lower because that counts convolutions and
+    matrix products alone: no biases, no BatchNorm, no multiplications. It is the same fused and not.
+    """
     records = describe()
     click.echo(json.dumps(records, indent=1) if as_json else text(records))
 
@@ -34,6 +55,9 @@ def describe() -> list[dict[str, Any]]:
                 "parameters": counts.parameters,
                 "parameters_fused": counts.parameters_fused,
                 "mflops": round(counts.mflops, 4),
+                "mflops_fused": round(counts.mflops_fused, 4),
+                "mflops_table7": round(counts.mflops_paper, 4),
+                "mflops_torch": round(counts.mflops_torch, 4),
             }
         )
     return records
@@ -41,15 +65,17 @@ def describe() -> list[dict[str, Any]]:
 
 def text(records: list[dict[str, Any]]) -> str:
     """The records as aligned columns."""
-    lines = [("name", "size", "parameters", "fused", "MFLOPs")]
-    for record in records:
-        name, size, parameters, fused, mflops = record.values()
-        numbers = (f"{parameters:,}", f"{fused:,}", f"{mflops:,.4f}")
-        lines.append((name, str(size), *(number.replace(",", " ") for number in numbers)))
-    widths = [max(len(line[column]) for line in lines) for column in range(5)]
+    lines = [tuple(HEAD.values()), *(tuple(_shown(record[key]) for key in HEAD) for record in records)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(HEAD))]
     return "\n".join(
         "  ".join(
             [line[0].ljust(widths[0]), *(t.rjust(w) for t, w in zip(line[1:], widths[1:], strict=True))]
         )
         for line in lines
     )
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:,.4f}".replace(",", " ")
+    return f"{value:,}".replace(",", " ") if isinstance(value, int) and value > 9999 else str(value)

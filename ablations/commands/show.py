@@ -50,11 +50,11 @@ def describe_table(table: Table) -> dict[str, Any]:
         "section": table.section,
         "question": table.question,
         "hypothesis": table.hypothesis,
-        "remarks": list(table.remarks),
+        "remarks": [*table.remarks, *table.notes],
         "rows": [
             {
                 "row": row.label,
-                "experiment": row.experiment.slug,
+                "experiment": row.slug,
                 "change": row.change,
                 "against": table.baseline(row).label,
                 "cost": row.cost,
@@ -69,14 +69,14 @@ def describe_experiment(
     experiment: Experiment, selection: Selection, profile: str, overrides: tuple[str, ...]
 ) -> dict[str, Any]:
     """An experiment at a profile as plain data; `difference` lists fields unlike the baseline's."""
-    from ablations.registry import built, paper, resolve
+    from ablations.registry import built, everything, resolve
     from yolor_core.config import leaves
     from yolor_core.identity import signature
 
     science = resolve(experiment, profile, overrides)
-    places = dict.fromkeys((*paper().places(experiment.slug), *selection.places(experiment.slug)))
+    places = dict.fromkeys((*everything().places(experiment.slug), *selection.places(experiment.slug)))
     bases = [table.baseline(row).experiment for table, row in places]
-    base = next((b for b in bases if b.slug != experiment.slug), None)
+    base = next((b for b in bases if b is not None and b.slug != experiment.slug), None)
     difference = []
     if base is not None:
         own, other = dict(leaves(science)), dict(leaves(resolve(base, profile, overrides)))
@@ -141,7 +141,8 @@ def _table_text(record: dict[str, Any]) -> str:
     if record["question"]:
         lines += ["", record["question"], *_wrapped(record["hypothesis"])]
     for row in record["rows"]:
-        lines += ["", f"{row['row']}: {row['change']}", f"  experiment {row['experiment']}, {row['cost']}"]
+        what = f"experiment {row['experiment']}" if row["experiment"] else "quoted"
+        lines += ["", f"{row['row']}: {row['change']}", f"  {what}, {row['cost']}"]
         if row["against"] != row["row"]:
             lines.append(f"  compared with {row['against']!r}")
         if row["paper"]:

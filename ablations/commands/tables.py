@@ -44,7 +44,11 @@ def command(
     source: str | None,
     mixed: bool,
 ) -> None:
-    """Print tables: the paper's cell, ours, and the difference to the row's baseline in both."""
+    """Print tables: the paper's cell, ours, and the difference to the row's baseline in both.
+
+    Tables 1-8 without names; 9, A1 and A2 have to be named. Images per second, and rows of other people's
+    models, are quoted from the paper.
+    """
     from ablations.profiles import profile_named
     from ablations.registry import as_overrides, select_tables
 
@@ -73,10 +77,11 @@ def _costs(table: Table) -> dict[str, Cost]:
         return {}
     from ablations.costs import model_cost
 
-    experiments = {
-        row.experiment.slug: row.experiment for row in table.rows if built(row.experiment.science) is None
+    return {
+        row.experiment.slug: model_cost(row.experiment, row.fused)
+        for row in table.rows
+        if row.experiment is not None and built(row.experiment.science) is None
     }
-    return {slug: model_cost(experiment) for slug, experiment in experiments.items()}
 
 
 def _keep(runs: pd.DataFrame, column: str, prefix: str | None) -> pd.DataFrame:

@@ -46,7 +46,15 @@ def test_help_imports_neither_pydantic_nor_anything_heavy() -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["list"], ["list", "--json"], ["show", "4"], ["show", "csp-fast.add-fa"]]
+    "arguments",
+    [
+        ["list"],
+        ["list", "--json"],
+        ["list", "--everything"],
+        ["show", "4"],
+        ["show", "A2"],
+        ["show", "y4-sss"],
+    ],
 )
 def test_listing_and_showing_import_nothing_heavy(arguments: list[str]) -> None:
     modules = imported_by(*arguments)
@@ -129,11 +137,18 @@ def test_show_table_gives_hypothesis_cells_cost_and_remarks() -> None:
 
 def test_models_json_is_complete_and_exact() -> None:
     records = json.loads(ablate("models", "--json").output)
-    assert all(list(r) == ["name", "size", "parameters", "parameters_fused", "mflops"] for r in records)
+    keys = ["name", "size", "parameters", "parameters_fused", "mflops", "mflops_fused", "mflops_table7"]
+    assert all(list(record) == [*keys, "mflops_torch"] for record in records)
     by_name = {record["name"]: record for record in records}
     assert len(by_name) == len(records)
     large = by_name["yolor-d6"]
     assert (large["size"], large["parameters"], large["parameters_fused"]) == (1280, 151_782_680, 151_710_920)
+    four_levels = by_name["yolor_p6"]
+    assert four_levels["mflops_table7"] == 326264.7304  # as Table 7 prints it for the same sizes of maps
+    assert round(four_levels["mflops"] - four_levels["mflops_table7"], 4) == 0.1020
+    for record in records:
+        assert record["mflops_torch"] < record["mflops_fused"] < record["mflops"]
+        assert record["mflops_torch"] > 0.99 * record["mflops"]
     lines = models.text(records).splitlines()
     assert len({len(line) for line in lines}) == 1
     assert len(lines) == len(records) + 1

@@ -130,7 +130,7 @@ def test_rows_that_are_not_built_yet_are_named(launching: Launch) -> None:
     [
         ((), "--all"),
         (("csp-fst",), "csp-fast"),
-        (("table9",), "table"),
+        (("table10",), "unknown table 'table10'"),
         (("csp-fast", "--seeds", "x"), "seeds"),
         (("csp-fast", "--set", "train.epoch=3"), "train.epochs"),
         (("nowhere.py",), "nowhere.py"),

@@ -110,7 +110,7 @@ def test_tables_have_two_names(name: str) -> None:
             "unknown experiment 'csp-fast.add-af'; nearest: csp-fast.add-fa",
         ),
         (lambda: resolve("csp", "mnii"), "unknown profile 'mnii'; allowed: mini"),
-        (lambda: table_named("9"), "unknown table '9'; allowed: 1, 2, 3"),
+        (lambda: table_named("10"), "unknown table '10'; nearest: 1"),
         (lambda: select(["tabel4"]), "unknown experiment or table 'tabel4'; nearest: table4"),
         (
             lambda: Table("x", "x", (Row("b", CSP_FAST, ""),), metrics=("AP95",)),

@@ -55,6 +55,16 @@ def test_launch_all_then_tables(tmp_path: Path) -> None:
     assert "15 done, 0 to run" in ablate("launch", "--all", *options)
 
 
+def test_rows_of_the_further_tables_train_too(tmp_path: Path) -> None:
+    """Five levels with four anchors, and the light model of another family, as the smallest examples."""
+    options = ("--profile", "smoke", "--results", str(tmp_path))
+    ablate("launch", "y4-p7", "u5r5-s.add-fa.mul-pr", *options)
+    cells: list[dict[str, Any]] = json.loads(ablate("tables", "9", "A1", "--format", "json", *options))
+    trained = {(cell["table"], cell["row"]): cell["value"] for cell in cells if cell["runs"]}
+    assert set(trained) == {("9", "ScaledYOLOv4"), ("A1", "U5R5-S, YOLOR")}
+    assert all(0 <= value <= 100 for value in trained.values())
+
+
 def test_ctrl_c_leaves_runs_that_the_next_launch_finishes(tmp_path: Path) -> None:
     arguments = ("launch", "csp-fast", "csp-fast.add-fa", "--profile", "smoke", "--results", str(tmp_path))
     arguments = (*arguments, "--set", "train.epochs=40", "--jobs", "2")

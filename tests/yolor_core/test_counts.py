@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Literal
 
 import pytest
 import torch
@@ -56,7 +57,7 @@ KNOWN = [
     ("yolov4_csp_fast_dwt", 640, 52_908_989, 52_876_637, "117517.2952", "117347.1064"),
     ("yolov4_csp_x", 640, 99_751_053, 99_703_061, "222430.2936", "222159.5992"),
     ("yolor_csp", 640, 52_923_994, 52_891_610, "120636.8088", "120440.4056"),
-    ("yolor_csp_fast", 640, 52_911_546, None, "117517.2952", "117347.1064"),
+    ("yolor_csp_fast", 640, 52_911_546, 52_879_194, "117517.2952", "117347.1064"),
     ("yolor_csp_x", 640, 99_754_058, 99_706_066, "222430.2936", "222159.5992"),
     ("yolov4_p6_light", 1280, 37_262_204, 37_230_012, "326256.1624", "325695.2664"),
     ("yolor_p6", 1280, 37_265_016, 37_232_824, "326256.1624", "325695.2664"),
@@ -67,10 +68,15 @@ KNOWN = [
     ("yolor-w6", 1280, 79_880_952, 79_839_352, "453975.1768", None),
     ("yolor-e6", 1280, 115_909_400, 115_854_280, "684054.2040", "683197.7560"),
     ("yolor-d6", 1280, 151_782_680, 151_710_920, "936793.7880", "935724.3480"),
+    ("yolor-s", 640, 9_331_242, 9_321_514, "21329.1", None),
     ("yolor-sss-s2d", 640, 9_301_306, 9_291_738, "17921.2", "17884.5"),
     ("yolor-sss-dwt", 640, 9_301_306, 9_291_738, "17921.2", "17884.5"),
     ("yolor-ssss-s2d", 640, 9_216_634, 9_207_354, "16112.4", "16085.5"),
     ("yolor-ssss-dwt", 640, 9_216_634, 9_207_354, "16112.4", "16085.5"),
+    ("yolov4-sss-s2d", 640, 9_299_645, 9_290_077, "17921.2", "17884.5"),
+    ("yolov4-sss-dwt", 640, 9_299_645, 9_290_077, "17921.2", "17884.5"),
+    ("yolov4-ssss-s2d", 640, 9_214_973, 9_205_693, "16112.4", "16085.5"),
+    ("yolov4-ssss-dwt", 640, 9_214_973, 9_205_693, "16112.4", "16085.5"),
     ("yolov4-p5", 896, 70_834_012, 70_794_268, "327742.4", "327264.3"),
     ("yolov4-p6", 1280, 127_590_576, 127_530_352, "719307.8", "718312.0"),
     ("yolov4-p7", 1536, 287_575_580, 287_474_700, "1640834.9", "1639033.6"),
@@ -101,6 +107,28 @@ def test_every_named_model_is_counted() -> None:
     assert {row[0] for row in KNOWN} == set(ARCHITECTURES)
 
 
+ZOO = """
+    yolov4_csp yolov4_csp_fast yolov4_p6_light yolor_csp_fast yolor_csp yolor_csp_x yolor_p6 yolor_w6
+    yolov4_csp_x yolov4_p6 yolov4_p7
+    yolor-p6 yolor-w6 yolor-e6 yolor-d6 yolor-sss-dwt yolor-sss-s2d yolor-ssss-dwt yolor-ssss-s2d
+    yolov4-p5 yolov4-p6 yolov4-p7 u5r5-s u5r5-s-implicit yolor-s
+"""
+
+
+def test_the_zoo_has_every_model_by_the_authors_name() -> None:
+    from yolor_core import create_model, list_models
+
+    assert set(ZOO.split()) <= set(list_models())
+    assert create_model("yolor-ssss-dwt").architecture.name == "yolor-ssss-dwt"
+
+
+@pytest.mark.parametrize("name", sorted(ARCHITECTURES))
+def test_yolor_in_a_name_stands_for_the_implicit_knowledge_of_the_paper(name: str) -> None:
+    parts = [(part.site, part.operator) for part in named_config(name).implicit]
+    implicit = name.startswith("yolor") or name.endswith("-implicit")
+    assert parts == ([("fa", "add"), ("pr", "multiply")] if implicit else [])
+
+
 @pytest.mark.parametrize(
     ("name", "parameters"), [("yolor-sss-s2d", 9_299_645), ("yolor-ssss-s2d", 9_214_973)]
 )
@@ -109,11 +137,73 @@ def test_a_literal_configuration_has_no_implicit_knowledge_of_its_name(name: str
     assert len(named_config(name).implicit) == 2
 
 
-def test_cfg_flavour_of_e6() -> None:
-    architecture = replace(ARCHITECTURES["yolor-e6"], flavour="cfg")
+# the same network with the blocks of the other flavour: name, flavour, parameters, fused parameters
+OTHER_FLAVOUR: list[tuple[str, Literal["cfg", "yaml"], int, int | None]] = [
+    ("yolov4_csp_mish", "yaml", 52_924_765, 52_895_965),
+    ("yolov4_p6_light", "yaml", 37_267_452, 37_237_884),
+    ("yolor_p6", "yaml", 37_270_264, 37_240_696),
+    ("yolor-p6", "cfg", 37_265_016, 37_232_824),
+    ("yolor_w6", "yaml", 79_880_952, 79_839_352),
+    ("yolor-w6", "cfg", 79_873_400, 79_828_024),
+    ("yolor-e6", "cfg", 115_899_960, None),
+    ("yolov4-p6", "cfg", 127_585_200, 127_519_280),
+    ("yolov4-p7", "cfg", 287_566_300, 287_455_740),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "flavour", "parameters", "fused"),
+    OTHER_FLAVOUR,
+    ids=[f"{row[0]} {row[1]}" for row in OTHER_FLAVOUR],
+)
+def test_the_flavour_decides_the_counts(
+    name: str, flavour: Literal["cfg", "yaml"], parameters: int, fused: int | None
+) -> None:
+    architecture = replace(ARCHITECTURES[name], flavour=flavour)
     with torch.device("meta"):
-        model = Detector(architecture, named_config("yolor-e6"))
-    assert count_detector(model, 1280).parameters == 115_899_960
+        model = Detector(architecture, named_config(name))
+    counts = count_detector(model, 128)
+    assert counts.parameters == parameters
+    if fused is not None:
+        assert counts.parameters_fused == fused
+
+
+# Tables A1 and A2: model, test size, fused as the paper counts it, printed parameters
+PRINTED = [
+    ("yolov4-sss-s2d", 640, True, 9_290_077),
+    ("yolor-sss-s2d", 640, True, 9_291_738),
+    ("yolov4-ssss-s2d", 640, True, 9_205_693),
+    ("yolor-ssss-s2d", 640, True, 9_207_354),
+    ("u5r5-s", 640, True, 7_266_973),
+    ("u5r5-s-implicit", 640, True, 7_268_634),
+    ("yolor_p6", 1280, False, 37_265_016),
+    ("yolor_w6", 1280, False, 79_873_400),
+    ("yolor-e6", 1280, False, 115_909_400),
+    ("yolor-d6", 1280, False, 151_782_680),
+    ("yolov4-p6", 1280, True, 127_530_352),
+]
+
+
+@pytest.mark.parametrize(("name", "size", "fused", "printed"), PRINTED, ids=[row[0] for row in PRINTED])
+def test_tables_a1_and_a2_to_the_last_digit(name: str, size: int, fused: bool, printed: int) -> None:
+    assert ARCHITECTURES[name].size == size
+    counts = count(name, 128)  # parameters do not depend on the size
+    assert (counts.parameters_fused if fused else counts.parameters) == printed
+
+
+def test_p5_and_p7_round_to_what_their_authors_print() -> None:
+    five, seven = count("yolov4-p5", 896), count("yolov4-p7", 1536)
+    assert (round(five.parameters_fused / 1e6), round(seven.parameters_fused / 1e6)) == (71, 287)
+    assert (round(five.mflops / 1e3), round(seven.mflops_fused / 1e3)) == (328, 1639)  # P5 only not fused
+
+
+def test_gflops_of_the_large_models_at_1280_are_four_times_a_rounded_figure_at_640() -> None:
+    names = ("yolor_w6", "yolor-e6", "yolor-d6")
+    rounded = [round(count(name, 640).mflops_paper / 1e3, 1) for name in names]
+    assert rounded == [113.5, 171.0, 234.2]
+    assert [round(4 * figure, 1) for figure in rounded] == [454.0, 684.0, 936.8]
+    assert round(count("yolov4-p6", 640).mflops_fused / 1e3, 1) == 179.6  # printed: 718.4
+    assert round(count("yolor_p6", 640).mflops_paper / 1e3, 1) == 81.6  # would give 326.4, printed: 326.2
 
 
 @pytest.mark.parametrize(
@@ -145,13 +235,17 @@ def test_flops_of_multiplications_count_one_per_number_they_touch() -> None:
     assert counts.flops == count(config("yolov4_csp_fast"), 64).flops
 
 
-def test_convolution_flops_agree_with_torchs_counter() -> None:
+@pytest.mark.parametrize("implicit", [(), (ADD_FA, MULTIPLY_PR)], ids=["bare", "implicit"])
+def test_flops_agree_with_torchs_counter(implicit: tuple[ImplicitConfig, ...]) -> None:
+    """A real forward pass on real weights, with nothing left out."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    model = create_model(ModelConfig(architecture="yolor_p6", width=0.125, depth=0.33), classes=4).eval()
+    small = ModelConfig(architecture="yolor_p6", width=0.125, depth=0.33, implicit=implicit)
+    model = create_model(small, classes=4).eval()
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         raw = model(torch.rand(1, 3, 128, 192))
     biases = 2 * sum(y.numel() for y in raw)
+    multiplied = sum(y.numel() for y in raw) if implicit else 0
     elements = 0
 
     def observe(_: nn.Module, __: object, output: torch.Tensor) -> None:
@@ -164,11 +258,23 @@ def test_convolution_flops_agree_with_torchs_counter() -> None:
     with torch.no_grad():
         model(torch.rand(1, 3, 128, 192))
     counts = count(model.config, (128, 192), classes=4)
-    assert counts.flops == counter.get_total_flops() + biases + 4 * elements
+    assert counts.flops_torch == counter.get_total_flops()
+    assert counts.flops == counter.get_total_flops() + biases + 4 * elements + multiplied
+
+
+def test_counting_leaves_the_model_as_it_was() -> None:
+    with torch.device("meta"):
+        model = Detector(ARCHITECTURES["yolor-ssss-s2d"], named_config("yolor-ssss-s2d"))
+    first = count_detector(model, 64)
+    assert all("forward" not in vars(module) and not module._forward_hooks for module in model.modules())
+    assert model.training
+    assert count_detector(model, 64) == first
 
 
 def test_unknown_name_and_size_are_refused() -> None:
     with pytest.raises(UnknownNameError, match="yolor_p6"):
         count("yolor_p66", 640)
+    with pytest.raises(UnknownNameError, match="nearest: yolor-sss-dwt"):
+        create_model("yolor-sss-dtw")
     with pytest.raises(InputError, match=r"multiples of 64.*1344 x 1344"):
         count("yolor_p6", 1300)

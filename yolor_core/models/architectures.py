@@ -149,6 +149,14 @@ def _csp_x() -> Architecture:
     )
 
 
+def _small() -> Architecture:
+    """YOLOR-S of the authors' list of models (not in the paper): half the width, a third of the depth."""
+    stem = (StemLayer("conv", 16), StemLayer("conv", 32, 2))
+    stages = _stages("csp", (64, 128, 256, 512), (1, 3, 3, 1))
+    first = Stage("bottleneck", 32, 1, down=False)
+    return Architecture("yaml", "silu", stem, (first, *stages), CSP_ANCHORS, neck_repeats=1, size=640)
+
+
 def _sss(rearrange: StemLayer) -> Architecture:
     """YOLOR-Y4-SSS: half the width, a third of the depth, the stem only rearranges pixels (3 -> 12 -> 48)."""
     stages = _stages("csp", (128, 256, 512), (3, 3, 1))
@@ -235,10 +243,16 @@ _TABLE = {
     "yolor-w6": _yolor(_p6("yaml", "silu", WIDE, SHALLOW)),
     "yolor-e6": _yolor(_p6("yaml", "silu", WIDER, SHALLOW, STEM_E6, "csp")),
     "yolor-d6": _yolor(_p6("yaml", "silu", WIDER, DEEP, STEM_E6, "csp")),
+    "yolor-s": _yolor(_small()),
     "yolor-sss-dwt": _yolor(_sss(DWT)),
     "yolor-sss-s2d": _yolor(_sss(REORG)),
     "yolor-ssss-dwt": _yolor(_ssss(DWT)),
     "yolor-ssss-s2d": _yolor(_ssss(REORG)),
+    # the baselines of Table A1: the same networks without implicit knowledge
+    "yolov4-sss-dwt": _sss(DWT),
+    "yolov4-sss-s2d": _sss(REORG),
+    "yolov4-ssss-dwt": _ssss(DWT),
+    "yolov4-ssss-s2d": _ssss(REORG),
     # ScaledYOLOv4-large, yaml flavour
     "yolov4-p5": _large("yaml", 5),
     "yolov4-p6": _large("yaml", 6),

@@ -16,7 +16,7 @@ from yolor_core.data import Batch, ImageSet, TrainingBatches, data_fingerprint, 
 from yolor_core.errors import ConfigError, RunError
 from yolor_core.evaluation.coco import evaluate_boxes
 from yolor_core.evaluation.detect import detect
-from yolor_core.identity import signature
+from yolor_core.identity import joined_sources, signature
 from yolor_core.models import create_model, implicit_priors, implicit_values, sparse_penalty
 from yolor_core.runs.directory import RunDirectory, now
 from yolor_core.runs.files import write_atomically, write_json
@@ -136,15 +136,18 @@ class _Training:
             record["jobs"] = list(dict.fromkeys([*earlier["jobs"], *job_ids()]))
             if saved is not None:
                 record |= {"started": earlier["started"], "resumes": earlier["resumes"] + 1}
+                record["source_hash"] = joined_sources(earlier["source_hash"], record["source_hash"])
                 record |= {"continues": earlier["continues"]} if "continues" in earlier else {}
         if saved is not None:
             self.state.restore(saved)
             self.progress.load(run, self.state.epoch)
         elif self.config.execution.start_checkpoint:
             source = RunDirectory(self.config.execution.start_checkpoint)
-            self.state.restore(continue_from(source, self.config, fingerprint))
+            saved, first = continue_from(source, self.config, fingerprint)
+            self.state.restore(saved)
             self.progress.load(source, self.state.epoch)
             record["continues"] = source.path.name
+            record["source_hash"] = joined_sources(first["source_hash"], record["source_hash"])
         else:
             self.progress.history.add(0, implicit_values(self.state.model))
         self.progress.write()

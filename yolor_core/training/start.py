@@ -10,8 +10,10 @@ from yolor_core.runs.directory import RunDirectory
 from yolor_core.training.checkpoint import load_checkpoint
 
 
-def continue_from(source: RunDirectory, config: RunConfig, fingerprint: str) -> dict[str, Any]:
-    """The state that `config` itself would have had after its first phases, taken from a run of those phases.
+def continue_from(
+    source: RunDirectory, config: RunConfig, fingerprint: str
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The state that `config` itself would have had after its first phases, and run.json of its maker.
 
     Raises:
         RunError: when the other run is not finished, has dropped its checkpoint, or is not the same
@@ -32,4 +34,4 @@ def continue_from(source: RunDirectory, config: RunConfig, fingerprint: str) -> 
     saved = load_checkpoint(source)
     if saved is None:
         raise RunError(f"{source.path} kept no checkpoint; train {config.experiment} from the start instead")
-    return saved
+    return saved, record

@@ -212,3 +212,15 @@ def test_run_json_is_plain_json(tiny: Tiny, tmp_path: Path) -> None:
         keys | {"packages", "device", "jobs", "started", "ended", "resumes", "data_report"} <= record.keys()
     )
     assert record["run"].startswith("tiny-test-s0-")
+
+
+def test_a_run_resumed_by_other_code_says_so(tiny: Tiny, tmp_path: Path) -> None:
+    assert train(tiny(), tmp_path, stop=stop_after(2)) == "preempted"
+    run = RunDirectory(tmp_path)
+    record = run.read_run()
+    assert record is not None
+    present = record["source_hash"]
+    run.run.write_text(json.dumps(record | {"source_hash": "0123abcd"}))
+    train(tiny(), tmp_path)
+    record = run.read_run()
+    assert record is not None and record["source_hash"] == f"0123abcd+{present}"

@@ -1,0 +1,85 @@
+"""Which trained model a command is about: a name with a file of weights, or a run directory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from yolor_core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from yolor_core.config import RunConfig
+    from yolor_core.models import Detector
+
+model_option = click.option("--model", "name", metavar="NAME", help="A name of `ablate models`.")
+weights_option = click.option(
+    "--weights",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Its weights: the authors' .pt, darknet's .weights or safetensors.",
+)
+run_option = click.option(
+    "--run",
+    "run_dir",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="A run directory instead: its model, classes, weights and settings.",
+)
+device_option = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+
+
+def trained_model_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """--model with --weights, --run, --device."""
+    for option in (device_option, run_option, weights_option, model_option):
+        command = option(command)
+    return command
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A model in eval mode; `run` is the configuration of the run it comes from, if it comes from one."""
+
+    model: Detector
+    name: str
+    run: RunConfig | None
+    run_dir: Path | None
+    note: str
+
+
+def choose(name: str | None, weights: Path | None, run_dir: Path | None) -> Chosen:
+    """Load what the options name. Raises ConfigError for a combination that names no model or two."""
+    from yolor_core.weights import load_model, load_run
+
+    if run_dir is not None:
+        if name is not None or weights is not None:
+            raise ConfigError("--run takes model and weights from the run; leave --model and --weights out")
+        model, config = load_run(run_dir)
+        return Chosen(model, config.science.model.architecture, config, run_dir, f"run {run_dir.name}")
+    if name is None or weights is None:
+        missing = " and ".join(o for o, v in (("--model", name), ("--weights", weights)) if v is None)
+        raise ConfigError(f"{missing} missing; give --model NAME and --weights FILE, or --run DIR")
+    model, report = load_model(name, weights)
+    return Chosen(model, name, None, None, report.text())
+
+
+def settings(chosen: Chosen, **given: Any) -> Any:
+    """Evaluation settings: the run's own, or the authors' at the paper's size; `given` overrides.
+
+    Values that are None were not given. Raises ConfigError for one that is not allowed.
+    """
+    from pydantic import ValidationError
+
+    from yolor_core.config import EvaluationConfig, explain
+
+    if chosen.run is not None:
+        base = chosen.run.science.evaluation.model_dump()
+    else:
+        base = {"size": chosen.model.architecture.size}
+    try:
+        return EvaluationConfig.model_validate(base | {k: v for k, v in given.items() if v is not None})
+    except ValidationError as error:
+        raise ConfigError(explain(error)) from None

@@ -1,0 +1,69 @@
+"""What has to be said below a table: how its counts were made, and where a printed figure is peculiar."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from ablations.costs import Cost
+from ablations.table import COUNTED, QUOTED, Table
+from analysis.cells import Cell
+
+Marks = dict[tuple[str, str], str]  # (row, metric) -> footnote sign
+
+
+def footnotes(
+    table: Table, cells: Sequence[Cell], costs: Mapping[str, Cost]
+) -> tuple[tuple[str, ...], Marks]:
+    """The notes of a filled table, in order, and the signs that tie some of them to cells."""
+    notes: list[str] = []
+    marks: Marks = {}
+    for cell in cells:
+        cost = costs.get(cell.experiment or "")
+        if cost is None:
+            continue
+        if cell.metric == "MFLOPs" and cost.mflops != cost.mflops_all_levels:
+            marks[cell.row, cell.metric] = "†"
+            notes.append(
+                f"† {cell.row}: as the paper counts, × iPR on P3 to P5 only. With all levels it is "
+                f"{cost.mflops_all_levels:.4f}; the printed figure is likely an erratum."
+            )
+        if cell.metric == "GFLOPs" and (why := printed_gflops(cell, cost)):
+            marks[cell.row, cell.metric] = "‡"
+            notes.append(f"‡ {cell.row}: {why}.")
+    if counted := [metric for metric in COUNTED if metric in table.metrics]:
+        what = _listed(counted)
+        notes.append(
+            f"{what[0].upper()}{what[1:]} are those of the full-size models at the paper's test size, "
+            f"{_fusion(table, costs)}."
+        )
+    if quoted := [metric for metric in QUOTED if metric in table.metrics]:
+        notes.append(
+            f"{_listed(quoted)} are quoted from the paper, on its device; nothing here measures them."
+        )
+    return (*notes, *table.notes), marks
+
+
+def printed_gflops(cell: Cell, cost: Cost) -> str | None:
+    """Why the printed GFLOPs are not ours rounded to one decimal; None where they are, or it is not known."""
+    if cell.paper is None or cell.value is None or round(cell.value, 1) == cell.paper:
+        return None
+    if cost.gflops_quadrupled == cell.paper:
+        return f"the printed {cell.paper} is 4 x {cell.paper / 4:.1f}, the rounded figure at 640 px"
+    if math.floor(cell.value * 10) / 10 == cell.paper:
+        return f"the printed {cell.paper} is {cell.value:.4f} cut after one decimal"
+    return None
+
+
+def _fusion(table: Table, costs: Mapping[str, Cost]) -> str:
+    counted = [row for row in table.rows if row.slug in costs]
+    fused = [row.label for row in counted if row.fused]
+    if not fused:
+        return "not fused"
+    if len(fused) == len(counted):
+        return "fused (BatchNorm merged into the convolutions)"
+    return f"not fused, except {_listed(fused)} (BatchNorm merged into the convolutions)"
+
+
+def _listed(words: Sequence[str]) -> str:
+    return " and ".join(words)
