@@ -78,7 +78,10 @@ def settings(chosen: Chosen, **given: Any) -> Any:
     if chosen.run is not None:
         base = chosen.run.science.evaluation.model_dump()
     else:
-        base = {"size": chosen.model.architecture.size}
+        architecture = chosen.model.architecture
+        # The main branch, whose models are the cfg ones, pads every image to multiples of 64.
+        stride = max(64, *architecture.strides) if architecture.flavour == "cfg" else 0
+        base = {"size": architecture.size, "stride": stride}
     try:
         return EvaluationConfig.model_validate(base | {k: v for k, v in given.items() if v is not None})
     except ValidationError as error:

@@ -14,11 +14,15 @@ COMMANDS = {
     "list": "Every experiment and the table rows it fills.",
     "show": "What an experiment or a table is, in full.",
     "models": "Every model: test size, parameters, MFLOPs.",
+    "speed": "Images per second of models on this machine.",
     "launch": "Run what is missing of tables or experiments.",
     "train": "Run one experiment in this process.",
     "status": "How far the runs are.",
     "tables": "The paper's tables beside what was measured here.",
     "data": "Write the synthetic dataset out, or check a COCO folder.",
+    "weights": "Import the authors' weights, export weights for other programs.",
+    "evaluate": "AP of trained weights on a dataset.",
+    "detect": "Draw what a model finds in pictures.",
 }
 
 
@@ -54,7 +58,7 @@ class LazyGroup(click.Group):
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="yolor-ablations", prog_name="ablate")
 def main() -> None:
-    """YOLOR's ablations, from a row of Tables 1-8 to its printed cell.
+    """YOLOR's ablations, from a row of Tables 1-8 to its printed cell; Tables 9, A1 and A2 when named.
 
     Tables are named 4 or table4, or are Python files of your own; `ablate list` names the experiments.
     """

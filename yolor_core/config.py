@@ -203,10 +203,13 @@ class EvaluationConfig(Config):
     size: Annotated[int, Field(ge=32)]
     batch: Count = 32  # decides which images share a rectangle
     rectangular: bool = True
+    stride: Annotated[int, Field(ge=0)] = 0  # sides are multiples of it; 0: the model's largest stride
     pad: NonNegative = 0.5  # in strides; 0.5 in the authors' stand-alone test, 0 during training
     confidence: Fraction = 0.001
     iou: Fraction = 0.65
     max_detections: Count = 300
+    # released: IoU on boxes shifted by class in float32, as the authors'; exact: on the boxes as they are
+    suppression: Literal["released", "exact"] = "released"
 
 
 class Science(Config):

@@ -34,12 +34,20 @@ class InputError(YolorError, ValueError):
     """Images a model cannot take: wrong shape, type or size."""
 
 
+class FoldingError(YolorError, ValueError):
+    """Something that cannot be merged into a convolution, or a use that a folded model no longer allows."""
+
+
 class NotBuiltError(YolorError):
     """Something the registry declares and the code cannot run yet."""
 
 
 class RunError(YolorError):
     """A run directory that cannot be used: locked by another process, or of another configuration."""
+
+
+class WeightsError(YolorError, ValueError):
+    """A weights file that is damaged, unsafe, or of another model; or a model that a format cannot hold."""
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str], most: int = 6) -> str:

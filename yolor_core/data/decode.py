@@ -41,7 +41,7 @@ def decode(path: Path, identifier: int, width: int, height: int) -> tuple[Pixels
             mode = opened.mode
             orientation = opened.getexif().get(0x0112, 1)
             opened.load()  # raises for truncated files
-            rgb = _to_rgb(opened)
+            rgb = to_rgb(opened)
             turned = orientation in UPRIGHT and rgb.size != (width, height) and rgb.size == (height, width)
             if turned:
                 rgb = rgb.transpose(UPRIGHT[orientation])
@@ -63,7 +63,8 @@ def decode(path: Path, identifier: int, width: int, height: int) -> tuple[Pixels
     return pixels, notes
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Any image as 8-bit RGB. Raises ValueError for floating-point samples."""
     if image.mode.startswith("I"):  # 16 bits a sample, which Pillow would saturate instead of scale
         samples = np.asarray(image).astype(np.int64)
         return Image.fromarray((np.clip(samples, 0, 65535) >> 8).astype(np.uint8)).convert("RGB")

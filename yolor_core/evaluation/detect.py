@@ -7,6 +7,7 @@ import torch
 
 from yolor_core.config import EvaluationConfig
 from yolor_core.data import EvaluationBatches, ImageSet
+from yolor_core.errors import ConfigError
 from yolor_core.evaluation.detections import Detections
 from yolor_core.evaluation.postprocess import suppress
 from yolor_core.models import Detector, decode
@@ -19,11 +20,12 @@ def detect(
     """Detections of `model` on every image of a split, in original pixels, clipped to the image.
 
     The model is put in evaluation mode for the time and left in the mode it was in.
+    Raises ConfigError for a stride that does not fit the model.
     """
     batches = EvaluationBatches(
         images,
         size=config.size,
-        stride=max(model.strides),
+        stride=_stride(model, config),
         batch=config.batch,
         rectangular=config.rectangular,
         pad=config.pad,
@@ -57,3 +59,13 @@ def detect(
         model.train(training)
     columns = [np.concatenate(parts) for parts in zip(*found, strict=True)]
     return Detections.build(*columns)
+
+
+def _stride(model: Detector, config: EvaluationConfig) -> int:
+    largest = max(model.strides)
+    if config.stride % largest:
+        raise ConfigError(
+            f"evaluation.stride = {config.stride}: the model's largest stride is {largest}; "
+            "allowed are 0 and multiples of it"
+        )
+    return config.stride or largest

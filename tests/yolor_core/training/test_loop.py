@@ -224,3 +224,11 @@ def test_a_run_resumed_by_other_code_says_so(tiny: Tiny, tmp_path: Path) -> None
     train(tiny(), tmp_path)
     record = run.read_run()
     assert record is not None and record["source_hash"] == f"0123abcd+{present}"
+
+
+def test_an_evaluation_stride_that_does_not_fit_the_model_is_refused(tiny: Tiny, tmp_path: Path) -> None:
+    config = tiny()
+    evaluation = config.science.evaluation.model_copy(update={"stride": 48})
+    science = config.science.model_copy(update={"evaluation": evaluation})
+    with pytest.raises(ConfigError, match="stride = 48.*multiples"):
+        train(config.model_copy(update={"science": science}), tmp_path)

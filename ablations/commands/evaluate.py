@@ -1,0 +1,103 @@
+"""`ablate evaluate`: AP of trained weights by pycocotools."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ablations.chosen import Chosen, choose, settings, trained_model_options
+from ablations.options import json_option
+from yolor_core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from yolor_core.data import ImageSet
+
+
+@click.command("evaluate")
+@trained_model_options
+@click.option("--data", metavar="PATH", help="Folder in COCO's layout, or 'shapes'; a run's own by default.")
+@click.option("--split", help="As in annotations/instances_<SPLIT>.json.  [default: the val split]")
+@click.option("--size", type=int, metavar="PIXELS", help="Long side.  [default: the paper's, or the run's]")
+@click.option("--batch", type=int, help="Images that share a rectangle.  [default: 32]")
+@click.option("--confidence", type=float, help="Of objectness and score.  [default: 0.001]")
+@click.option("--iou", type=float, help="Of the suppression.  [default: 0.65]")
+@click.option("--max-detections", type=int, metavar="N", help="In an image.  [default: 300]")
+@json_option
+def command(
+    name: str | None,
+    weights: Path | None,
+    run_dir: Path | None,
+    device: str,
+    data: str | None,
+    split: str | None,
+    as_json: bool,
+    **given: Any,
+) -> None:
+    """Score weights on a dataset: the twelve COCO numbers, with the authors' test settings.
+
+    Letterboxed rectangular batches, no more than 300 detections an image, suppression at IoU 0.65.
+    """
+    import torch
+
+    from yolor_core.evaluation.coco import evaluate_boxes
+    from yolor_core.evaluation.detect import detect
+    from yolor_core.training.loop import choose_device
+
+    chosen = choose(name, weights, run_dir)
+    config = settings(chosen, **given)
+    images = find_images(chosen, data, split)
+    if len(images.names) != chosen.model.classes:
+        raise ConfigError(
+            f"the model tells {chosen.model.classes} classes apart, the dataset has {len(images.names)}"
+        )
+    if chosen.run is not None:
+        torch.set_num_threads(chosen.run.execution.threads)  # sums depend on it in the last bit
+    target = choose_device(device)
+    detections = detect(chosen.model.to(target), images, config, target)
+    result = evaluate_boxes(images.coco, detections)
+    if as_json:
+        click.echo(json.dumps(result | {"settings": config.model_dump()}, indent=1))
+        return
+    click.echo(chosen.note)
+    click.echo(f"{result['images']} images, {result['detections']} detections, size {config.size}")
+    scores = result["detection"].items()
+    click.echo("  ".join(f"{key} {'-' if value is None else f'{100 * value:.1f}'}" for key, value in scores))
+
+
+def find_images(chosen: Chosen, data: str | None, split: str | None) -> ImageSet:
+    """The images to score: of `data`, else those the run was evaluated on."""
+    from ablations.plan import data_config
+    from yolor_core.config import CocoConfig, DataConfig
+    from yolor_core.data import load_images
+
+    config: DataConfig
+    if data is None:
+        if chosen.run is None:
+            raise ConfigError("--data missing; a folder in COCO's layout is needed")
+        config = chosen.run.data
+    elif data == "shapes":
+        config = data_config(data, "mini")
+    else:
+        split = split or _val_split(Path(data))
+        config = CocoConfig(root=data, train=split, val=split)
+    if split is not None:
+        if config.kind == "shapes":
+            raise ConfigError("--split belongs to a folder in COCO's layout, not to shapes")
+        config = config.model_copy(update={"val": split})
+    return load_images(config, "val")
+
+
+def _val_split(root: Path) -> str:
+    """The folder's val split, or its only one. Raises ConfigError when that is not clear."""
+    from yolor_core.data.layout import USUAL, annotation_file, splits
+
+    found = splits(root)
+    usual = [val for _, val in USUAL if val in found]
+    if usual or len(found) == 1:
+        return (usual or found)[0]
+    if not found:
+        annotation_file(root, USUAL[0][1])  # raises, saying what is missing
+    raise ConfigError(f"{root} has no usual val split; give --split, one of: {', '.join(found)}")

@@ -1,0 +1,206 @@
+"""Files that ask for code to be run are refused by the name they ask for, and nothing runs."""
+
+from __future__ import annotations
+
+import collections
+import io
+import os
+import pickle
+import sys
+import types
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from tests.yolor_core.weights.fake_authors import authors_modules, save
+from yolor_core.errors import WeightsError
+from yolor_core.weights import import_weights
+from yolor_core.weights.inert import StandIn, unpickle
+
+
+class Calls:
+    """Pickles to a call of a function."""
+
+    def __init__(self, function: Callable[..., Any], *arguments: Any) -> None:
+        self.call = (function, arguments)
+
+    def __reduce__(self) -> Any:
+        return self.call
+
+
+def payloads(sentinel: Path) -> dict[str, Calls]:
+    code = f"open({str(sentinel)!r}, 'w').close()"
+    return {
+        f"{os.system.__module__}.system": Calls(os.system, f"touch {sentinel}"),
+        "builtins.exec": Calls(exec, code),
+        "builtins.eval": Calls(eval, code),
+        "builtins.getattr": Calls(getattr, "text", "upper"),
+        f"{open.__module__}.open": Calls(open, str(sentinel), "w"),
+        "torch.hub.load": Calls(torch.hub.load, "repository", "model"),
+        "torch.serialization.load": Calls(torch.load, "file"),
+    }
+
+
+NAMES = list(payloads(Path("x")))
+
+
+def hidden_in_a_state_dict(payload: Calls) -> Any:
+    return {"model": collections.OrderedDict(a=torch.ones(2), b=payload)}
+
+
+def hidden_in_the_optimiser(payload: Calls) -> Any:
+    return {"model": {"a": torch.ones(2)}, "optimizer": {"state": [payload]}}
+
+
+def hidden_in_a_hook_of_a_module(payload: Calls) -> Any:
+    layer = nn.Conv2d(1, 1, 1)
+    layer._forward_hooks[0] = payload  # type: ignore[assignment]
+    return {"model": layer}
+
+
+def hidden_in_a_key(payload: Calls) -> Any:
+    return {payload: torch.ones(2)}
+
+
+@pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
+@pytest.mark.parametrize(
+    "hide",
+    [hidden_in_a_state_dict, hidden_in_the_optimiser, hidden_in_a_hook_of_a_module, hidden_in_a_key],
+)
+@pytest.mark.parametrize("name", NAMES)
+def test_call_of_a_real_function_is_refused_by_name_and_not_made(
+    name: str, hide: Callable[[Calls], Any], legacy: bool, tmp_path: Path
+) -> None:
+    sentinel, path = tmp_path / "sentinel", tmp_path / "bad.pt"
+    save(hide(payloads(sentinel)[name]), path, legacy)
+    with pytest.raises(WeightsError, match=rf"refused.* {name} ") as caught:
+        import_weights(path, "yolor-ssss-s2d")
+    assert "\n" not in str(caught.value)
+    assert not sentinel.exists()
+
+
+@pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
+def test_bare_pickle_is_refused_by_name(protocol: int, tmp_path: Path) -> None:
+    sentinel, path = tmp_path / "sentinel", tmp_path / "bad.pt"
+    path.write_bytes(pickle.dumps(Calls(os.system, f"touch {sentinel}"), protocol))
+    with pytest.raises(WeightsError, match=r"posix\.system|nt\.system"):
+        import_weights(path, "yolor-ssss-s2d")
+    assert not sentinel.exists()
+
+
+def test_the_payload_would_have_run(tmp_path: Path) -> None:
+    """The sentinel is not just absent because the payload is broken."""
+    sentinel = tmp_path / "sentinel"
+    pickle.loads(pickle.dumps(payloads(sentinel)["builtins.exec"]))
+    assert sentinel.exists()
+
+
+def test_a_function_in_an_expected_module_becomes_inert_even_if_it_is_importable(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ran = []
+    module = types.ModuleType("utils.general")
+    module.run = lambda *_: ran.append(1)  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "utils", types.ModuleType("utils"))
+    monkeypatch.setitem(sys.modules, "utils.general", module)
+    program = b"cutils.general\nrun\n(S'rm'\ntR."
+    pickle.loads(program)
+    assert ran == [1]
+    value, _ = unpickle(io.BytesIO(program), "file")
+    assert isinstance(value, StandIn) and value.origin == "utils.general.run"
+    assert ran == [1]
+
+
+def test_a_whole_module_never_runs_its_own_setstate(tmp_path: Path) -> None:
+    with authors_modules() as classes:
+        classes["Model"].__setstate__ = lambda *_: pytest.fail("state was set by the authors' class")
+        save({"model": classes["Model"]()}, tmp_path / "m.pt", legacy=False)
+        with pytest.raises(WeightsError, match="no network"):
+            import_weights(tmp_path / "m.pt", "yolor-ssss-s2d")
+
+
+REBUILD = b"ctorch._utils\n_rebuild_tensor_v2\n"
+PROGRAMS = {
+    "state for a function of ours": REBUILD + b"}S'x'\nI1\nsb.",
+    "attributes of a stand-in's class": b"cmodels.yolo\nModel\n}S'x'\nI1\nsb.",
+    "attributes of a container's class": b"ccollections\nOrderedDict\n}S'x'\nI1\nsb.",
+    "state for a storage type": b"ctorch\nFloatStorage\n}S'dtype'\nI1\nsb.",
+    "a tensor of no storage": REBUILD + b"(I1\nI0\n(I1\nt(I1\nttR.",
+    "a reference of unknown kind": b"(S'file'\nS'/etc/passwd'\ntQ.",
+    "an extension": b"\x82\x01.",
+    "an object numbered two thousand million": b"N" + b"r\xff\xff\xff\x7f" + b".",
+    "text longer than the file": b"\x8d\x00\x00\x00\x00\x00\x00\x00\x7f.",
+    "no end": b"N",
+    "an unknown instruction": b"\xff.",
+}
+
+
+@pytest.mark.parametrize("what", PROGRAMS)
+def test_hostile_program_is_one_clear_error(what: str) -> None:
+    with pytest.raises(WeightsError, match=r"file: (refused|damaged)"):
+        unpickle(io.BytesIO(PROGRAMS[what]), "file")
+
+
+def test_mapping_whose_methods_are_shadowed_keeps_its_own(tmp_path: Path) -> None:
+    state = collections.OrderedDict(a=torch.ones(2))
+    state.get = state.keys = collections.OrderedDict  # type: ignore[method-assign, assignment]
+    torch.save(state, tmp_path / "w.pt")
+    with pytest.raises(WeightsError, match="is not yolor-ssss-s2d: its names are unknown"):
+        import_weights(tmp_path / "w.pt", "yolor-ssss-s2d")
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
+def test_torchscript_is_refused(tmp_path: Path) -> None:
+    torch.jit.script(nn.ReLU()).save(tmp_path / "s.pt")
+    with pytest.raises(WeightsError, match="TorchScript"):
+        import_weights(tmp_path / "s.pt", "yolor-ssss-s2d")
+
+
+def rewrite(path: Path, member: str, change: Callable[[bytes], bytes], method: int = 0) -> None:
+    """Change one member of an archive; its checksum is right again."""
+    with zipfile.ZipFile(path) as archive:
+        content = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w", method) as archive:
+        for name, data in content.items():
+            archive.writestr(name, change(data) if name.endswith(member) else data)
+
+
+def _four(tmp_path: Path) -> Path:
+    torch.save({"a.weight": torch.arange(4.0)}, tmp_path / "four.pt")
+    return tmp_path / "four.pt"
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [(b"K\x04\x85", b"K\x7f\x85"), (b"K\x01\x85", b"K\x7f\x85"), (b"K\x04\x85", b"J\xff\xff\xff\xff\x85")],
+    ids=["larger than its storage", "strides beyond its storage", "negative shape"],
+)
+def test_tensor_outside_of_its_numbers_is_damage(old: bytes, new: bytes, tmp_path: Path) -> None:
+    from yolor_core.weights.checkpoint import find_tensors
+    from yolor_core.weights.containers import ZipContainer
+
+    path = _four(tmp_path)
+    rewrite(path, "data.pkl", lambda data: data.replace(old, new, 1))
+    container = ZipContainer(path)
+    with pytest.raises(WeightsError, match=r"damaged: a\.weight"):
+        container.tensor(find_tensors(container.graph, "file").tensors["a.weight"], "a.weight")
+
+
+def test_compressed_archive_is_refused(tmp_path: Path) -> None:
+    path = _four(tmp_path)
+    rewrite(path, "data/0", lambda data: data, zipfile.ZIP_DEFLATED)
+    with pytest.raises(WeightsError, match="compressed"):
+        import_weights(path, "yolor-ssss-s2d")
+
+
+def test_module_that_contains_itself_is_one_clear_error(tmp_path: Path) -> None:
+    layer = nn.Sequential(nn.Conv2d(1, 1, 1))
+    layer._modules["again"] = layer
+    torch.save({"model": layer}, tmp_path / "loop.pt")
+    with pytest.raises(WeightsError, match="contains itself"):
+        import_weights(tmp_path / "loop.pt", "yolor-ssss-s2d")

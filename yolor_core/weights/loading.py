@@ -1,0 +1,57 @@
+"""From files to a model that is ready to evaluate."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from yolor_core.config import RunConfig
+from yolor_core.errors import RunError, WeightsError
+from yolor_core.models import Detector, create_model
+from yolor_core.models.architectures import ARCHITECTURES
+from yolor_core.runs.directory import RunDirectory
+from yolor_core.weights.importing import Report, import_weights
+
+
+def load_model(name: str, path: Path | str) -> tuple[Detector, Report]:
+    """The named model with the weights of a file of any known format (see `import_weights`), in eval mode."""
+    state, report = import_weights(path, name)
+    model = create_model(name, classes=report.classes, seed=None)
+    model.load_state_dict(state)
+    return model.eval(), report
+
+
+def load_run(path: Path | str) -> tuple[Detector, RunConfig]:
+    """The averaged model that a finished run left, in eval mode, and the run's configuration.
+
+    Raises RunError when there is no finished run, WeightsError when its weights do not fit its configuration.
+    """
+    run = RunDirectory(path)
+    record = run.read_run()
+    if record is None:
+        raise RunError(f"{run.path} is not a run directory: there is no run.json")
+    if not run.weights.exists():
+        state = (run.read_state() or {}).get("state", "unknown")
+        raise RunError(
+            f"{run.path} has no weights yet (state: {state}); they are written at the end of training"
+        )
+    config = RunConfig.from_json(json.dumps(record["config"]))
+    try:
+        tensors = load_file(run.weights)
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"{run.weights}: damaged or truncated safetensors file ({error})") from None
+    science = config.science.model
+    bias = tensors.get("predictor_p3.bias")
+    anchors = ARCHITECTURES[science.architecture].anchors_per_level
+    classes = 80 if bias is None else bias.numel() // anchors - 5
+    model = create_model(science, classes=max(classes, 1), seed=None)
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise WeightsError(
+            f"{run.weights} does not fit the configuration in {run.run.name}: {error}"
+        ) from None
+    return model.eval(), config
