@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from yolor_core.implicit.forms import Vector
-from yolor_core.models import Detector, create_model, decode
+from yolor_core.models import Detector, create_model, decode, fold
 
 FOLDER = Path(os.environ.get("YOLOR_GOLDEN", ""))
 NAMES = sorted(p.stem for p in FOLDER.glob("*.json") if p.stem != "loss_golden") if FOLDER.name else []
@@ -93,26 +94,57 @@ def assert_samples(ours: Tensor, reference: dict[str, Any], what: str) -> None:
     assert error.max() <= TOLERANCE, f"{what}: largest error {error.max():.2e}"
 
 
-@pytest.mark.parametrize("name", NAMES or ["(none)"])
-def test_golden_outputs_of_the_authors_models(name: str, golden: Path) -> None:
-    reference = json.loads((golden / f"{name}.json").read_text())
-    model = create_model(name, seed=None)
-    fill(model, reference)
-    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
-    assert {m.eps for m in norms} == {reference["bn_eps"]}
-    assert {m.momentum for m in norms} == {reference["bn_momentum"]}
-    assert model.strides == reference["strides"]
-    assert sum(p.numel() for p in model.parameters()) == reference["params"]
-    if "anchors" in reference:
-        assert model.anchors.tolist() == reference["anchors"]
+@dataclass
+class Reference:
+    """A file of references, and the model filled as it says: float64, in evaluation mode."""
 
-    model.double()
+    content: dict[str, Any]
+    model: Detector
+
+
+@pytest.fixture(scope="module", params=NAMES or ["(none)"])
+def reference(request: pytest.FixtureRequest) -> Reference | None:
+    """One model at a time for all tests; None without references, where the tests skip."""
+    if not NAMES:
+        return None
+    content = json.loads((FOLDER / f"{request.param}.json").read_text())
+    model = create_model(request.param, seed=None)
+    fill(model, content)
+    for norm in norms(model):
+        norm.momentum = 1.0
+    batch = torch.stack([wave(image) for image in range(content["calibration_batch"])])
     with torch.no_grad():
-        for norm in norms:
-            norm.momentum = 1.0
-        model.train()(torch.stack([wave(image) for image in range(reference["calibration_batch"])]).double())
-        raw = model.eval()(wave(0)[None].double())
+        model.double().train()(batch.double())
+    return Reference(content, model.eval())
+
+
+def norms(model: Detector) -> list[nn.BatchNorm2d]:
+    return [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+
+
+def assert_golden(model: Detector, content: dict[str, Any]) -> None:
+    with torch.no_grad():
+        raw = model(wave(0)[None].double())
         decoded = decode(raw, model.strides, model.anchors)
-    for level, (ours, expected) in enumerate(zip(raw, reference["golden"]["raw"], strict=True)):
+    for level, (ours, expected) in enumerate(zip(raw, content["golden"]["raw"], strict=True)):
         assert_samples(ours, expected, f"raw level {level}")
-    assert_samples(decoded, reference["golden"]["decoded"], "decoded")
+    assert_samples(decoded, content["golden"]["decoded"], "decoded")
+
+
+def test_golden_outputs_of_the_authors_models(golden: Path, reference: Reference) -> None:
+    content, model = reference.content, reference.model
+    fresh = create_model(model.config, seed=None)
+    assert {m.eps for m in norms(fresh)} == {content["bn_eps"]}
+    assert {m.momentum for m in norms(fresh)} == {content["bn_momentum"]}
+    assert model.strides == content["strides"]
+    assert sum(p.numel() for p in model.parameters()) == content["params"]
+    if "anchors" in content:
+        assert model.anchors.tolist() == content["anchors"]
+    assert_golden(model, content)
+
+
+def test_golden_outputs_of_the_folded_models(golden: Path, reference: Reference) -> None:
+    folded = fold(reference.model)
+    assert len(norms(folded)) < len(norms(reference.model)) / 2
+    assert not list(folded.implicit.parameters())
+    assert_golden(folded, reference.content)

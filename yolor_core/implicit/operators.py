@@ -11,6 +11,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from yolor_core.errors import FoldingError
+from yolor_core.implicit.affine import Affine
+
 
 class Operator(ABC):
     """How a representation acts."""
@@ -23,6 +26,13 @@ class Operator(ABC):
     def __call__(self, x: Tensor, g: Tensor) -> Tensor:
         """x (B, C, H, W), g (C,) -> (B, C or 2C, H, W)."""
 
+    def affine(self, g: Tensor) -> Affine:
+        """The operator with a known g (C,), which is all that folding needs to know (section 4.4).
+
+        Raises FoldingError for an operator that does not say, as one that is not affine in x cannot.
+        """
+        raise FoldingError(f"operator {type(self).__name__} does not say how it folds; it needs `affine`")
+
 
 class Add(Operator):
     """x + g: offset refinement, kernel-space translation."""
@@ -30,6 +40,10 @@ class Add(Operator):
     def __call__(self, x: Tensor, g: Tensor) -> Tensor:
         """x (B, C, H, W), g (C,) -> (B, C, H, W)."""
         return x + g.view(1, -1, 1, 1)
+
+    def affine(self, g: Tensor) -> Affine:
+        """x -> x + g."""
+        return Affine(shift=g)
 
 
 class Multiply(Operator):
@@ -42,6 +56,10 @@ class Multiply(Operator):
         """x (B, C, H, W), g (C,) -> (B, C, H, W)."""
         return x * g.view(1, -1, 1, 1)
 
+    def affine(self, g: Tensor) -> Affine:
+        """x -> g x."""
+        return Affine(scale=g)
+
 
 class Concatenate(Operator):
     """[g ; x]: pre-conditioning; the constant comes first, as in the released code."""
@@ -51,3 +69,7 @@ class Concatenate(Operator):
     def __call__(self, x: Tensor, g: Tensor) -> Tensor:
         """x (B, C, H, W), g (C,) -> (B, 2C, H, W)."""
         return torch.cat((g.view(1, -1, 1, 1).expand_as(x), x), dim=1)
+
+    def affine(self, g: Tensor) -> Affine:
+        """x -> [g ; x]."""
+        return Affine(constant=g)

@@ -58,19 +58,44 @@ class Site(nn.Module, ABC):
 
 
 class FeatureSite(Site):
-    """A site in front of the predictor."""
+    """A site in front of the predictor, with one representation for all anchors or one for each."""
 
-    @abstractmethod
     def forward(self, maps: Maps) -> Maps:
-        """Maps (B, C, H, W) -> maps (B, C + added_channels, H, W)."""
+        """Maps (B, C, H, W), one or one per anchor -> maps (B, C + added_channels, H, W), likewise."""
+        g = [form() for form in self.forms]
+        several = max(len(maps), len(g))
+        maps = maps if len(maps) == several else maps * several
+        g = g if len(g) == several else g * several
+        return tuple(self.operator(x, values) for x, values in zip(maps, g, strict=True))
+
+    def fold(self, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+        """Weight and bias of the predictor behind this site -> of both together (eq. 9), anchor by anchor.
+
+        (anchors x outputs, C + added_channels, 1, 1) -> (anchors x outputs, C, 1, 1).
+        """
+        count = len(self.forms)
+        parts = [
+            self.operator.affine(form()).into_next(w, b)
+            for form, w, b in zip(self.forms, weight.chunk(count), bias.chunk(count), strict=True)
+        ]
+        weights, biases = zip(*parts, strict=True)
+        return torch.cat(weights), torch.cat(biases)
 
 
 class PredictionSite(Site):
-    """A site behind the predictor."""
+    """A site behind the predictor, with one representation."""
 
-    @abstractmethod
+    def spread(self, g: Tensor) -> Tensor:
+        """The representation -> one number for every predicted one, (anchors x outputs,)."""
+        return g
+
     def forward(self, predictions: Tensor) -> Tensor:
         """(B, anchors x outputs, H, W) -> the same; channel a x outputs + k is number k of anchor a."""
+        return self.operator(predictions, self.spread(self.forms[0]()))
+
+    def fold(self, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+        """Weight and bias of the predictor in front of this site -> of both (eq. 10), same shapes."""
+        return self.operator.affine(self.spread(self.forms[0]())).into_previous(weight, bias)
 
 
 class FeatureAlignment(FeatureSite):
@@ -80,11 +105,6 @@ class FeatureAlignment(FeatureSite):
     def layout(channels: int, anchors: int, outputs: int) -> tuple[int, int]:
         """One of `channels` numbers."""
         return 1, channels
-
-    def forward(self, maps: Maps) -> Maps:
-        """Maps (B, C, H, W) -> maps (B, C + added_channels, H, W)."""
-        g = self.forms[0]()
-        return tuple(self.operator(x, g) for x in maps)
 
 
 class ClusterAlignment(FeatureSite):
@@ -98,12 +118,6 @@ class ClusterAlignment(FeatureSite):
         """One of `channels` numbers for each anchor."""
         return anchors, channels
 
-    def forward(self, maps: Maps) -> Maps:
-        """Maps (B, C, H, W) -> one map (B, C + added_channels, H, W) per anchor."""
-        if len(maps) == 1:
-            maps = maps * len(self.forms)
-        return tuple(self.operator(x, form()) for x, form in zip(maps, self.forms, strict=True))
-
 
 class PredictionRefinement(PredictionSite):
     """PR: one representation on all numbers a level predicts (section 5.3)."""
@@ -112,10 +126,6 @@ class PredictionRefinement(PredictionSite):
     def layout(channels: int, anchors: int, outputs: int) -> tuple[int, int]:
         """One of anchors x outputs numbers."""
         return 1, anchors * outputs
-
-    def forward(self, predictions: Tensor) -> Tensor:
-        """(B, anchors x outputs, H, W) -> the same."""
-        return self.operator(predictions, self.forms[0]())
 
 
 class SizeRefinement(PredictionSite):
@@ -130,9 +140,9 @@ class SizeRefinement(PredictionSite):
         """One of 2 x anchors numbers: width and height of each anchor in turn."""
         return 1, 2 * anchors
 
-    def forward(self, predictions: Tensor) -> Tensor:
-        """(B, anchors x outputs, H, W) -> the same, channels other than w and h unchanged."""
-        pairs = self.forms[0]().view(self.anchors, 2)
+    def spread(self, g: Tensor) -> Tensor:
+        """(2 x anchors,) -> (anchors x outputs,): channels other than w and h are left as they are."""
+        pairs = g.view(self.anchors, 2)
         before = pairs.new_full((self.anchors, 2), self.operator.centre)
         after = pairs.new_full((self.anchors, self.outputs - 4), self.operator.centre)
-        return self.operator(predictions, torch.cat((before, pairs, after), dim=1).view(-1))
+        return torch.cat((before, pairs, after), dim=1).view(-1)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from yolor_core.models.counts import Counts, count
     from yolor_core.models.decoding import decode
     from yolor_core.models.detector import Detector
+    from yolor_core.models.folding import fold
     from yolor_core.models.initialisation import initialise
     from yolor_core.models.knowledge import ImplicitValues, implicit_priors, implicit_values, sparse_penalty
     from yolor_core.models.parameters import parameter_groups
@@ -26,6 +27,7 @@ _HOMES = {
     "count": "counts",
     "decode": "decoding",
     "Detector": "detector",
+    "fold": "folding",
     "initialise": "initialisation",
     "ImplicitValues": "knowledge",
     "implicit_priors": "knowledge",
@@ -41,6 +43,7 @@ __all__ = [
     "count",
     "create_model",
     "decode",
+    "fold",
     "implicit_priors",
     "implicit_values",
     "initialise",

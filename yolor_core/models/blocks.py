@@ -62,6 +62,18 @@ class ConvBNAct(nn.Module):
         return self.act(self.bn(self.conv(x)))
 
 
+class ConvAct(nn.Module):
+    """What `ConvBNAct` becomes when it is folded: a convolution with bias, activation."""
+
+    def __init__(self, conv: nn.Conv2d, act: nn.Module) -> None:
+        super().__init__()
+        self.conv, self.act = conv, act
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, c_in, H, W) -> (B, c_out, H / stride, W / stride)."""
+        return self.act(self.conv(x))
+
+
 class BNAct(nn.Module):
     """BatchNorm and activation of a concatenation."""
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
+from torch.amp.autocast_mode import is_autocast_available
 
 from yolor_core.config import ModelConfig
-from yolor_core.errors import InputError
+from yolor_core.errors import FoldingError, InputError
 from yolor_core.models.architectures import Architecture
 from yolor_core.models.backbone import Backbone
 from yolor_core.models.blocks import Style
@@ -27,6 +28,7 @@ class Detector(nn.Module):
     are unset until `initialise` or a checkpoint fills them; `create_model` does both.
     """
 
+    folded = False  # whether `fold` made it: no BatchNorm behind convolutions, no implicit knowledge
     anchors: Tensor  # (levels, anchors, 2): width and height in pixels; not part of the state_dict
 
     def __init__(self, architecture: Architecture, config: ModelConfig, classes: int = 80) -> None:
@@ -114,12 +116,28 @@ class Detector(nn.Module):
         One tensor per level, finest first. Raises InputError for images it cannot take.
         """
         self.check(images)
+        try:
+            maps = self.features(images)
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            raise InputError(
+                f"one image of {images.shape[2]} x {images.shape[3]} pixels in training: it is one cell at "
+                f"stride {self.strides[-1]}, of which BatchNorm has no variance; allowed: two images or "
+                "more, or a larger one"
+            ) from None
         raw = []
-        for level, x in zip(self.level_names, self.features(images), strict=True):
+        for level, x in zip(self.level_names, maps, strict=True):
             y = self.part("predictor", level)(self.implicit.before(x, level))
             y = self.implicit.after(y, level)
             raw.append(y.unflatten(1, (self.anchors_per_level, self.outputs)).permute(0, 1, 3, 4, 2))
         return raw
+
+    def train(self, mode: bool = True) -> Self:
+        """As in torch. Raises FoldingError for a folded detector, whose normalisation is gone."""
+        if mode and self.folded:
+            raise FoldingError("a folded detector cannot be trained; train the model that it was made from")
+        return super().train(mode)
 
     def check(self, images: Tensor) -> None:
         """Raise InputError unless images are a non-empty floating (B, 3, H, W) of whole cells."""
@@ -127,6 +145,11 @@ class Detector(nn.Module):
             raise InputError(f"images of shape {tuple(images.shape)}; allowed: (batch, 3, height, width)")
         if not images.is_floating_point():
             raise InputError(f"images of type {images.dtype}; allowed: floating point, values 0 to 1")
+        weight = self.part("predictor", self.level_names[0]).weight
+        if images.device != weight.device:
+            raise InputError(f"images on {images.device}, but the model is on {weight.device}")
+        if images.dtype != weight.dtype and not _casts(images.device.type):
+            raise InputError(f"images of type {images.dtype}; this model takes {weight.dtype}")
         batch, _, height, width = images.shape
         if batch == 0:
             raise InputError("an empty batch; at least one image is needed")
@@ -137,3 +160,8 @@ class Detector(nn.Module):
                 f"images of {height} x {width} pixels; both sides have to be multiples of {stride}, "
                 f"the next valid size is {next_height} x {next_width}"
             )
+
+
+def _casts(device: str) -> bool:
+    """Whether autocast is on for this kind of device, so that types may be mixed."""
+    return is_autocast_available(device) and torch.is_autocast_enabled(device)
