@@ -21,7 +21,7 @@ reproduce: env
 	@$(VENV)/bin/ablate tables --profile $(PROFILE)
 
 test: env
-	@$(VENV)/bin/python -m pytest $(PYTEST_ARGS)
+	@$(VENV)/bin/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(PYTEST_ARGS)
 
 env:
 	@command -v $(PYTHON) >/dev/null || { \

@@ -60,6 +60,7 @@ def test_weights_file_on_a_folder_uses_the_authors_settings(shapes: Path, tmp_pa
         "size": 64,
         "batch": 32,
         "rectangular": True,
+        "stride": 0,
         "pad": 0.5,
         "confidence": 0.001,
         "iou": 0.65,
@@ -102,3 +103,12 @@ def test_what_does_not_fit_the_run_is_one_line(run: Path, shapes: Path, tmp_path
         result = ablate("evaluate", "--run", run, *arguments)
         assert result.exit_code == 2, result.output
         assert message in result.output and result.output.count("\n") == 1, result.output
+
+
+def test_models_of_the_main_branch_are_padded_to_multiples_of_64() -> None:
+    from ablations.chosen import Chosen, settings
+
+    def stride(name: str) -> int:
+        return settings(Chosen(create_model(name, seed=None), name, None, None, "")).stride
+
+    assert [stride(name) for name in ("yolor_csp", "yolov4_p7", "yolor-ssss-s2d")] == [64, 128, 0]

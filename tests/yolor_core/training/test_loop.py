@@ -230,5 +230,5 @@ def test_an_evaluation_stride_that_does_not_fit_the_model_is_refused(tiny: Tiny,
     config = tiny()
     evaluation = config.science.evaluation.model_copy(update={"stride": 48})
     science = config.science.model_copy(update={"evaluation": evaluation})
-    with pytest.raises(ConfigError, match="stride = 48.*multiples"):
+    with pytest.raises(ConfigError, match=r"stride = 48.*multiples"):
         train(config.model_copy(update={"science": science}), tmp_path)
