@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,13 @@ from ablations.experiments import Experiment
 from ablations.overrides import Override, override_data, override_execution
 from ablations.profiles import PROFILES, profile_named
 from ablations.registry import Selection, all_experiments, as_overrides, built, resolve, select
-from yolor_core.config import CocoConfig, DataConfig, Execution, RunConfig, explain
+from yolor_core.config import CocoConfig, DataConfig, Execution, RunConfig, Science, explain
 from yolor_core.data.layout import coco_config
 from yolor_core.errors import ConfigError, NotBuiltError, UnknownNameError
-from yolor_core.identity import run_id
+from yolor_core.identity import run_id, signature
 from yolor_core.runs.directory import RunDirectory
+
+MOST_SEEDS = 10_000
 
 
 @dataclass(frozen=True)
@@ -106,8 +108,12 @@ def plan_runs(
             chosen.append(experiment)
         elif experiment.slug in selection.named:
             raise NotBuiltError(f"experiment {experiment.slug!r}: {reason}")
+    _refuse_twins({e.slug: resolve(e, profile, parsed) for e in chosen})
     if fingerprint is None:
         from yolor_core.data import data_fingerprint
+
+        if isinstance(data, CocoConfig) and not Path(data.root).is_dir():
+            raise ConfigError(f"{data.root}: no such folder; name a folder in COCO's layout with --data PATH")
 
         fingerprint = data_fingerprint(data)
     folder = runs_folder(results or default_results())
@@ -137,6 +143,15 @@ def plan_runs(
             where[experiment.slug] = run
             planned.append(run)
     return planned
+
+
+def _refuse_twins(sciences: Mapping[str, Science]) -> None:
+    """Raises ConfigError when two experiments are one training: their runs could not be told apart."""
+    known: dict[str, str] = {}
+    for slug, science in sciences.items():
+        other = known.setdefault(signature(science), slug)
+        if other != slug:
+            raise ConfigError(f"experiments {other!r} and {slug!r} are one training; use one name for it")
 
 
 def not_built(
@@ -187,5 +202,7 @@ def parse_seeds(text: str) -> list[int]:
             raise ConfigError(
                 f"seeds {text!r}: allowed are lists and ranges of whole numbers, as in 0,2 or 0-4"
             )
+        if dash and int(last) - int(first) >= MOST_SEEDS:
+            raise ConfigError(f"seeds {text!r}: allowed are up to {MOST_SEEDS} of them")
         seeds.extend(range(int(first), int(last) + 1) if dash else [int(first)])
     return list(dict.fromkeys(seeds))

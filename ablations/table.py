@@ -30,6 +30,10 @@ class Row:
     against: str | None = None  # label of the row it is compared with; the table's first row if None
     fused: bool = False  # the paper counts this row with BatchNorm merged into the convolutions
 
+    def __post_init__(self) -> None:
+        if self.experiment is not None and not isinstance(self.experiment, Experiment):
+            raise ConfigError(f"row {self.label!r}: {self.experiment!r} is no Experiment; one is needed")
+
     @property
     def slug(self) -> str | None:
         """The experiment's name; None for a quoted row."""
@@ -76,6 +80,7 @@ class Table:
     cells: Path | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
+        self._check_types()
         labels = [row.label for row in self.rows]
         if not labels:
             raise ConfigError(f"table {self.name!r} has no rows")
@@ -93,6 +98,15 @@ class Table:
     def experiments(self) -> tuple[Experiment, ...]:
         """What its rows train, row by row; quoted rows have none."""
         return tuple(row.experiment for row in self.rows if row.experiment is not None)
+
+    def _check_types(self) -> None:
+        for name in ("name", "title"):
+            if not isinstance(getattr(self, name), str):
+                raise ConfigError(f"table {self.name!r}: {name} is {getattr(self, name)!r}; a text is needed")
+        object.__setattr__(self, "rows", tuple(self.rows))
+        for row in self.rows:
+            if not isinstance(row, Row):
+                raise ConfigError(f"table {self.name!r}: rows holds {row!r}; a Row(...) is needed")
 
     def baseline(self, row: Row) -> Row:
         """The row that `row` is compared with; itself for a baseline."""

@@ -46,7 +46,7 @@ def load_file(name: str | Path) -> tuple[tuple[Table, ...], tuple[Experiment, ..
         exec(compile(source, str(path), "exec"), space)
     except SyntaxError as error:
         raise ConfigError(f"table file {name}, line {error.lineno}: {error.msg}") from None
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         text = explain(error) if isinstance(error, ValidationError) else str(error)
         raise ConfigError(
             f"table file {name}, line {_line(error, path)}: {type(error).__name__}: {text}"

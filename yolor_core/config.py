@@ -220,6 +220,17 @@ class Science(Config):
     train: TrainConfig
     evaluation: EvaluationConfig
 
+    @model_validator(mode="after")
+    def _size_fits(self) -> Self:
+        stride = max(ARCHITECTURES[self.model.architecture].strides)
+        if self.train.size % stride:
+            valid = -(-self.train.size // stride) * stride
+            raise ValueError(
+                f"train.size = {self.train.size} is not a multiple of {stride}, the largest stride of "
+                f"{self.model.architecture}; the next valid size is {valid}"
+            )
+        return self
+
 
 class ShapesConfig(Config):
     """The built-in synthetic dataset: COCO-format shapes rendered from (seed, index)."""

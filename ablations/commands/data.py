@@ -55,7 +55,7 @@ def check(ctx: click.Context, path: Path, train: str | None, val: str | None, as
     Without --train and --val, every split that is there. Exit code 0: sound; 1: an image cannot be decoded or
     has another size than annotated; 2: the dataset cannot be used.
     """
-    from yolor_core.data.check import check_split, sound
+    from yolor_core.data.check import check_splits, sound
     from yolor_core.data.layout import splits
 
     if not path.is_dir():
@@ -63,7 +63,7 @@ def check(ctx: click.Context, path: Path, train: str | None, val: str | None, as
     names = list(dict.fromkeys(name for name in (train, val) if name)) or splits(path)
     if not names:
         raise DataError(f"{path}: there is no annotations/instances_<split>.json")
-    reports = {name: check_split(path, name) for name in names}
+    reports = check_splits(path, names)
     if as_json:
         click.echo(json.dumps({name: report.as_dict() for name, report in reports.items()}, indent=1))
     else:

@@ -122,3 +122,56 @@ def test_other_seeds_are_refused_with_an_example(text: str) -> None:
         parse_seeds(text)
     with pytest.raises(ConfigError, match="seed"):
         plan_runs(["csp"], "mini", [-1], fingerprint="f")
+
+
+def test_two_names_for_one_training_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "twins.py"
+    path.write_text(
+        "from ablations.experiments import ADD_FA, CSP_FAST\n"
+        "EXPERIMENTS = (CSP_FAST.plus(ADD_FA), CSP_FAST.plus(ADD_FA).named('mine'))\n"
+    )
+    with pytest.raises(ConfigError, match=r"'csp-fast.add-fa' and 'mine' are one training"):
+        plan_runs([str(path)], "smoke", results=tmp_path)
+
+
+def test_a_profile_on_coco_without_a_folder_asks_for_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match="--data PATH"):
+        plan_runs(["1"], "proxy", results=tmp_path)
+
+
+def test_absurdly_many_seeds_are_refused() -> None:
+    with pytest.raises(ConfigError, match="up to 10000"):
+        parse_seeds("0-99999999999")
+
+
+def test_a_training_size_that_does_not_fit_the_strides_is_refused_before_anything_runs(
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(ConfigError, match=r"train.size = 65 .* next valid size is 96"):
+        plan_runs(["csp-fast"], "smoke", overrides=["train.size=65"], results=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("TABLE = Table('t', 't', rows=(Row('b', 'csp-fast', 'c'),))", "is no Experiment"),
+        ("TABLE = Table(5, 't', rows=[Row('b', CSP_FAST, 'c')])", "name is 5"),
+        ("TABLE = Table('t', 't', rows=['b'])", "a Row"),
+        ("import sys; sys.exit(3)", "SystemExit"),
+    ],
+)
+def test_natural_mistakes_in_a_table_file_are_named(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(
+        f"from ablations.experiments import CSP_FAST\nfrom ablations.table import Row, Table\n{text}\n"
+    )
+    with pytest.raises(ConfigError, match=f"mine.py.*{message}"):
+        plan_runs([str(path)], "smoke", results=tmp_path)
+    path.write_text(
+        "from ablations.experiments import CSP_FAST\nfrom ablations.table import Row, Table\n"
+        "TABLE = Table('t', 't', rows=[Row('b', CSP_FAST, 'c')])\n"
+    )
+    assert len(plan_runs([str(path)], "smoke", results=tmp_path)) == 1

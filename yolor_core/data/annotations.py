@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from yolor_core.data.report import DataReport, Note
 from yolor_core.errors import DataError
 
+INTEGER_LIMIT = 2**63  # as detections.parquet stores ids
+CATEGORY_LIMIT = 2**31
 ROUNDING = 0.05  # pixels; COCO's two decimals put boxes this little outside, which is not worth a report
 
 
@@ -97,6 +99,28 @@ def clean(content: Any, source: str) -> tuple[Annotations, DataReport]:
     return cleaned, report
 
 
+class Classes(Protocol):
+    """What has class names and the file's own category ids, in the same order."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Class names."""
+
+    @property
+    def category_ids(self) -> tuple[int, ...]:
+        """Their ids in the annotation file."""
+
+
+def check_same_classes(first: Classes, second: Classes) -> None:
+    """Raises DataError, naming the differences, when two splits do not have the same categories."""
+    ours = dict(zip(first.category_ids, first.names, strict=True))
+    theirs = dict(zip(second.category_ids, second.names, strict=True))
+    if ours != theirs:
+        different = sorted(f"{name} ({key})" for key, name in ours.items() ^ theirs.items())
+        listed = ", ".join(different)
+        raise DataError(f"train and val must have the same categories; they differ in: {listed}")
+
+
 def _rows(
     annotations: list[dict[str, Any]],
     position_of: dict[int, int],
@@ -164,6 +188,12 @@ def _integer(record: dict[str, Any], key: str, kind: str, source: str) -> int:
     value = _value(record, key, kind, source)
     if type(value) is not int:
         raise DataError(f"{source}: {kind} {record.get('id', '?')}: {key} is {value!r}; an integer is needed")
+    limit = CATEGORY_LIMIT if kind == "category" or key == "category_id" else INTEGER_LIMIT
+    if not -limit <= value < limit:
+        raise DataError(
+            f"{source}: {kind} {record.get('id', '?')}: {key} is {value}; "
+            f"whole numbers from {-limit} to {limit - 1} can be stored"
+        )
     return value
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from yolor_core.config import CocoConfig, ShapesConfig
+from yolor_core.data.annotations import check_same_classes
 from yolor_core.data.coco import load_coco
 from yolor_core.data.images import ImageSet
 from yolor_core.data.load import load_images
@@ -16,19 +18,19 @@ SERIOUS = ("unreadable", "resized")  # training survives them, but the dataset i
 def check_dataset(config: ShapesConfig | CocoConfig) -> dict[str, DataReport]:
     """Reports of both splits, by split name. Raises DataError for what cannot be read at all."""
     if isinstance(config, CocoConfig):
-        return {
-            split: check_split(Path(config.root), split)
-            for split in dict.fromkeys((config.train, config.val))
-        }
+        return check_splits(Path(config.root), list(dict.fromkeys((config.train, config.val))))
     return {
         "train": check_images(load_images(config, "train")),
         "val": check_images(load_images(config, "val")),
     }
 
 
-def check_split(root: Path, split: str) -> DataReport:
-    """Report of one split of a COCO folder."""
-    return check_images(load_coco(root, split))
+def check_splits(root: Path, splits: Sequence[str]) -> dict[str, DataReport]:
+    """Reports of splits of a COCO folder, by name. Raises DataError, too, when their categories differ."""
+    images = {split: load_coco(root, split) for split in splits}
+    for split in splits[1:]:
+        check_same_classes(images[splits[0]], images[split])
+    return {split: check_images(each) for split, each in images.items()}
 
 
 def check_images(images: ImageSet) -> DataReport:

@@ -81,4 +81,4 @@ def _digest(path: Path) -> str:
 def _listed(run: RunDirectory) -> list[str]:
     if not run.checksums.exists():
         return []
-    return [line.split()[0] for line in run.checksums.read_text().splitlines()]
+    return [line.split()[0] for line in run.checksums.read_text().splitlines() if line.strip()]

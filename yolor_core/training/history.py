@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 from typing import Any
 
@@ -34,10 +35,16 @@ class ImplicitHistory:
 
     @classmethod
     def read(cls, run: RunDirectory, epochs: int) -> ImplicitHistory:
-        """What a run has written, up to `epochs` finished epochs."""
-        if not run.implicit.exists():
+        """What a run has written, up to `epochs` finished epochs.
+
+        A file that is lost or damaged costs its values and gives a warning; training can go on without them.
+        """
+        try:
+            table = pq.read_table(run.implicit, schema=SCHEMA)
+        except (OSError, pa.ArrowException) as error:
+            lost = f"the implicit values of epochs 0 to {epochs} are lost"
+            warnings.warn(f"{run.implicit} cannot be read ({error}); {lost}", stacklevel=2)
             return cls()
-        table = pq.read_table(run.implicit, schema=SCHEMA)
         return cls(table.filter(pc.field("epoch") <= epochs))
 
     def add(self, epoch: int, values: Iterable[Any]) -> None:

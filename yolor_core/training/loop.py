@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save
 from torch import Tensor
 
 from yolor_core.config import RunConfig
-from yolor_core.data import Batch, ImageSet, TrainingBatches, data_fingerprint, load_images
+from yolor_core.data import Batch, TrainingBatches, data_fingerprint, load_images
+from yolor_core.data.annotations import check_same_classes
 from yolor_core.errors import ConfigError, RunError
 from yolor_core.evaluation.coco import evaluate_boxes
 from yolor_core.evaluation.detect import detect
@@ -89,7 +92,7 @@ class _Training:
 
         self.images = load_images(config.data, "train")
         self.val = load_images(config.data, "val")
-        _check_same_classes(self.images, self.val)
+        check_same_classes(self.images, self.val)
         self.batches = TrainingBatches(
             self.images,
             size=science.train.size,
@@ -116,7 +119,7 @@ class _Training:
         self._open()
         while self.state.epoch < self.config.science.train.epochs:
             if not self._train_epoch(stop):
-                save_checkpoint(self.run, self.state.save())
+                self._save()
                 self.progress.beat("preempted", self.state, reason="asked to stop; launch again to go on")
                 return "preempted"
             self._finish_epoch()
@@ -140,19 +143,29 @@ class _Training:
                 record |= {"continues": earlier["continues"]} if "continues" in earlier else {}
         if saved is not None:
             self.state.restore(saved)
-            self.progress.load(run, self.state.epoch)
+            self.progress.load(run, saved["metrics"])
         elif self.config.execution.start_checkpoint:
-            source = RunDirectory(self.config.execution.start_checkpoint)
-            saved, first = continue_from(source, self.config, fingerprint)
-            self.state.restore(saved)
-            self.progress.load(source, self.state.epoch)
-            record["continues"] = source.path.name
-            record["source_hash"] = joined_sources(first["source_hash"], record["source_hash"])
-        else:
+            self._continue(RunDirectory(self.config.execution.start_checkpoint), record)
+        if self.state.epoch == 0 and saved is None:
             self.progress.history.add(0, implicit_values(self.state.model))
         self.progress.write()
         write_json(run.run, record)
         self.progress.beat("running", self.state)
+
+    def _continue(self, source: RunDirectory, record: dict[str, Any]) -> None:
+        """Start behind the finished phases of another run; from the seed where its checkpoint is gone."""
+        found = continue_from(source, self.config, record["fingerprint"])
+        if found is None:
+            warnings.warn(f"{source.path} kept no checkpoint; training all phases instead", stacklevel=2)
+            return
+        saved, first = found
+        self.state.restore(saved)
+        self.progress.load(source, saved["metrics"])
+        record["continues"] = source.path.name
+        record["source_hash"] = joined_sources(first["source_hash"], record["source_hash"])
+
+    def _save(self) -> None:
+        save_checkpoint(self.run, self.state.save() | {"metrics": self.progress.metrics})
 
     def _train_epoch(self, stop: Callable[[], bool]) -> bool:
         """The rest of the present epoch; False when asked to stop before its end."""
@@ -197,14 +210,14 @@ class _Training:
         finished, epochs = state.epoch + 1, self.config.science.train.epochs
         scores: dict[str, float | None] = {}
         if finished == epochs or (execution.evaluate_every and finished % execution.evaluate_every == 0):
-            save_checkpoint(self.run, state.save())  # an evaluation that fails must not cost the epoch
+            self._save()  # an evaluation that fails must not cost the epoch
             scores = self._evaluate(final=finished == epochs)
         settings = self.schedule.at(state.epoch, max(state.step - 1, 0))
         self.progress.finish_epoch(state, settings, scores, self.device)
         state.epoch, state.step, state.seconds, state.totals = finished, 0, 0.0, Totals()
         self.progress.write()
         if finished == epochs or finished % execution.checkpoint_every == 0:
-            save_checkpoint(self.run, state.save())
+            self._save()
         self.progress.beat("running", state)
 
     def _evaluate(self, final: bool) -> dict[str, float | None]:
@@ -236,8 +249,8 @@ class _Training:
 
 
 def _finished(run: RunDirectory, config: RunConfig) -> bool:
-    state, record = run.read_state(), run.read_run()
-    if state is None or record is None or state["state"] != "done":
+    record = run.read_run() if run.complete() else None
+    if record is None:
         return False
     return record["signature"] == signature(config.science) and record["seed"] == config.seed
 
@@ -245,12 +258,6 @@ def _finished(run: RunDirectory, config: RunConfig) -> bool:
 def _write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
     data = save({name: value.detach().contiguous().cpu() for name, value in tensors.items()})
     write_atomically(path, lambda file: file.write(data))
-
-
-def _check_same_classes(train: ImageSet, val: ImageSet) -> None:
-    if train.names != val.names or list(train.category_ids) != list(val.category_ids):
-        different = sorted(set(train.names) ^ set(val.names)) or "the same names, other ids or order"
-        raise ConfigError(f"train and val must have the same categories; they differ in: {different}")
 
 
 def _finite_values(terms: dict[str, Tensor], state: TrainingState, batch: Batch) -> dict[str, float]:

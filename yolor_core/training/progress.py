@@ -26,10 +26,10 @@ class Progress:
         self.history = ImplicitHistory()
         self.last_beat = 0.0
 
-    def load(self, source: RunDirectory, epochs: int) -> None:
-        """Take over what `source` recorded of its first `epochs` epochs."""
-        self.metrics = source.read_metrics()[:epochs]
-        self.history = ImplicitHistory.read(source, epochs)
+    def load(self, source: RunDirectory, metrics: list[dict[str, Any]]) -> None:
+        """Take over what `source` recorded: the metrics of its checkpoint, and its implicit values so far."""
+        self.metrics = list(metrics)
+        self.history = ImplicitHistory.read(source, len(metrics))
 
     def beat(self, state: str, now: TrainingState, reason: str | None = None) -> None:
         """Write state.json."""

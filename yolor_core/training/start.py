@@ -12,12 +12,14 @@ from yolor_core.training.checkpoint import load_checkpoint
 
 def continue_from(
     source: RunDirectory, config: RunConfig, fingerprint: str
-) -> tuple[dict[str, Any], dict[str, Any]]:
+) -> tuple[dict[str, Any], dict[str, Any]] | None:
     """The state that `config` itself would have had after its first phases, and run.json of its maker.
 
+    None when that run has dropped its checkpoint.
+
     Raises:
-        RunError: when the other run is not finished, has dropped its checkpoint, or is not the same
-            experiment, seed and data up to its own end.
+        RunError: when the other run is not finished, or is not the same experiment, seed and data up to its
+            own end.
     """
     record, state = source.read_run(), source.read_state()
     if record is None or state is None or state["state"] != "done":
@@ -32,6 +34,4 @@ def continue_from(
             "on the same data, so it cannot be continued"
         )
     saved = load_checkpoint(source)
-    if saved is None:
-        raise RunError(f"{source.path} kept no checkpoint; train {config.experiment} from the start instead")
-    return saved, record
+    return None if saved is None else (saved, record)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from pycocotools.coco import COCO
 
 from tests.yolor_core.data.coco_folder import Edit, Folder, annotation, picture
-from yolor_core.data import load_images
+from yolor_core.data import check_dataset, load_images
 from yolor_core.data.report import MOST_EXAMPLES
 from yolor_core.errors import DataError
 
@@ -181,3 +182,27 @@ def test_both_folder_layouts_are_read(two_images: Folder) -> None:
     before = load_images(config, "train").image(0)
     (two_images.root / "images" / "train").rename(two_images.root / "train")
     np.testing.assert_array_equal(load_images(config, "train").image(0), before)
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda c: c.update(categories=[{"id": 2**31, "name": "owl"}]), r"category 2147483648: id is"),
+        (lambda c: c["images"][0].update(id=2**63), r"image 9223372036854775808: id is"),
+        (lambda c: c["annotations"][0].update(image_id=-(2**63) - 1), r"annotation 101: image_id is"),
+    ],
+)
+def test_ids_that_cannot_be_stored_are_refused_before_training(
+    two_images: Folder, edit: Edit, message: str
+) -> None:
+    edit(two_images.content)
+    with pytest.raises(DataError, match=message):
+        load_images(two_images.write(), "train")
+
+
+def test_splits_with_other_categories_are_refused_by_the_check_and_named(two_images: Folder) -> None:
+    config = two_images.write()
+    content = {**two_images.content, "categories": [{"id": 3, "name": "cat"}, {"id": 7, "name": "fox"}]}
+    two_images.path("val").write_text(json.dumps(content))
+    with pytest.raises(DataError, match=r"they differ in: dog \(7\), fox \(7\)"):
+        check_dataset(config)

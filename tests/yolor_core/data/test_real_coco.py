@@ -12,7 +12,7 @@ from pycocotools.coco import COCO
 
 from yolor_core.config import AugmentConfig, CocoConfig
 from yolor_core.data import EvaluationBatches, TrainingBatches, load_images
-from yolor_core.data.check import check_split, sound
+from yolor_core.data.check import check_splits, sound
 
 SUBSETS = {
     "coco128 train": ("coco128", "train2017", 128, 939, 10),
@@ -44,7 +44,7 @@ def test_counts_and_boxes_equal_those_of_pycocotools(real_data: Path, name: str)
 @pytest.mark.parametrize("name", SUBSETS)
 def test_every_image_decodes_to_its_annotated_size(real_data: Path, name: str) -> None:
     folder, split, count, *_ = SUBSETS[name]
-    report = check_split(real_data / folder, split)
+    report = check_splits(real_data / folder, [split])[split]
     assert sound(report)
     assert report.images == count
 

@@ -232,3 +232,28 @@ def test_an_evaluation_stride_that_does_not_fit_the_model_is_refused(tiny: Tiny,
     science = config.science.model_copy(update={"evaluation": evaluation})
     with pytest.raises(ConfigError, match=r"stride = 48.*multiples"):
         train(config.model_copy(update={"science": science}), tmp_path)
+
+
+def test_lost_records_are_restored_from_the_checkpoint_or_missed_with_a_warning(
+    tiny: Tiny, tmp_path: Path
+) -> None:
+    config = tiny(implicit=(ADD_FA,))
+    train(config, tmp_path / "whole")
+    assert train(config, tmp_path / "parts", stop=stop_after(4)) == "preempted"
+    parts = RunDirectory(tmp_path / "parts")
+    parts.metrics.unlink()
+    parts.implicit.write_bytes(b"damaged")
+    with pytest.warns(UserWarning, match=r"implicit\.parquet cannot be read"):
+        assert train(config, tmp_path / "parts") == "done"
+    assert lasting(parts) == lasting(RunDirectory(tmp_path / "whole"))
+    assert sorted(pq.read_table(parts.implicit).to_pandas()["epoch"].unique()) == [2]
+
+
+def test_a_chain_whose_first_run_lost_its_checkpoint_trains_all_phases(
+    tiny: Tiny, chain: tuple[PhaseConfig, ...], tmp_path: Path
+) -> None:
+    train(tiny(phases=chain[:1]), tmp_path / "first")  # keeps no checkpoint
+    train(tiny(phases=chain), tmp_path / "whole")
+    with pytest.warns(UserWarning, match="training all phases"):
+        train(tiny(phases=chain, start_checkpoint=str(tmp_path / "first")), tmp_path / "anew")
+    assert_same_result(RunDirectory(tmp_path / "whole"), RunDirectory(tmp_path / "anew"))
