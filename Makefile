@@ -26,6 +26,8 @@ test: env
 env:
 	@command -v $(PYTHON) >/dev/null || { \
 	  echo "error: no '$(PYTHON)' found. Python 3.11 or newer is needed: make env PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 6))' || { \
+	  echo "error: '$(PYTHON)' is too old or does not run. Python 3.11 or newer is needed: make env PYTHON=python3.11" >&2; exit 1; }
 	@$(PYTHON) tools/environment.py --venv $(VENV)
 
 lint: env

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
+import io
+import os
+import sys
 from typing import Any
 
 import click
@@ -53,6 +57,19 @@ class LazyGroup(click.Group):
         except YolorError as error:
             click.echo(f"ablate: {error}", err=True)
             ctx.exit(2)
+        except OSError as error:
+            if error.errno == errno.EPIPE:  # `ablate list | head`: click ends quietly
+                raise
+            said = error.strerror or str(error) or type(error).__name__
+            name = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
+            click.echo(f"ablate: {name}{said}", err=True)
+            ctx.exit(2)
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        for stream in (sys.stdout, sys.stderr):  # a terminal that is not UTF-8 shows ? for × and Δ
+            if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+                stream.reconfigure(errors="replace")
+        return super().main(*args, **kwargs)
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})

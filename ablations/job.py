@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from yolor_core.errors import RunError
 from yolor_core.runs.directory import RunDirectory
 
 
@@ -28,17 +29,28 @@ class TrainingJob:
 
 
 def claim(run: RunDirectory) -> str:
-    """What a launcher should do with a run now: "start" it, nothing ("done"), or wait ("elsewhere")."""
+    """What a launcher should do with a run now: "start" it, nothing ("done"), or wait ("elsewhere").
+
+    Raises RunError where its state.json is damaged.
+    """
     if run.running():
         return "elsewhere"
-    if (run.read_state() or {}).get("state") == "done":
-        return "done"
-    return "start"
+    return "done" if run.complete() else "start"
 
 
 def standing(run: RunDirectory) -> str:
-    """State of a run: as written, "missing" where nothing is, "interrupted" where its process died."""
-    state = str((run.read_state() or {}).get("state", "missing"))
-    if state == "running" and not run.running():
-        return "interrupted"
-    return state
+    """State of a run: as written; "missing" where nothing is; "unreadable" where state.json is damaged.
+
+    "interrupted" is a run whose process died, "incomplete" a finished one that lost files it is good for.
+    """
+    try:
+        state = run.read_state()
+        if state is None:
+            return "missing"
+        if state["state"] == "running" and not run.running():
+            return "interrupted"
+        if state["state"] == "done" and not run.complete():
+            return "incomplete"
+        return str(state["state"])
+    except RunError:
+        return "unreadable"

@@ -17,10 +17,33 @@ set_option = click.option(
     metavar="FIELD=VALUE",
     help="Override a field, as in train.optimiser.lr0=0.02; train.epochs=30 scales all phases. Repeatable.",
 )
+
+
+class Folder(click.Path):
+    """The path of a folder. An empty one is refused: it would mean the current folder."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        refuse_empty(value, param)
+        return super().convert(value, param, ctx)
+
+
+def refuse_empty(value: Any, param: click.Parameter | None) -> None:
+    """Raises ConfigError, naming the option or argument, for a path of no characters."""
+    if isinstance(value, str) and not value.strip():
+        from yolor_core.errors import ConfigError
+
+        name = (
+            param.opts[0]
+            if isinstance(param, click.Option)
+            else (param.human_readable_name if param else "path")
+        )
+        raise ConfigError(f"{name} is empty; give the path of a folder ('.' is this one)")
+
+
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 results_option = click.option(
     "--results",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=Folder(file_okay=False, path_type=Path),
     envvar="ABLATE_RESULTS",
     default=Path("results"),
     show_default=True,
@@ -28,9 +51,16 @@ results_option = click.option(
     help="Folder of results; runs are in DIR/runs. [env: ABLATE_RESULTS]",
 )
 
+
+def _not_empty(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    refuse_empty(value, param)
+    return value
+
+
 data_option = click.option(
     "--data",
     metavar="PATH",
+    callback=_not_empty,
     help="Folder in COCO's layout, or 'shapes' for the built-in dataset; the profile's own by default.",
 )
 

@@ -38,8 +38,8 @@ class PlannedRun:
 
     @property
     def done(self) -> bool:
-        """Whether it has finished."""
-        return self.state == "done"
+        """Whether it has finished and its results are there."""
+        return RunDirectory(self.run_dir).complete()
 
 
 def default_results() -> Path:

@@ -2,58 +2,89 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from yolor_core.errors import RunError
 from yolor_core.runs.directory import RunDirectory
+from yolor_core.runs.files import number
 
 METRICS = ("AP", "AP50", "AP75", "APS", "APM", "APL", "AR1", "AR10", "AR100", "ARS", "ARM", "ARL")
 IDENTITY = ("run", "experiment", "profile", "seed", "signature", "fingerprint", "source_hash", "data")
 PROGRESS = ("state", "reason", "epoch", "epochs", "seconds")
+UNREADABLE = "unreadable"  # state of a directory that cannot be read
 COLUMNS = (*IDENTITY, *PROGRESS, *METRICS, "commit", "dirty", "device", "images", "path")
 
 
 def load_runs(results: Path) -> pd.DataFrame:
-    """Every run directory under `results`/runs, one row each, in order of run id.
+    """Every run directory under `results`/runs, one row each, in order of their names.
 
     Columns are `COLUMNS`; the twelve COCO metrics are fractions as in the files, missing where there is no
     final evaluation. A run that has only been queued has a state and nothing else; a directory that cannot be
-    read has the state 'unreadable' and the reason. An absent folder gives an empty frame.
+    read, or says done and has no run.json, has the state 'unreadable' and the reason. Of several folders with
+    the same run id (copies) one counts: that whose name is the run id, else the first. An absent folder gives
+    an empty frame.
     """
     folder = results / "runs"
     paths = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
-    frame = pd.DataFrame([_read(path) for path in paths], columns=list(COLUMNS))
+    frame = pd.DataFrame(_without_copies([_read(path) for path in paths]), columns=list(COLUMNS))
     return frame.astype(dict.fromkeys(METRICS, float))
 
 
+def _without_copies(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A copy stands in for a folder that cannot be read, which is kept too, so that it is named."""
+    readable = [record for record in records if record["state"] != UNREADABLE]
+    counts: dict[str, dict[str, Any]] = {}
+    for record in readable:
+        if Path(record["path"]).name == record["run"]:
+            counts[record["run"]] = record
+        else:
+            counts.setdefault(record["run"], record)
+    return [r for r in records if r["state"] == UNREADABLE or counts[r["run"]] is r]
+
+
 def _read(path: Path) -> dict[str, Any]:
-    directory = RunDirectory(path)
     try:
-        run, state = directory.read_run() or {}, directory.read_state() or {}
-        detection = (directory.read_evaluation() or {}).get("detection", {})
-        config = run.get("config", {})
-        return {
-            "run": run.get("run", path.name),
-            "experiment": run.get("experiment"),
-            "profile": config.get("science", {}).get("profile"),
-            "seed": config.get("seed"),
-            "signature": run.get("signature"),
-            "fingerprint": run.get("fingerprint"),
-            "source_hash": run.get("source_hash"),
-            "data": describe_data(config.get("data", {})),
-            "commit": run.get("commit"),
-            "dirty": run.get("dirty"),
-            "device": run.get("device"),
-            "images": (directory.read_evaluation() or {}).get("images"),
-            "path": str(path),
-            **{name: state.get(name) for name in PROGRESS},
-            **{name: detection.get(name) for name in METRICS},
-        }
-    except (json.JSONDecodeError, UnicodeDecodeError, OSError, AttributeError) as error:
-        return {"run": path.name, "path": str(path), "state": "unreadable", "reason": str(error)}
+        return _record(RunDirectory(path))
+    except (RunError, OSError, AttributeError, ValueError, TypeError) as error:
+        return {"run": path.name, "path": str(path), "state": UNREADABLE, "reason": str(error)}
+
+
+def _record(directory: RunDirectory) -> dict[str, Any]:
+    run, state = directory.read_run() or {}, directory.read_state() or {}
+    if not run and state.get("state") == "done":
+        raise RunError(f"{directory.run.name} is missing, so nobody knows what was trained")
+    evaluation = directory.read_evaluation() or {}
+    detection, config = evaluation.get("detection", {}), run.get("config", {})
+    return {
+        "run": str(run.get("run", directory.path.name)),
+        "experiment": run.get("experiment"),
+        "profile": config.get("science", {}).get("profile"),
+        "seed": _number(config, "seed", directory.run),
+        "signature": run.get("signature"),
+        "fingerprint": run.get("fingerprint"),
+        "source_hash": run.get("source_hash"),
+        "data": describe_data(config.get("data", {})),
+        "commit": run.get("commit"),
+        "dirty": run.get("dirty"),
+        "device": run.get("device"),
+        "images": evaluation.get("images"),
+        "path": str(directory.path),
+        "state": state.get("state"),
+        "reason": state.get("reason"),
+        **{name: number(state.get(name)) for name in ("epoch", "epochs", "seconds")},
+        **{name: _number(detection, name, directory.evaluation) for name in METRICS},
+    }
+
+
+def _number(record: dict[str, Any], name: str, path: Path) -> int | float | None:
+    """A result that is there but is no number must not look like one that is not there."""
+    value = record.get(name)
+    if value is not None and number(value) is None:
+        raise RunError(f"{path.name}: {name} is {value!r}; a number is needed")
+    return number(value)
 
 
 def describe_data(data: dict[str, Any]) -> str | None:

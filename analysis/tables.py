@@ -159,4 +159,6 @@ def _caption(table: Table, profile: str, used: pd.DataFrame, overrides: Sequence
             parts.append(
                 "± is the standard deviation over seeds, Δ against the row's baseline is paired by seed"
             )
+        else:
+            parts.append("single runs, so a Δ includes the noise from run to run")
     return ". ".join(parts[:2]) + "; " + "; ".join(parts[2:]) + "."

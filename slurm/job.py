@@ -16,7 +16,8 @@ class Job:
     `function` is called in a process of its own with a callable that turns true once the job is asked to
     stop; it saves its work at the next good moment and returns "preempted", or returns "done" at the end.
     It may also return "elsewhere": another process is at this very work. What it raises is a failure.
-    `after` names a job that must be done first; `cost` is relative, for starting the longest first.
+    `after` names a job that must be done first; `cost` is relative, for starting the longest first; `label`
+    is a shorter name for places where there is little room.
     """
 
     name: str
@@ -24,6 +25,7 @@ class Job:
     function: Callable[[Stop], str]
     after: str | None = None
     cost: float = 0.0
+    label: str = ""
 
 
 @dataclass(frozen=True)

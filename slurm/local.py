@@ -21,7 +21,7 @@ import submitit
 from slurm.job import Job, Outcome, longest_first
 from slurm.lease import Lease, lease
 from slurm.signals import StopFlag, held_back
-from slurm.task import Task, pid_file
+from slurm.task import Task, describe, pid_file
 
 FOREVER_MINUTES = 60 * 24 * 365  # submitit kills a local job after two minutes unless told otherwise
 POLL_SECONDS = 0.1
@@ -70,7 +70,8 @@ def run_jobs(
         devices: CUDA_VISIBLE_DEVICES values to spread the jobs over; none hides all GPUs.
 
     Returns:
-        The outcome of every job by name. A failing job never stops the others.
+        The outcome of every job by name. A failing job never stops the others; nor does an error of `claim`,
+        of `watcher.ended` or of a start (a full disk), which is a failure of that job alone.
     """
     if parallel < 1:
         raise ValueError(f"parallel is {parallel}; at least 1 is needed")
@@ -126,18 +127,28 @@ class _Scheduler:
 
     def _end(self, job: Job, outcome: Outcome) -> None:
         self.outcomes[job.name] = outcome
-        self.watcher.ended(job, outcome)
+        try:
+            self.watcher.ended(job, outcome)
+        except Exception as error:  # the other jobs have nothing to do with it
+            if outcome.state != "done":  # what is done is done, whether or not it could be told
+                both = "; then ".join(part for part in (outcome.reason, describe(error)) if part)
+                self.outcomes[job.name] = Outcome("failed", both, outcome.log)
 
     def _reap(self) -> None:
         for running in [r for r in self.running if r.handle.done()]:
             self.running.remove(running)
             outcome = _outcome(running)
-            if outcome.state == "elsewhere" or (
-                outcome.state == "failed" and self.claim(running.job) != "start"
-            ):
+            if outcome.state == "elsewhere" or (outcome.state == "failed" and self._taken(running.job)):
                 self._wait(running.job)  # somebody else was quicker
             else:
                 self._end(running.job, outcome)
+
+    def _taken(self, job: Job) -> bool:
+        """Whether somebody else has a job that failed here. Not known is no: the failure stands."""
+        try:
+            return self.claim(job) != "start"
+        except Exception:
+            return False
 
     def _wait(self, job: Job) -> None:
         if job not in self.waiting:
@@ -156,17 +167,23 @@ class _Scheduler:
                 continue
             if len(self.running) >= self.parallel:
                 continue  # but go on looking for jobs that will never start
-            claimed = self.claim(job)
+            used = [running.device for running in self.running]
+            device = min(self.devices, key=used.count)
+            try:
+                claimed = self.claim(job)
+                handle = _submit(job, device, self.alive) if claimed == "start" else None
+            except Exception as error:  # damaged files or a full disk
+                self.waiting.remove(job)
+                self._end(job, Outcome("failed", describe(error)))
+                continue
             if claimed == "elsewhere":
                 self._wait(job)
                 continue
             self.waiting.remove(job)
-            if claimed == "done":
+            if handle is None:
                 self._end(job, Outcome("done"))
                 continue
-            used = [running.device for running in self.running]
-            device = min(self.devices, key=used.count)
-            self.running.append(_Running(job, _submit(job, device, self.alive), device))
+            self.running.append(_Running(job, handle, device))
             self.watcher.started(job)
 
     def _ask_to_stop(self) -> None:
@@ -213,7 +230,8 @@ def _outcome(running: _Running) -> Outcome:
         return Outcome("failed", (traced or lines or [repr(error)])[-1], log)
     finally:
         for path in (paths.submitted_pickle, paths.result_pickle, _pid_file(running)):
-            path.unlink(missing_ok=True)
+            with suppress(OSError):  # litter is no failure of the job
+                path.unlink(missing_ok=True)
     return Outcome(state, reason, log if state == "failed" else ())
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,9 @@ from rich.text import Text
 from slurm.job import Job, Outcome
 
 REFRESH_SECONDS = 0.5
+# Columns of a terminal below which steps and the time spent, or reasons, are left out. The launcher's last
+# words give the reasons too.
+WIDE, VERY_WIDE = 72, 100
 STYLES = {
     "running": "cyan",
     "done": "green",
@@ -50,32 +54,41 @@ class Snapshot:
 
 def snapshot(run_dir: Path) -> Snapshot:
     """Read a run's files. Missing or half-known ones leave fields empty, never raise."""
-    state = _json(run_dir / "state.json")
+    state = _numbers(run_dir / "state.json")
     return Snapshot(
-        epoch=state.get("epoch") or 0,
-        epochs=state.get("epochs") or None,
-        step=state.get("step") or 0,
-        steps=state.get("steps") or None,
+        epoch=int(state.get("epoch", 0)),
+        epochs=int(state.get("epochs", 0)) or None,
+        step=int(state.get("step", 0)),
+        steps=int(state.get("steps", 0)) or None,
         loss=_loss(run_dir / "metrics.jsonl"),
         ap=state.get("ap"),
-        seconds=state.get("seconds") or 0.0,
+        seconds=state.get("seconds", 0.0),
     )
 
 
-def _json(path: Path) -> dict[str, Any]:
+def _numbers(path: Path) -> dict[str, int | float]:
+    """The fields of a JSON object that are finite numbers; a damaged file has none."""
     try:
         value = json.loads(path.read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
-    return value if isinstance(value, dict) else {}
+    return _finite(value) if isinstance(value, dict) else {}
+
+
+def _finite(record: dict[str, Any]) -> dict[str, int | float]:
+    return {
+        name: value
+        for name, value in record.items()
+        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    }
 
 
 def _loss(path: Path) -> float | None:
     try:
-        last = dict(json.loads(path.read_text().splitlines()[-1]))
-    except (OSError, ValueError, IndexError, TypeError):
+        last = _finite(dict(json.loads(path.read_text().splitlines()[-1])))
+    except (OSError, ValueError, IndexError, TypeError, RecursionError):
         return None
-    terms = [value for key, value in last.items() if key.startswith("loss/") and value is not None]
+    terms = [value for key, value in last.items() if key.startswith("loss/")]
     return sum(terms) if terms else None
 
 
@@ -213,25 +226,41 @@ class Progress:
             self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def __rich__(self) -> Group:
+        wide = self.console.width >= WIDE
         table = Table(box=None, pad_edge=False, header_style="bold")
-        table.add_column("run", no_wrap=True, overflow="ellipsis", ratio=None)
-        for name in ("state", "epoch", "step", "loss", "AP", "elapsed", "left"):
-            table.add_column(name, no_wrap=True, justify="left" if name == "state" else "right")
-        table.add_column("", no_wrap=True, overflow="ellipsis")
+        # rich narrows columns that may wrap before the others: only the name and the reason may give way.
+        table.add_column("run")
+        table.add_column("state", no_wrap=True)
+        for name in (
+            "epoch",
+            *(("step",) if wide else ()),
+            "loss",
+            "AP",
+            *(("elapsed",) if wide else ()),
+            "left",
+        ):
+            table.add_column(name, no_wrap=True, justify="right")
+        table.add_column("")
+        reasons = self.console.width >= VERY_WIDE
         lines = sorted(self.lines.values(), key=lambda line: ORDER.index(line.state))
         for line in lines[: max(self.console.height - 4, 3)]:
             seen = line.seen
+            step = f"{seen.step}/{seen.steps}" if seen.steps and line.state == "running" else ""
             table.add_row(
-                line.job.name,
+                _one_line(line.job.label or line.job.name),
                 Text(line.state, style=STYLES.get(line.state, "")),
                 f"{seen.epoch}/{seen.epochs}" if seen.epochs else "",
-                f"{seen.step}/{seen.steps}" if seen.steps and line.state == "running" else "",
+                *((step,) if wide else ()),
                 "" if seen.loss is None else f"{seen.loss:.3f}",
                 "" if seen.ap is None else f"{100 * seen.ap:.1f}",
-                clock(line.elapsed),
+                *((clock(line.elapsed),) if wide else ()),
                 clock(line.remaining),
-                line.reason or "",
+                _one_line((line.reason or "") if reasons else ""),
             )
         return Group(
             table, Text(f"{self.summary()}; {clock(time.monotonic() - self.start)} elapsed", style="bold")
         )
+
+
+def _one_line(text: str) -> Text:
+    return Text(text, no_wrap=True, overflow="ellipsis")

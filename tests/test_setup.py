@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import os
 import re
@@ -169,6 +170,21 @@ def test_a_missing_interpreter_is_named_by_make() -> None:
     result = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "MAKEFLAGS": ""})
     assert result.returncode != 0
     assert "no 'python-that-is-not-here' found" in result.stderr
+
+
+def test_an_interpreter_too_old_to_read_the_script_is_named_by_make(tmp_path: Path) -> None:
+    fake = tmp_path / "python2.7"  # answers as Python 2 does: -c runs, the script is a SyntaxError
+    fake.write_text('#!/bin/sh\n[ "$1" = -c ] && exit 1\necho "SyntaxError: invalid syntax" >&2\nexit 1\n')
+    fake.chmod(0o755)
+    command = ["make", "-C", str(ROOT), "env", f"PYTHON={fake}"]
+    result = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "MAKEFLAGS": ""})
+    assert result.returncode != 0
+    assert f"'{fake}' is too old" in result.stderr
+    assert "SyntaxError" not in result.stderr
+
+
+def test_python_3_6_can_read_the_script() -> None:
+    ast.parse((ROOT / "tools" / "environment.py").read_text(), feature_version=(3, 6))
 
 
 def test_the_reference_data_is_named_in_one_place_only() -> None:

@@ -2,7 +2,7 @@
 
 Checks what is needed, installs exactly what requirements.lock names, then the project itself in editable
 mode. A stamp records what was installed, so a second call does nothing. Standard library only, and written
-so that an old Python can still parse it and say that it is too old.
+so that Python 3.6 to 3.10 can parse it and say that they are too old; the Makefile turns away older ones.
 """
 
 import argparse

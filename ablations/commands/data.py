@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ablations.options import Folder
 from yolor_core.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ def command() -> None:
 
 
 @command.command("make")
-@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@click.argument("folder", type=Folder(path_type=Path, file_okay=False))
 @click.option("--seed", type=int, help="Which dataset.  [default: 0]")
 @click.option("--train-images", type=int, metavar="N", help="Images of the train split.")
 @click.option("--val-images", type=int, metavar="N", help="Images of the val split.")
@@ -44,7 +45,7 @@ def make(folder: Path, **parameters: int | None) -> None:
 
 
 @command.command("check")
-@click.argument("path", type=click.Path(path_type=Path))
+@click.argument("path", type=Folder(path_type=Path))
 @click.option("--train", help="Name of the train split, as in annotations/instances_<NAME>.json.")
 @click.option("--val", help="Name of the val split.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")

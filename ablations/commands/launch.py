@@ -58,7 +58,8 @@ def command(
     """Run what is missing, interrupted or failed; what is done stays.
 
     Ctrl-C lets every run save its work and stops; the same command goes on from there. A run that fails does
-    not stop the others. Exit code: 0 when all are done, 1 when some failed, 130 when interrupted.
+    not stop the others. Exit code: 0 when all are done, 1 when some failed, 130 when interrupted. A finished
+    run that has lost its weights, its evaluation or its record is trained again.
     """
     from ablations.job import standing
     from ablations.plan import not_built, plan_runs
@@ -80,6 +81,7 @@ def command(
         err=as_json,
     )
     warn_of_other_code(planned, states)
+    warn_of_damage(planned, states)
     outcomes: dict[str, Outcome] = {}
     interrupted = False
     if dry_run:
@@ -96,7 +98,8 @@ def command(
 
 def action(state: str) -> str:
     """What a launch does with a run in this state."""
-    return {"done": "keep", "missing": "start", "running": "wait"}.get(state, "resume")
+    actions = {"done": "keep", "missing": "start", "running": "wait", "unreadable": "refuse"}
+    return actions.get(state, "resume")
 
 
 def record(run: PlannedRun, state: str, outcome: Outcome | None) -> dict[str, Any]:
@@ -145,9 +148,9 @@ def as_job(run: PlannedRun) -> Job:
     from ablations.job import TrainingJob
     from slurm.job import Job
 
-    return Job(
-        run.run_id, run.run_dir, TrainingJob(run.config.to_json(), str(run.run_dir)), run.after, cost(run)
-    )
+    job = TrainingJob(run.config.to_json(), str(run.run_dir))
+    label = f"{run.config.experiment} s{run.config.seed}"  # the profile is that of the whole launch
+    return Job(run.run_id, run.run_dir, job, run.after, cost(run), label)
 
 
 def cost(run: PlannedRun) -> float:
@@ -176,32 +179,60 @@ def visible_gpus() -> tuple[str, ...]:
 
 def write_ending(job: Job, outcome: Outcome) -> None:
     """Leave in state.json what the run could not write itself, because its process was killed."""
+    from ablations.job import standing
     from yolor_core.errors import RunError
     from yolor_core.runs.directory import RunDirectory
 
-    if outcome.state == "failed" or (outcome.state == "preempted" and outcome.reason):
-        run = RunDirectory(job.run_dir)
-        with (
-            contextlib.suppress(RunError),
-            run.lock(),
-        ):  # a killed process lets go of it when it is quite dead
+    if outcome.state != "failed" and not (outcome.state == "preempted" and outcome.reason):
+        return
+    run = RunDirectory(job.run_dir)
+    # A full disk must not end the launch; a killed process lets go of its lock when it is quite dead.
+    with contextlib.suppress(RunError, OSError, ValueError), run.lock():
+        if standing(run) not in ("unreadable", "done"):  # a damaged file is the user's to look at
             run.write_state(outcome.state, reason=outcome.reason)
 
 
 def warn_of_other_code(planned: Sequence[PlannedRun], states: dict[str, str]) -> None:
     """Finished runs of changed code are kept, but somebody should know."""
     from yolor_core.identity import source_hash
-    from yolor_core.runs.directory import RunDirectory
 
-    done = [run for run in planned if states[run.run_id] == "done"]
     present = source_hash()
-    other = [r for r in done if (RunDirectory(r.run_dir).read_run() or {}).get("source_hash") != present]
+    made_by = [_made_by(run) for run in planned if states[run.run_id] == "done"]
+    other = [source for source in made_by if source not in (None, present)]
     if other:
         click.echo(
             f"note: {len(other)} finished runs were made by other code of yolor_core; they are kept. "
             "Remove their folders to train them anew",
             err=True,
         )
+
+
+def _made_by(run: PlannedRun) -> Any:
+    """Source hash in run.json; None where it does not say."""
+    from yolor_core.errors import RunError
+    from yolor_core.runs.directory import RunDirectory
+
+    try:
+        return (RunDirectory(run.run_dir).read_run() or {}).get("source_hash")
+    except RunError:
+        return None
+
+
+def warn_of_damage(planned: Sequence[PlannedRun], states: dict[str, str]) -> None:
+    """Name the files that keep runs from being started or from counting as finished."""
+    from yolor_core.errors import RunError
+    from yolor_core.runs.directory import RunDirectory
+
+    for run in planned:
+        directory = RunDirectory(run.run_dir)
+        if states[run.run_id] == "incomplete":
+            lost = ", ".join(directory.missing())
+            click.echo(f"note: {directory.path} was finished, but {lost}; it is trained again", err=True)
+        elif states[run.run_id] == "unreadable":
+            try:
+                directory.read_state()
+            except RunError as error:
+                click.echo(f"warning: {error}", err=True)
 
 
 def report(outcomes: dict[str, Outcome], missing: Sequence[PlannedRun], interrupted: bool) -> int:

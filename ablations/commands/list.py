@@ -36,8 +36,19 @@ def command(
     widths = [max(len(line[column]) for line in lines) for column in range(5)]
     for line in lines:
         click.echo("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
-    count = sum(len(record["rows"]) for record in records)
+    count = sum(counted(names, record) for record in records)
     click.echo(f"{len(records)} experiments, {count} rows, profile {profile}")
+
+
+def counted(names: tuple[str, ...], record: dict[str, Any]) -> int:
+    """Rows of an experiment in the tables that were chosen; in all of them where it was named itself."""
+    from ablations.registry import select
+
+    selection = select(names)
+    if record["experiment"] in selection.named:
+        return len(record["rows"])
+    chosen = {table.name for table in selection.tables}
+    return sum(place["table"] in chosen for place in record["rows"])
 
 
 def describe(

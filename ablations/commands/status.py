@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ablations.options import json_option, results_option
+
+if TYPE_CHECKING:
+    from yolor_core.runs.directory import RunDirectory
 
 
 @click.command("status")
@@ -17,7 +20,8 @@ from ablations.options import json_option, results_option
 def command(results: Path, as_json: bool) -> None:
     """Show every run: its state, epochs, AP so far, time spent, and why it failed or stopped.
 
-    A run that says running although no process holds it any more is shown as interrupted.
+    A run that says running although no process holds it any more is shown as interrupted; a finished one that
+    has lost its record, evaluation or weights as incomplete; one with a damaged state.json as unreadable.
     """
     records = describe(results)
     if as_json:
@@ -48,20 +52,31 @@ def describe(results: Path) -> list[dict[str, Any]]:
     from ablations.job import standing
     from yolor_core.runs.directory import RunDirectory
 
-    records = []
-    for path in sorted((results / "runs").glob("*/state.json")):
-        run = RunDirectory(path.parent)
+    runs = [RunDirectory(path.parent) for path in sorted((results / "runs").glob("*/state.json"))]
+    return [_record(run, standing(run)) for run in runs]
+
+
+def _record(run: RunDirectory, standing: str) -> dict[str, Any]:
+    """Whatever state.json holds, the fields are of the types that they should be; None or 0 where not."""
+    from yolor_core.errors import RunError
+    from yolor_core.runs.files import number
+
+    try:
         state = run.read_state() or {}
-        records.append(
-            {
-                "run": path.parent.name,
-                "state": standing(run),
-                "epoch": state.get("epoch") or 0,
-                "epochs": state.get("epochs") or None,
-                "ap": state.get("ap"),
-                "seconds": state.get("seconds") or 0.0,
-                "heartbeat": state.get("heartbeat"),
-                "reason": state.get("reason"),
-            }
-        )
-    return records
+        reason = "; ".join(run.missing()) if standing == "incomplete" else _text(state.get("reason"))
+    except RunError as error:
+        state, reason = {}, str(error)
+    return {
+        "run": run.path.name,
+        "state": standing,
+        "epoch": int(number(state.get("epoch")) or 0),
+        "epochs": int(number(state.get("epochs")) or 0) or None,
+        "ap": number(state.get("ap")),
+        "seconds": number(state.get("seconds")) or 0.0,
+        "heartbeat": _text(state.get("heartbeat")),
+        "reason": reason,
+    }
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else " ".join(str(value).split())

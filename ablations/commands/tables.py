@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
 
     from ablations.costs import Cost
     from ablations.table import Table
+    from analysis.tables import FilledTable
+
+FEW = 3  # things named in one line
 
 
 @click.command("tables")
@@ -63,9 +67,54 @@ def command(
 
     if form not in FORMATS:
         raise UnknownNameError("format", form, FORMATS)
-    runs = _keep(_keep(load_runs(results), "fingerprint", fingerprint), "source_hash", source)
+    everything = load_runs(results)
+    _name_unreadable(everything)
+    runs = _keep(_keep(everything, "fingerprint", fingerprint), "source_hash", source)
     filled = [fill_table(t, profile, runs, parsed, _costs(t), seeds, mixed) for t in tables]
     click.echo(render(filled, form), nl=False)
+    _hint_at_settings(filled, profile, runs, overrides)
+
+
+def _name_unreadable(runs: pd.DataFrame) -> None:
+    """One line on stderr for run folders whose numbers are not in the tables because they are damaged."""
+    from analysis.runs import UNREADABLE
+
+    damaged = runs[runs["state"] == UNREADABLE]
+    if damaged.empty:
+        return
+    named = [
+        reason if path in reason else f"{path}: {reason}"
+        for path, reason in zip(damaged["path"], damaged["reason"].astype(str), strict=True)
+    ]
+    more = f"; and {len(named) - FEW} more" if len(named) > FEW else ""
+    click.echo(f"{len(named)} run folders cannot be read: {'; '.join(named[:FEW])}{more}", err=True)
+
+
+def _hint_at_settings(
+    filled: Sequence[FilledTable], profile: str, runs: pd.DataFrame, overrides: Sequence[str]
+) -> None:
+    """One line on stderr where rows say that they were not run, and were, with other settings."""
+    from ablations.registry import resolve
+    from analysis.cells import NOT_RUN
+    from yolor_core.identity import signature
+
+    rows = [(each, row) for each in filled for row in each.table.rows]
+    missing = [r.experiment for each, r in rows if r.experiment and each.status[r.label] == NOT_RUN]
+    same = {signature(resolve(experiment, profile, overrides)) for experiment in missing}
+    others = runs[
+        runs["experiment"].isin([experiment.slug for experiment in missing])
+        & (runs["profile"] == profile)
+        & (runs["state"] == "done")
+        & ~runs["signature"].isin(same)
+    ]
+    if not others.empty:
+        slugs = list(dict.fromkeys(others["experiment"]))
+        more = f" and {len(slugs) - FEW} more" if len(slugs) > FEW else ""
+        click.echo(
+            f"note: runs with other settings exist of {', '.join(slugs[:FEW])}{more}: repeat the --set "
+            "options of their launch to see them",
+            err=True,
+        )
 
 
 def _costs(table: Table) -> dict[str, Cost]:

@@ -56,9 +56,10 @@ def command(
 def train_here(run: PlannedRun, stop: StopFlag) -> str:
     """Train one run unless it is done, printing a line now and then. Returns its state."""
     from slurm.progress import clock, describe, snapshot
+    from yolor_core.runs.directory import RunDirectory
     from yolor_core.training import train
 
-    if run.done:
+    if RunDirectory(run.run_dir).complete():  # a damaged state.json is refused here
         click.echo(f"{run.run_id} is done: {describe(snapshot(run.run_dir))}  ({run.run_dir})")
         return "done"
     click.echo(f"{run.run_id}  ({run.run_dir})")

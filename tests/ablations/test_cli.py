@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -192,6 +193,10 @@ def test_tables_print_what_is_missing(tmp_path: Path) -> None:
         (["list", "--profile", "papr"], "unknown profile 'papr'"),
         (["list", "--set", "train.lr0=1"], "unknown field 'train.lr0'; nearest: train.optimiser.lr0"),
         (["list", "absent.py"], "table file absent.py: No such file or directory"),
+        (["status", "--results", ""], "--results is empty"),
+        (["train", "csp-fast", "--data", ""], "--data is empty"),
+        (["data", "make", ""], "FOLDER is empty"),
+        (["data", "check", " "], "PATH is empty"),
         (["tables", "--seeds", "x"], "seeds 'x': allowed are lists and ranges"),
     ],
 )
@@ -202,3 +207,60 @@ def test_bad_input_is_one_clean_line(arguments: list[str], message: str) -> None
     (line,) = result.stderr.splitlines()
     assert line.startswith("ablate: ")
     assert message in line
+
+
+def test_an_unusable_folder_is_one_clean_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    result = ablate("data", "make", str(tmp_path / "file" / "folder"), "--train-images", "1")
+    assert result.exit_code == 2
+    (line,) = result.stderr.splitlines()
+    assert line.startswith(f"ablate: {tmp_path / 'file'}")
+    assert line.endswith(": Not a directory")
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (
+            OSError(errno.ENOSPC, "No space left on device", "a/state.json"),
+            "a/state.json: No space left on device",
+        ),
+        (OSError(errno.EROFS, "Read-only file system"), "Read-only file system"),
+        (TimeoutError("took too long"), "took too long"),
+    ],
+)
+def test_an_error_of_the_system_names_the_file(
+    monkeypatch: pytest.MonkeyPatch, error: OSError, line: str
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("ablations.commands.status.describe", fail)
+    result = ablate("status")
+    assert (result.exit_code, result.stderr) == (2, f"ablate: {line}\n")
+
+
+def test_a_closed_pipe_is_no_error() -> None:
+    code = "import sys; from ablations.cli import main; main(['show', '4'])"
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == ""
+
+
+def test_a_terminal_that_is_not_utf_8_shows_a_question_mark(tmp_path: Path) -> None:
+    code = "from ablations.cli import main; main(['tables', '1', '--results', 'none'])"
+    environment = os.environ | {"PYTHONIOENCODING": "latin-1"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    assert "?" in done.stdout.decode("latin-1")
+
+
+def test_list_counts_the_rows_of_the_chosen_tables() -> None:
+    assert ablate("list", "1").output.splitlines()[-1].startswith("2 experiments, 2 rows")
+    alone = json.loads(ablate("list", "csp-fast", "--json").output)
+    last = ablate("list", "csp-fast").output.splitlines()[-1]
+    assert last.startswith(f"1 experiments, {len(alone[0]['rows'])} rows")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,9 +15,9 @@ from click.testing import CliRunner, Result
 from ablations.cli import main
 from ablations.commands import launch
 from ablations.plan import PlannedRun, plan_runs
-from slurm.job import Job
+from slurm.job import Job, Outcome
 from tests.ablations import fake_training
-from tests.ablations.fake_training import FakeTraining, attempts
+from tests.ablations.fake_training import FakeTraining, attempts, leave_results
 from yolor_core.runs.directory import RunDirectory
 
 cloudpickle.register_pickle_by_value(fake_training)
@@ -108,7 +109,10 @@ def test_a_dry_run_says_what_happens_to_every_run(launching: Launch, tmp_path: P
         "csp-fast.mul-fa": "running",
     }
     for name, state in states.items():
-        directory(tmp_path, name).write_state(state)
+        if state == "done":
+            leave_results(directory(tmp_path, name))
+        else:
+            directory(tmp_path, name).write_state(state)
     names = [*states, "csp-fast.cat-fa"]
     plan = records(launching(*names, "--dry-run", "--json"))
     assert [plan[name]["action"] for name in names] == ["keep", "resume", "resume", "resume", "start"]
@@ -116,6 +120,77 @@ def test_a_dry_run_says_what_happens_to_every_run(launching: Launch, tmp_path: P
     with directory(tmp_path, "csp-fast.mul-fa").lock():
         plan = records(launching(*names, "--dry-run", "--json"))
     assert plan["csp-fast.mul-fa"]["action"] == "wait"
+
+
+def test_a_damaged_state_fails_that_run_alone_and_is_left_to_the_user(
+    launching: Launch, tmp_path: Path
+) -> None:
+    broken = directory(tmp_path, "csp-fast")
+    broken.path.mkdir(parents=True)
+    broken.state.write_bytes(b"\xff[")
+    names = ("csp-fast", "csp-fast.add-fa")
+    plan = launching(*names, "--dry-run")
+    assert plan.exit_code == 0
+    assert f"{broken.state} cannot be read: not text" in plan.stderr
+    assert "Remove the file" in plan.stderr
+    assert "refuse" in plan.stdout
+    result = launching(*names, "--json")
+    assert result.exit_code == 1
+    outcome = records(result)
+    assert [outcome[name]["outcome"] for name in names] == ["failed", "done"]
+    assert str(broken.state) in outcome["csp-fast"]["reason"]
+    assert broken.state.read_bytes() == b"\xff["
+    assert (attempts(broken), attempts(directory(tmp_path, "csp-fast.add-fa"))) == (0, 1)
+
+
+@pytest.mark.parametrize("name", ["run.json", "evaluation.json", "weights.safetensors"])
+def test_a_finished_run_that_lost_a_file_is_run_again(launching: Launch, tmp_path: Path, name: str) -> None:
+    run = directory(tmp_path, "csp-fast")
+    leave_results(run)
+    assert "1 runs: 1 done" in launching("csp-fast", "--dry-run").stdout
+    (run.path / name).unlink()
+    result = launching("csp-fast")
+    assert result.exit_code == 0, result.output
+    assert f"{name} is missing; it is trained again" in result.stderr
+    assert "other code" not in result.stderr
+    assert attempts(run) == 1
+    assert run.complete()
+
+
+def test_other_code_is_told_only_where_the_record_says_so(launching: Launch, tmp_path: Path) -> None:
+    run = directory(tmp_path, "csp-fast")
+    leave_results(run)
+    assert "other code" not in launching("csp-fast").stderr
+    run.run.write_text('{"source_hash": "abc"}')
+    assert "1 finished runs were made by other code" in launching("csp-fast").stderr
+
+
+def test_a_full_disk_does_not_end_the_launch_when_an_ending_is_noted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    job = Job("a", tmp_path, lambda stop: "done")
+    launch.write_ending(job, Outcome("failed", "killed"))
+    assert (RunDirectory(tmp_path).read_state() or {})["reason"] == "killed"
+    monkeypatch.setattr(RunDirectory, "write_state", full)
+    launch.write_ending(job, Outcome("failed", "killed"))
+
+
+def test_a_job_is_labelled_with_experiment_and_seed(tmp_path: Path) -> None:
+    (run,) = plan_runs(["csp-fast"], "smoke", [3], results=tmp_path)
+    assert launch.as_job(run).label == "csp-fast s3"
+
+
+def test_train_names_a_damaged_state(tmp_path: Path) -> None:
+    broken = directory(tmp_path, "csp-fast")
+    broken.path.mkdir(parents=True)
+    broken.state.write_text("")
+    arguments = ["train", "csp-fast", "--profile", "smoke", "--results", str(tmp_path)]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 2
+    assert f"ablate: {broken.state} cannot be read: it is empty" in result.stderr
 
 
 def test_rows_that_are_not_built_yet_are_named(launching: Launch) -> None:

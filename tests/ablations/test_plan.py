@@ -69,6 +69,9 @@ def test_state_is_read_when_asked(tmp_path: Path) -> None:
     (run.run_dir / "state.json").write_text(json.dumps({"state": "running"}))
     assert (run.state, run.done) == ("running", False)
     (run.run_dir / "state.json").write_text(json.dumps({"state": "done"}))
+    assert (run.state, run.done) == ("done", False)  # its results are not there
+    for name in ("run.json", "evaluation.json", "weights.safetensors"):
+        (run.run_dir / name).write_text("{}")
     assert run.done
 
 

@@ -7,9 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from click.testing import CliRunner
 
 from ablations.cli import main
+from tests.ablations.fake_training import leave_results
 from yolor_core.runs.directory import RunDirectory
 
 
@@ -41,7 +43,9 @@ def test_running_without_a_process_is_shown_as_interrupted(tmp_path: Path) -> No
 
 def test_text_has_a_line_per_run_and_a_count(tmp_path: Path) -> None:
     assert "no runs in" in status(tmp_path)
-    RunDirectory(tmp_path / "runs" / "a").write_state("done", epoch=24, epochs=24, ap=0.125, seconds=75.0)
+    run = RunDirectory(tmp_path / "runs" / "a")
+    leave_results(run)
+    run.write_state("done", epoch=24, epochs=24, ap=0.125, seconds=75.0)
     lines = status(tmp_path).splitlines()
     assert lines[1].split() == ["a", "done", "24/24", "12.5", "1:15"]
     assert lines[-1] == "1 runs: 1 done"
@@ -56,3 +60,38 @@ def test_status_imports_neither_torch_nor_pandas(tmp_path: Path) -> None:
     )
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert output.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize("content", [b"{", b"", b"[1]", b"\xff\xfe\x00", b'{"state": 3}'])
+def test_a_damaged_state_is_a_row_that_names_the_file(tmp_path: Path, content: bytes) -> None:
+    leave_results(RunDirectory(tmp_path / "runs" / "a"))
+    broken = tmp_path / "runs" / "b" / "state.json"
+    broken.parent.mkdir()
+    broken.write_bytes(content)
+    first, second = json.loads(status(tmp_path, "--json"))
+    assert (first["state"], first["ap"]) == ("done", 0.25)
+    assert (second["run"], second["state"], second["ap"]) == ("b", "unreadable", None)
+    assert f"{broken} cannot be read: " in second["reason"]
+    lines = status(tmp_path).splitlines()
+    assert lines[1].split()[:2] == ["a", "done"]
+    assert lines[2].split()[:2] == ["b", "unreadable"]
+    assert str(broken) in lines[2]
+    assert lines[-1] == "2 runs: 1 done, 1 unreadable"
+
+
+def test_fields_of_the_wrong_type_are_left_out(tmp_path: Path) -> None:
+    folder = tmp_path / "runs" / "a"
+    folder.mkdir(parents=True)
+    wrong = {"state": "failed", "ap": "y", "epoch": [1], "epochs": "x", "seconds": {}, "reason": ["a", 1]}
+    (folder / "state.json").write_text(json.dumps(wrong))
+    (record,) = json.loads(status(tmp_path, "--json"))
+    assert (record["ap"], record["epoch"], record["epochs"], record["seconds"]) == (None, 0, None, 0.0)
+    assert status(tmp_path).splitlines()[1].split() == ["a", "failed", "0:00", "['a',", "1]"]
+
+
+def test_a_finished_run_without_its_weights_is_incomplete(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path / "runs" / "a")
+    leave_results(run)
+    run.weights.unlink()
+    (record,) = json.loads(status(tmp_path, "--json"))
+    assert (record["state"], record["reason"]) == ("incomplete", "weights.safetensors is missing")

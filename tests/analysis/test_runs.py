@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
+import pytest
+from click.testing import CliRunner
 
+from ablations.cli import main
 from analysis.runs import COLUMNS, load_runs
 
 Fabricate = Callable[..., str]
@@ -54,3 +58,55 @@ def test_queued_unreadable_and_stray_entries_do_not_stop_the_others(
     assert frame.loc["broken", "state"] == "unreadable"
     assert "Expecting value" in str(frame.loc["broken", "reason"])
     assert pd.isna(frame.loc["empty", "state"])
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("evaluation.json", '{"detection": {"AP": "x"}}', "AP is 'x'"),
+        ("evaluation.json", '{"detection": [1]}', "list"),
+        ("evaluation.json", "{", "evaluation.json cannot be read: not JSON"),
+        ("state.json", "[1]", "state.json cannot be read: holds list"),
+        ("run.json", '{"config": {"seed": "x"}}', "seed is 'x'"),
+        ("run.json", None, "run.json is missing"),
+    ],
+)
+def test_a_damaged_result_is_told_and_does_not_stop_the_others(
+    tmp_path: Path, fabricate: Fabricate, name: str, content: str | None, reason: str
+) -> None:
+    damaged, sound = fabricate("csp-fast"), fabricate("csp-fast", seed=1)
+    path = tmp_path / "runs" / damaged / name
+    if content is None:
+        path.unlink()
+    else:
+        path.write_text(content)
+    frame = load_runs(tmp_path).set_index("run")
+    assert frame.loc[damaged, "state"] == "unreadable"
+    assert reason in str(frame.loc[damaged, "reason"])
+    assert frame.loc[sound, "AP"] == 0.4
+    shown = CliRunner().invoke(main, ["tables", "1", "--results", str(tmp_path)])
+    assert shown.exit_code == 0, shown.output
+    assert shown.stderr.startswith("1 run folders cannot be read: ")
+    assert str(path.parent) in shown.stderr
+    assert reason in shown.stderr
+
+
+def test_a_copy_of_a_run_is_not_counted_twice(tmp_path: Path, fabricate: Fabricate) -> None:
+    name = fabricate("csp-fast")
+    runs = tmp_path / "runs"
+    for copy in ("a-copy", f"{name}.bak"):
+        shutil.copytree(runs / name, runs / copy)
+    assert [Path(path).name for path in load_runs(tmp_path)["path"]] == [name]
+    shutil.rmtree(runs / name)
+    assert [Path(path).name for path in load_runs(tmp_path)["path"]] == ["a-copy"]
+
+
+def test_tables_tell_of_runs_with_other_settings(tmp_path: Path, fabricate: Fabricate) -> None:
+    fabricate("csp-fast", overrides=("train.epochs=3",))
+
+    def stderr(*arguments: str) -> str:
+        return CliRunner().invoke(main, ["tables", "1", "--results", str(tmp_path), *arguments]).stderr
+
+    assert "runs with other settings exist of csp-fast: repeat the --set" in stderr()
+    assert stderr("--set", "train.epochs=3") == ""
+    assert stderr("--set", "train.epochs=3", "--seeds", "1") == ""

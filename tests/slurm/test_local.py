@@ -128,6 +128,52 @@ def test_a_job_that_finds_its_work_taken_goes_back_to_waiting(tmp_path: Path) ->
     assert outcomes["a"] == Outcome("done")
 
 
+def test_a_claim_that_raises_fails_its_own_job_only(tmp_path: Path) -> None:
+    def claim(job: Job) -> str:
+        if job.name == "bad" or (job.name == "late" and (job.run_dir / "notes").exists()):
+            raise ValueError(f"{job.name}: state.json is damaged")
+        return "start"
+
+    jobs = [job(tmp_path, "bad"), job(tmp_path, "late", kind="raise"), job(tmp_path, "good", steps=20)]
+    outcomes = run_jobs(jobs, 3, Recorder(), StopFlag(), claim=claim)
+    assert outcomes["bad"] == Outcome("failed", "ValueError: bad: state.json is damaged")
+    assert (outcomes["late"].state, outcomes["late"].reason) == (
+        "failed",
+        "ValueError: the width is negative",
+    )
+    assert outcomes["good"].state == "done"
+
+
+def test_a_start_that_fails_fails_its_own_job_only(tmp_path: Path) -> None:
+    bad, good = job(tmp_path, "bad"), job(tmp_path, "good", steps=10)
+    (bad.run_dir / "logs").write_text("in the way of the folder of logs")
+    outcomes = run_jobs([good, bad, job(tmp_path, "after", after="bad")], 2, Recorder(), StopFlag())
+    assert {name: outcome.state for name, outcome in outcomes.items()} == {
+        "good": "done",
+        "bad": "failed",
+        "after": "skipped",
+    }
+    assert "logs" in (outcomes["bad"].reason or "")
+
+
+def test_a_watcher_that_raises_at_an_end_stops_no_other_job(tmp_path: Path) -> None:
+    class Full(Recorder):
+        def ended(self, job: Job, outcome: Outcome) -> None:
+            super().ended(job, outcome)
+            if job.name != "good":
+                raise OSError("disk full")
+
+    jobs = [
+        job(tmp_path, "bad", kind="raise"),
+        job(tmp_path, "told", steps=1),
+        job(tmp_path, "good", steps=20),
+    ]
+    outcomes = run_jobs(jobs, 3, Full(), StopFlag())
+    assert outcomes["bad"].state == "failed"
+    assert outcomes["bad"].reason == "ValueError: the width is negative; then OSError: disk full"
+    assert (outcomes["told"].state, outcomes["good"].state) == ("done", "done")
+
+
 def test_jobs_are_spread_over_the_devices(tmp_path: Path) -> None:
     jobs = [job(tmp_path, name, steps=20) for name in "ab"]
     run_jobs(jobs, 2, Recorder(), StopFlag(), devices=("3", "GPU-5"))

@@ -29,12 +29,22 @@ def test_a_snapshot_sums_the_last_loss_terms_and_knows_the_fraction(tmp_path: Pa
     assert describe(seen) == "epoch 2/4  loss 0.625  AP 12.5"
 
 
-@pytest.mark.parametrize("text", ["", "{", "[1]", '{"epoch": null}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "[1]",
+        '{"epoch": null}',
+        '{"ap": "y", "epoch": [1], "epochs": "x", "loss/box": "z", "step": NaN}',
+    ],
+)
 def test_broken_or_missing_files_are_no_progress(tmp_path: Path, text: str) -> None:
     assert snapshot(tmp_path) == Snapshot()
     (tmp_path / "state.json").write_text(text)
     (tmp_path / "metrics.jsonl").write_text(text)
     assert snapshot(tmp_path).fraction == 0.0
+    assert describe(snapshot(tmp_path)) == ""
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (75.9, "1:15"), (3700, "1:01:40"), (None, "")])
@@ -89,3 +99,28 @@ def test_a_terminal_shows_one_line_per_run(tmp_path: Path) -> None:
     ]
     assert text[1].split()[2:5] == ["2/4", "0.625", "12.5"]
     assert text[4].startswith("1 of 3 done, 1 running, 1 waiting; 0:00 elapsed")
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_a_narrow_terminal_shortens_names_and_no_numbers(tmp_path: Path, width: int) -> None:
+    folder = run_folder(tmp_path, epoch=12, epochs=300, step=34, steps=160, ap=0.125)
+    slugs = ["p6-light.add-fa.mul-pr.finetuned", "csp-fast.add-fa"]
+    all_jobs = [
+        Job(f"{slug}-mini-s0-0123456789", folder, lambda stop: "done", label=f"{slug} s0") for slug in slugs
+    ]
+    console = Console(file=io.StringIO(), width=width, height=24, record=True)
+    progress = Progress(all_jobs, console)
+    progress.started(all_jobs[0])
+    progress.lines[all_jobs[0].name].began -= 3700
+    progress.lines[all_jobs[0].name].began_at = 0.0
+    progress.ended(all_jobs[1], Outcome("failed", "ValueError: the width is negative, and more of the kind"))
+    console.export_text()
+    console.print(progress)
+    text = console.export_text().splitlines()
+    assert len(text) == 4
+    assert all(len(line) <= width for line in text[:3])
+    for number in ("running", "12/300", "0.625", "12.5", *(("34/160", "1:01:40") if width >= 80 else ())):
+        assert number in text[1].split()
+    assert text[1].startswith("p6-light")
+    assert text[2].startswith("csp-fast.add-fa s0")
+    assert ("ValueError" in text[2]) == (width == 120)

@@ -10,7 +10,7 @@ import json
 import os
 import socket
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from yolor_core.errors import RunError
-from yolor_core.runs.files import read_json, write_atomically, write_json
+from yolor_core.runs.files import read_json, unreadable, why, write_atomically, write_json
 
 STATES = ("queued", "running", "done", "failed", "preempted")
 
@@ -46,22 +46,51 @@ class RunDirectory:
         self.checksums = self.path / "checkpoint.sha256"
 
     def read_run(self) -> dict[str, Any] | None:
-        """run.json, or None before the run has started."""
+        """run.json, or None before the run has started. Raises RunError where it is damaged."""
         return read_json(self.run)
 
     def read_state(self) -> dict[str, Any] | None:
-        """state.json, or None where nobody has touched the run."""
-        return read_json(self.state)
+        """state.json, or None where nobody has touched the run. Raises RunError where it is damaged."""
+        value = read_json(self.state)
+        if value is not None and value.get("state") not in STATES:
+            raise unreadable(self.state, f"state is {value.get('state')!r}; allowed: {', '.join(STATES)}")
+        return value
 
     def read_evaluation(self) -> dict[str, Any] | None:
-        """evaluation.json, or None before the first evaluation."""
+        """evaluation.json, or None before the last epoch. Raises RunError where it is damaged."""
         return read_json(self.evaluation)
 
+    def complete(self) -> bool:
+        """Whether the run is finished and all that a finished run is good for is there.
+
+        That is: state.json says done, run.json and evaluation.json can be read, the weights exist. Raises
+        RunError where state.json is damaged, because then nobody knows how far the run got.
+        """
+        state = self.read_state()
+        if state is None or state["state"] != "done":
+            return False
+        return not self.missing()
+
+    def missing(self) -> list[str]:
+        """What keeps a run that is done from being complete, as `evaluation.json is missing`."""
+        found = [] if self.weights.is_file() else [f"{self.weights.name} is missing"]
+        for path in (self.run, self.evaluation):
+            try:
+                if read_json(path) is None:
+                    found.append(f"{path.name} is missing")
+            except RunError:
+                found.append(f"{path.name} cannot be read")
+        return found
+
     def read_metrics(self) -> list[dict[str, Any]]:
-        """One record per finished epoch, in order."""
-        if not self.metrics.exists():
+        """One record per finished epoch, in order. Raises RunError where metrics.jsonl is damaged."""
+        try:
+            lines = self.metrics.read_text(encoding="utf-8").splitlines()
+            return [dict(json.loads(line)) for line in lines if line]
+        except FileNotFoundError:
             return []
-        return [json.loads(line) for line in self.metrics.read_text().splitlines() if line]
+        except (OSError, ValueError, TypeError, RecursionError) as error:
+            raise unreadable(self.metrics, why(error)) from None
 
     def write_metrics(self, records: Sequence[dict[str, Any]]) -> None:
         """Replace metrics.jsonl. Written whole, so that a resumed run leaves no line of a lost epoch."""
@@ -69,12 +98,25 @@ class RunDirectory:
         write_atomically(self.metrics, lambda file: file.write(text.encode()))
 
     def write_state(self, state: str, **fields: Any) -> None:
-        """Write state.json with a fresh heartbeat; fields not given keep their last value."""
+        """Write state.json with a fresh heartbeat; fields not given keep their last value.
+
+        A damaged state.json is replaced.
+        """
         if state not in STATES:
             raise ValueError(f"unknown state {state!r}; allowed: {', '.join(STATES)}")
         self.path.mkdir(parents=True, exist_ok=True)
-        known = {"reason": None, "epoch": 0, "epochs": 0, "step": 0, "steps": 0, "ap": None, "seconds": 0.0}
-        value = known | (self.read_state() or {}) | {"reason": None} | fields
+        known: dict[str, Any] = {
+            "reason": None,
+            "epoch": 0,
+            "epochs": 0,
+            "step": 0,
+            "steps": 0,
+            "ap": None,
+            "seconds": 0.0,
+        }
+        with suppress(RunError):  # whoever writes has looked already, or knows better
+            known |= self.read_state() or {}
+        value = known | {"reason": None} | fields
         value |= {"state": state, "heartbeat": now(), "host": socket.gethostname(), "pid": os.getpid()}
         write_json(self.state, value)
 

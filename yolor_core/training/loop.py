@@ -123,19 +123,21 @@ class _Training:
                 self.progress.beat("preempted", self.state, reason="asked to stop; launch again to go on")
                 return "preempted"
             self._finish_epoch()
+        if not self._evaluated():  # a finished run whose results were lost is repaired from its checkpoint
+            self._evaluate(final=True)
         self._finish()
         return "done"
 
     def _open(self) -> None:
         """Write run.json and find the state to start from: own checkpoint, another run's, or the seed's."""
-        run, earlier, saved = self.run, self.run.read_run(), load_checkpoint(self.run)
+        run, earlier, saved = self.run, self._earlier(), load_checkpoint(self.run)
         fingerprint = data_fingerprint(self.config.data)
         report = {"train": self.images.report.as_dict(), "val": self.val.report.as_dict()}
         parameters = sum(p.numel() for p in self.state.model.parameters())
         record = describe_run(self.config, fingerprint, self._device_name(), report, parameters)
         if earlier is not None:
-            if earlier["run"] != record["run"]:
-                raise RunError(f"{run.path} holds the run {earlier['run']}, not {record['run']}")
+            if earlier.get("run") != record["run"]:
+                raise RunError(f"{run.path} holds the run {earlier.get('run')}, not {record['run']}")
             record["jobs"] = list(dict.fromkeys([*earlier["jobs"], *job_ids()]))
             if saved is not None:
                 record |= {"started": earlier["started"], "resumes": earlier["resumes"] + 1}
@@ -151,6 +153,20 @@ class _Training:
         self.progress.write()
         write_json(run.run, record)
         self.progress.beat("running", self.state)
+
+    def _earlier(self) -> dict[str, Any] | None:
+        """run.json of an earlier attempt; one that is damaged is written anew."""
+        try:
+            return self.run.read_run()
+        except RunError as error:
+            warnings.warn(f"{error}; it is written anew", stacklevel=2)
+            return None
+
+    def _evaluated(self) -> bool:
+        try:
+            return self.run.read_evaluation() is not None and self.run.detections.is_file()
+        except RunError:
+            return False
 
     def _continue(self, source: RunDirectory, record: dict[str, Any]) -> None:
         """Start behind the finished phases of another run; from the seed where its checkpoint is gone."""
@@ -252,7 +268,7 @@ def _finished(run: RunDirectory, config: RunConfig) -> bool:
     record = run.read_run() if run.complete() else None
     if record is None:
         return False
-    return record["signature"] == signature(config.science) and record["seed"] == config.seed
+    return record.get("signature") == signature(config.science) and record.get("seed") == config.seed
 
 
 def _write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:

@@ -257,3 +257,26 @@ def test_a_chain_whose_first_run_lost_its_checkpoint_trains_all_phases(
     with pytest.warns(UserWarning, match="training all phases"):
         train(tiny(phases=chain, start_checkpoint=str(tmp_path / "first")), tmp_path / "anew")
     assert_same_result(RunDirectory(tmp_path / "whole"), RunDirectory(tmp_path / "anew"))
+
+
+@pytest.mark.parametrize("keep_checkpoint", [True, False])
+@pytest.mark.parametrize("lost", ["evaluation.json", "weights.safetensors", "run.json"])
+def test_lost_results_of_a_finished_run_are_made_again(
+    tiny: Tiny, tmp_path: Path, keep_checkpoint: bool, lost: str
+) -> None:
+    config = tiny(keep_checkpoint=keep_checkpoint)
+    train(config, tmp_path / "whole")
+    train(config, tmp_path / "lost")
+    (tmp_path / "lost" / lost).unlink()
+    assert not RunDirectory(tmp_path / "lost").complete()
+    assert train(config, tmp_path / "lost") == "done"
+    assert RunDirectory(tmp_path / "lost").complete()
+    assert_same_result(RunDirectory(tmp_path / "whole"), RunDirectory(tmp_path / "lost"))
+
+
+def test_a_damaged_run_json_is_written_anew(tiny: Tiny, tmp_path: Path) -> None:
+    assert train(tiny(), tmp_path, stop=stop_after(2)) == "preempted"
+    (tmp_path / "run.json").write_text("{bad")
+    with pytest.warns(UserWarning, match=r"run\.json.*written anew"):
+        assert train(tiny(), tmp_path) == "done"
+    assert RunDirectory(tmp_path).complete()
