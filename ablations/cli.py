@@ -30,6 +30,15 @@ COMMANDS = {
 }
 
 
+MOST_CHARACTERS = 4_000
+
+
+def printable(text: str) -> str:
+    """An error's text without control characters and of bounded length: names in it may come from a file."""
+    clean = "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
+    return clean if len(clean) <= MOST_CHARACTERS else f"{clean[:MOST_CHARACTERS]} ..."
+
+
 class LazyGroup(click.Group):
     """A group that knows its subcommands by name and imports one only to run it."""
 
@@ -55,7 +64,7 @@ class LazyGroup(click.Group):
         try:
             return super().invoke(ctx)
         except YolorError as error:
-            click.echo(f"ablate: {error}", err=True)
+            click.echo(f"ablate: {printable(str(error))}", err=True)
             ctx.exit(2)
         except OSError as error:
             if error.errno == errno.EPIPE:  # `ablate list | head`: click ends quietly

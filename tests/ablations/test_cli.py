@@ -264,3 +264,10 @@ def test_list_counts_the_rows_of_the_chosen_tables() -> None:
     alone = json.loads(ablate("list", "csp-fast", "--json").output)
     last = ablate("list", "csp-fast").output.splitlines()[-1]
     assert last.startswith(f"1 experiments, {len(alone[0]['rows'])} rows")
+
+
+def test_names_from_a_file_reach_the_terminal_without_control_characters() -> None:
+    from ablations.cli import MOST_CHARACTERS, printable
+
+    assert printable("a\x1b[31mb\nc × Δ") == "a\\x1b[31mb\nc × Δ"
+    assert len(printable("x" * 10**6)) < MOST_CHARACTERS + 10

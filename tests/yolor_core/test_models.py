@@ -11,7 +11,7 @@ import torch
 from torch.nn import functional
 
 from yolor_core.config import BranchConfig, ImplicitConfig, ModelConfig
-from yolor_core.errors import InputError, NotBuiltError, UnknownNameError
+from yolor_core.errors import ConfigError, InputError, NotBuiltError, UnknownNameError
 from yolor_core.models import create_model, decode, list_models, named_config
 from yolor_core.models.architectures import ARCHITECTURES
 from yolor_core.models.blocks import pyramid
@@ -176,3 +176,9 @@ def test_every_public_name_of_the_package_is_there() -> None:
 
     for name in models.__all__:
         assert callable(getattr(models, name)), name
+
+
+@pytest.mark.parametrize("classes", [0, -1, "a", 1.5, True])
+def test_a_number_of_classes_that_is_none_is_named(classes: object) -> None:
+    with pytest.raises(ConfigError, match="classes = "):
+        create_model("yolor-ssss-s2d", classes=classes)  # type: ignore[arg-type]

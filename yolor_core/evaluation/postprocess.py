@@ -16,6 +16,7 @@ from torch import Tensor
 from torchvision.ops import nms
 
 from yolor_core.config import EvaluationConfig
+from yolor_core.errors import InputError
 
 # IoU is computed on the shifted float32 coordinates, whose rounding changes about 1 % of the kept boxes
 # against `suppression = "exact"`, so the released shift is part of the result.
@@ -49,8 +50,13 @@ def suppress(decoded: Tensor, config: EvaluationConfig) -> list[ImageDetections]
 
     A box with objectness above the confidence gives one candidate per class whose product of objectness and
     class score is above it. Of equal scores the earlier row, then the lower class, comes first. Works on the
-    device of its input; on a GPU the released comparison is one call per image.
+    device of its input; on a GPU the released comparison is one call per image. Raises InputError for
+    another shape.
     """
+    if decoded.ndim != 3 or decoded.shape[2] < 6:
+        raise InputError(f"decoded has shape {tuple(decoded.shape)}; (B, N, 5 + classes) is needed")
+    if decoded.dtype in (torch.float16, torch.bfloat16):
+        decoded = decoded.float()  # torchvision's kernel on the CPU has no half precision
     found = []
     for image in decoded:
         candidates = select(image, config.confidence)

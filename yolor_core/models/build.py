@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from yolor_core.config import ImplicitConfig, ModelConfig
-from yolor_core.errors import NotBuiltError, UnknownNameError
+from yolor_core.errors import ConfigError, NotBuiltError, UnknownNameError
 from yolor_core.models.architectures import ARCHITECTURES
 from yolor_core.models.detector import Detector
 from yolor_core.models.initialisation import initialise
@@ -41,8 +41,11 @@ def create_model(
 
     config: a ModelConfig, taken literally, or a name from `list_models`. seed: None leaves the parameters
     unset, for weights that are loaded next. The global random state is not touched.
-    Raises UnknownNameError, and NotBuiltError for the branches of Table 3.
+    Raises UnknownNameError, ConfigError for a number of classes below 1, and NotBuiltError for the branches
+    of Table 3.
     """
+    if type(classes) is not int or classes < 1:
+        raise ConfigError(f"classes = {classes!r}: a whole number from 1 is needed")
     if isinstance(config, str):
         config = named_config(config)
     if config.branches:

@@ -32,7 +32,8 @@ def find_tensors(graph: Any, label: str) -> Found:
         tensors = dict(_module_tensors(candidate, label)) if whole else _plain_tensors(candidate)
         if tensors:
             return Found(_without_wrapper(tensors), place, whole)
-    content = f"keys {', '.join(map(repr, list(graph)[:8]))}" if isinstance(graph, dict) else _sort(graph)
+    keys = [repr(key[:40]) for key in graph if isinstance(key, str)][:8] if isinstance(graph, dict) else []
+    content = f"keys {', '.join(keys)}" if isinstance(graph, dict) else _sort(graph)
     raise WeightsError(f"{label}: no network in it: neither a state_dict nor a module ({content})")
 
 
@@ -60,7 +61,8 @@ def _module_tensors(root: StandIn, label: str) -> Iterator[tuple[str, StoredTens
     while stack:
         prefix, module, depth = stack.pop()
         contents = module.contents
-        transient = contents.get("_non_persistent_buffers_set") or ()
+        transient = contents.get("_non_persistent_buffers_set")
+        transient = transient if isinstance(transient, (set, list, tuple)) else ()
         buffers = {k: v for k, v in _items(contents, "_buffers") if k not in transient}
         own = {**dict(_items(contents, "_parameters")), **buffers}
         for name, value in own.items():
@@ -76,7 +78,7 @@ def _module_tensors(root: StandIn, label: str) -> Iterator[tuple[str, StoredTens
 def _items(contents: dict[str, Any], kind: str) -> Iterator[tuple[str, Any]]:
     value = contents.get(kind)
     if isinstance(value, Mapping):
-        yield from ((str(key), item) for key, item in value.items())
+        yield from ((key, item) for key, item in value.items() if isinstance(key, str))
 
 
 def _without_wrapper(tensors: dict[str, StoredTensor]) -> dict[str, StoredTensor]:

@@ -30,6 +30,7 @@ class Container(ABC):
     def __init__(self, path: Path) -> None:
         self.path = path
         self.graph: Any = None
+        self._last: tuple[Storage | None, bytearray] = (None, bytearray())
 
     @abstractmethod
     def read(self, storage: Storage) -> bytearray:
@@ -51,7 +52,10 @@ class Container(ABC):
             )
         if not count:
             return torch.empty(shape, dtype=storage.dtype)
-        flat = torch.frombuffer(self.read(storage), dtype=storage.dtype)
+        whole = storage._replace(first=0)
+        if self._last[0] != whole:  # tensors that share a storage follow one another
+            self._last = (whole, self.read(storage))
+        flat = torch.frombuffer(self._last[1], dtype=storage.dtype)
         return flat.as_strided(shape, strides, first).clone(memory_format=torch.contiguous_format)
 
     def _complete(self, data: bytes, storage: Storage) -> bytearray:
@@ -75,7 +79,8 @@ class ZipContainer(Container):
         names = self.archive.namelist()
         pickles = [name for name in names if name.split("/")[1:] == ["data.pkl"]]
         if len(pickles) != 1:
-            raise WeightsError(f"{path}: a zip archive, but not one of torch.save (no data.pkl in it)")
+            found = f"{len(pickles)} files data.pkl" if pickles else "no data.pkl"
+            raise WeightsError(f"{path}: a zip archive, but not one of torch.save ({found} in it)")
         self.root = pickles[0].removesuffix("data.pkl")
         if f"{self.root}constants.pkl" in names:
             raise WeightsError(f"{path}: a TorchScript program, which is code; a checkpoint is needed")
@@ -90,10 +95,13 @@ class ZipContainer(Container):
             if info.compress_type != zipfile.ZIP_STORED:
                 raise WeightsError(f"{self.path}: {full} is compressed, which torch.save never does")
             return self.archive.read(info)
+        except WeightsError:
+            raise
         except KeyError:
             raise WeightsError(f"{self.path}: damaged: there is no {full} in the archive") from None
         except (zipfile.BadZipFile, OSError, EOFError, ValueError, NotImplementedError) as error:
-            raise WeightsError(f"{self.path}: damaged: {full} cannot be read ({error})") from None
+            why = str(error) or type(error).__name__
+            raise WeightsError(f"{self.path}: damaged: {full} cannot be read ({why})") from None
 
     def read(self, storage: Storage) -> bytearray:
         """The bytes of a whole storage; the archive's checksum is verified."""
@@ -120,7 +128,8 @@ class LegacyContainer(Container):
                 raise WeightsError(f"{path}: its numbers are big-endian, which is not supported")
             self.graph, storages = unpickle(file, label)
             keys, _ = unpickle(file, label)
-            if not isinstance(keys, list) or set(storages) - set(map(str, keys)):
+            listed = isinstance(keys, list) and all(type(key) in (str, int) for key in keys)
+            if not listed or set(storages) - set(map(str, keys)):
                 raise WeightsError(f"{path}: damaged: storages are referred to that it does not list")
             self._places = self._find(file, [str(key) for key in keys], storages)
 

@@ -14,7 +14,7 @@ import pickle
 import pickletools
 from collections.abc import Callable
 from io import BytesIO
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, ClassVar, NamedTuple
 
 import torch
 
@@ -166,7 +166,30 @@ class _Call:
 def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> StoredTensor:
     if not isinstance(storage, Storage):
         raise pickle.UnpicklingError("a tensor without a storage")
+    if any(not isinstance(sizes, (tuple, list)) or len(sizes) > MOST_AXES for sizes in (shape, strides)):
+        raise pickle.UnpicklingError("a tensor whose shape is none")
+    if not all(_is_size(number) for number in (offset, *shape, *strides)):
+        raise pickle.UnpicklingError("a tensor whose shape is none")
     return StoredTensor(storage, offset, tuple(shape), tuple(strides))
+
+
+def _is_size(number: Any) -> bool:
+    return type(number) is int and 0 <= number < 2**63
+
+
+def _hashable(key: Any) -> Any:
+    """The key, if hashing it is quick: nested tuples can be written so that it takes for ever."""
+    if isinstance(key, SIMPLE) or (isinstance(key, tuple) and all(isinstance(part, SIMPLE) for part in key)):
+        return key
+    raise pickle.UnpicklingError("a key of an unexpected kind")
+
+
+def _mapping(*_: Any) -> OrderedMapping:
+    return OrderedMapping()  # torch's and Python's give the items afterwards
+
+
+def _set(items: Any = (), *_: Any) -> set[Any]:
+    return {_hashable(item) for item in items} if isinstance(items, (list, tuple, set, frozenset)) else set()
 
 
 def _parameter(tensor: Any, *_: Any) -> Any:
@@ -184,11 +207,34 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "_rebuild_parameter_with_state": _parameter,
     "_rebuild_from_type_v2": _subclass,
 }
-_CONTAINERS: dict[tuple[str, str], type] = {
-    ("collections", "OrderedDict"): OrderedMapping,
-    ("builtins", "set"): set,
-    ("builtins", "frozenset"): frozenset,
+_CONTAINERS: dict[tuple[str, str], Callable[..., Any]] = {
+    ("collections", "OrderedDict"): _mapping,
+    ("builtins", "set"): _set,
+    ("builtins", "frozenset"): _set,
 }
+SIMPLE = (str, bytes, int, float, type(None), StandIn)  # bool is an int; stand-ins are hashed by identity
+MOST_AXES = 8
+
+
+# Instructions that hash things, and where on the stack those are.
+KEYS = {
+    pickle.DICT[0]: slice(None, None, 2),
+    pickle.SETITEM[0]: slice(-2, -1),
+    pickle.SETITEMS[0]: slice(None, None, 2),
+    pickle.ADDITEMS[0]: slice(None),
+    pickle.FROZENSET[0]: slice(None),
+}
+
+
+def _looking_first(load: Callable[[Any], None], keys: slice) -> Callable[[Any], None]:
+    """The instruction, with a look at what it is going to hash."""
+
+    def looked_at(reader: InertUnpickler) -> None:
+        for key in reader.stack[keys]:
+            _hashable(key)
+        load(reader)
+
+    return looked_at
 
 
 def expected(module: str, name: str) -> bool:
@@ -197,8 +243,18 @@ def expected(module: str, name: str) -> bool:
     return inside or name in MODULES.get(module, ())
 
 
-class InertUnpickler(pickle.Unpickler):
-    """Builds plain containers, `StoredTensor`s and stand-ins. `storages`: what tensors refer to, by key."""
+class InertUnpickler(pickle._Unpickler):
+    """Builds plain containers, `StoredTensor`s and stand-ins. `storages`: what tensors refer to, by key.
+
+    It is Python's own unpickler written in Python, because that one lets keys be looked at before they are
+    hashed. A checkpoint has some ten thousand instructions, which is quick either way.
+    """
+
+    dispatch: ClassVar[dict[int, Callable[[Any], None]]] = dict(pickle._Unpickler.dispatch)
+    for _code, _keys in KEYS.items():
+        dispatch[_code] = _looking_first(dispatch[_code], _keys)
+
+    stack: list[Any]  # what was built since the last mark
 
     def __init__(self, file: BinaryIO, label: str) -> None:
         super().__init__(file)
@@ -210,7 +266,7 @@ class InertUnpickler(pickle.Unpickler):
         """Raises WeightsError for a name that no checkpoint of the authors has a reason to mention."""
         module = OLD_NAMES.get(module, module)
         if (module, name) in _CONTAINERS:
-            return _CONTAINERS[module, name]
+            return _Call(_CONTAINERS[module, name])
         if module in ("torch", "torch.cuda", "torch.storage") and name in STORAGES:
             return _Element(STORAGES[name])
         if module == "torch._utils" and name in _FUNCTIONS:
@@ -227,15 +283,18 @@ class InertUnpickler(pickle.Unpickler):
 
     def persistent_load(self, pid: Any) -> Any:
         """References that torch.save writes: storages, and in old files classes with their source text."""
-        kind, *rest = pid
-        if kind == "module":
+        kind, *rest = pid if isinstance(pid, tuple) else (None,)
+        if kind == "module" and rest:
             return rest[0]  # the source text stays text
+        if kind != "storage" or len(rest) < 4 or not isinstance(rest[0], _Element):
+            raise pickle.UnpicklingError("a reference to something that is no storage")
         element, key, _, numel, *view = rest
-        if kind != "storage" or not isinstance(element, _Element):
-            raise pickle.UnpicklingError(f"unknown reference {kind!r}")
-        storage = Storage(str(key), element.dtype, int(numel))
+        first = view[0][1] if view and isinstance(view[0], tuple) and len(view[0]) > 1 else 0
+        if type(key) not in (str, int) or not _is_size(numel) or not _is_size(first):
+            raise pickle.UnpicklingError("a storage whose key or length is none")
+        storage = Storage(str(key), element.dtype, numel)
         self.storages[storage.key] = storage
-        return storage._replace(first=int(view[0][1])) if view and view[0] is not None else storage
+        return storage._replace(first=first)
 
 
 def unpickle(file: BinaryIO, label: str) -> tuple[Any, dict[str, Storage]]:

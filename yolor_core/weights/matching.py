@@ -48,6 +48,9 @@ def match(found: Mapping[str, Shape], layout: Sequence[Entry], model: str, label
     return Match(pairs, how)  # type: ignore[arg-type]
 
 
+MOST_CLASSES = 100_000  # more is a damaged file, not a detector
+
+
 def classes_of(found: Mapping[str, Shape], anchors: int) -> int | None:
     """How many classes the predictors of a file tell apart, or None if they do not say.
 
@@ -63,7 +66,7 @@ def classes_of(found: Mapping[str, Shape], anchors: int) -> int | None:
     if len(rows) != 1:
         return None
     outputs, rest = divmod(rows.pop(), anchors)
-    return outputs - 5 if rest == 0 and outputs > 5 else None
+    return outputs - 5 if rest == 0 and 5 < outputs <= MOST_CLASSES else None
 
 
 def fitting_models(found: Mapping[str, Shape]) -> list[str]:

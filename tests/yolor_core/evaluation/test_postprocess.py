@@ -7,6 +7,7 @@ import torch
 from torchvision.ops import nms
 
 from yolor_core.config import EvaluationConfig
+from yolor_core.errors import InputError
 from yolor_core.evaluation import postprocess
 from yolor_core.evaluation.postprocess import CLASS_OFFSET, ImageDetections, best_first, suppress
 
@@ -187,3 +188,15 @@ def test_nothing_above_the_confidence_gives_no_detection() -> None:
     found = suppress(torch.zeros(2, 10, 7), EvaluationConfig(size=320))
     assert [len(f.scores) for f in found] == [0, 0]
     assert found[0].boxes.shape == (0, 4)
+
+
+@pytest.mark.parametrize("shape", [(10, 7), (2, 10, 5), (2, 3, 10, 7)])
+def test_predictions_of_another_shape_are_named(shape: tuple[int, ...]) -> None:
+    with pytest.raises(InputError, match=r"\(B, N, 5 \+ classes\)"):
+        suppress(torch.zeros(shape), EvaluationConfig(size=320))
+
+
+def test_half_precision_is_widened() -> None:
+    decoded = clustered(1, 100, 3, seed=4).half()
+    (found,), (wide,) = (suppress(d, EvaluationConfig(size=320)) for d in (decoded, decoded.float()))
+    assert len(found.scores) > 0 and torch.equal(found.boxes, wide.boxes)
