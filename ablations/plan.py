@@ -12,7 +12,7 @@ from ablations.experiments import Experiment
 from ablations.overrides import Override, override_data, override_execution
 from ablations.profiles import PROFILES, profile_named
 from ablations.registry import Selection, all_experiments, as_overrides, built, resolve, select
-from yolor_core.config import CocoConfig, DataConfig, Execution, RunConfig, Science, explain
+from yolor_core.config import CocoConfig, DataConfig, Execution, RunConfig, Science
 from yolor_core.data.layout import coco_config
 from yolor_core.errors import ConfigError, NotBuiltError, UnknownNameError
 from yolor_core.identity import run_id, signature
@@ -108,36 +108,34 @@ def plan_runs(
             chosen.append(experiment)
         elif experiment.slug in selection.named:
             raise NotBuiltError(f"experiment {experiment.slug!r}: {reason}")
-    _refuse_twins({e.slug: resolve(e, profile, parsed) for e in chosen})
+    ordered = with_predecessors(chosen, selection)
+    sciences = {e.slug: resolve(e, profile, parsed) for e in ordered}
+    _refuse_twins(sciences)
     if fingerprint is None:
         from yolor_core.data import data_fingerprint
 
         if isinstance(data, CocoConfig) and not Path(data.root).is_dir():
             raise ConfigError(f"{data.root}: no such folder; name a folder in COCO's layout with --data PATH")
-
         fingerprint = data_fingerprint(data)
     folder = runs_folder(results or default_results())
     continued = {e.continues for e in (*all_experiments().values(), *selection.experiments) if e.continues}
     planned: list[PlannedRun] = []
     for seed in check_seeds(seeds):
         where: dict[str, PlannedRun] = {}
-        for experiment in with_predecessors(chosen, selection):
+        for experiment in ordered:
             before = where[experiment.continues] if experiment.continues else None
             own: dict[str, Any] = {
                 "keep_checkpoint": execution.keep_checkpoint or experiment.slug in continued
             }
             if before is not None:
                 own["start_checkpoint"] = str(before.run_dir)
-            try:
-                config = RunConfig(
-                    experiment=experiment.slug,
-                    seed=seed,
-                    science=resolve(experiment, profile, parsed),
-                    data=data,
-                    execution=execution.model_copy(update=own),
-                )
-            except ValueError as error:  # pydantic's; resolve raises our own
-                raise ConfigError(explain(error) if hasattr(error, "errors") else str(error)) from None  # type: ignore[arg-type]
+            config = RunConfig(
+                experiment=experiment.slug,
+                seed=seed,
+                science=sciences[experiment.slug],
+                data=data,
+                execution=execution.model_copy(update=own),
+            )
             name = run_id(config, fingerprint)
             run = PlannedRun(name, config, folder / name, before.run_id if before else None)
             where[experiment.slug] = run

@@ -173,7 +173,6 @@ PROFILES: dict[str, Profile] = {
         ),
     )
 }
-DEFAULT_PROFILE = "mini"
 
 
 def profile_named(name: str) -> Profile:

@@ -41,8 +41,8 @@ def command(
 
     Exit code 1 when an image could not be read; the others are done all the same.
     """
+    from yolor_core.device import choose_device
     from yolor_core.evaluation.pictures import detect_picture, draw, read_picture
-    from yolor_core.training.loop import choose_device
 
     paths = expand(images)
     chosen = choose(name, weights, run_dir)

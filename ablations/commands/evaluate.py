@@ -42,9 +42,9 @@ def command(
     """
     import torch
 
+    from yolor_core.device import choose_device
     from yolor_core.evaluation.coco import evaluate_boxes
     from yolor_core.evaluation.detect import detect
-    from yolor_core.training.loop import choose_device
 
     chosen = choose(name, weights, run_dir)
     config = settings(chosen, **given)

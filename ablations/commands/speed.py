@@ -53,9 +53,9 @@ def command(
     suppression of about 3000 candidates an image. Weights are those of initialisation. Single precision, on a
     GPU half precision too. A batch that would take longer than --seconds is not run.
     """
+    from yolor_core.device import choose_device
     from yolor_core.evaluation.speed import describe_device
     from yolor_core.models import named_config
-    from yolor_core.training.loop import choose_device
 
     for name in models:
         named_config(name)  # refuse an unknown name before anything is measured

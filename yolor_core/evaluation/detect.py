@@ -25,7 +25,7 @@ def detect(
     batches = EvaluationBatches(
         images,
         size=config.size,
-        stride=_stride(model, config),
+        stride=input_stride(model, config),
         batch=config.batch,
         rectangular=config.rectangular,
         pad=config.pad,
@@ -61,7 +61,11 @@ def detect(
     return Detections.build(*columns)
 
 
-def _stride(model: Detector, config: EvaluationConfig) -> int:
+def input_stride(model: Detector, config: EvaluationConfig) -> int:
+    """What the sides of the network's input are multiples of, in pixels.
+
+    Raises ConfigError for a stride that does not fit the model.
+    """
     largest = max(model.strides)
     if config.stride % largest:
         raise ConfigError(

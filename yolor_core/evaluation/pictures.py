@@ -17,6 +17,7 @@ from yolor_core.config import EvaluationConfig
 from yolor_core.data.decode import to_rgb
 from yolor_core.data.resize import letterbox, resize
 from yolor_core.errors import DataError
+from yolor_core.evaluation.detect import input_stride
 from yolor_core.evaluation.postprocess import suppress
 from yolor_core.models import Detector, decode
 
@@ -54,9 +55,10 @@ def detect_picture(
 ) -> list[Found]:
     """What a model in evaluation mode finds in one picture, uint8 RGB (height, width, 3), best first.
 
-    The long side becomes `config.size`; both sides are padded with grey to whole cells of the coarsest level.
+    The long side becomes `config.size`; both sides are padded with grey to multiples of the evaluation's
+    stride. Raises ConfigError for a stride that does not fit the model.
     """
-    stride = max(model.strides)
+    stride = input_stride(model, config)
     resized = resize(pixels, config.size, "test")
     height, width = (math.ceil(side / stride) * stride for side in resized.shape[:2])
     canvas, left, top = letterbox(resized, width, height)

@@ -26,7 +26,8 @@ def save_checkpoint(run: RunDirectory, content: dict[str, Any]) -> None:
     buffer = io.BytesIO()
     torch.save(content, buffer)
     data = buffer.getvalue()
-    whole = {path: digest for path in _files(run) if (digest := _digest(path)) in _listed(run)}
+    listed = _listed(run)
+    whole = {path: digest for path in _files(run) if (digest := _digest(path)) in listed}
     pending = run.path / ".checkpoint.pending"
     write_atomically(pending, lambda file: file.write(data))
     lines = [f"{hashlib.sha256(data).hexdigest()}  {run.checkpoint.name}\n"]

@@ -16,7 +16,8 @@ from torch import Tensor
 from yolor_core.config import RunConfig
 from yolor_core.data import Batch, TrainingBatches, data_fingerprint, load_images
 from yolor_core.data.annotations import check_same_classes
-from yolor_core.errors import ConfigError, RunError
+from yolor_core.device import choose_device
+from yolor_core.errors import RunError
 from yolor_core.evaluation.coco import evaluate_boxes
 from yolor_core.evaluation.detect import detect
 from yolor_core.identity import joined_sources, signature
@@ -66,19 +67,6 @@ def train(config: RunConfig, run_dir: Path | str, stop: Callable[[], bool] = nev
         except BaseException as error:
             run.write_state("failed", reason=f"{type(error).__name__}: {error}")
             raise
-
-
-def choose_device(name: str) -> torch.device:
-    """`auto` is the first GPU, or the CPU where there is none. Raises ConfigError for what is not there."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ConfigError(f"execution.device = {name!r}: {error}; allowed: auto, cpu, cuda, cuda:N") from None
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(f"execution.device = {name!r}, but torch sees no GPU here; allowed: auto, cpu")
-    return device
 
 
 class _Training:
