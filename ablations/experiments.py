@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from ablations.recipe import (
     FINETUNE,
     SCALED_LARGE,
+    SCALED_YOLOV4,
     SCRATCH_CSP,
     SCRATCH_LIGHT,
     SCRATCH_P6,
@@ -122,8 +123,12 @@ def part_title(part: ImplicitConfig) -> str:
     return f"{operator} {PREFIX.get(part.form, part.form + ' ')}{SITES[part.site].symbol}"
 
 
-CSP_FAST = Experiment("csp-fast", "YOLOv4-CSP-fast", paper_science("yolov4_csp_fast", 640, SCRATCH_CSP))
-CSP = Experiment("csp", "YOLOv4-CSP", paper_science("yolov4_csp_mish", 640, SCRATCH_CSP))
+CSP_FAST = Experiment(
+    "csp-fast", "YOLOv4-CSP-fast", paper_science("yolov4_csp_fast", 640, SCRATCH_CSP, optimiser=SCALED_YOLOV4)
+)
+CSP = Experiment(
+    "csp", "YOLOv4-CSP", paper_science("yolov4_csp_mish", 640, SCRATCH_CSP, optimiser=SCALED_YOLOV4)
+)
 P6_LIGHT = Experiment("p6-light", "YOLOv4-P6-light", paper_science("yolov4_p6_light", 1280, SCRATCH_P6))
 
 ADD_FA = ImplicitConfig(site="fa", operator="add")
@@ -149,5 +154,9 @@ YOLOR_P6 = Experiment("yolor-p6", "YOLOR-P6", paper_science("yolor_p6", 1280, YO
 YOLOR_W6 = Experiment("yolor-w6", "YOLOR-W6", paper_science("yolor_w6", 1280, YOLOR_LARGE, ADD_FA, MUL_PR))
 YOLOR_E6 = Experiment("yolor-e6", "YOLOR-E6", paper_science("yolor-e6", 1280, YOLOR_LARGE, ADD_FA, MUL_PR))
 YOLOR_D6 = Experiment("yolor-d6", "YOLOR-D6", paper_science("yolor-d6", 1280, YOLOR_LARGE, ADD_FA, MUL_PR))
-Y4_P6 = Experiment("y4-p6", "YOLOv4-P6", paper_science("yolov4-p6", 1280, SCALED_LARGE))
-Y4_P7 = Experiment("y4-p7", "YOLOv4-P7", paper_science("yolov4-p7", 1536, SCALED_LARGE))
+Y4_P6 = Experiment(
+    "y4-p6", "YOLOv4-P6", paper_science("yolov4-p6", 1280, SCALED_LARGE, optimiser=SCALED_YOLOV4)
+)
+Y4_P7 = Experiment(
+    "y4-p7", "YOLOv4-P7", paper_science("yolov4-p7", 1536, SCALED_LARGE, optimiser=SCALED_YOLOV4)
+)

@@ -18,7 +18,7 @@ from ablations.profiles import rescale
 from yolor_core.config import Config, DataConfig, Execution, Science, explain, leaves
 from yolor_core.errors import ConfigError, UnknownNameError
 
-SCIENCE_PARTS = ("model", "train", "evaluation")
+SCIENCE_PARTS = ("model", "train", "evaluation", "numerics")
 PARTS = (*SCIENCE_PARTS, "execution", "data")
 EPOCHS = "train.epochs"
 _C = TypeVar("_C", bound=Config)

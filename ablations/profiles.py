@@ -32,6 +32,7 @@ class Scale:
     keep_one_in: int = 1
     optimiser: Mapping[str, float] = field(default_factory=dict)  # fields of OptimiserConfig
     loss: Mapping[str, float] = field(default_factory=dict)  # fields of LossConfig
+    numerics: Mapping[str, object] = field(default_factory=dict)  # fields of NumericsConfig
 
     def apply(self, science: Science, profile: str) -> Science:
         """`science` at the paper's scale -> the same at this scale, validated."""
@@ -58,6 +59,7 @@ class Scale:
                     }
                 ),
                 "evaluation": evaluation.model_copy(update={"size": self.size(evaluation.size)}),
+                "numerics": science.numerics.model_copy(update=dict(self.numerics)),
             }
         )
         return Science.model_validate(scaled.model_dump())
@@ -110,6 +112,8 @@ class Profile:
     caveat: str = NOT_COMPARABLE
 
 
+ON_A_CPU = {"precision": "float32"}
+
 # The folder of COCO is the user's: `--data PATH`, or a link at this place.
 COCO = CocoConfig(root="data/coco")
 
@@ -126,6 +130,8 @@ PROFILES: dict[str, Profile] = {
                 epochs=1,
                 batch=8,
                 optimiser={"nominal_batch": 8, "warmup_min_iterations": 1, "ema_updates": 1.0},
+                loss={"images_per_mean": 0},
+                numerics=ON_A_CPU,
             ),
             ShapesConfig(train_images=16, val_images=8, size=64),
             Execution(threads=1),
@@ -151,7 +157,8 @@ PROFILES: dict[str, Profile] = {
                     "ema_decay": 0.99,
                 },
                 # The recipe scales this gain by classes / 80; 8 gives the 5 shapes the 0.5 that COCO has.
-                loss={"classification": 8.0},
+                loss={"classification": 8.0, "images_per_mean": 0},
+                numerics=ON_A_CPU,
             ),
             ShapesConfig(train_images=640, val_images=200, size=160),
             Execution(threads=1, cache_images=True, evaluate_every=6, checkpoint_every=2),
@@ -159,7 +166,7 @@ PROFILES: dict[str, Profile] = {
         Profile(
             "proxy",
             "a quarter of COCO train2017, full models, 30 epochs on one GPU",
-            Scale(epochs=30, batch=16, keep_one_in=4),
+            Scale(epochs=30, batch=16, keep_one_in=4, loss={"images_per_mean": 0}),  # one GPU: one mean
             COCO,
             Execution(workers=8, evaluate_every=5),
         ),

@@ -13,7 +13,10 @@ from yolor_core.config import (
     AugmentConfig,
     EvaluationConfig,
     ImplicitConfig,
+    LossConfig,
     ModelConfig,
+    NumericsConfig,
+    OptimiserConfig,
     PhaseConfig,
     Science,
     TrainConfig,
@@ -39,6 +42,11 @@ FINETUNE = (
     PhaseConfig(epochs=25, schedule_epochs=TOTAL_EPOCHS, augment=FINETUNE_AUGMENT, start_from_average=True),
 )
 
+YOLOR = OptimiserConfig()  # warm-up of the momentum from 0.8
+SCALED_YOLOV4 = OptimiserConfig(warmup_momentum=0.9)  # its loops of 2020-12 begin at 0.9
+PUBLISHED_LOSS = LossConfig(images_per_mean=8)  # 64 images on 8 GPUs, each averaging over its own
+PUBLISHED_NUMERICS = NumericsConfig(precision="float16")  # automatic mixed precision with gradient scaling
+
 YOLOR_LARGE = (*SCRATCH_P6, *FINETUNE)
 SCALED_LARGE = (
     *SCRATCH_P6,
@@ -47,12 +55,17 @@ SCALED_LARGE = (
 
 
 def paper_science(
-    architecture: str, size: int, phases: tuple[PhaseConfig, ...], *implicit: ImplicitConfig
+    architecture: str,
+    size: int,
+    phases: tuple[PhaseConfig, ...],
+    *implicit: ImplicitConfig,
+    optimiser: OptimiserConfig = YOLOR,
 ) -> Science:
     """An experiment at the paper's scale: full model, batch 64, trained and tested at `size` pixels."""
     return Science(
         profile="paper",
         model=ModelConfig(architecture=architecture, implicit=implicit),
-        train=TrainConfig(size=size, batch=64, phases=phases),
+        train=TrainConfig(size=size, batch=64, phases=phases, optimiser=optimiser, loss=PUBLISHED_LOSS),
         evaluation=EvaluationConfig(size=size),
+        numerics=PUBLISHED_NUMERICS,
     )

@@ -161,12 +161,19 @@ class OptimiserConfig(Config):
 
 
 class LossConfig(Config):
-    """Gains of the loss terms and the assignment threshold."""
+    """Gains of the loss terms, their normalisation, and the assignment threshold."""
 
     box: NonNegative = 0.05
     objectness: NonNegative = 1.0
     classification: NonNegative = 0.5  # times classes / 80
     anchor_threshold: Annotated[float, Field(gt=1)] = 4.0
+    # Positives are averaged over this many consecutive images of the batch; 0: over the whole batch. The
+    # released loop averages on each GPU, which is 8 images in the published commands.
+    images_per_mean: Annotated[int, Field(ge=0)] = 0
+    objectness_positive_weight: Positive = 1.0
+    classification_positive_weight: Positive = 1.0
+    focal_gamma: NonNegative = 0.0  # 0 switches the focal factor off, as in all released recipes
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
 
 class TrainConfig(Config):
@@ -174,6 +181,12 @@ class TrainConfig(Config):
 
     size: Annotated[int, Field(ge=32)]  # pixels, long side
     batch: Count = 64  # total over all ranks
+    # BatchNorm's statistics are taken over this many consecutive images of the batch; 0: over the whole
+    # batch, on all ranks together (SyncBN, as in the published commands).
+    batch_norm_images: Annotated[int, Field(ge=0)] = 0
+    # Every batch is resized by a factor uniform in [1 - m, 1 + m], to whole cells. The released flag is 0.5;
+    # no published command uses it.
+    multi_scale: Annotated[float, Field(ge=0, lt=1)] = 0.0
     keep_one_in: Count = 1  # train on the images with SHA-1(image id) mod keep_one_in = 0
     phases: Annotated[tuple[PhaseConfig, ...], Field(min_length=1)]
     optimiser: OptimiserConfig = OptimiserConfig()
@@ -195,6 +208,18 @@ class TrainConfig(Config):
     def epochs(self) -> int:
         """Epochs of all phases."""
         return sum(phase.epochs for phase in self.phases)
+
+
+class NumericsConfig(Config):
+    """How numbers are computed. It changes results in the last digits or more, so it is part of the science.
+
+    precision: `float32` is exactly that, on a GPU too; `tf32` lets a GPU round the factors of its products;
+    `bfloat16` and `float16` are automatic mixed precision, the latter with gradient scaling.
+    """
+
+    precision: Literal["float32", "tf32", "bfloat16", "float16"] = "float32"
+    channels_last: bool = False
+    compile: bool = False  # torch.compile of the model
 
 
 class EvaluationConfig(Config):
@@ -219,6 +244,7 @@ class Science(Config):
     model: ModelConfig
     train: TrainConfig
     evaluation: EvaluationConfig
+    numerics: NumericsConfig = NumericsConfig()
 
     @model_validator(mode="after")
     def _size_fits(self) -> Self:
@@ -249,6 +275,7 @@ class CocoConfig(Config):
     root: str
     train: str = "train2017"
     val: str = "val2017"
+    packs: str | None = None  # folder of the packed splits; by default <root>/packed
 
 
 DataConfig = Annotated[ShapesConfig | CocoConfig, Field(discriminator="kind")]
@@ -265,6 +292,8 @@ class Execution(Config):
     checkpoint_every: Count = 1  # epochs
     keep_checkpoint: bool = False  # keep the final checkpoint, so that a longer chain can start from it
     start_checkpoint: str | None = None  # run directory whose finished phases this run may continue
+    tensorboard: bool = True  # write TensorBoard event files
+    rank_timeout: Positive = 600.0  # seconds until ranks give up waiting for one another
 
 
 class RunConfig(Config):
