@@ -59,3 +59,11 @@ def unknown_name(kind: str, name: str, known: Iterable[str], most: int = 6) -> s
     listed = ", ".join([*near, *(n for n in names if n not in near)][: max(most, 12)])
     more = "" if len(names) <= max(most, 12) else f", ... ({len(names)} in all)"
     return f"unknown {kind} {name!r}; allowed: {listed or 'none'}{more}"
+
+
+def summary(error: BaseException) -> str:
+    """An error in one line: its message where it is one of ours, else its kind and message."""
+    message = " ".join(str(error).split())
+    if isinstance(error, YolorError):
+        return message
+    return f"{type(error).__name__}: {message}" if message else type(error).__name__

@@ -19,6 +19,8 @@ MIN_SIDE = 2.0  # pixels; a box is kept if it is wider and higher than this,
 MIN_AREA_SHARE = 0.1  # keeps more than this share of its area (scaling aside),
 MAX_ASPECT = 20.0  # and is less elongated than this
 
+MARGIN = 2  # pixels of the canvas; bilinear interpolation reads one pixel beyond
+
 
 def random_map(
     rng: np.random.Generator, config: AugmentConfig, width: int, height: int, size: int
@@ -43,6 +45,20 @@ def random_map(
     shear = np.array([[1, shear_x, 0], [shear_y, 1, 0], [0, 0, 1]])
     to_place = np.array([[1, 0, shift_x], [0, 1, shift_y], [0, 0, 1]])
     return to_place @ shear @ turn @ tilt @ to_origin, scale
+
+
+def view(matrix: Matrix, side: int, size: int) -> tuple[int, int, int, int]:
+    """The rectangle (x1, y1, x2, y2) of a square canvas outside which nothing matters to the output.
+
+    Only maps that neither turn, shear nor tilt leave anything out: with them, no pixel is read there (MARGIN
+    covers interpolation) and no box is kept that lies there. It is empty where the output shows no canvas.
+    """
+    (scale_x, by_y, x), (by_x, scale_y, y), last = matrix.tolist()
+    if by_x or by_y or last != [0, 0, 1] or min(scale_x, scale_y) <= 0:
+        return 0, 0, side, side
+    x1, x2 = math.floor(-x / scale_x) - MARGIN, math.ceil((size - x) / scale_x) + MARGIN
+    y1, y2 = math.floor(-y / scale_y) - MARGIN, math.ceil((size - y) / scale_y) + MARGIN
+    return max(x1, 0), max(y1, 0), min(x2, side), min(y2, side)
 
 
 def map_image(image: Pixels, matrix: Matrix, size: int) -> Pixels:

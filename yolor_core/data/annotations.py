@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from yolor_core.data.report import DataReport, Note
+from yolor_core.data.sequences import Integers, Texts
 from yolor_core.errors import DataError
 
 INTEGER_LIMIT = 2**63  # as detections.parquet stores ids
@@ -27,13 +28,13 @@ class Annotations:
     """Cleaned content of one split. Classes are contiguous, ordered by the file's category ids.
 
     boxes: float32 (m, 4), x1 y1 x2 y2 in pixels, inside their image, without crowds; classes: int64 (m,);
-    both sorted by image, image i owning rows starts[i]:starts[i + 1].
+    both sorted by image, image i owning rows starts[i]:starts[i + 1]. ids and files are backed by arrays.
     """
 
     names: tuple[str, ...]
     category_ids: tuple[int, ...]
-    ids: tuple[int, ...]
-    files: tuple[str, ...]
+    ids: Sequence[int]
+    files: Sequence[str]
     sizes: NDArray[np.int64]
     boxes: NDArray[np.float32]
     classes: NDArray[np.int64]
@@ -89,8 +90,8 @@ def clean(content: Any, source: str) -> tuple[Annotations, DataReport]:
     cleaned = Annotations(
         names=tuple(category_names[identifier] for identifier in category_ids),
         category_ids=category_ids,
-        ids=tuple(position_of),
-        files=tuple(record["file_name"] for record in images),
+        ids=Integers(position_of),
+        files=Texts(record["file_name"] for record in images),
         sizes=sizes,
         boxes=np.ascontiguousarray(table[:, 2:], np.float32),
         classes=table[:, 1].astype(np.int64),

@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from yolor_core.config import AugmentConfig
-from yolor_core.data.affine import map_boxes, map_image, random_map
+from yolor_core.data.affine import Matrix, map_boxes, map_image, random_map, view
 from yolor_core.data.colour import jitter
-from yolor_core.data.mosaic import Labelled, mosaic4, mosaic9
+from yolor_core.data.mosaic import Labelled, Part, compose, layout4, layout9
 from yolor_core.data.resize import letterbox
 
-Fetch = Callable[[int], Labelled]
+Fetch = Callable[[int], Part]
 """Image at a position, its long side resized to the training size. Must not be written into."""
 
 
@@ -37,10 +37,11 @@ def training_sample(
             second = _mosaic(rng, fetch, int(rng.choice(pool)), pool, config, size)
             image = mix(image, second, float(rng.beta(8.0, 8.0)))
     else:
-        alone = fetch(index)
+        alone = fetch(index).load()
         pixels, left, top = letterbox(alone.pixels, size, size)
         boxes = alone.boxes + np.array([left, top, left, top], np.float32)
-        image = _warp(rng, Labelled(pixels, boxes, alone.classes), config, size)
+        matrix, scale = random_map(rng, config, size, size, size)
+        image = _mapped(Labelled(pixels, boxes, alone.classes), matrix, scale, size)
     image.pixels = jitter(rng, image.pixels, config)
     across, upside = rng.random(2)
     return flip(image, bool(across < config.flip_horizontal), bool(upside < config.flip_vertical))
@@ -56,13 +57,14 @@ def _mosaic(
 ) -> Labelled:
     others = rng.choice(pool, size=config.mosaic_images - 1)
     parts = [fetch(int(i)) for i in (index, *others)]
-    canvas = (mosaic4 if config.mosaic_images == 4 else mosaic9)(rng, parts, size)
-    return _warp(rng, canvas, config, size)
+    layout = (layout4 if config.mosaic_images == 4 else layout9)(rng, parts, size)
+    # The map is drawn before anything is decoded: what it leaves outside need not be.
+    matrix, scale = random_map(rng, config, layout.side, layout.side, size)
+    canvas = compose(layout, parts, view(matrix, layout.side, size))
+    return _mapped(canvas, matrix, scale, size)
 
 
-def _warp(rng: np.random.Generator, image: Labelled, config: AugmentConfig, size: int) -> Labelled:
-    height, width = image.pixels.shape[:2]
-    matrix, scale = random_map(rng, config, width, height, size)
+def _mapped(image: Labelled, matrix: Matrix, scale: float, size: int) -> Labelled:
     boxes, keep = map_boxes(image.boxes, matrix, scale, size)
     return Labelled(map_image(image.pixels, matrix, size), boxes[keep], image.classes[keep])
 
@@ -82,7 +84,10 @@ def flip(image: Labelled, horizontal: bool, vertical: bool) -> Labelled:
     height, width = image.pixels.shape[:2]
     pixels, boxes = image.pixels, image.boxes
     if horizontal:
-        pixels, boxes = pixels[:, ::-1], boxes[:, [2, 1, 0, 3]] * (-1, 1, -1, 1) + (width, 0, width, 0)
+        boxes = boxes[:, [2, 1, 0, 3]] * (-1, 1, -1, 1) + (width, 0, width, 0)
     if vertical:
-        pixels, boxes = pixels[::-1], boxes[:, [0, 3, 2, 1]] * (1, -1, 1, -1) + (0, height, 0, height)
-    return Labelled(np.ascontiguousarray(pixels), boxes.astype(np.float32), image.classes)
+        boxes = boxes[:, [0, 3, 2, 1]] * (1, -1, 1, -1) + (0, height, 0, height)
+    if horizontal or vertical:
+        around = -1 if horizontal and vertical else 1 if horizontal else 0
+        pixels = np.asarray(cv2.flip(pixels, around), np.uint8)
+    return Labelled(pixels, boxes.astype(np.float32), image.classes)

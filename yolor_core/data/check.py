@@ -9,8 +9,10 @@ from yolor_core.config import CocoConfig, ShapesConfig
 from yolor_core.data.annotations import check_same_classes
 from yolor_core.data.coco import load_coco
 from yolor_core.data.images import ImageSet
+from yolor_core.data.layout import image_folder
 from yolor_core.data.load import load_images
 from yolor_core.data.report import DataReport
+from yolor_core.errors import DataError
 
 SERIOUS = ("unreadable", "resized")  # training survives them, but the dataset is not what its annotations say
 
@@ -27,16 +29,29 @@ def check_dataset(config: ShapesConfig | CocoConfig) -> dict[str, DataReport]:
 
 def check_splits(root: Path, splits: Sequence[str]) -> dict[str, DataReport]:
     """Reports of splits of a COCO folder, by name. Raises DataError, too, when their categories differ."""
-    images = {split: load_coco(root, split) for split in splits}
+    images = load_splits(root, splits)
     for split in splits[1:]:
         check_same_classes(images[splits[0]], images[split])
     return {split: check_images(each) for split, each in images.items()}
 
 
+def load_splits(root: Path, splits: Sequence[str], packs: str | Path | None = None) -> dict[str, ImageSet]:
+    """Splits to be checked: from their image files, or from packs where there are no image files."""
+    loaded = {}
+    for split in splits:
+        try:
+            image_folder(root, split)
+        except DataError:
+            loaded[split] = load_coco(root, split, packs)
+        else:
+            loaded[split] = load_coco(root, split, use_packs=False)
+    return loaded
+
+
 def check_images(images: ImageSet) -> DataReport:
-    """Decode every image; the report then has all counts."""
+    """Look at every image; the report then has all counts."""
     for index in range(len(images)):
-        images.image(index)
+        images.inspect(index)
     return images.report
 
 

@@ -5,15 +5,21 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from yolor_core.data.annotations import clean
+import numpy as np
+from numpy.typing import NDArray
+
+from yolor_core.data.annotations import Annotations, clean
 from yolor_core.data.decode import Pixels, decode
-from yolor_core.data.images import ImageSet
+from yolor_core.data.images import ImageSet, Purpose, Reader
 from yolor_core.data.layout import annotation_file, image_folder
-from yolor_core.data.report import Note
+from yolor_core.data.marks import Marks
+from yolor_core.data.report import DataReport, Note
+from yolor_core.data.resize import resize
 from yolor_core.errors import DataError
 
 
@@ -30,17 +36,36 @@ def parse(data: bytes, path: Path) -> Any:
 
 
 @dataclass(frozen=True)
-class FileReader:
-    """Reads images from files; see `decode` for what happens to unusual ones."""
+class FileReader(Reader):
+    """Reads images from files; see `decode` for what happens to unusual ones. sizes: int64 (n, 2); sound:
+    images that were decoded completely and without a note."""
 
     folder: Path
-    files: tuple[str, ...]
-    ids: tuple[int, ...]
-    sizes: tuple[tuple[int, int], ...]
+    files: Sequence[str]
+    ids: Sequence[int]
+    sizes: NDArray[np.int64]
+    sound: Marks
+
+    def path(self, index: int) -> Path:
+        """The file of an image."""
+        return self.folder / self.files[index]
 
     def __call__(self, index: int) -> tuple[Pixels, list[Note]]:
-        width, height = self.sizes[index]
-        return decode(self.folder / self.files[index], self.ids[index], width, height)
+        return self._decode(index, None)
+
+    def scaled(
+        self, index: int, size: int, purpose: Purpose, rows: int | None = None
+    ) -> tuple[Pixels, list[Note]]:
+        pixels, notes = self._decode(index, rows if self.sizes[index].max() == size else None)
+        return (pixels if len(pixels) < self.sizes[index][1] else resize(pixels, size, purpose)), notes
+
+    def _decode(self, index: int, rows: int | None) -> tuple[Pixels, list[Note]]:
+        width, height = self.sizes[index].tolist()
+        known = index in self.sound
+        pixels, notes = decode(self.path(index), self.ids[index], width, height, rows if known else None)
+        if not known and not notes:
+            self.sound.add(index)
+        return pixels, notes
 
 
 @dataclass(frozen=True)
@@ -54,25 +79,58 @@ class AnnotationFile:
         return content
 
 
-def load_coco(root: Path, split: str) -> ImageSet:
-    """Read, check and clean one split. Raises DataError (see `annotations.clean`), also for missing
-    images."""
+def load_coco(root: Path, split: str, packs: str | Path | None = None, use_packs: bool = True) -> ImageSet:
+    """Read, check and clean one split; its packs are used where there are any (see `data.pack`).
+
+    `packs` is the folder of packs, `<root>/packed` by default. Without a usable pack every image file has to
+    be there. Raises DataError (see `annotations.clean`), also for missing images.
+    """
+    # Imported here: what reads packs builds on this module.
+    from yolor_core.data.pack.reader import PackedReader, pack_folder, usable_packs
+
+    path, annotations, report, fingerprint = read_annotations(root, split)
+    files, ids, sizes = annotations.files, annotations.ids, annotations.sizes
+    folder = pack_folder(root, packs)
+    usable = usable_packs(root, split, folder, fingerprint, len(ids)) if use_packs else []
+    reader: Reader
+    if not usable:
+        reader = file_reader(root, split, annotations)
+    elif any(pack.serves(None, "train") for pack in usable):
+        reader = PackedReader(
+            root, split, tuple(usable), None, files, ids, sizes
+        )  # files are not even listed
+    else:
+        try:
+            rest: Reader | None = file_reader(root, split, annotations)
+        except DataError:
+            rest = None  # the packs may be all that a node has
+        reader = PackedReader(root, split, tuple(usable), rest, files, ids, sizes)
+    return ImageSet(annotations, report, reader, AnnotationFile(path), fingerprint)
+
+
+def read_annotations(root: Path, split: str) -> tuple[Path, Annotations, DataReport, str]:
+    """The annotation file of a split, its cleaned content, what was found, and the SHA-256 of its bytes."""
     path = annotation_file(root, split)
     data = path.read_bytes()
     annotations, report = clean(parse(data, path), str(path))
+    return path, annotations, report, hashlib.sha256(data).hexdigest()
+
+
+def file_reader(root: Path, split: str, annotations: Annotations) -> FileReader:
+    """Reads the image files of a split. Raises DataError when some are missing."""
     folder = image_folder(root, split)
     missing = _missing(folder, annotations.files)
     if missing:
         more = ", ..." if len(missing) > 5 else ""
         raise DataError(
-            f"{path}: {len(missing)} of {len(annotations.files)} images are missing in {folder}: "
-            f"{', '.join(missing[:5])}{more}"
+            f"{annotation_file(root, split)}: {len(missing)} of {len(annotations.files)} images are missing "
+            f"in {folder}: {', '.join(missing[:5])}{more}"
         )
-    sizes = tuple((int(w), int(h)) for w, h in annotations.sizes)
-    reader = FileReader(folder, annotations.files, annotations.ids, sizes)
-    return ImageSet(annotations, report, reader, AnnotationFile(path), hashlib.sha256(data).hexdigest())
+    return FileReader(
+        folder, annotations.files, annotations.ids, annotations.sizes, Marks(len(annotations.files))
+    )
 
 
-def _missing(folder: Path, files: tuple[str, ...]) -> list[str]:
+def _missing(folder: Path, files: Sequence[str]) -> list[str]:
     present = set(os.listdir(folder))  # one call instead of one per image; file systems of clusters are slow
     return [name for name in files if name not in present and not (folder / name).is_file()]

@@ -15,7 +15,7 @@ from yolor_core.data.images import ImageSet
 from yolor_core.data.loader import run
 from yolor_core.data.ordering import by_aspect, rectangle
 from yolor_core.data.report import Note
-from yolor_core.data.resize import letterbox, resize
+from yolor_core.data.resize import letterbox
 
 Array = TypeVar("Array", torch.Tensor, NDArray[np.floating])
 
@@ -47,7 +47,7 @@ class EvaluationBatch:
 
 
 class EvaluationBatches:
-    """All images of a set once, in a fixed order.
+    """All images of a set once, in a fixed order; of several ranks, each takes every so many-th batch.
 
     The long side of each image becomes `size`. Rectangular batches take images of similar aspect ratio
     together and pad them to the smallest common shape (see `ordering.rectangle`); otherwise every image is
@@ -65,34 +65,43 @@ class EvaluationBatches:
         rectangular: bool = True,
         pad: float = 0.5,
         workers: int = 0,
+        rank: int = 0,
+        ranks: int = 1,
     ) -> None:
+        """Rank r of n yields the batches r, r + n, ... of those that one process would have.
+
+        Raises ValueError for a rank that does not exist.
+        """
+        if not 0 <= rank < ranks:
+            raise ValueError(f"rank is {rank}; with {ranks} ranks, 0 to {ranks - 1} are allowed")
+        images.require(size, "test")
         self.images, self.size, self.workers = images, size, workers
         order = by_aspect(images.sizes) if rectangular else np.arange(len(images))
         self._members = [order[i : i + batch] for i in range(0, len(order), batch)]
         square = math.ceil(size / stride) * stride
+        self._steps = range(rank, len(self._members), ranks)
         self._shapes = [
             rectangle(images.sizes[m], size, stride, pad) if rectangular else (square, square)
             for m in self._members
         ]
 
     def __len__(self) -> int:
-        return len(self._members)
+        return len(self._steps)
 
     def __iter__(self) -> Iterator[EvaluationBatch]:
-        return run(_Build(self), range(len(self)), self.workers, self.images.report)
+        return run(_Build(self), self._steps, self.workers, self.images.report)
 
     def build(self, step: int) -> tuple[EvaluationBatch, list[Note]]:
-        """Batch number `step`, and notes of what its images needed."""
+        """Batch number `step` of all ranks' batches, and notes of what its images needed."""
         members, (width, height) = self._members[step], self._shapes[step]
         stack = np.empty((len(members), height, width, 3), np.uint8)
         scales, pads = np.empty((len(members), 2)), np.empty((len(members), 2), np.int64)
         notes: list[Note] = []
         for row, index in enumerate(members.tolist()):
-            sample = self.images.sample(index)
+            sample = self.images.scaled(index, self.size, "test")
             notes.extend(sample.notes)
-            resized = resize(sample.pixels, self.size, "test")
-            stack[row], left, top = letterbox(resized, width, height)
-            scales[row] = np.array(resized.shape[1::-1]) / sample.pixels.shape[1::-1]
+            stack[row], left, top = letterbox(sample.pixels, width, height)
+            scales[row] = np.array(sample.pixels.shape[1::-1]) / self.images.sizes[index]
             pads[row] = left, top
         images = torch.from_numpy(np.ascontiguousarray(stack.transpose(0, 3, 1, 2)))
         indices = tuple(members.tolist())

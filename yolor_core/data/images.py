@@ -4,29 +4,50 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from yolor_core.data.annotations import Annotations
 from yolor_core.data.report import DataReport, Note
+from yolor_core.data.resize import resize
 
 Pixels = NDArray[np.uint8]
+Purpose = Literal["train", "test"]
 
 
 class Reader(Protocol):
     """Where pixels come from. Must be picklable, must not raise for a bad file, and depend on the index
-    only."""
+    only. What it returns may be shared: it must not be written into."""
 
     def __call__(self, index: int) -> tuple[Pixels, list[Note]]:
         """uint8 RGB (height, width, 3) of image `index`, of its annotated size."""
         ...
 
+    def scaled(
+        self, index: int, size: int, purpose: Purpose, rows: int | None = None
+    ) -> tuple[Pixels, list[Note]]:
+        """The same with the long side resized to `size` as training or testing does it.
+
+        Of the result only the first `rows` are needed: it may end after them.
+        """
+        pixels, notes = self(index)
+        return resize(pixels, size, purpose), notes
+
+    def inspect(self, index: int) -> list[Note]:
+        """What is unusual about an image, found by decoding it."""
+        return self(index)[1]
+
+    def require(self, size: int, purpose: Purpose) -> None:
+        """Raises DataError when `scaled` could not serve such requests."""
+        return
+
 
 @dataclass
 class Sample:
-    """An image with its training targets: boxes float32 (n, 4) x1 y1 x2 y2 in pixels, classes int64 (n,)."""
+    """An image with its training targets: boxes float32 (n, 4) x1 y1 x2 y2 in pixels of the annotated image,
+    classes int64 (n,)."""
 
     pixels: Pixels
     boxes: NDArray[np.float32]
@@ -69,7 +90,11 @@ class ImageSet:
         counted."""
         pixels, notes = self._reader(index)
         self.report.add(notes)
-        return pixels
+        return pixels if pixels.flags.writeable else pixels.copy()
+
+    def inspect(self, index: int) -> None:
+        """Decode an image only to count in the report what is unusual about it."""
+        self.report.add(self._reader.inspect(index))
 
     def boxes(self, index: int) -> NDArray[np.float32]:
         """Cleaned boxes without crowds, float32 (n, 4): x1 y1 x2 y2 in pixels."""
@@ -81,7 +106,20 @@ class ImageSet:
 
     def sample(self, index: int) -> Sample:
         """What training sees: an unreadable image has no boxes. Notes are returned, not yet counted."""
-        pixels, notes = self._reader(index)
+        return self._labelled(index, *self._reader(index))
+
+    def scaled(self, index: int, size: int, purpose: Purpose, rows: int | None = None) -> Sample:
+        """`sample` with the pixels' long side resized to `size`; the boxes are those of the annotated size.
+
+        Where only the first `rows` are needed, the pixels may end after them.
+        """
+        return self._labelled(index, *self._reader.scaled(index, size, purpose, rows))
+
+    def require(self, size: int, purpose: Purpose) -> None:
+        """Raises DataError when images cannot be had at such a size for such a purpose (see `data.pack`)."""
+        self._reader.require(size, purpose)
+
+    def _labelled(self, index: int, pixels: Pixels, notes: list[Note]) -> Sample:
         if any(note.kind == "unreadable" for note in notes):
             return Sample(pixels, np.zeros((0, 4), np.float32), np.zeros(0, np.int64), notes)
         return Sample(pixels, self.boxes(index), self.classes(index), notes)

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from yolor_core.config import CocoConfig, ShapesConfig
 from yolor_core.data.annotations import clean
 from yolor_core.data.coco import load_coco
-from yolor_core.data.images import ImageSet, Pixels
+from yolor_core.data.images import ImageSet, Pixels, Reader
 from yolor_core.data.report import Note
 from yolor_core.data.shapes.annotations import annotate
 from yolor_core.data.shapes.render import render
@@ -25,12 +25,12 @@ def load_images(config: ShapesConfig | CocoConfig, split: Split) -> ImageSet:
     if split not in ("train", "val"):
         raise ValueError(f"split is {split!r}; allowed: train, val")
     if isinstance(config, CocoConfig):
-        return load_coco(Path(config.root), config.train if split == "train" else config.val)
+        return load_coco(Path(config.root), config.train if split == "train" else config.val, config.packs)
     return load_shapes(config, split)
 
 
 @dataclass(frozen=True)
-class ShapesReader:
+class ShapesReader(Reader):
     """Draws images on demand."""
 
     seed: int

@@ -1,9 +1,10 @@
-"""Mosaics of four and nine images on a grey canvas."""
+"""Mosaics of four and nine images: first where each lies, then the pixels of those that will be seen."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,8 @@ from yolor_core.data.resize import GREY
 
 Pixels = NDArray[np.uint8]
 Boxes = NDArray[np.float32]
+Rectangle = tuple[int, int, int, int]
+"""x1, y1, x2, y2 in pixels."""
 
 
 @dataclass
@@ -22,25 +25,83 @@ class Labelled:
     boxes: Boxes
     classes: NDArray[np.int64]
 
+    @property
+    def width(self) -> int:
+        """Of the pixels."""
+        return self.pixels.shape[1]
 
-def mosaic4(rng: np.random.Generator, parts: Sequence[Labelled], size: int) -> Labelled:
+    @property
+    def height(self) -> int:
+        """Of the pixels."""
+        return self.pixels.shape[0]
+
+    def load(self, rows: int | None = None) -> Labelled:
+        """Itself."""
+        return self
+
+
+class Part(Protocol):
+    """An image whose size is known before it is decoded, and which is decoded only when it is needed."""
+
+    @property
+    def width(self) -> int:
+        """Of the pixels that `load` returns."""
+
+    @property
+    def height(self) -> int:
+        """Of the pixels that `load` returns."""
+
+    def load(self, rows: int | None = None) -> Labelled:
+        """The image, which must not be written into. Where only its first `rows` are needed, its pixels may
+        end after them."""
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Where a part lies on the canvas (its left and top), and the cell of the canvas that it is cut at."""
+
+    left: int
+    top: int
+    cell: Rectangle
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Tiles on a canvas, in the order of the parts, and the square window of the canvas that is kept."""
+
+    tiles: tuple[Tile, ...]
+    side: int  # of the window
+    x: int = 0  # left and top of the window on the canvas
+    y: int = 0
+    cut: bool = False  # whether the window is less than the canvas
+
+    def seen(self, part: Part, tile: Tile) -> Rectangle:
+        """What of the window a part covers; empty (x2 <= x1 or y2 <= y1) where it does not reach."""
+        x1, y1, x2, y2 = _covered(part, tile)
+        return (
+            max(x1 - self.x, 0),
+            max(y1 - self.y, 0),
+            min(x2 - self.x, self.side),
+            min(y2 - self.y, self.side),
+        )
+
+
+def layout4(rng: np.random.Generator, parts: Sequence[Part], size: int) -> Layout:
     """Four images that meet at a point uniform in [size/2, 3 size/2]^2 of a canvas of 2 size x 2 size.
 
     Each image turns the corner to the point that lies opposite to its own quadrant, and is cut at the canvas.
     """
     side = 2 * size
     x, y = (int(v) for v in rng.uniform(size / 2, 3 * size / 2, size=2))
-    canvas = _canvas(side)
-    placed = []
+    tiles = []
     for number, part in enumerate(parts):
-        h, w = part.pixels.shape[:2]
-        left = x if number % 2 else x - w
-        top = y if number >= 2 else y - h
-        placed.append(_paste(canvas, part, left, top, (0, 0, side, side)))
-    return _together(canvas, placed)
+        left = x if number % 2 else x - part.width
+        top = y if number >= 2 else y - part.height
+        tiles.append(Tile(left, top, (0, 0, side, side)))
+    return Layout(tuple(tiles), side)
 
 
-def mosaic9(rng: np.random.Generator, parts: Sequence[Labelled], size: int) -> Labelled:
+def layout9(rng: np.random.Generator, parts: Sequence[Part], size: int) -> Layout:
     """Nine images on a canvas of 3 size x 3 size, of which a random window of 2 size x 2 size is kept.
 
     The first image lies in the middle and its edges, prolonged, divide the canvas into nine cells; each other
@@ -48,44 +109,71 @@ def mosaic9(rng: np.random.Generator, parts: Sequence[Labelled], size: int) -> L
     layout.)
     """
     side = 3 * size
-    h, w = parts[0].pixels.shape[:2]
+    w, h = parts[0].width, parts[0].height
     left, top = (side - w) // 2, (side - h) // 2
     columns, rows = (0, left, left + w, side), (0, top, top + h, side)
     cells = [(1, 1), (0, 0), (1, 0), (2, 0), (0, 1), (2, 1), (0, 2), (1, 2), (2, 2)]
-    canvas = _canvas(side)
-    placed = []
+    tiles = []
     for part, (column, row) in zip(parts, cells, strict=True):
-        h, w = part.pixels.shape[:2]
-        x = columns[1] - w if column == 0 else columns[column]
-        y = rows[1] - h if row == 0 else rows[row]
-        placed.append(
-            _paste(canvas, part, x, y, (columns[column], rows[row], columns[column + 1], rows[row + 1]))
-        )
-    whole = _together(canvas, placed)
+        x = columns[1] - part.width if column == 0 else columns[column]
+        y = rows[1] - part.height if row == 0 else rows[row]
+        tiles.append(Tile(x, y, (columns[column], rows[row], columns[column + 1], rows[row + 1])))
     x, y = (int(v) for v in rng.integers(0, size + 1, size=2))
-    window = np.ascontiguousarray(whole.pixels[y : y + 2 * size, x : x + 2 * size])
-    boxes = (whole.boxes - np.array([x, y, x, y], np.float32)).clip(0, 2 * size)
-    return _with_area(Labelled(window, boxes, whole.classes))
+    return Layout(tuple(tiles), 2 * size, x, y, cut=True)
 
 
-def _canvas(side: int) -> Pixels:
-    return np.full((side, side, 3), GREY, np.uint8)
+def compose(layout: Layout, parts: Sequence[Part], view: Rectangle | None = None) -> Labelled:
+    """The window of a canvas with its parts on grey.
+
+    `view` is what of the window still matters (all of it, unless given). Elsewhere there is grey, and a part
+    of which nothing lies in the view is not even loaded; its boxes are left out.
+    """
+    x_low, y_low, x_high, y_high = view or (0, 0, layout.side, layout.side)
+    canvas = np.full((layout.side, layout.side, 3), GREY, np.uint8)
+    boxes, classes = [np.zeros((0, 4), np.float32)], [np.zeros(0, np.int64)]
+    for part, tile in zip(parts, layout.tiles, strict=True):
+        x1, y1, x2, y2 = layout.seen(part, tile)
+        x1, y1, x2, y2 = max(x1, x_low), max(y1, y_low), min(x2, x_high), min(y2, y_high)
+        if x2 <= x1 or y2 <= y1:
+            continue
+        left, top = tile.left - layout.x, tile.top - layout.y
+        loaded = part.load(y2 - top)
+        canvas[y1:y2, x1:x2] = loaded.pixels[y1 - top : y2 - top, x1 - left : x2 - left]
+        boxes.append(_moved(loaded.boxes, _covered(part, tile), tile, layout))
+        classes.append(loaded.classes)
+    return _with_area(Labelled(canvas, np.concatenate(boxes), np.concatenate(classes)))
 
 
-def _paste(canvas: Pixels, part: Labelled, left: int, top: int, cell: tuple[int, int, int, int]) -> Labelled:
-    """Copy what of `part` lies in the cell (x1, y1, x2, y2) onto the canvas; boxes move along and are cut."""
-    h, w = part.pixels.shape[:2]
-    x1, y1 = max(left, cell[0]), max(top, cell[1])
-    x2, y2 = min(left + w, cell[2]), min(top + h, cell[3])
-    canvas[y1:y2, x1:x2] = part.pixels[y1 - top : y2 - top, x1 - left : x2 - left]
-    boxes = part.boxes + np.array([left, top, left, top], np.float32)
+def mosaic4(rng: np.random.Generator, parts: Sequence[Part], size: int) -> Labelled:
+    """A whole mosaic of four images, 2 size x 2 size."""
+    return compose(layout4(rng, parts, size), parts)
+
+
+def mosaic9(rng: np.random.Generator, parts: Sequence[Part], size: int) -> Labelled:
+    """A whole mosaic of nine images, 2 size x 2 size."""
+    return compose(layout9(rng, parts, size), parts)
+
+
+def _covered(part: Part, tile: Tile) -> Rectangle:
+    """What of the canvas a part covers."""
+    x1, y1, x2, y2 = tile.cell
+    return (
+        max(tile.left, x1),
+        max(tile.top, y1),
+        min(tile.left + part.width, x2),
+        min(tile.top + part.height, y2),
+    )
+
+
+def _moved(boxes: Boxes, covered: Rectangle, tile: Tile, layout: Layout) -> Boxes:
+    """The boxes of a part moved to the window and cut at what it covers of the canvas and the window."""
+    x1, y1, x2, y2 = covered
+    boxes = boxes + np.array([tile.left, tile.top] * 2, np.float32)
     low, high = np.array([x1, y1, x1, y1], np.float32), np.array([x2, y2, x2, y2], np.float32)
-    return Labelled(canvas, np.minimum(np.maximum(boxes, low), high), part.classes)
-
-
-def _together(canvas: Pixels, placed: Sequence[Labelled]) -> Labelled:
-    boxes = np.concatenate([p.boxes for p in placed])
-    return _with_area(Labelled(canvas, boxes, np.concatenate([p.classes for p in placed])))
+    boxes = np.minimum(np.maximum(boxes, low), high)
+    if layout.cut:
+        boxes = (boxes - np.array([layout.x, layout.y] * 2, np.float32)).clip(0, layout.side)
+    return boxes
 
 
 def _with_area(image: Labelled) -> Labelled:

@@ -16,6 +16,7 @@ class Draw(IntEnum):
 
     ORDER = 1
     SAMPLE = 2
+    MULTI_SCALE = 3
 
 
 def generator(draw: Draw, seed: int, epoch: int, sample: int = 0) -> np.random.Generator:
@@ -34,6 +35,23 @@ def kept(ids: Sequence[int], keep_one_in: int) -> NDArray[np.int64]:
 def epoch_order(positions: NDArray[np.int64], seed: int, epoch: int) -> NDArray[np.int64]:
     """The positions shuffled for an epoch."""
     return generator(Draw.ORDER, seed, epoch).permutation(positions)
+
+
+def share(count: int, rank: int, ranks: int, group: int = 0) -> slice:
+    """The contiguous part of `count` images that a rank works on; the parts of all ranks follow one another.
+
+    Cuts lie at multiples of `group` (0 and 1: anywhere). Parts differ by at most one group, earlier ranks
+    having the larger ones; the last group may be short, and a part may be empty. Raises ValueError for a rank
+    that does not exist.
+    """
+    if not 0 <= rank < ranks:
+        raise ValueError(f"rank is {rank}; with {ranks} ranks, 0 to {ranks - 1} are allowed")
+    if count < 0 or group < 0:
+        raise ValueError(f"count is {count} and group is {group}; neither may be negative")
+    unit = max(group, 1)
+    each, more = divmod(math.ceil(count / unit), ranks)
+    cuts = (min((r * each + min(r, more)) * unit, count) for r in (rank, rank + 1))
+    return slice(*cuts)
 
 
 def by_aspect(sizes: NDArray[np.int64]) -> NDArray[np.int64]:

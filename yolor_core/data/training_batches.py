@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -14,21 +15,31 @@ from yolor_core.config import AugmentConfig
 from yolor_core.data.augment import training_sample
 from yolor_core.data.images import ImageSet
 from yolor_core.data.loader import run
-from yolor_core.data.mosaic import Labelled
-from yolor_core.data.ordering import Draw, epoch_order, generator, kept
+from yolor_core.data.mosaic import Labelled, Part
+from yolor_core.data.ordering import Draw, epoch_order, generator, kept, share
 from yolor_core.data.report import Note
-from yolor_core.data.resize import resize
+from yolor_core.data.resize import fitted
 from yolor_core.errors import DataError
 
 
 @dataclass
 class Batch:
-    """images: uint8 (B, 3, size, size) RGB; targets: float32 (n, 6), columns image index in the batch, class,
-    centre x, centre y, width, height as fractions of the image; ids: the B image ids."""
+    """A rank's share of a batch (all of it when there is one rank).
+
+    images: uint8 (B, 3, size, size) RGB; targets: float32 (n, 6), columns image index in the share, class,
+    centre x, centre y, width, height as fractions of the image; ids: the B image ids; first: position of the
+    share's first image in the batch of all ranks; total: images of that batch.
+    """
 
     images: torch.Tensor
     targets: torch.Tensor
     ids: tuple[int, ...]
+    first: int
+    total: int
+
+    def pin_memory(self) -> Batch:
+        """The same batch in page-locked memory, from where a GPU can fetch it while it computes."""
+        return replace(self, images=self.images.pin_memory(), targets=self.targets.pin_memory())
 
 
 class TrainingBatches:
@@ -36,7 +47,8 @@ class TrainingBatches:
 
     The order is keyed by (seed, epoch) and the augmentation of a sample by (seed, epoch, sample index), the
     index being the image's position in the ImageSet. So a batch depends on nothing else: not on workers,
-    cache, the step that an epoch is resumed at, or the model.
+    cache, the step that an epoch is resumed at, or the model. Nor does it on the ranks: each gets its share
+    (see `ordering.share`) of the batch that one process would have.
     """
 
     def __init__(
@@ -48,19 +60,30 @@ class TrainingBatches:
         keep_one_in: int = 1,
         workers: int = 0,
         cache: bool = False,
+        rank: int = 0,
+        ranks: int = 1,
+        group: int = 0,
+        pin: bool = False,
     ) -> None:
-        """`cache` keeps the resized images in memory. Raises DataError when no image is left to train on."""
+        """`batch` is the size over all ranks; `cache` keeps the resized images in memory; shares are cut at
+        multiples of `group` images; `pin` puts batches into page-locked memory, where a GPU is there.
+
+        Raises DataError when no image is left to train on, ValueError for a rank that does not exist.
+        """
         self.images, self.size, self.batch, self.seed, self.workers = images, size, batch, seed, workers
+        self.rank, self.ranks, self.group, self.pin = rank, ranks, group, pin
+        share(batch, rank, ranks, group)  # refuses what is not allowed before any work is done
         self.positions = kept(images.ids, keep_one_in)
         if not len(self.positions):
             raise DataError(
                 f"{images.report.source}: keep_one_in = {keep_one_in} leaves none of {len(images)} images"
             )
+        images.require(size, "train")
         self._cache: dict[int, Labelled] | None = {} if cache else None
 
     @property
     def steps(self) -> int:
-        """Batches of an epoch; the last one may be smaller."""
+        """Batches of an epoch, the same for every rank; the last one may be smaller."""
         return math.ceil(len(self.positions) / self.batch)
 
     def epoch(self, epoch: int, augment: AugmentConfig, start_step: int = 0) -> Iterator[Batch]:
@@ -70,18 +93,22 @@ class TrainingBatches:
         if self.workers and self._cache is not None:
             self._fill()  # before the workers start, so that they share it
         build = _Epoch(self, epoch, augment, epoch_order(self.positions, self.seed, epoch))
-        return run(build, range(start_step, self.steps), self.workers, self.images.report)
+        return run(build, range(start_step, self.steps), self.workers, self.images.report, self.pin)
 
-    def fetch(self, index: int, notes: list[Note]) -> Labelled:
-        """Image at a position, long side resized to `size`, with its boxes; notes are appended."""
-        if self._cache is not None and index in self._cache:
-            return self._cache[index]
-        sample = self.images.sample(index)
+    def fetch(self, index: int, notes: list[Note]) -> Part:
+        """Image at a position, long side resized to `size`, with its boxes; notes are appended on loading."""
+        if self._cache is not None:
+            return self._cache.get(index) or Deferred(self, index, notes)
+        return Deferred(self, index, notes)
+
+    def load(self, index: int, notes: list[Note], rows: int | None) -> Labelled:
+        """What `fetch` promises; the pixels may end after `rows`, if given."""
+        sample = self.images.scaled(index, self.size, "train", None if self._cache is not None else rows)
         notes.extend(sample.notes)
-        pixels = resize(sample.pixels, self.size, "train")
-        height, width = sample.pixels.shape[:2]
-        ratio = np.array([pixels.shape[1] / width, pixels.shape[0] / height] * 2, np.float32)
-        labelled = Labelled(pixels, sample.boxes * ratio, sample.classes)
+        width, height = self.images.sizes[index].tolist()
+        now = fitted(width, height, self.size)
+        ratio = np.array([now[0] / width, now[1] / height] * 2, np.float32)
+        labelled = Labelled(sample.pixels, sample.boxes * ratio, sample.classes)
         if self._cache is not None:
             self._cache[index] = labelled
         return labelled
@@ -89,8 +116,21 @@ class TrainingBatches:
     def _fill(self) -> None:
         notes: list[Note] = []
         for index in self.positions:
-            self.fetch(int(index), notes)
+            self.fetch(int(index), notes).load()
         self.images.report.add(notes)
+
+
+class Deferred:
+    """A training image that is decoded only if it is needed."""
+
+    def __init__(self, source: TrainingBatches, index: int, notes: list[Note]) -> None:
+        self._source, self._index, self._notes = source, index, notes
+        width, height = source.images.sizes[index].tolist()
+        self.width, self.height = fitted(width, height, source.size)
+
+    def load(self, rows: int | None = None) -> Labelled:
+        """Its pixels, which must not be written into and may end after `rows`, and boxes."""
+        return self._source.load(self._index, self._notes, rows)
 
 
 @dataclass
@@ -104,19 +144,21 @@ class _Epoch:
 
     def __call__(self, step: int) -> tuple[Batch, list[Note]]:
         source, notes = self.source, list[Note]()
-        members = self.order[step * source.batch : (step + 1) * source.batch]
-        stack = np.empty((len(members), source.size, source.size, 3), np.uint8)
-        targets = []
+        whole = self.order[step * source.batch : (step + 1) * source.batch]
+        part = share(len(whole), source.rank, source.ranks, source.group)
+        members = whole[part]
+        stack = np.empty((len(members), 3, source.size, source.size), np.uint8)
+        targets = [np.zeros((0, 6), np.float32)]  # a share may be empty
         for row, index in enumerate(members.tolist()):
             rng = generator(Draw.SAMPLE, source.seed, self.number, index)
             sample = training_sample(
                 rng, lambda i: source.fetch(i, notes), index, source.positions, self.augment, source.size
             )
-            stack[row] = sample.pixels
+            cv2.split(sample.pixels, list(stack[row]))  # writes the three channels where they belong
             targets.append(_targets(row, sample, source.size))
-        images = torch.from_numpy(np.ascontiguousarray(stack.transpose(0, 3, 1, 2)))
         ids = tuple(source.images.ids[i] for i in members.tolist())
-        return Batch(images, torch.from_numpy(np.concatenate(targets)), ids), notes
+        table = torch.from_numpy(np.concatenate(targets))
+        return Batch(torch.from_numpy(stack), table, ids, part.start, len(whole)), notes
 
 
 def _targets(row: int, sample: Labelled, size: int) -> NDArray[np.float32]:

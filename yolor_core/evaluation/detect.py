@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 
@@ -15,11 +17,20 @@ from yolor_core.models import Detector, decode
 
 @torch.no_grad()
 def detect(
-    model: Detector, images: ImageSet, config: EvaluationConfig, device: torch.device, workers: int = 0
+    model: Detector,
+    images: ImageSet,
+    config: EvaluationConfig,
+    device: torch.device,
+    workers: int = 0,
+    rank: int = 0,
+    ranks: int = 1,
+    watch: Callable[[int, int], None] | None = None,
 ) -> Detections:
     """Detections of `model` on every image of a split, in original pixels, clipped to the image.
 
-    The model is put in evaluation mode for the time and left in the mode it was in.
+    One of several ranks takes every `ranks`-th batch; `Detections.merge` puts the parts together. `watch` is
+    told (batches done, batches in all). The model computes in its own precision, without autocast; it is put in
+    evaluation mode for the time and left in the mode it was in.
     Raises ConfigError for a stride that does not fit the model.
     """
     batches = EvaluationBatches(
@@ -30,15 +41,21 @@ def detect(
         rectangular=config.rectangular,
         pad=config.pad,
         workers=workers,
+        rank=rank,
+        ranks=ranks,
     )
     category_ids = np.asarray(images.category_ids)
     image_ids = np.asarray(images.ids)
-    found: list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]] = []
+    none = (image_ids[:0], category_ids[:0], np.zeros((0, 4)), np.zeros(0, np.float32))
+    found: list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]] = [none]
+    dtype = next(model.parameters()).dtype
     training = model.training
     model.eval()
     try:
-        for batch in batches:
-            raw = model(batch.images.to(device).float() / 255)
+        for done, batch in enumerate(batches):
+            if watch is not None:
+                watch(done, len(batches))
+            raw = model(batch.images.to(device, dtype) / 255)
             decoded = decode(raw, model.strides, model.anchors)
             for position, detections in enumerate(suppress(decoded, config)):
                 index = int(batch.indices[position])

@@ -61,6 +61,16 @@ class Detections:
         )
 
     @classmethod
+    def merge(cls, parts: Sequence[Detections]) -> Detections:
+        """The detections of disjoint sets of images together, ordered as `build` orders them."""
+        image, category, boxes, scores = (
+            np.concatenate([getattr(part, name) for part in parts])
+            for name in ("image_id", "category_id", "boxes", "scores")
+        )
+        order = np.argsort(image, kind="stable")
+        return cls(image[order], category[order], boxes[order], scores[order])
+
+    @classmethod
     def from_results(cls, results: Sequence[dict]) -> Detections:
         """From COCO's results format (`image_id`, `category_id`, `bbox`, `score`), without rounding.
 

@@ -151,7 +151,7 @@ class Detector(nn.Module):
         if images.dtype != weight.dtype and not _casts(images.device.type):
             raise InputError(f"images of type {images.dtype}; this model takes {weight.dtype}")
         batch, _, height, width = images.shape
-        if batch == 0:
+        if batch == 0 and not self.training:  # in training, a rank's share of a small last batch
             raise InputError("an empty batch; at least one image is needed")
         stride = self.strides[-1]
         if height % stride or width % stride or not height or not width:

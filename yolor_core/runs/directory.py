@@ -1,7 +1,8 @@
 """Reading and writing one run directory (`results/runs/<run id>/`). No torch, no pandas.
 
 Files: run.json (who), state.json (how far), metrics.jsonl (one line per epoch), evaluation.json,
-detections.parquet, implicit.parquet, weights.safetensors, checkpoint.pt and checkpoint.previous.pt.
+detections.parquet, implicit.parquet, weights.safetensors, checkpoint.pt and checkpoint.previous.pt;
+nonfinite.json where a run stopped because of a loss that is not finite.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ class RunDirectory:
         self.checkpoint = self.path / "checkpoint.pt"
         self.previous_checkpoint = self.path / "checkpoint.previous.pt"
         self.checksums = self.path / "checkpoint.sha256"
+        self.nonfinite = self.path / "nonfinite.json"
 
     def read_run(self) -> dict[str, Any] | None:
         """run.json, or None before the run has started. Raises RunError where it is damaged."""

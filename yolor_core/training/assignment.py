@@ -20,6 +20,12 @@ class Positives(NamedTuple):
     size: Tensor  # (n, 2) the anchor's width and height, in cells
     label: Tensor  # (n,) class index
 
+    def of_images(self, begin: int, end: int) -> Positives:
+        """Those of the images [begin, end), which then count from 0."""
+        chosen = (self.image >= begin) & (self.image < end)
+        kept = Positives(*(column[chosen] for column in self))
+        return kept._replace(image=kept.image - begin)
+
 
 def assign(
     targets: Tensor, anchors: Sequence[Tensor], grids: Sequence[tuple[int, int]], threshold: float

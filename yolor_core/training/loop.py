@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import time
 import warnings
 from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,25 +14,31 @@ from safetensors.torch import save
 from torch import Tensor
 
 from yolor_core.config import RunConfig
-from yolor_core.data import Batch, TrainingBatches, data_fingerprint, load_images
+from yolor_core.data import TrainingBatches, data_fingerprint, load_images
 from yolor_core.data.annotations import check_same_classes
 from yolor_core.device import choose_device
-from yolor_core.errors import RunError
+from yolor_core.errors import ConfigError, RunError, summary
 from yolor_core.evaluation.coco import evaluate_boxes
 from yolor_core.evaluation.detect import detect
+from yolor_core.evaluation.detections import Detections
 from yolor_core.identity import joined_sources, signature
-from yolor_core.models import create_model, implicit_priors, implicit_values, sparse_penalty
+from yolor_core.models import create_model, implicit_priors, implicit_values
 from yolor_core.runs.directory import RunDirectory, now
 from yolor_core.runs.files import write_atomically, write_json
 from yolor_core.runs.record import describe_run, job_ids
 from yolor_core.training.average import MovingAverage
 from yolor_core.training.checkpoint import drop_checkpoints, load_checkpoint, save_checkpoint
+from yolor_core.training.distributed import Ranks, joined, place
+from yolor_core.training.failures import explained
 from yolor_core.training.loss import DetectionLoss
-from yolor_core.training.optimiser import apply_settings, build_optimiser
+from yolor_core.training.numerics import Numerics
+from yolor_core.training.optimiser import build_optimiser
 from yolor_core.training.progress import Progress
 from yolor_core.training.schedule import Schedule
-from yolor_core.training.start import continue_from
-from yolor_core.training.state import Totals, TrainingState
+from yolor_core.training.start import check_same_run, continue_from
+from yolor_core.training.state import TrainingState
+from yolor_core.training.step import NonFiniteError, TrainingStep, check_shares
+from yolor_core.training.watch import Watch
 
 
 def never() -> bool:
@@ -40,43 +46,87 @@ def never() -> bool:
     return False
 
 
-def train(config: RunConfig, run_dir: Path | str, stop: Callable[[], bool] = never) -> str:
+def train(
+    config: RunConfig, run_dir: Path | str, stop: Callable[[], bool] = never, watch: Watch | None = None
+) -> str:
     """Train, evaluate and leave the results in `run_dir`; go on where an earlier attempt ended.
+
+    Where `torchrun` or `srun` has started several processes, each calls this and they train together; rank 0
+    alone writes.
 
     Args:
         config: the full configuration.
         run_dir: the run's directory, made if need be. A finished run is left as it is.
-        stop: asked at every step; when it answers True the run saves itself and returns.
+        stop: asked at every step; when it answers True on any rank the run saves itself and returns.
+        watch: told how the run goes on, on rank 0 only.
 
     Returns:
         "done", or "preempted" after `stop`.
 
     Raises:
-        RunError: another process trains this run, or the directory belongs to another configuration.
+        RunError: another process trains this run; the directory belongs to another configuration or other
+            data; the loss is not finite; memory or disk are full; another rank failed.
         YolorError: anything wrong with configuration or data. Every failure is left in state.json too.
     """
-    run = RunDirectory(run_dir)
-    with run.lock():
-        if _finished(run, config):
+    try:
+        return _train(config, RunDirectory(run_dir), stop, watch)
+    except Exception as error:
+        cause = explained(error, config)
+        if cause is error:
+            raise
+        raise cause from error
+
+
+def _train(config: RunConfig, run: RunDirectory, stop: Callable[[], bool], watch: Watch | None) -> str:
+    here, execution = place(), config.execution
+    try:
+        device = choose_device(execution.device, here.local if here.ranks > 1 else None)
+    except ConfigError as error:
+        if here.rank == 0:
+            with run.lock():
+                run.write_state("failed", reason=summary(error))
+        raise
+    with joined(device, execution.rank_timeout) as ranks, ExitStack() as held:
+        if ranks.lead(lambda: _claim(run, config, held)):
             return "done"
         try:
-            return _Training(config, run).run_to_end(stop)
+            return _Training(config, run, ranks, watch).run_to_end(stop)
         except KeyboardInterrupt:
-            run.write_state("preempted", reason="interrupted; launch again to go on from the last checkpoint")
+            _leave(run, ranks, "preempted", "interrupted; launch again to go on from the last checkpoint")
             raise
         except BaseException as error:
-            run.write_state("failed", reason=f"{type(error).__name__}: {error}")
-            raise
+            cause = explained(ranks.report(error), config)
+            if isinstance(cause, NonFiniteError) and ranks.main:
+                write_json(run.nonfinite, cause.record)
+            _leave(run, ranks, "failed", summary(cause))
+            if cause is error:
+                raise
+            raise cause from error
+
+
+def _claim(run: RunDirectory, config: RunConfig, held: ExitStack) -> bool:
+    """Lock the run until `held` is closed; whether it is finished already."""
+    held.enter_context(run.lock())
+    return _finished(run, config)
+
+
+def _leave(run: RunDirectory, ranks: Ranks, state: str, reason: str) -> None:
+    """Write how the run ended; that the disk is full must not hide the reason itself."""
+    if ranks.main:
+        with suppress(OSError):
+            run.write_state(state, reason=reason)
 
 
 class _Training:
     """The parts of one run, and its loop."""
 
-    def __init__(self, config: RunConfig, run: RunDirectory) -> None:
-        self.config, self.run = config, run
+    def __init__(
+        self, config: RunConfig, run: RunDirectory, ranks: Ranks, watch: Watch | None = None
+    ) -> None:
+        self.config, self.run, self.ranks = config, run, ranks
         science, execution = config.science, config.execution
+        check_shares(science.train, ranks.ranks)
         torch.set_num_threads(execution.threads)
-        self.device = choose_device(execution.device)
 
         self.images = load_images(config.data, "train")
         self.val = load_images(config.data, "val")
@@ -89,66 +139,128 @@ class _Training:
             keep_one_in=science.train.keep_one_in,
             workers=execution.workers,
             cache=execution.cache_images,
+            rank=ranks.rank,
+            ranks=ranks.ranks,
+            group=science.train.batch_norm_images,
+            pin=ranks.device.type == "cuda",
         )
         settings = science.train.optimiser
         self.schedule = Schedule(settings, science.train.phases, self.batches.steps, science.train.batch)
         classes = len(self.images.names)
-        model = create_model(science.model, classes=classes, seed=config.seed).to(self.device)
+        self.numerics = Numerics(science.numerics, ranks.device)
+        model = self.numerics.model(create_model(science.model, classes=classes, seed=config.seed))
         self.loss = DetectionLoss(model.anchors, model.strides, classes, science.train.loss)
         self.state = TrainingState(
             model,
             MovingAverage(model, settings.ema_decay, settings.ema_updates),
             build_optimiser(model, settings, self.schedule.weight_decay),
+            self.numerics.scaler(),
         )
-        self.progress = Progress(run, science.train.epochs, self.batches.steps)
+        self.progress = Progress(
+            run,
+            science.train.epochs,
+            self.batches.steps,
+            tensorboard=execution.tensorboard and ranks.main,
+            watch=watch if ranks.main else None,
+        )
 
     def run_to_end(self, stop: Callable[[], bool]) -> str:
         """Resume or start, train the missing epochs, evaluate, finish."""
         self._open()
-        while self.state.epoch < self.config.science.train.epochs:
+        train = self.config.science.train
+        self.step = TrainingStep(self.state, self.loss, train, self.numerics, self.ranks, self.config.seed)
+        while self.state.epoch < train.epochs:
             if not self._train_epoch(stop):
                 self._save()
-                self.progress.beat("preempted", self.state, reason="asked to stop; launch again to go on")
+                self._beat("preempted", reason="asked to stop; launch again to go on")
                 return "preempted"
             self._finish_epoch()
-        if not self._evaluated():  # a finished run whose results were lost is repaired from its checkpoint
+        if not self.ranks.lead(self._evaluated):  # a finished run that lost its results is repaired
             self._evaluate(final=True)
-        self._finish()
+        if self.ranks.main:
+            self._finish()
         return "done"
 
     def _open(self) -> None:
-        """Write run.json and find the state to start from: own checkpoint, another run's, or the seed's."""
-        run, earlier, saved = self.run, self._earlier(), load_checkpoint(self.run)
+        """Find the state to start from: own checkpoint, another run's, or the seed's; write run.json."""
+        record = self._record()
+        earlier = self.ranks.lead(lambda: self._earlier(record))
+        with warnings.catch_warnings():
+            if not self.ranks.main:
+                warnings.simplefilter("ignore")  # rank 0 has said it
+            saved = load_checkpoint(self.run)
+            source = self.config.execution.start_checkpoint
+            found = self._other(RunDirectory(source), record) if source and saved is None else None
+        if saved is not None:
+            if saved["signature"] != record["signature"]:
+                raise RunError(
+                    f"{self.run.checkpoint} is of another configuration; remove the folder {self.run.path} "
+                    "to run it anew, or choose another with --results"
+                )
+            self.state.restore(saved)
+        elif found is not None:
+            self.state.restore(found[0])
+        self.ranks.lead(lambda: self._begin(record, earlier, saved, found))
+
+    def _record(self) -> dict[str, Any]:
+        """run.json of a run that starts now."""
         fingerprint = data_fingerprint(self.config.data)
         report = {"train": self.images.report.as_dict(), "val": self.val.report.as_dict()}
         parameters = sum(p.numel() for p in self.state.model.parameters())
-        record = describe_run(self.config, fingerprint, self._device_name(), report, parameters)
+        device = self.ranks.device
+        name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+        record = describe_run(self.config, fingerprint, name, report, parameters)
+        return record | {"ranks": self.ranks.ranks}
+
+    def _earlier(self, record: dict[str, Any]) -> dict[str, Any] | None:
+        """run.json of an earlier attempt; one that is damaged is written anew."""
+        try:
+            earlier = self.run.read_run()
+        except RunError as error:
+            warnings.warn(f"{error}; it is written anew", stacklevel=2)
+            return None
         if earlier is not None:
-            if earlier.get("run") != record["run"]:
-                raise RunError(f"{run.path} holds the run {earlier.get('run')}, not {record['run']}")
+            check_same_run(self.run, earlier, record)
+        return earlier
+
+    def _other(
+        self, source: RunDirectory, record: dict[str, Any]
+    ) -> tuple[dict[str, Any], dict[str, Any]] | None:
+        """The finished phases of another run; None, and the seed's state, where its checkpoint is gone."""
+        found = continue_from(source, self.config, record["fingerprint"])
+        if found is None:
+            warnings.warn(f"{source.path} kept no checkpoint; training all phases instead", stacklevel=2)
+        return found
+
+    def _begin(
+        self,
+        record: dict[str, Any],
+        earlier: dict[str, Any] | None,
+        saved: dict[str, Any] | None,
+        found: tuple[dict[str, Any], dict[str, Any]] | None,
+    ) -> None:
+        """Write the files of a run that now starts or goes on."""
+        run = self.run
+        if earlier is not None:
             record["jobs"] = list(dict.fromkeys([*earlier["jobs"], *job_ids()]))
             if saved is not None:
                 record |= {"started": earlier["started"], "resumes": earlier["resumes"] + 1}
                 record["source_hash"] = joined_sources(earlier["source_hash"], record["source_hash"])
                 record |= {"continues": earlier["continues"]} if "continues" in earlier else {}
         if saved is not None:
-            self.state.restore(saved)
             self.progress.load(run, saved["metrics"])
-        elif self.config.execution.start_checkpoint:
-            self._continue(RunDirectory(self.config.execution.start_checkpoint), record)
-        if self.state.epoch == 0 and saved is None:
+        elif found is not None:
+            source = RunDirectory(str(self.config.execution.start_checkpoint))
+            self.progress.load(source, found[0]["metrics"])
+            record["continues"] = source.path.name
+            record["source_hash"] = joined_sources(found[1]["source_hash"], record["source_hash"])
+        else:
             self.progress.history.add(0, implicit_values(self.state.model))
+        run.nonfinite.unlink(missing_ok=True)
         self.progress.write()
         write_json(run.run, record)
         self.progress.beat("running", self.state)
-
-    def _earlier(self) -> dict[str, Any] | None:
-        """run.json of an earlier attempt; one that is damaged is written anew."""
-        try:
-            return self.run.read_run()
-        except RunError as error:
-            warnings.warn(f"{error}; it is written anew", stacklevel=2)
-            return None
+        self.progress.started(record, self.state)
 
     def _evaluated(self) -> bool:
         try:
@@ -156,20 +268,14 @@ class _Training:
         except RunError:
             return False
 
-    def _continue(self, source: RunDirectory, record: dict[str, Any]) -> None:
-        """Start behind the finished phases of another run; from the seed where its checkpoint is gone."""
-        found = continue_from(source, self.config, record["fingerprint"])
-        if found is None:
-            warnings.warn(f"{source.path} kept no checkpoint; training all phases instead", stacklevel=2)
-            return
-        saved, first = found
-        self.state.restore(saved)
-        self.progress.load(source, saved["metrics"])
-        record["continues"] = source.path.name
-        record["source_hash"] = joined_sources(first["source_hash"], record["source_hash"])
-
     def _save(self) -> None:
-        save_checkpoint(self.run, self.state.save() | {"metrics": self.progress.metrics})
+        if self.ranks.main:
+            content = self.state.save() | {"metrics": self.progress.metrics}
+            save_checkpoint(self.run, content | {"signature": signature(self.config.science)})
+
+    def _beat(self, state: str, reason: str | None = None) -> None:
+        if self.ranks.main:
+            self.progress.beat(state, self.state, reason)
 
     def _train_epoch(self, stop: Callable[[], bool]) -> bool:
         """The rest of the present epoch; False when asked to stop before its end."""
@@ -179,35 +285,19 @@ class _Training:
             state.start_from_average()
         state.model.train()
         earlier, began = state.seconds, time.monotonic()
-        for batch in self.batches.epoch(state.epoch, phase.augment, start_step=state.step):
-            if stop():
+        batches = self.batches.epoch(state.epoch, phase.augment, start_step=state.step)
+        while state.step < self.batches.steps:
+            if self.ranks.any(stop()):
                 return False
-            self._train_step(batch)
+            asked = time.monotonic()
+            batch = next(batches)
+            state.waited += time.monotonic() - asked
+            self.step(batch, self.schedule.at(state.epoch, state.step))
             state.step += 1
             state.seconds = earlier + time.monotonic() - began
-            self.progress.beat_if_due(state)
+            if self.ranks.main:
+                self.progress.beat_if_due(state)
         return True
-
-    def _train_step(self, batch: Batch) -> None:
-        state = self.state
-        settings = self.schedule.at(state.epoch, state.step)
-        apply_settings(state.optimiser, settings)
-        predictions = state.model(batch.images.to(self.device).float() / 255)
-        total, *parts = self.loss(predictions, batch.targets.to(self.device))
-        terms = dict(zip(("loss/box", "loss/obj", "loss/cls"), parts, strict=True))
-        penalty = sparse_penalty(state.model)
-        if penalty is not None:
-            terms["loss/sparse"] = penalty
-            total = total + penalty * len(batch.ids)
-        values = _finite_values(terms, state, batch)
-        total.backward()
-        state.totals.add(len(batch.ids), values)
-        state.pending += 1
-        if state.pending >= settings.accumulate:
-            state.optimiser.step()
-            state.optimiser.zero_grad()
-            state.average.update(state.model)
-            state.pending = 0
 
     def _finish_epoch(self) -> None:
         state, execution = self.state, self.config.execution
@@ -217,22 +307,32 @@ class _Training:
             self._save()  # an evaluation that fails must not cost the epoch
             scores = self._evaluate(final=finished == epochs)
         settings = self.schedule.at(state.epoch, max(state.step - 1, 0))
-        self.progress.finish_epoch(state, settings, scores, self.device)
-        state.epoch, state.step, state.seconds, state.totals = finished, 0, 0.0, Totals()
-        self.progress.write()
+        extra = {"data_seconds": round(state.waited, 3), **state.norms.means()}
+        if self.ranks.main:
+            self.progress.finish_epoch(state, settings, scores, self.ranks.device, extra)
+        state.next_epoch()
+        if self.ranks.main:
+            self.progress.write()
         if finished == epochs or finished % execution.checkpoint_every == 0:
             self._save()
-        self.progress.beat("running", state)
+        self._beat("running")
 
     def _evaluate(self, final: bool) -> dict[str, float | None]:
         """The twelve numbers of the averaged model; the last epoch's stay on disk with their detections."""
-        settings, execution = self.config.science.evaluation, self.config.execution
-        detections = detect(self.state.average.model, self.val, settings, self.device, execution.workers)
+        settings, ranks = self.config.science.evaluation, self.ranks
+        workers, model = self.config.execution.workers, self.state.average.model
+        watch = self.progress.evaluating
+        found = detect(model, self.val, settings, ranks.device, workers, ranks.rank, ranks.ranks, watch)
+        parts = ranks.gather(found)
+        return ranks.lead(lambda: self._score(Detections.merge(parts), final))
+
+    def _score(self, detections: Detections, final: bool) -> dict[str, float | None]:
         result = evaluate_boxes(self.val.coco, detections)
         if final:
             detections.write(self.run.detections)
             write_json(self.run.evaluation, result)
-        return result["detection"]
+        scores: dict[str, float | None] = result["detection"]
+        return scores
 
     def _finish(self) -> None:
         model = self.state.average.model
@@ -248,9 +348,6 @@ class _Training:
         drop_checkpoints(self.run, keep_last=self.config.execution.keep_checkpoint)
         self.progress.beat("done", self.state)
 
-    def _device_name(self) -> str:
-        return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
-
 
 def _finished(run: RunDirectory, config: RunConfig) -> bool:
     record = run.read_run() if run.complete() else None
@@ -262,14 +359,3 @@ def _finished(run: RunDirectory, config: RunConfig) -> bool:
 def _write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
     data = save({name: value.detach().contiguous().cpu() for name, value in tensors.items()})
     write_atomically(path, lambda file: file.write(data))
-
-
-def _finite_values(terms: dict[str, Tensor], state: TrainingState, batch: Batch) -> dict[str, float]:
-    values = {name: float(term.detach()) for name, term in terms.items()}
-    wrong = [name for name, value in values.items() if not math.isfinite(value)]
-    if wrong:
-        raise RunError(
-            f"{', '.join(wrong)} is not finite at epoch {state.epoch + 1}, step {state.step + 1}; "
-            f"images {list(batch.ids)}. The last checkpoint is untouched"
-        )
-    return values

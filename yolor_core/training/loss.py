@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -11,21 +12,45 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from yolor_core.config import LossConfig
-from yolor_core.training.assignment import assign
+from yolor_core.training.assignment import Positives, assign
 
 EPSILON = 1e-9
+FOCAL_ALPHA = 0.25  # of the positives; 0.75 of the negatives
 
 # Weight of each level's objectness, by the number of levels (released code).
 BALANCE = {3: (4.0, 1.0, 0.4), 4: (4.0, 1.0, 0.4, 0.1), 5: (4.0, 1.0, 0.5, 0.4, 0.1)}
 
 
 class LossTerms(NamedTuple):
-    """Scalar loss terms with their gains applied; `total` is also multiplied by the number of images."""
+    """Scalar loss terms, gains applied, per image; `total` is multiplied by the number of images."""
 
     total: Tensor
     box: Tensor
     objectness: Tensor
     classification: Tensor
+
+
+@dataclass
+class Wanted:
+    """What the predictions of a batch, or of a rank's share of it, should be.
+
+    positives: per level. counts: float (levels, groups), positives by the group of images they are averaged
+    with; ranks that share a batch add their counts up. groups: (B,), each image's group. images: those of
+    the whole batch.
+    """
+
+    positives: list[Positives]
+    counts: Tensor
+    groups: Tensor
+    images: int
+
+    def part(self, begin: int, end: int) -> Wanted:
+        """The same for the images [begin, end) of the share; counts stay those of the whole batch."""
+        return replace(
+            self,
+            positives=[level.of_images(begin, end) for level in self.positives],
+            groups=self.groups[begin:end],
+        )
 
 
 def ciou(first: Tensor, second: Tensor) -> Tensor:
@@ -51,14 +76,17 @@ def ciou(first: Tensor, second: Tensor) -> Tensor:
 
 
 class DetectionLoss:
-    """Loss of raw predictions against targets.
+    """Loss of raw predictions against targets; half-precision predictions are computed with in float32.
+
+    Box and classification are means over the positives of `images_per_mean` consecutive images, objectness
+    over all cells. Nothing depends on how a batch is shared out: its ranks and parts sum up to its loss.
 
     Args:
         anchors: (levels, a, 2) width and height in pixels.
         strides: pixels per cell of each level.
         classes: number of classes; the classification gain is scaled by classes / 80, and one class has no
             classification loss.
-        config: gains and threshold.
+        config: gains, factors and threshold.
 
     Raises:
         ValueError: for a number of levels the recipe has no balance for.
@@ -67,51 +95,106 @@ class DetectionLoss:
     def __init__(self, anchors: Tensor, strides: Sequence[int], classes: int, config: LossConfig) -> None:
         if len(strides) not in BALANCE:
             raise ValueError(f"{len(strides)} levels; the recipe balances {sorted(BALANCE)} levels")
+        self.strides = strides
         self.anchors = [level / stride for level, stride in zip(anchors, strides, strict=True)]
         self.classes = classes
         self.config = config
         self.balance = BALANCE[len(strides)]
 
-    def __call__(self, predictions: Sequence[Tensor], targets: Tensor) -> LossTerms:
-        """Terms for raw predictions [(B, a, rows, columns, 5 + classes)] and targets (n, 6), see `assign`."""
-        grids = [(p.shape[2], p.shape[3]) for p in predictions]
-        positives = assign(targets, self.anchors, grids, self.config.anchor_threshold)
-        box = predictions[0].new_zeros(())
-        objectness, classification = box.clone(), box.clone()
+    def wanted(
+        self, targets: Tensor, size: tuple[int, int], images: int, first: int = 0, total: int | None = None
+    ) -> Wanted:
+        """What predictions for `images` images of `size` (height, width) pixels should be.
 
-        for raw, positive, balance in zip(predictions, positives, self.balance, strict=True):
-            logits = raw[..., 4]
-            wanted = torch.zeros_like(logits)
+        Args:
+            targets: (n, 6), see `assign`; the first column counts from 0 within these images.
+            first: position of the first image in the whole batch.
+            total: images of the whole batch, over all ranks; by default these images are all.
+        """
+        total = images if total is None else total
+        per_group = self.config.images_per_mean or max(total, 1)
+        grids = [(size[0] // stride, size[1] // stride) for stride in self.strides]
+        positives = assign(targets, self.anchors, grids, self.config.anchor_threshold)
+        groups = torch.arange(first, first + images, device=targets.device) // per_group
+        counts = targets.new_zeros(len(positives), -(-total // per_group))
+        for count, level in zip(counts, positives, strict=True):
+            count.index_add_(0, groups[level.image], torch.ones_like(level.image, dtype=counts.dtype))
+        return Wanted(positives, counts, groups, total)
+
+    def __call__(self, predictions: Sequence[Tensor], targets: Tensor | Wanted) -> LossTerms:
+        """Terms for raw predictions [(B, a, rows, columns, 5 + classes)].
+
+        `targets`: (n, 6), see `assign`, of a whole batch; or what `wanted` made of them.
+        """
+        if isinstance(targets, Tensor):
+            rows, columns = predictions[0].shape[2:4]
+            size = (rows * self.strides[0], columns * self.strides[0])
+            targets = self.wanted(targets, size, len(predictions[0]))
+        config, images = self.config, max(targets.images, 1)
+        # An image's share of its group's mean; the last group of a batch may be smaller.
+        per_group = torch.full_like(targets.counts[0], config.images_per_mean or images)
+        per_group[-1] = images - per_group[:-1].sum()
+        weights = per_group / (targets.counts.clamp(min=1) * images)
+
+        box = _full(predictions[0].new_zeros(()))
+        objectness, classification = box.clone(), box.clone()
+        levels = zip(predictions, targets.positives, weights, self.balance, strict=True)
+        for raw, positive, weight, balance in levels:
+            logits = _full(raw[..., 4])
+            expected = logits.new_zeros(logits.shape)  # contiguous, unlike a compiled or channels-last map
             if len(positive.image):
                 index = (positive.image, positive.anchor, positive.row, positive.column)
-                chosen = raw[index]
+                chosen = _full(raw[index])
+                share = weight[targets.groups[positive.image]]
                 centre = chosen[:, :2].sigmoid() * 2 - 0.5
-                size = (chosen[:, 2:4].sigmoid() * 2).square() * positive.size
-                overlap = ciou(torch.cat([centre, size], 1), positive.box)
-                box = box + (1 - overlap).mean()
-                _write_last(wanted, index, overlap.detach().clamp(min=0).to(wanted.dtype))
+                extent = (chosen[:, 2:4].sigmoid() * 2).square() * positive.size
+                overlap = ciou(torch.cat([centre, extent], 1), positive.box)
+                box = box + (share * (1 - overlap)).sum()
+                _write_last(expected, index, overlap.detach().clamp(min=0).to(expected.dtype))
                 if self.classes > 1:
-                    labels = F.one_hot(positive.label, self.classes).to(chosen.dtype)
-                    classification = classification + F.binary_cross_entropy_with_logits(
-                        chosen[:, 5:], labels
-                    )
-            objectness = objectness + balance * F.binary_cross_entropy_with_logits(logits, wanted)
+                    losses = self._classification(chosen[:, 5:], positive.label)
+                    classification = classification + (share * losses.mean(1)).sum()
+            losses = binary_loss(logits, expected, config.objectness_positive_weight, config.focal_gamma)
+            objectness = objectness + balance * losses.sum() / (images * logits.shape[1:].numel())
 
         scale = 3 / len(predictions)
-        box = box * self.config.box * scale
-        objectness = objectness * self.config.objectness * scale * (1.4 if len(predictions) >= 4 else 1.0)
-        classification = classification * self.config.classification * (self.classes / 80) * scale
-        total = (box + objectness + classification) * predictions[0].shape[0]
+        box = box * config.box * scale
+        objectness = objectness * config.objectness * scale * (1.4 if len(predictions) >= 4 else 1.0)
+        classification = classification * config.classification * (self.classes / 80) * scale
+        total = (box + objectness + classification) * targets.images
         return LossTerms(total, box, objectness, classification)
 
+    def _classification(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Losses (n, classes) of logits (n, classes)."""
+        smoothing = self.config.label_smoothing / 2
+        expected = torch.full_like(logits, smoothing)
+        expected.scatter_(1, labels[:, None], 1 - smoothing)
+        return binary_loss(
+            logits, expected, self.config.classification_positive_weight, self.config.focal_gamma
+        )
 
-def _write_last(wanted: Tensor, index: tuple[Tensor, ...], values: Tensor) -> None:
+
+def _full(values: Tensor) -> Tensor:
+    return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
+
+
+def binary_loss(logits: Tensor, expected: Tensor, positive_weight: float, gamma: float) -> Tensor:
+    """Binary cross-entropy by element; with gamma > 0 the focal loss of arXiv 1708.02002, alpha 0.25."""
+    weight = None if positive_weight == 1 else logits.new_tensor(positive_weight)
+    losses = F.binary_cross_entropy_with_logits(logits, expected, pos_weight=weight, reduction="none")
+    if not gamma:
+        return losses
+    probability = logits.sigmoid()
+    agreement = expected * probability + (1 - expected) * (1 - probability)
+    alpha = expected * FOCAL_ALPHA + (1 - expected) * (1 - FOCAL_ALPHA)
+    return losses * alpha * (1 - agreement) ** gamma
+
+
+def _write_last(expected: Tensor, index: tuple[Tensor, ...], values: Tensor) -> None:
     """Write values at index; where a cell is named twice the last one stays, on every device."""
     flat = torch.zeros_like(index[0])
-    for size, part in zip(wanted.shape, index, strict=True):
+    for size, part in zip(expected.shape, index, strict=True):
         flat = flat * size + part
-    order = torch.arange(1, len(flat) + 1, device=flat.device)
-    last = torch.zeros(wanted.numel(), dtype=order.dtype, device=flat.device)
-    last.scatter_reduce_(0, flat, order, "amax")
-    cells = last.nonzero().squeeze(1)
-    wanted.view(-1)[cells] = values[last[cells] - 1]
+    cells, order = flat.sort(stable=True)
+    last = torch.searchsorted(cells, cells, right=True) - 1  # of the entries that name the same cell
+    expected.view(-1)[cells] = values[order[last]]  # they all write the same value

@@ -1,9 +1,13 @@
-"""What a run reports while it trains: metrics.jsonl, implicit.parquet and the heartbeat in state.json."""
+"""What a run reports while it trains: metrics.jsonl, implicit.parquet, TensorBoard's event files, the
+heartbeat in state.json, and words to whoever watches.
+"""
 
 from __future__ import annotations
 
+import math
 import resource
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -13,18 +17,38 @@ from yolor_core.runs.directory import RunDirectory
 from yolor_core.training.history import ImplicitHistory
 from yolor_core.training.schedule import Settings
 from yolor_core.training.state import TrainingState
+from yolor_core.training.tensorboard import EventFiles
+from yolor_core.training.watch import Moment, Unwatched, Watch
 
 HEARTBEAT = 2.0  # seconds between two writings of state.json
+GLANCE = 0.2  # seconds between two words to whoever watches
 
 
 class Progress:
-    """Keeps the records of finished epochs and writes them whole, so that a lost epoch leaves no line."""
+    """Keeps the records of finished epochs and writes them whole, so that a lost epoch leaves no line.
 
-    def __init__(self, run: RunDirectory, epochs: int, steps: int) -> None:
+    Args:
+        run: where to write.
+        epochs: of the whole run.
+        steps: of an epoch.
+        tensorboard: whether to write event files too.
+        watch: who is told.
+    """
+
+    def __init__(
+        self,
+        run: RunDirectory,
+        epochs: int,
+        steps: int,
+        tensorboard: bool = False,
+        watch: Watch | None = None,
+    ) -> None:
         self.run, self.epochs, self.steps = run, epochs, steps
+        self.watch = watch or Unwatched()
+        self.events = EventFiles(run.path / "tensorboard") if tensorboard else None
         self.metrics: list[dict[str, Any]] = []
         self.history = ImplicitHistory()
-        self.last_beat = 0.0
+        self.last_beat = self.last_glance = 0.0
 
     def load(self, source: RunDirectory, metrics: list[dict[str, Any]]) -> None:
         """Take over what `source` recorded: the metrics of its checkpoint, and its implicit values so far."""
@@ -47,16 +71,37 @@ class Progress:
             seconds=round(finished + now.seconds, 1),
         )
 
+    def started(self, record: Mapping[str, Any], now: TrainingState) -> None:
+        """Tell whoever watches what is trained (run.json) and from where on."""
+        self.watch.started(record, self._moment(now), list(self.metrics))
+
     def beat_if_due(self, now: TrainingState) -> None:
-        """Write state.json when the last heartbeat is old enough."""
-        if time.monotonic() - self.last_beat > HEARTBEAT:
+        """After a step: write state.json and tell whoever watches, each when the last time is long ago."""
+        moment = time.monotonic()
+        if moment - self.last_beat > HEARTBEAT:
             self.beat("running", now)
+        if moment - self.last_glance > GLANCE:
+            self.last_glance = moment
+            self.watch.stepped(self._moment(now))
+
+    def evaluating(self, done: int, total: int) -> None:
+        """So many batches of the validation images are evaluated; `detect` calls it."""
+        self.watch.evaluating(done, total)
 
     def finish_epoch(
-        self, now: TrainingState, settings: Settings, scores: dict[str, float | None], device: torch.device
+        self,
+        now: TrainingState,
+        settings: Settings,
+        scores: dict[str, float | None],
+        device: torch.device,
+        extra: Mapping[str, float] | None = None,
     ) -> None:
-        """Record the epoch that `now` has just ended; implicit values are those of the averaged model."""
+        """Record the epoch that `now` has just ended; implicit values are those of the averaged model.
+
+        `extra`: further quantities of the epoch. One that is not finite is no JSON number and becomes null.
+        """
         finished = now.epoch + 1
+        further = {name: value if math.isfinite(value) else None for name, value in (extra or {}).items()}
         self.metrics.append(
             {
                 "epoch": finished,
@@ -65,17 +110,26 @@ class Progress:
                 "lr/bias": settings.bias,
                 "momentum": settings.momentum,
                 "seconds": round(now.seconds, 3),
-                "images_per_second": round(now.totals.images / max(now.seconds, 1e-9), 2),
+                "images_per_second": round(now.totals.count / max(now.seconds, 1e-9), 2),
                 "peak_memory_mb": _peak_memory(device),
+                **further,
                 **scores,
             }
         )
         self.history.add(finished, implicit_values(now.average.model))
+        self.watch.epoch_finished(self.metrics[-1])
 
     def write(self) -> None:
-        """Write metrics.jsonl and implicit.parquet."""
+        """Write metrics.jsonl, implicit.parquet and the event files."""
         self.run.write_metrics(self.metrics)
         self.history.write(self.run)
+        if self.events is not None:
+            self.events.update(self.metrics, self.history.table)
+
+    def _moment(self, now: TrainingState) -> Moment:
+        return Moment(
+            now.epoch, self.epochs, now.step, self.steps, now.seconds, now.totals.count, now.totals.means()
+        )
 
 
 def _peak_memory(device: torch.device) -> float:

@@ -1,10 +1,13 @@
-"""Continue the finished phases of another run: Table 8's fine-tuned row costs 150 epochs, not 450."""
+"""What a run may start from: its own earlier attempt, or the finished phases of another run.
+
+Table 8's fine-tuned row continues the implicit run, so it costs 150 epochs, not 450.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
-from yolor_core.config import RunConfig, Science
+from yolor_core.config import RunConfig, Science, leaves
 from yolor_core.errors import RunError
 from yolor_core.runs.directory import RunDirectory
 from yolor_core.training.checkpoint import load_checkpoint
@@ -35,3 +38,31 @@ def continue_from(
         )
     saved = load_checkpoint(source)
     return None if saved is None else (saved, record)
+
+
+def check_same_run(run: RunDirectory, earlier: dict[str, Any], record: dict[str, Any]) -> None:
+    """Raises RunError, naming what differs, unless the run.json of an earlier attempt is of the same run."""
+    if earlier.get("run") == record["run"]:
+        return
+    if earlier.get("signature") == record["signature"] and earlier.get("seed") == record["seed"]:
+        raise RunError(
+            f"{run.path}: the annotation files have changed since this run began (fingerprint "
+            f"{earlier.get('fingerprint')}, now {record['fingerprint']}). Restore them to go on, or start a "
+            "run of its own on the new data in another folder"
+        )
+    there, here = (dict(leaves(_science(r))) | {"seed": r.get("seed")} for r in (earlier, record))
+    missing = object()
+    changed = [
+        f"{name} = {there.get(name)!r} there, {here.get(name)!r} here"
+        for name in sorted(there.keys() | here.keys())
+        if there.get(name, missing) != here.get(name, missing)
+    ]
+    differences = "; ".join(changed[:5]) + (f"; and {len(changed) - 5} more" if len(changed) > 5 else "")
+    raise RunError(
+        f"{run.path} holds the run {earlier.get('run')}, not {record['run']}: {differences or 'other data'}. "
+        "Train this one in another folder"
+    )
+
+
+def _science(record: dict[str, Any]) -> Any:
+    return record.get("config", {}).get("science", {})

@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.yolor_core.training.results import TIMES, assert_same_result, lasting
 from yolor_core.config import ImplicitConfig, OptimiserConfig, PhaseConfig, RunConfig
 from yolor_core.data import load_images
 from yolor_core.errors import ConfigError, RunError
@@ -22,7 +23,6 @@ from yolor_core.training import train
 
 ADD_FA = ImplicitConfig(site="fa", operator="add")
 SPARSE = ImplicitConfig(site="fa", operator="add", form="factorisation", sparse=0.01)
-TIMES = ("seconds", "images_per_second", "peak_memory_mb")
 Tiny = Callable[..., RunConfig]
 
 
@@ -30,21 +30,6 @@ def stop_after(calls: int) -> Callable[[], bool]:
     """A `stop` that answers True from its `calls`-th question on."""
     asked = iter(range(10**6))
     return lambda: next(asked) >= calls
-
-
-def lasting(run: RunDirectory) -> list[dict]:
-    """Metrics without what depends on the machine's speed."""
-    return [{k: v for k, v in record.items() if k not in TIMES} for record in run.read_metrics()]
-
-
-def assert_same_result(first: RunDirectory, second: RunDirectory) -> None:
-    ours, theirs = load_file(first.weights), load_file(second.weights)
-    assert ours.keys() == theirs.keys()
-    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
-    assert lasting(first) == lasting(second)
-    assert first.read_evaluation() == second.read_evaluation()
-    assert pq.read_table(first.implicit).equals(pq.read_table(second.implicit))
-    assert pq.read_table(first.detections).equals(pq.read_table(second.detections))
 
 
 def test_a_run_leaves_the_files_of_the_contract(tiny: Tiny, tmp_path: Path) -> None:

@@ -152,3 +152,114 @@ def test_one_class_has_no_classification_loss() -> None:
     targets = torch.tensor([[0, 0, 0.5, 0.5, 0.2, 0.2]])
     terms = DetectionLoss(torch.ones(3, 3, 2) * 20, [8, 16, 32], 1, LossConfig())(raw, targets)
     assert float(terms.classification) == 0 and float(terms.box.detach()) > 0
+
+
+def scene(images: int = 6) -> tuple[list[torch.Tensor], torch.Tensor, torch.Tensor]:
+    """Predictions of some images, targets of all but one of them, anchors."""
+    rng = np.random.default_rng(1)
+    raw = [torch.tensor(rng.normal(size=(images, 3, 64 // s, 64 // s, 9))) for s in (8, 16, 32)]
+    rows = [
+        [image, rng.integers(4), *rng.uniform(0.2, 0.8, 2), *rng.uniform(0.1, 0.5, 2)]
+        for image in range(images - 1)
+        for _ in range(3)
+    ]
+    anchors = (
+        torch.tensor([[8.0, 8], [16, 12], [12, 24]])[None] * torch.tensor([1.0, 1.6, 2.4])[:, None, None]
+    )
+    return (
+        [p.requires_grad_() for p in raw],
+        torch.tensor(np.array(rows), dtype=torch.float64),
+        anchors.double(),
+    )
+
+
+def test_a_batch_in_parts_sums_up_to_the_whole() -> None:
+    raw, targets, anchors = scene()
+    loss = DetectionLoss(anchors, [8, 16, 32], 4, LossConfig())
+    whole = loss(raw, targets)
+    first, second = (targets[targets[:, 0] < 4], targets[targets[:, 0] >= 4] - torch.eye(6)[0] * 4)
+    shares = [loss.wanted(first, (64, 64), 4, 0, 6), loss.wanted(second, (64, 64), 2, 4, 6)]
+    counts = shares[0].counts + shares[1].counts
+    for share in shares:
+        share.counts = counts
+    parts = [loss([p[:4] for p in raw], shares[0]), loss([p[4:] for p in raw], shares[1])]
+    for name in whole._fields:
+        torch.testing.assert_close(sum(getattr(p, name) for p in parts), getattr(whole, name))
+    in_one_share = loss.wanted(targets, (64, 64), 6)
+    again = [loss([p[a:b] for p in raw], in_one_share.part(a, b)) for a, b in ((0, 1), (1, 6))]
+    torch.testing.assert_close(sum(t.total for t in again), whole.total)
+
+
+def test_means_over_groups_are_the_losses_of_the_groups_weighted_by_their_images() -> None:
+    raw, targets, anchors = scene()
+    grouped = DetectionLoss(anchors, [8, 16, 32], 4, LossConfig(images_per_mean=4))(raw, targets)
+    plain = DetectionLoss(anchors, [8, 16, 32], 4, LossConfig())
+    expected = 0.0
+    for begin, end in ((0, 4), (4, 6)):  # what two GPUs with 4 and 2 images compute for themselves
+        mine = targets[(targets[:, 0] >= begin) & (targets[:, 0] < end)] - torch.eye(6)[0] * begin
+        expected = expected + plain([p[begin:end] for p in raw], mine).total
+    torch.testing.assert_close(grouped.total, expected)
+    assert not torch.isclose(grouped.total, plain(raw, targets).total)
+
+
+def test_the_focal_factor_equals_torchvisions_focal_loss() -> None:
+    from torchvision.ops import sigmoid_focal_loss
+
+    from yolor_core.training.loss import binary_loss
+
+    logits = torch.linspace(-6, 6, 50, dtype=torch.float64)
+    expected = (torch.arange(50) % 2).double()
+    found = binary_loss(logits, expected, 1.0, 1.5)
+    torch.testing.assert_close(found, sigmoid_focal_loss(logits, expected, alpha=0.25, gamma=1.5))
+    plain = binary_loss(logits, expected, 1.0, 0.0)
+    torch.testing.assert_close(
+        plain, -(expected * logits.sigmoid().log() + (1 - expected) * (-logits).sigmoid().log())
+    )
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("objectness_positive_weight", 2.0),
+        ("classification_positive_weight", 3.0),
+        ("label_smoothing", 0.1),
+        ("focal_gamma", 1.5),
+    ],
+)
+def test_factors_of_the_loss_act_on_their_term(field: str, value: float) -> None:
+    raw, targets, anchors = scene()
+    plain = DetectionLoss(anchors, [8, 16, 32], 4, LossConfig())(raw, targets)
+    other = DetectionLoss(anchors, [8, 16, 32], 4, LossConfig.model_validate({field: value}))(raw, targets)
+    changed = {
+        name for name in plain._fields[1:] if not torch.isclose(getattr(plain, name), getattr(other, name))
+    }
+    assert (
+        changed
+        == {
+            "objectness_positive_weight": {"objectness"},
+            "classification_positive_weight": {"classification"},
+            "label_smoothing": {"classification"},
+            "focal_gamma": {"objectness", "classification"},
+        }[field]
+    )
+
+
+def test_label_smoothing_is_that_of_cross_entropy_with_softened_targets() -> None:
+    from yolor_core.training.loss import DetectionLoss as Loss
+
+    loss = Loss(torch.ones(3, 3, 2), [8, 16, 32], 4, LossConfig(label_smoothing=0.2))
+    logits = torch.tensor([[0.3, -1.0, 2.0, 0.1]])
+    expected = torch.nn.functional.binary_cross_entropy_with_logits(
+        logits, torch.tensor([[0.1, 0.1, 0.9, 0.1]]), reduction="none"
+    )
+    torch.testing.assert_close(loss._classification(logits, torch.tensor([2])), expected)
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
+def test_half_precision_predictions_are_computed_with_in_float32(kind: torch.dtype) -> None:
+    raw, targets, anchors = scene()
+    loss = DetectionLoss(anchors.float(), [8, 16, 32], 4, LossConfig())
+    half = [p.detach().to(kind) for p in raw]
+    terms = loss(half, targets.float())
+    assert terms.total.dtype == torch.float32
+    torch.testing.assert_close(terms.total, loss([p.float() for p in half], targets.float()).total)

@@ -1,0 +1,178 @@
+"""What can go wrong on a machine stops a run with the reason and the way out, and costs no checkpoint."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.yolor_core.data.coco_folder import Folder, annotation, picture
+from tests.yolor_core.training.results import assert_same_result
+from yolor_core.config import ImplicitConfig, RunConfig
+from yolor_core.errors import RunError
+from yolor_core.runs.directory import RunDirectory
+from yolor_core.training import train
+from yolor_core.training.step import TrainingStep
+
+Tiny = Callable[..., RunConfig]
+
+
+def stop_after(calls: int) -> Callable[[], bool]:
+    asked = iter(range(10**6))
+    return lambda: next(asked) >= calls
+
+
+def reason(run: RunDirectory) -> str:
+    state = run.read_state()
+    assert state is not None and state["state"] == "failed"
+    return str(state["reason"])
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        MemoryError(),
+        RuntimeError(
+            "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"
+        ),
+    ],
+)
+def test_out_of_memory_says_what_to_change_and_the_run_goes_on(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    train(tiny(), tmp_path / "good")
+    call, steps = TrainingStep.__call__, []
+
+    def full(self: TrainingStep, *arguments: object) -> dict[str, float]:
+        steps.append(1)
+        if len(steps) == 5:
+            raise error
+        return call(self, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(TrainingStep, "__call__", full)
+    run = RunDirectory(tmp_path / "run")
+    with pytest.raises(RunError, match="out of memory at batch 4, 64 pixels") as raised:
+        train(tiny(), run.path)
+    assert raised.value.__cause__ is error
+    for way_out in ("more ranks", "train.batch", "bfloat16"):
+        assert way_out in reason(run)
+    assert train(tiny(), run.path) == "done"
+    assert_same_result(RunDirectory(tmp_path / "good"), run)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_names_the_file_and_leaves_the_last_checkpoint(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    train(tiny(), tmp_path / "good")
+    fsync, writes = os.fsync, []
+
+    def full(handle: int) -> None:
+        writes.append(handle)
+        if len(writes) > 8:  # into the second epoch; from now on nothing can be written, state.json neither
+            raise OSError(number, os.strerror(number))
+        fsync(handle)
+
+    run = RunDirectory(tmp_path / "run")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(
+            RunError, match=r"run/.*: (no space is left|the quota is used up).*goes on from it"
+        ):
+            train(tiny(tensorboard=False), run.path)
+    assert run.checkpoint.exists() and not list(run.path.glob(".*.tmp"))
+    assert train(tiny(tensorboard=False), run.path) == "done"
+    assert_same_result(RunDirectory(tmp_path / "good"), run)
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES])
+def test_a_results_folder_that_cannot_be_written_is_named(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    # The tests may run as root, whom permissions do not stop: the system's answer is played.
+    def closed(self: Path, *_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number), str(self))
+
+    monkeypatch.setattr(Path, "mkdir", closed)
+    with pytest.raises(RunError, match=r"cannot be written: .*--results or ABLATE_RESULTS"):
+        train(tiny(), tmp_path / "closed" / "run")
+
+
+def test_a_loader_process_that_is_killed_is_explained(tiny: Tiny, tmp_path: Path) -> None:
+    import signal
+
+    import yolor_core.data.training_batches as module
+
+    config = tiny(workers=1)
+    original = module._Epoch.__call__
+
+    def killed(self: object, step: int) -> object:
+        if step == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return original(self, step)  # type: ignore[arg-type]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module._Epoch, "__call__", killed)
+        with pytest.raises(RunError, match=r"a loader process died.*fewer execution.workers"):
+            train(config, tmp_path)
+    assert "a loader process died" in reason(RunDirectory(tmp_path))
+
+
+def folder(root: Path) -> Folder:
+    made = Folder(root)
+    for number in range(6):
+        image = made.add(picture(number, 64, 64), f"{number}.png", (64, 64))
+        made.content["annotations"].append(annotation(number + 1, image, [5, 5, 30, 30]))
+    made.write()
+    return made
+
+
+def test_a_dataset_that_changed_since_the_run_began_is_refused(tiny: Tiny, tmp_path: Path) -> None:
+    data = folder(tmp_path / "coco")
+    config = tiny().model_copy(update={"data": data.config})
+    run = RunDirectory(tmp_path / "run")
+    assert train(config, run.path, stop=stop_after(3)) == "preempted"
+    before = run.checkpoint.read_bytes()
+    data.content["annotations"][0]["bbox"] = [6, 5, 30, 30]
+    data.write()
+    with pytest.raises(RunError, match=r"annotation files have changed since this run began.*Restore them"):
+        train(config, run.path)
+    assert run.checkpoint.read_bytes() == before
+    data.content["annotations"][0]["bbox"] = [5, 5, 30, 30]
+    data.write()
+    assert train(config, run.path) == "done"
+
+
+def test_a_configuration_that_differs_from_the_checkpoints_is_refused_by_field(
+    tiny: Tiny, tmp_path: Path
+) -> None:
+    run = RunDirectory(tmp_path)
+    assert train(tiny(), run.path, stop=stop_after(3)) == "preempted"
+    before = run.checkpoint.read_bytes()
+    faster = tiny().science.train.optimiser.model_copy(update={"lr0": 0.5})
+    with pytest.raises(RunError, match=r"train.optimiser.lr0 = 0.01 there, 0.5 here"):
+        train(tiny(optimiser=faster), run.path)
+    with pytest.raises(RunError, match=r"seed = 0 there, 1 here"):
+        train(tiny(seed=1), run.path)
+    # Even where run.json is lost, the checkpoint knows whose it is.
+    run.run.unlink()
+    with pytest.raises(RunError, match=r"checkpoint.pt is of another configuration"):
+        train(tiny(implicit=(ImplicitConfig(site="fa", operator="add"),)), run.path)
+    assert run.checkpoint.read_bytes() == before
+    assert train(tiny(), run.path) == "done"
+
+
+def test_checkpoints_are_loaded_as_tensors_and_plain_values_only(tiny: Tiny, tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path)
+    train(tiny(), run.path, stop=stop_after(2))
+    saved = torch.load(run.checkpoint, weights_only=True)
+    assert {"model", "average", "optimiser", "scaler", "epoch", "step", "signature"} <= saved.keys()
+    listed = dict(reversed(line.split()) for line in run.checksums.read_text().splitlines())
+    assert run.checkpoint.name in listed
+    assert json.dumps(saved["metrics"]) == json.dumps(run.read_metrics())

@@ -1,0 +1,135 @@
+"""Images of a split from its packs, and from its files where no pack serves."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from yolor_core.data.decode import notes
+from yolor_core.data.images import Pixels, Purpose, Reader
+from yolor_core.data.pack.format import SUFFIX
+from yolor_core.data.pack.read import DamagedRecord, Pack
+from yolor_core.data.report import Note
+from yolor_core.data.resize import resize
+from yolor_core.errors import DataError
+
+log = logging.getLogger(__name__)
+
+FOLDER = "packed"  # below the root, unless said otherwise
+
+
+def pack_folder(root: Path, packs: str | Path | None) -> Path:
+    """Where a dataset's packs are: as configured, else ABLATE_PACKS, else `<root>/packed`."""
+    chosen = packs or os.environ.get("ABLATE_PACKS")
+    return Path(chosen) if chosen else root / FOLDER
+
+
+def pack_files(folder: Path, split: str) -> list[Path]:
+    """Files that may be packs of a split."""
+    try:
+        found = [p for p in folder.iterdir() if p.suffix == SUFFIX and not p.name.startswith(".")]
+    except OSError:
+        return []
+    # A split's name may have dots: `val` is not asked for by a pack of `val.small`.
+    return sorted(p for p in found if p.stem.rpartition(".")[0] == split)
+
+
+def renewal(path: Path, root: Path, split: str) -> str:
+    """What to do about a pack that cannot be used."""
+    return f"write it anew with `ablate data pack {root} --split {split} --force`, or remove {path}"
+
+
+def usable_packs(root: Path, split: str, folder: Path, annotations: str, images: int) -> list[Pack]:
+    """The packs of a split that belong to its annotations (a SHA-256); others are warned of, once."""
+    usable = []
+    for path in pack_files(folder, split):
+        try:
+            usable.append(open_pack(path, annotations, images))
+        except DataError as error:
+            log.warning("%s; it is not used: %s", error, renewal(path, root, split))
+    return usable
+
+
+def open_pack(path: Path, annotations: str, images: int) -> Pack:
+    """A pack. Raises DataError when it is damaged or belongs to other annotations."""
+    pack = Pack(path)
+    if pack.description.annotations != annotations or len(pack) != images:
+        raise DataError(f"{path}: it belongs to other annotations than the annotation file has now")
+    return pack
+
+
+@dataclass(frozen=True)
+class PackedReader(Reader):
+    """Reads images from packs; `files` is what reads them without, None where there are no image files."""
+
+    root: Path
+    split: str
+    packs: tuple[Pack, ...]
+    files: Reader | None
+    names: Sequence[str]
+    ids: Sequence[int]
+    sizes: NDArray[np.int64]
+
+    def __call__(self, index: int) -> tuple[Pixels, list[Note]]:
+        best = self._best(None, "train")
+        if best is not None:
+            return self._from(best, index)
+        self.require(None, "train")
+        assert self.files is not None
+        return self.files(index)
+
+    def scaled(
+        self, index: int, size: int, purpose: Purpose, rows: int | None = None
+    ) -> tuple[Pixels, list[Note]]:
+        best = self._best(size, purpose)
+        if best is None:
+            self.require(size, purpose)
+            assert self.files is not None
+            return self.files.scaled(index, size, purpose, rows)
+        if best.description.kind == "original" and self.sizes[index].max() == size:
+            return self._from(best, index, rows)
+        pixels, found = self._from(best, index)
+        return resize(pixels, size, purpose), found
+
+    def inspect(self, index: int) -> list[Note]:
+        if self.files is None and self._best(None, "train") is None:
+            return self._from(self.packs[0], index)[1]  # noted when it was packed
+        return self(index)[1]
+
+    def require(self, size: int | None, purpose: Purpose) -> None:
+        """Raises DataError when neither a pack nor image files serve a request."""
+        if self.files is None and self._best(size, purpose) is None:
+            there = ", ".join(f"{p.path.name} ({p.description.title()})" for p in self.packs)
+            wanted = "unresized" if size is None else f"at {size} pixels for {purpose}ing"
+            raise DataError(
+                f"{self.root}: images of {self.split!r} are needed {wanted}, but there are no image files "
+                f"and no pack has them so; packs: {there}. Write one where the image files are: "
+                f"`ablate data pack {self.root} --split {self.split}"
+                f"{'' if size is None else f' --decoded {size} --purpose {purpose}'}`"
+            )
+
+    def _best(self, size: int | None, purpose: Purpose) -> Pack | None:
+        """Pixels rather than bytes to decode."""
+        serving = [p for p in self.packs if p.serves(size, purpose)]
+        return min(serving, key=lambda p: p.description.kind == "original", default=None)
+
+    def _from(self, pack: Pack, index: int, rows: int | None = None) -> tuple[Pixels, list[Note]]:
+        path = self.root / pack.description.folder / self.names[index]
+        width, height = self.sizes[index].tolist()
+        try:
+            if pack.description.kind == "original":
+                pixels, findings = pack.original(index, width, height, rows)
+            else:
+                pixels, findings = pack.pixels(index)
+        except DamagedRecord:
+            raise DataError(
+                f"{pack.path}: image {self.ids[index]} ({self.names[index]}) is damaged; "
+                f"{renewal(pack.path, self.root, self.split)}"
+            ) from None
+        return pixels, notes(findings, self.ids[index], path)

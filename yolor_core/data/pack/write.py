@@ -1,0 +1,183 @@
+"""Writing a pack: estimated first, then all or nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import shutil
+import tempfile
+import zlib
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import BinaryIO
+
+import cv2
+import numpy as np
+import PIL
+
+from yolor_core.data.coco import FileReader
+from yolor_core.data.decode import Findings, decode_bytes, unreadable
+from yolor_core.data.pack.format import (
+    ALIGNMENT,
+    HEADER,
+    INDEX,
+    Description,
+    Header,
+    write_description,
+    write_header,
+)
+from yolor_core.data.resize import fitted, resize
+from yolor_core.errors import DataError
+
+Progress = Callable[[int], object]
+"""Told how many images were written since it was last called."""
+
+SLACK = 4096  # bytes for the description; notes of odd images come on top, some hundred bytes each
+
+
+def estimate(reader: FileReader, size: int | None) -> int:
+    """Bytes that a pack will have: of the original files, or of pixels at `size`."""
+    total = HEADER.size + SLACK + len(reader.files) * INDEX.itemsize
+    if size is None:
+        lengths = [_length(reader.path(i)) for i in range(len(reader.files))]
+    else:
+        lengths = [3 * w * h for w, h in (stored(w, h, size) for w, h in reader.sizes.tolist())]
+    return total + sum(_aligned(length) for length in lengths)
+
+
+def stored(width: int, height: int, size: int) -> tuple[int, int]:
+    """Width and height that an image is stored with: resized to `size`, but never enlarged."""
+    return fitted(width, height, size) if max(width, height) > size else (width, height)
+
+
+def whole(reader: FileReader, size: int | None) -> bool:
+    """Whether no image is made smaller."""
+    return size is None or bool((reader.sizes <= size).all())
+
+
+def check_space(folder: Path, needed: int) -> None:
+    """Raises DataError, naming both numbers, when a folder's disk has less space than needed."""
+    existing = next(p for p in (folder, *folder.absolute().parents) if p.exists())
+    free = shutil.disk_usage(existing).free
+    if free < needed:
+        raise no_space(folder, needed, free)
+
+
+def no_space(folder: Path, needed: int, free: int) -> DataError:
+    """The error for a full disk."""
+    return DataError(
+        f"{folder}: {needed} bytes ({gigabytes(needed)}) are needed and {free} ({gigabytes(free)}) are free; "
+        "choose another place with --out, a smaller --decoded size, or pack the original files"
+    )
+
+
+def gigabytes(count: int) -> str:
+    """A number of bytes for people."""
+    return f"{count / 1e9:.2f} GB" if count >= 1e8 else f"{count / 1e6:.2f} MB"
+
+
+def write_pack(target: Path, reader: FileReader, about: Description, progress: Progress) -> Description:
+    """Write a pack in place of `target`, which is replaced in one step when all is done; returns what it
+    holds.
+
+    A failure leaves nothing behind; what a killed process left is removed by the next call. Raises DataError
+    when the folder cannot be written to or its disk is too small.
+    """
+    needed = estimate(reader, about.size)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(target)
+        check_space(target.parent, needed)
+        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX)  # tells others that this one is not left over
+                about = _write(file, reader, about, progress)
+                file.flush()
+                os.fsync(file.fileno())
+                os.chmod(name, 0o444)
+                os.replace(name, target)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise no_space(target.parent, needed, shutil.disk_usage(target.parent).free) from None
+        raise DataError(
+            f"{target} cannot be written: {error.strerror or error}; choose another place with --out"
+        ) from None
+    return about
+
+
+def _write(file: BinaryIO, reader: FileReader, about: Description, progress: Progress) -> Description:
+    index = np.zeros(len(reader.files), INDEX)
+    notes: list[tuple[int, str, str]] = []
+    file.write(bytes(HEADER.size))
+    for position, (width, height) in enumerate(reader.sizes.tolist()):
+        data, width, height, findings = _record(reader, position, width, height, about)
+        offset = _aligned(file.tell())
+        file.write(bytes(offset - file.tell()))
+        file.write(data)
+        index[position] = (offset, len(data), height, width, zlib.crc32(data), 0)
+        notes.extend((position, kind, detail) for kind, detail in findings)
+        progress(1)
+    software = f"Pillow {PIL.__version__}, OpenCV {cv2.__version__}"
+    about = replace(about, whole=whole(reader, about.size), notes=tuple(notes), software=software)
+    description, table = write_description(about), index.tobytes()
+    header = Header(
+        file.tell(),
+        len(description),
+        zlib.crc32(description),
+        zlib.crc32(table),
+        len(index),
+        file.tell() + len(description) + len(table),
+    )
+    file.write(description)
+    file.write(table)
+    file.seek(0)
+    file.write(write_header(header))
+    return about
+
+
+def _record(
+    reader: FileReader, position: int, width: int, height: int, about: Description
+) -> tuple[bytes | memoryview, int, int, Findings]:
+    """What is stored for an image, and width, height and findings; nothing for one that is unreadable."""
+    try:
+        data = reader.path(position).read_bytes()
+    except OSError as error:
+        return b"", width, height, unreadable(error, width, height)[1]
+    if about.kind == "original":
+        # An empty file is unreadable like a missing one; anything else says for itself what it is.
+        return data, width, height, [] if data else decode_bytes(data, width, height)[1]
+    assert about.size is not None
+    assert about.purpose is not None
+    pixels, findings = decode_bytes(data, width, height)
+    if any(kind == "unreadable" for kind, _ in findings):
+        return b"", width, height, findings
+    if max(width, height) > about.size:
+        pixels = resize(pixels, about.size, about.purpose)
+    height, width = pixels.shape[:2]
+    return np.ascontiguousarray(pixels).reshape(-1).data, width, height, findings
+
+
+def _remove_leftovers(target: Path) -> None:
+    """Temporary files of writers that were killed: nobody holds a lock on them any more."""
+    for path in target.parent.glob(f".{target.name}.*.tmp"):
+        with contextlib.suppress(OSError), path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink()
+
+
+def _aligned(offset: int) -> int:
+    return -(-offset // ALIGNMENT) * ALIGNMENT
+
+
+def _length(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0  # it will be noted as unreadable

@@ -1,0 +1,219 @@
+"""Several processes (ranks) that train one model together, each on its share of every batch.
+
+Who they are is read from the environment, which `torchrun` or SLURM's `srun` has set. Every method of `Ranks`
+has to be called by all ranks at the same point; alone, they cost nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
+
+from yolor_core.errors import ConfigError, RunError, summary
+
+T = TypeVar("T")
+FAILURE = "failure"  # key under which a rank that fails tells the others why
+FIRST_PORT, PORTS = 20000, 20000  # where ranks of a SLURM step meet, chosen by the job's number
+
+
+@dataclass(frozen=True)
+class Place:
+    """Which of how many ranks this process is, and which one on its machine."""
+
+    rank: int = 0
+    ranks: int = 1
+    local: int = 0
+
+
+def place(environment: Mapping[str, str] | None = None) -> Place:
+    """The place that `torchrun` (RANK ...) or `srun` (SLURM_PROCID ...) has given this process.
+
+    A batch script of SLURM itself is no rank: only a step has SLURM_STEP_NUM_TASKS. Raises ConfigError for
+    numbers that contradict each other.
+    """
+    environment = os.environ if environment is None else environment
+    if "RANK" in environment and "WORLD_SIZE" in environment:
+        names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
+    elif int(environment.get("SLURM_STEP_NUM_TASKS", 1)) > 1 and "SLURM_PROCID" in environment:
+        names = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID")
+    else:
+        return Place()
+    values = [environment.get(name, "0") for name in names]
+    try:
+        found = Place(*map(int, values))
+    except ValueError:
+        found = Place(-1)
+    if not 0 <= found.rank < found.ranks or found.local < 0:
+        given = ", ".join(f"{name}={value}" for name, value in zip(names, values, strict=True))
+        raise ConfigError(f"{given}: a rank is a whole number from 0 and smaller than the number of ranks")
+    return found
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """The ranks of a run, seen from one of them."""
+
+    place: Place
+    device: torch.device
+    store: Any = None  # torch.distributed.Store; None when there is one rank
+
+    @property
+    def rank(self) -> int:
+        """Number of this rank."""
+        return self.place.rank
+
+    @property
+    def ranks(self) -> int:
+        """How many there are."""
+        return self.place.ranks
+
+    @property
+    def main(self) -> bool:
+        """Whether this one writes files and speaks."""
+        return self.rank == 0
+
+    def any(self, flag: bool) -> bool:
+        """Whether one of the ranks says True."""
+        if self.ranks == 1:
+            return flag
+        votes = torch.tensor([float(flag)])
+        dist.all_reduce(votes)
+        return bool(votes.item())
+
+    def add_up(self, values: Tensor) -> Tensor:
+        """Sum over the ranks, in place; a tensor of the run's device or of the CPU."""
+        if self.ranks > 1:
+            dist.all_reduce(values)
+        return values
+
+    def gather(self, value: T) -> list[T]:
+        """The picklable values of all ranks, by rank."""
+        if self.ranks == 1:
+            return [value]
+        values: list[Any] = [None] * self.ranks
+        dist.all_gather_object(values, value)
+        return values
+
+    def lead(self, function: Callable[[], T]) -> T:
+        """Let rank 0 call the function; all ranks return what it returns.
+
+        Its exception is raised on rank 0 as it is, and on the others as a RunError that quotes it.
+        """
+        if self.ranks == 1:
+            return function()
+        answer: list[Any] = [None, None]
+        if self.main:
+            try:
+                answer[0] = function()
+            except BaseException as error:
+                dist.broadcast_object_list([None, summary(error)])
+                raise
+        dist.broadcast_object_list(answer)
+        if answer[1] is not None:
+            raise RunError(f"rank 0 failed: {answer[1]}")
+        return answer[0]
+
+    def report(self, error: BaseException) -> BaseException:
+        """What to raise instead of an error: another rank's failure where that is the cause of this one.
+
+        A rank that fails first tells the others, whose next exchange with it breaks.
+        """
+        if self.store is None:
+            return error
+        with suppress(Exception):  # rank 0 keeps the store: it may be what has died
+            if self.store.check([FAILURE]):
+                rank, reason = self.store.get(FAILURE).decode().split(" ", 1)
+                return error if int(rank) == self.rank else RunError(f"rank {rank} failed: {reason}")
+            if not _broken_exchange(error):
+                self.store.set(FAILURE, f"{self.rank} {summary(error)}")
+                return error
+        if _broken_exchange(error):
+            return RunError(f"another rank died or does not answer ({summary(error)}); its log says why")
+        return error
+
+
+@contextmanager
+def joined(device: torch.device, timeout: float) -> Iterator[Ranks]:
+    """Meet the other ranks of this run; they part at the end.
+
+    Args:
+        device: this rank's; tensors on it are exchanged by NCCL, others by gloo.
+        timeout: seconds after which waiting for another rank is an error.
+
+    Raises:
+        RunError: when the ranks do not find each other.
+    """
+    here = place()
+    if here.ranks == 1:
+        yield Ranks(here, device)
+        return
+    _meet_where_slurm_says()
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    limit = timedelta(seconds=timeout)
+    try:
+        store, _, _ = next(iter(rendezvous("env://", here.rank, here.ranks, timeout=limit)))
+        dist.init_process_group(
+            backend, store=store, rank=here.rank, world_size=here.ranks, timeout=limit,
+            device_id=device if device.type == "cuda" else None,
+        )  # fmt: skip
+    except (RuntimeError, ValueError) as error:
+        where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+        raise RunError(
+            f"rank {here.rank} of {here.ranks} did not find the others at {where}: {summary(error)}"
+        ) from error
+    try:
+        yield Ranks(here, device, PrefixStore("ablate", store))
+    except BaseException:
+        if device.type != "cuda":  # the others wait for this rank; NCCL's would not part without them
+            dist.destroy_process_group()
+        raise
+    dist.destroy_process_group()
+
+
+def _meet_where_slurm_says() -> None:
+    """Set MASTER_ADDR and MASTER_PORT from the variables of a SLURM step; torchrun sets them itself."""
+    environment = os.environ
+    if "MASTER_ADDR" not in environment:
+        environment["MASTER_ADDR"] = _first_host(environment)
+    if "MASTER_PORT" not in environment:
+        number = int(environment.get("SLURM_JOB_ID", 0)) * 7 + int(environment.get("SLURM_STEP_ID", 0))
+        environment["MASTER_PORT"] = str(FIRST_PORT + number % PORTS)
+
+
+def _first_host(environment: Mapping[str, str]) -> str:
+    nodes = environment.get("SLURM_STEP_NODELIST") or environment.get("SLURM_NODELIST", "")
+    if "[" not in nodes:
+        return nodes.split(",")[0] or "127.0.0.1"
+    try:  # node[3-5,9] is for SLURM itself to read
+        command = ["scontrol", "show", "hostnames", nodes]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout.split()[
+            0
+        ]
+    except (OSError, subprocess.SubprocessError, IndexError):
+        address = environment.get("SLURM_LAUNCH_NODE_IPADDR")
+        if address:
+            return address
+        raise RunError(
+            f"SLURM_STEP_NODELIST={nodes}: scontrol cannot expand it; set MASTER_ADDR to the first node"
+        ) from None
+
+
+def _broken_exchange(error: BaseException) -> bool:
+    """Whether an error is what an exchange raises when the other side is gone."""
+    if isinstance(error, dist.DistError):
+        return True
+    text = str(error)
+    return isinstance(error, RuntimeError) and any(
+        sign in text for sign in ("gloo", "NCCL", "Connection", "Timed out", "timed out", "Broken pipe")
+    )

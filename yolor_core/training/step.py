@@ -1,0 +1,215 @@
+"""One training iteration: forward, loss, backward, checks, optimiser, moving average."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.parallel import DistributedDataParallel
+
+from yolor_core.config import TrainConfig
+from yolor_core.data import Batch
+from yolor_core.data.ordering import Draw, generator
+from yolor_core.errors import RunError
+from yolor_core.models import sparse_penalty
+from yolor_core.training.batch_norm import GroupStatistics, synchronise
+from yolor_core.training.distributed import Ranks
+from yolor_core.training.loss import DetectionLoss
+from yolor_core.training.numerics import Numerics
+from yolor_core.training.optimiser import apply_settings
+from yolor_core.training.schedule import Settings
+from yolor_core.training.state import TrainingState
+
+SMALLEST_SCALE = 2.0**-10  # a float16 run whose gradients still overflow at this scale has diverged
+
+
+class NonFiniteError(RunError):
+    """A loss or gradient is NaN or infinite. `record` says where: epoch, step, images, values."""
+
+    def __init__(self, message: str, record: dict[str, object]) -> None:
+        super().__init__(message)
+        self.record = record
+
+
+class TrainingStep:
+    """Takes a run from one step to the next.
+
+    Ranks, and the groups that BatchNorm sees, share a batch so that the result is that of one process with
+    the whole batch, up to the rounding of sums: losses are weighted by counts over the whole batch, gradients
+    are summed.
+
+    Args:
+        state: the model and all that is trained with it, on the ranks' device; compiled and wrapped here.
+        loss: the loss of the model's predictions.
+        config: the training recipe.
+        seed: of the run; keys the sizes of `multi_scale`.
+    """
+
+    def __init__(
+        self,
+        state: TrainingState,
+        loss: DetectionLoss,
+        config: TrainConfig,
+        numerics: Numerics,
+        ranks: Ranks,
+        seed: int,
+    ) -> None:
+        self.state, self.loss, self.config = state, loss, config
+        self.numerics, self.ranks, self.seed = numerics, ranks, seed
+        self.group = config.batch_norm_images
+        self.statistics = GroupStatistics(state.model) if self.group else None
+        self.pending_images: list[int] = []
+        model: nn.Module = state.model
+        if not self.group:
+            model = synchronise(model, ranks)
+        numerics.compile(model)
+        self.wrapped: nn.Module = model
+        if ranks.ranks > 1:
+            # Every rank has the same buffers already, or `GroupStatistics` gives it the same.
+            self.wrapped = DistributedDataParallel(model, broadcast_buffers=False)
+
+    def __call__(self, batch: Batch, settings: Settings) -> dict[str, float]:
+        """Train on this rank's share of a batch; the loss terms of the whole batch.
+
+        Raises NonFiniteError, on all ranks, before a wrong value reaches the weights or their average.
+        """
+        state, ranks = self.state, self.ranks
+        apply_settings(state.optimiser, settings)
+        names, sums = self._forward_and_backward(batch)
+        ranks.add_up(sums)
+        state.pending += 1
+        self.pending_images += batch.ids
+        complete = state.pending >= settings.accumulate
+        norm = self._gradient_norm() if complete else sums.new_zeros(())
+        *values, norm_value = torch.cat([sums, norm[None]]).tolist()  # the one time the GPU is waited for
+        terms = dict(zip(names, values, strict=True))
+        self._check(terms, norm_value)
+        state.totals.add(batch.total, terms)
+        if complete:
+            self._update(norm_value)
+        return terms
+
+    def _forward_and_backward(self, batch: Batch) -> tuple[list[str], Tensor]:
+        state, ranks = self.state, self.ranks
+        images = self._resized(self.numerics.images(batch.images))
+        targets = batch.targets.to(images.device, non_blocking=True)
+        height, width = images.shape[2:]
+        wanted = self.loss.wanted(targets, (height, width), len(images), batch.first, batch.total)
+        ranks.add_up(wanted.counts)
+        sums: Tensor | None = None
+        names: list[str] = []
+        if self.statistics:
+            self.statistics.begin()
+        parts = list(self._parts(len(images)))
+        for number, (begin, end) in enumerate(parts):
+            last = number + 1 == len(parts)
+            with self._exchange(last):
+                with self.numerics.autocast():
+                    predictions = self._predict(images[begin:end])
+                part = wanted if len(parts) == 1 else wanted.part(begin, end)
+                total, *terms = self.loss(predictions, part)
+                names = ["loss/box", "loss/obj", "loss/cls"]
+                penalty = sparse_penalty(state.model) if last else None
+                if penalty is not None:
+                    names.append("loss/sparse")
+                    terms.append(penalty / ranks.ranks)
+                    total = total + penalty * (batch.total / ranks.ranks)
+                # DDP takes the mean over the ranks, but losses are parts of a sum.
+                state.scaler.scale(total * ranks.ranks).backward()
+            if self.statistics and end > begin:
+                self.statistics.group_done()
+            found = torch.stack([term.detach() for term in terms])
+            sums = found if sums is None else F.pad(sums, (0, len(found) - len(sums))) + found
+        if self.statistics:
+            self.statistics.end(-(-batch.total // self.group), ranks)
+        assert sums is not None
+        return names, sums
+
+    def _predict(self, images: Tensor) -> list[Tensor]:
+        """Raw predictions. A rank without a group of its own takes part, but leaves no statistics."""
+        idle = self.statistics is not None and not len(images)
+        with self.statistics.left_alone() if self.statistics and idle else nullcontext():
+            predictions: list[Tensor] = self.wrapped(images)
+        return predictions
+
+    def _parts(self, count: int) -> Iterator[tuple[int, int]]:
+        """The images that go through the network together; one empty part for a rank that has none."""
+        size = self.group or count
+        for begin in range(0, count, size) if count else (0,):
+            yield begin, min(begin + size, count)
+
+    def _exchange(self, last: bool) -> AbstractContextManager[object]:
+        """Gradients are exchanged once a batch."""
+        if last or not isinstance(self.wrapped, DistributedDataParallel):
+            return nullcontext()
+        return self.wrapped.no_sync()
+
+    def _resized(self, images: Tensor) -> Tensor:
+        """The batch at its size of this step; all ranks draw the same one."""
+        spread = self.config.multi_scale
+        if not spread:
+            return images
+        state, stride = self.state, max(self.loss.strides)
+        draw = generator(Draw.MULTI_SCALE, self.seed, state.epoch, state.step)
+        cells = self.config.size / stride * draw.uniform(1 - spread, 1 + spread)
+        size = max(int(np.round(cells)), 1) * stride
+        if size == images.shape[2]:
+            return images
+        if not len(images):
+            return images.new_zeros(0, 3, size, size)
+        return F.interpolate(images, (size, size), mode="bilinear", align_corners=False)
+
+    def _gradient_norm(self) -> Tensor:
+        """Norm of all gradients as the optimiser will see them, a scalar."""
+        self.state.scaler.unscale_(self.state.optimiser)
+        gradients = [p.grad for p in self.state.model.parameters() if p.grad is not None]
+        return torch.nn.utils.get_total_norm(gradients).float()
+
+    def _update(self, norm: float) -> None:
+        state = self.state
+        state.scaler.step(state.optimiser)
+        state.scaler.update()
+        if math.isfinite(norm):  # else the scaler has left the weights as they were
+            state.norms.add(1, {"grad_norm": norm})
+            state.average.update(state.model)
+        state.optimiser.zero_grad()
+        state.pending, self.pending_images = 0, []
+
+    def _check(self, terms: dict[str, float], norm: float) -> None:
+        state = self.state
+        wrong = [name for name, value in terms.items() if not math.isfinite(value)]
+        if not wrong and not math.isfinite(norm):
+            overflow = state.scaler.is_enabled() and state.scaler.get_scale() > SMALLEST_SCALE
+            wrong = [] if overflow else ["the gradient"]
+        if not wrong:
+            return
+        images = sorted(set().union(*self.ranks.gather(self.pending_images)))
+        record: dict[str, object] = {
+            "epoch": state.epoch + 1,
+            "step": state.step + 1,
+            "not_finite": wrong,
+            "images": images,
+            "terms": {name: repr(value) for name, value in terms.items()},
+            "gradient_norm": repr(norm),
+            "learning_rates": {g["name"]: g["lr"] for g in state.optimiser.param_groups},
+        }
+        raise NonFiniteError(
+            f"{', '.join(wrong)} is not finite at epoch {state.epoch + 1}, step {state.step + 1}; images "
+            f"{images}. The last checkpoint is untouched",
+            record,
+        )
+
+
+def check_shares(config: TrainConfig, ranks: int) -> None:
+    """Raises RunError where some rank would never have an image to train on."""
+    units = -(-config.batch // config.batch_norm_images) if config.batch_norm_images else config.batch
+    if ranks > units:
+        what = "BatchNorm groups" if config.batch_norm_images else "images"
+        raise RunError(
+            f"{ranks} ranks, but a batch has only {units} {what}; at most {units} ranks are of use"
+        )
