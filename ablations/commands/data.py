@@ -1,10 +1,11 @@
-"""`ablate data`: write the synthetic dataset out as files, or check a dataset before training on it."""
+"""`ablate data`: write the synthetic dataset out as files; check a dataset before training on it; pack it."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 @click.group("data")
 def command() -> None:
-    """Write the synthetic dataset out, or check a COCO folder."""
+    """Write the synthetic dataset out, check or pack a COCO folder."""
 
 
 @command.command("make")
@@ -53,24 +54,109 @@ def make(folder: Path, **parameters: int | None) -> None:
 def check(ctx: click.Context, path: Path, train: str | None, val: str | None, as_json: bool) -> None:
     """Read every annotation and decode every image of the dataset at PATH.
 
-    Without --train and --val, every split that is there. Exit code 0: sound; 1: an image cannot be decoded or
-    has another size than annotated; 2: the dataset cannot be used.
+    Without --train and --val, every split that is there. Packs of them are checked byte by byte. Exit code 0:
+    sound; 1: an image cannot be decoded or has another size than annotated, or a pack is damaged or belongs
+    to other annotations; 2: the dataset cannot be used.
     """
-    from yolor_core.data.check import check_splits, sound
+    from yolor_core.data.annotations import check_same_classes
+    from yolor_core.data.check import check_images, load_splits, sound
+    from yolor_core.data.pack.reader import pack_folder
+    from yolor_core.data.pack.verify import verify_packs
+
+    names = _splits(path, [name for name in (train, val) if name])
+    images = load_splits(path, names)
+    for name in names[1:]:
+        check_same_classes(images[names[0]], images[name])
+    reports = {name: check_images(each) for name, each in images.items()}
+    folder = pack_folder(path, None)
+    packs = {name: verify_packs(folder, name, each) for name, each in images.items()}
+    if as_json:
+        content = {name: report.as_dict() for name, report in reports.items()}
+        for name, found in packs.items():
+            content[name]["packs"] = [
+                {"path": str(p.path), "content": p.title, "problem": p.problem} for p in found
+            ]
+        click.echo(json.dumps(content, indent=1))
+    else:
+        for name, report in reports.items():
+            _print(name, report)
+            for pack in packs[name]:
+                click.echo(f"  {pack.path.name} ({pack.title}): {pack.problem or 'sound'}")
+    damaged = any(pack.problem for found in packs.values() for pack in found)
+    ctx.exit(0 if all(sound(report) for report in reports.values()) and not damaged else 1)
+
+
+@command.command("pack")
+@click.argument("path", type=Folder(path_type=Path))
+@click.option("--split", "names", multiple=True, metavar="NAME", help="A split; repeatable.  [default: all]")
+@click.option(
+    "--decoded",
+    type=int,
+    metavar="SIZE",
+    help="Store pixels, larger images resized to SIZE.  [default: the bytes of the files]",
+)
+@click.option(
+    "--purpose",
+    type=click.Choice(["train", "test"]),
+    help="How larger images are resized.  [default: test for splits named val... or test..., else train]",
+)
+@click.option(
+    "--out",
+    type=Folder(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Where to write.  [default: ABLATE_PACKS, else PATH/packed]",
+)
+@click.option("--estimate", "only_estimate", is_flag=True, help="Print the sizes and write nothing.")
+@click.option("--force", is_flag=True, help="Write packs anew that are there.")
+def pack(
+    path: Path,
+    names: tuple[str, ...],
+    decoded: int | None,
+    purpose: Literal["train", "test"] | None,
+    out: Path | None,
+    only_estimate: bool,
+    force: bool,
+) -> None:
+    """Write all images of each split of the dataset at PATH into one file, which training then reads.
+
+    Training and evaluation see the same pixels and boxes as without, and all processes of a machine share
+    the file in memory. Decoded pixels take more space and spare decoding. A pack resized for training at
+    SIZE is used for that alone, one in which no image had to be made smaller for everything.
+    """
+    from yolor_core.data.pack.plan import is_right, plan_pack
+    from yolor_core.data.pack.reader import pack_folder
+    from yolor_core.data.pack.write import check_space, gigabytes, write_pack
+
+    folder = out or pack_folder(path, None)
+    plans = [plan_pack(path, name, decoded, purpose, folder) for name in _splits(path, names)]
+    for plan in plans:
+        click.echo(
+            f"{plan.target}: {len(plan.reader.files):,} images, {plan.about.title()}, "
+            f"about {gigabytes(plan.bytes)}"
+        )
+    if only_estimate:
+        return
+    wanted = [plan for plan in plans if force or not is_right(plan)]
+    for plan in plans:
+        if plan not in wanted:
+            click.echo(f"{plan.target} is there and right; --force would write it anew")
+    check_space(folder, sum(plan.bytes for plan in wanted))
+    for plan in wanted:
+        with click.progressbar(length=len(plan.reader.files), label=plan.target.name) as bar:
+            write_pack(plan.target, plan.reader, plan.about, bar.update)
+        click.echo(f"wrote {plan.target}, {gigabytes(plan.target.stat().st_size)}")
+
+
+def _splits(path: Path, names: Sequence[str]) -> list[str]:
+    """The named splits, else all. Raises DataError when there are none."""
     from yolor_core.data.layout import splits
 
     if not path.is_dir():
         raise DataError(f"{path}: no such folder")
-    names = list(dict.fromkeys(name for name in (train, val) if name)) or splits(path)
-    if not names:
+    found = list(dict.fromkeys(names)) or splits(path)
+    if not found:
         raise DataError(f"{path}: there is no annotations/instances_<split>.json")
-    reports = check_splits(path, names)
-    if as_json:
-        click.echo(json.dumps({name: report.as_dict() for name, report in reports.items()}, indent=1))
-    else:
-        for name, report in reports.items():
-            _print(name, report)
-    ctx.exit(0 if all(sound(report) for report in reports.values()) else 1)
+    return found
 
 
 def _print(name: str, report: DataReport) -> None:

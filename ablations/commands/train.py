@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +13,6 @@ if TYPE_CHECKING:
     from ablations.plan import PlannedRun
     from slurm.signals import StopFlag
 
-LINE_SECONDS = 5.0
 INTERRUPTED = 130
 
 
@@ -37,43 +35,60 @@ def command(
 ) -> None:
     """Train EXPERIMENT (a name of `ablate list`) here, going on where an earlier attempt ended.
 
-    Ctrl-C saves at the next step and stops; a second one stops at once.
+    Ctrl-C saves at the next step and stops; a second one stops at once. Under torchrun or srun all processes
+    train one run together, and the first one speaks.
     """
     import signal
 
     from ablations.plan import plan_runs
     from ablations.registry import experiment_named
     from slurm.signals import stop_on
+    from yolor_core.training.distributed import place
 
     experiment_named(experiment)  # a table would be more than one run
+    speaks = place().rank == 0
     with stop_on(signal.SIGINT, signal.SIGTERM, once=True) as stop:
         for run in plan_runs([experiment], profile, [seed], overrides, data, results):
-            if train_here(run, stop) != "done":
-                click.echo("interrupted; the same command goes on from here", err=True)
+            if train_here(run, stop, quiet=not speaks) != "done":
+                if speaks:
+                    click.echo("interrupted; the same command goes on from here", err=True)
                 ctx.exit(INTERRUPTED)
 
 
-def train_here(run: PlannedRun, stop: StopFlag) -> str:
-    """Train one run unless it is done, printing a line now and then. Returns its state."""
+def train_here(run: PlannedRun, stop: StopFlag, quiet: bool = False) -> str:
+    """Train one run unless it is done, and say how it goes unless `quiet`. Returns its state."""
+    from rich.console import Console
+
+    from ablations.narration import conclusion, last_scores, scores
+    from ablations.watching import watch_on
     from slurm.progress import clock, describe, snapshot
     from yolor_core.runs.directory import RunDirectory
     from yolor_core.training import train
 
-    if RunDirectory(run.run_dir).complete():  # a damaged state.json is refused here
-        click.echo(f"{run.run_id} is done: {describe(snapshot(run.run_dir))}  ({run.run_dir})")
+    folder = RunDirectory(run.run_dir)
+    if folder.complete():  # a damaged state.json is refused here
+        if not quiet:
+            click.echo(f"{run.run_id} is done: {describe(snapshot(run.run_dir))}  ({run.run_dir})")
         return "done"
-    click.echo(f"{run.run_id}  ({run.run_dir})")
-    printed = time.monotonic()
+    if quiet:
+        return str(train(run.config, run.run_dir, stop))
 
-    def stop_and_report() -> bool:  # training asks this between any two steps
-        nonlocal printed
-        if time.monotonic() - printed > LINE_SECONDS:
-            printed = time.monotonic()
-            seen = snapshot(run.run_dir)
-            click.echo(f"{describe(seen)}  step {seen.step}/{seen.steps}  {clock(seen.seconds)}")
+    watch = watch_on(Console(), run)
+    said = False
+
+    def stop_and_say() -> bool:  # training asks this between any two steps
+        nonlocal said
+        if stop() and not said:
+            said = True
+            watch.stopping()
         return stop()
 
-    state: str = train(run.config, run.run_dir, stop_and_report)
+    with watch:
+        state: str = train(run.config, run.run_dir, stop_and_say, watch)
     seen = snapshot(run.run_dir)
-    click.echo(f"{state}: {describe(seen)}  {clock(seen.seconds)}")
+    measured = scores(last_scores(folder.read_metrics()))
+    parts = (f"{state}: epoch {seen.epoch}/{seen.epochs}", measured, f"{clock(seen.seconds)} of training")
+    click.echo("  ".join(part for part in parts if part))
+    if state == "done":
+        click.echo(conclusion(run))
     return state
