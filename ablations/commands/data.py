@@ -165,6 +165,13 @@ def _print(name: str, report: DataReport) -> None:
     click.echo(
         f"{name}: {report.images} images, {report.annotations} annotations, {report.boxes} boxes to train on"
     )
+    if report.identity_source == "identity":
+        click.echo(
+            f"  {report.identities} identities, {report.identities_once} of them of a single box; "
+            f"{report.boxes_without_identity} boxes without one"
+        )
+    else:
+        click.echo(f"  no field 'identity': the {report.identities} categories stand in as identities")
     for kind, meaning in KINDS.items():
         count = report.count(kind)
         if not count:

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from yolor_core.data.identities import Identities, identify, identity_field
 from yolor_core.data.report import DataReport, Note
 from yolor_core.data.sequences import Integers, Texts
 from yolor_core.errors import DataError
@@ -28,7 +29,8 @@ class Annotations:
     """Cleaned content of one split. Classes are contiguous, ordered by the file's category ids.
 
     boxes: float32 (m, 4), x1 y1 x2 y2 in pixels, inside their image, without crowds; classes: int64 (m,);
-    both sorted by image, image i owning rows starts[i]:starts[i + 1]. ids and files are backed by arrays.
+    identities: of the same boxes; all sorted by image, image i owning rows starts[i]:starts[i + 1]. ids and
+    files are backed by arrays.
     """
 
     names: tuple[str, ...]
@@ -39,6 +41,7 @@ class Annotations:
     boxes: NDArray[np.float32]
     classes: NDArray[np.int64]
     starts: NDArray[np.int64]
+    identities: Identities
 
 
 def clean(content: Any, source: str) -> tuple[Annotations, DataReport]:
@@ -77,7 +80,7 @@ def clean(content: Any, source: str) -> tuple[Annotations, DataReport]:
     position_of = {record["id"]: position for position, record in enumerate(images)}
 
     report = DataReport(source, images=len(images), annotations=len(annotations))
-    rows = _rows(annotations, position_of, class_of, sizes, report, source)
+    rows, fields = _rows(annotations, position_of, class_of, sizes, report, source)
     annotated = {record["image_id"] for record in annotations}
     report.add(
         Note("empty", r["id"], f"image {r['id']} ({r['file_name']})")
@@ -86,7 +89,12 @@ def clean(content: Any, source: str) -> tuple[Annotations, DataReport]:
     )
     report.boxes = len(rows)
     table = np.array(rows, np.float64).reshape(-1, 6)
-    table = table[np.argsort(table[:, 0], kind="stable")]
+    order = np.argsort(table[:, 0], kind="stable")
+    table = table[order]
+    classes = table[:, 1].astype(np.int64)
+    identities = identify(np.array(fields, np.int64)[order], classes)
+    report.identities, report.identity_source = identities.count, identities.source
+    report.identities_once, report.boxes_without_identity = identities.once, identities.without
     cleaned = Annotations(
         names=tuple(category_names[identifier] for identifier in category_ids),
         category_ids=category_ids,
@@ -94,8 +102,9 @@ def clean(content: Any, source: str) -> tuple[Annotations, DataReport]:
         files=Texts(record["file_name"] for record in images),
         sizes=sizes,
         boxes=np.ascontiguousarray(table[:, 2:], np.float32),
-        classes=table[:, 1].astype(np.int64),
+        classes=classes,
         starts=np.searchsorted(table[:, 0], np.arange(len(images) + 1)).astype(np.int64),
+        identities=identities,
     )
     return cleaned, report
 
@@ -129,9 +138,10 @@ def _rows(
     sizes: NDArray[np.int64],
     report: DataReport,
     source: str,
-) -> list[tuple[float, ...]]:
-    """One row (image position, class, x1, y1, x2, y2) per trainable annotation."""
+) -> tuple[list[tuple[float, ...]], list[int]]:
+    """One row (image position, class, x1, y1, x2, y2) per trainable annotation, and its identity field."""
     rows: list[tuple[float, ...]] = []
+    identities: list[int] = []
     no_image: list[str] = []
     no_category: list[str] = []
     extents = sizes.tolist()
@@ -139,6 +149,7 @@ def _rows(
         identifier = _integer(record, "id", "annotation", source)
         x, y, w, h = _box(record, identifier, source)
         crowd = _crowd(record, identifier, source)
+        identity = identity_field(record, source)
         image = _integer(record, "image_id", "annotation", source)
         category = _integer(record, "category_id", "annotation", source)
         if image not in position_of:
@@ -161,10 +172,11 @@ def _rows(
         if max(x1 - x, y1 - y, x + w - x2, y + h - y2) > ROUNDING:
             report.add([Note("clipped", identifier, f"{where} in {width} x {height}")])
         rows.append((position, class_of[category], x1, y1, x2, y2))
+        identities.append(identity)
     _refuse(no_image, "annotations of images that are not listed", source)
     _refuse(no_category, "annotations of categories that are not listed", source)
     _unique((record["id"] for record in annotations), "annotation id", source)
-    return rows
+    return rows, identities
 
 
 def _records(content: dict[str, Any], key: str, source: str) -> list[dict[str, Any]]:

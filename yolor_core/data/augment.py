@@ -41,7 +41,7 @@ def training_sample(
         pixels, left, top = letterbox(alone.pixels, size, size)
         boxes = alone.boxes + np.array([left, top, left, top], np.float32)
         matrix, scale = random_map(rng, config, size, size, size)
-        image = _mapped(Labelled(pixels, boxes, alone.classes), matrix, scale, size)
+        image = _mapped(Labelled(pixels, boxes, alone.classes, alone.identities), matrix, scale, size)
     image.pixels = jitter(rng, image.pixels, config)
     across, upside = rng.random(2)
     return flip(image, bool(across < config.flip_horizontal), bool(upside < config.flip_vertical))
@@ -66,7 +66,8 @@ def _mosaic(
 
 def _mapped(image: Labelled, matrix: Matrix, scale: float, size: int) -> Labelled:
     boxes, keep = map_boxes(image.boxes, matrix, scale, size)
-    return Labelled(map_image(image.pixels, matrix, size), boxes[keep], image.classes[keep])
+    pixels = map_image(image.pixels, matrix, size)
+    return Labelled(pixels, boxes[keep], image.classes[keep], image.identities[keep])
 
 
 def mix(first: Labelled, second: Labelled, share: float) -> Labelled:
@@ -76,6 +77,7 @@ def mix(first: Labelled, second: Labelled, share: float) -> Labelled:
         pixels,
         np.concatenate([first.boxes, second.boxes]),
         np.concatenate([first.classes, second.classes]),
+        np.concatenate([first.identities, second.identities]),
     )
 
 
@@ -90,4 +92,4 @@ def flip(image: Labelled, horizontal: bool, vertical: bool) -> Labelled:
     if horizontal or vertical:
         around = -1 if horizontal and vertical else 1 if horizontal else 0
         pixels = np.asarray(cv2.flip(pixels, around), np.uint8)
-    return Labelled(pixels, boxes.astype(np.float32), image.classes)
+    return Labelled(pixels, boxes.astype(np.float32), image.classes, image.identities)

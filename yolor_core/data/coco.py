@@ -19,7 +19,7 @@ from yolor_core.data.images import ImageSet, Purpose, Reader
 from yolor_core.data.layout import annotation_file, image_folder
 from yolor_core.data.marks import Marks
 from yolor_core.data.report import DataReport, Note
-from yolor_core.data.resize import resize
+from yolor_core.data.resize import resize_top, rows_needed
 from yolor_core.errors import DataError
 
 
@@ -56,8 +56,10 @@ class FileReader(Reader):
     def scaled(
         self, index: int, size: int, purpose: Purpose, rows: int | None = None
     ) -> tuple[Pixels, list[Note]]:
-        pixels, notes = self._decode(index, rows if self.sizes[index].max() == size else None)
-        return (pixels if len(pixels) < self.sizes[index][1] else resize(pixels, size, purpose)), notes
+        width, height = self.sizes[index].tolist()
+        top = None if rows is None else rows_needed(rows, width, height, size)
+        pixels, notes = self._decode(index, top)
+        return resize_top(pixels, height, size, purpose), notes
 
     def _decode(self, index: int, rows: int | None) -> tuple[Pixels, list[Note]]:
         width, height = self.sizes[index].tolist()

@@ -30,7 +30,8 @@ class Reader(Protocol):
     ) -> tuple[Pixels, list[Note]]:
         """The same with the long side resized to `size` as training or testing does it.
 
-        Of the result only the first `rows` are needed: it may end after them.
+        Of the result only the first `rows` are needed: it may end after them, or go on with anything. `rows`
+        must not be given for testing, where shrinking takes its rows together differently.
         """
         pixels, notes = self(index)
         return resize(pixels, size, purpose), notes
@@ -47,11 +48,12 @@ class Reader(Protocol):
 @dataclass
 class Sample:
     """An image with its training targets: boxes float32 (n, 4) x1 y1 x2 y2 in pixels of the annotated image,
-    classes int64 (n,)."""
+    classes and identities int64 (n,)."""
 
     pixels: Pixels
     boxes: NDArray[np.float32]
     classes: NDArray[np.int64]
+    identities: NDArray[np.int64]
     notes: list[Note]
 
 
@@ -60,7 +62,9 @@ class ImageSet:
 
     names: class names; category_ids: the file's own ids, by contiguous class; ids: the images' ids;
     sizes: int64 (n, 2), width and height; fingerprint: SHA-256 of the annotation content; report: what
-    cleaning found, extended when unreadable images are met.
+    cleaning found, extended when unreadable images are met; identity_source: what tells boxes apart,
+    "identity" (the field of the annotations) or "category" (where no box has that field);
+    identity_values: int64 (identity_count,), the field's values or the classes that occur, rising.
     """
 
     def __init__(
@@ -75,6 +79,9 @@ class ImageSet:
         self.report, self.fingerprint = report, fingerprint
         self.names, self.category_ids = annotations.names, annotations.category_ids
         self.ids, self.sizes = annotations.ids, annotations.sizes
+        self.identity_source = annotations.identities.source
+        self.identity_values = annotations.identities.values
+        self.identity_count = annotations.identities.count
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -104,6 +111,10 @@ class ImageSet:
         """Contiguous classes of `boxes`, int64 (n,)."""
         return self._annotations.classes[self._rows(index)].copy()
 
+    def identities(self, index: int) -> NDArray[np.int64]:
+        """Identities of `boxes`, int64 (n,): the place of each in `identity_values`, -1 for none."""
+        return self._annotations.identities.index[self._rows(index)].copy()
+
     def sample(self, index: int) -> Sample:
         """What training sees: an unreadable image has no boxes. Notes are returned, not yet counted."""
         return self._labelled(index, *self._reader(index))
@@ -111,7 +122,8 @@ class ImageSet:
     def scaled(self, index: int, size: int, purpose: Purpose, rows: int | None = None) -> Sample:
         """`sample` with the pixels' long side resized to `size`; the boxes are those of the annotated size.
 
-        Where only the first `rows` are needed, the pixels may end after them.
+        Where only the first `rows` are needed (in training), the pixels may end after them or go on with
+        anything.
         """
         return self._labelled(index, *self._reader.scaled(index, size, purpose, rows))
 
@@ -121,8 +133,9 @@ class ImageSet:
 
     def _labelled(self, index: int, pixels: Pixels, notes: list[Note]) -> Sample:
         if any(note.kind == "unreadable" for note in notes):
-            return Sample(pixels, np.zeros((0, 4), np.float32), np.zeros(0, np.int64), notes)
-        return Sample(pixels, self.boxes(index), self.classes(index), notes)
+            none = np.zeros(0, np.int64)
+            return Sample(pixels, np.zeros((0, 4), np.float32), none, none.copy(), notes)
+        return Sample(pixels, self.boxes(index), self.classes(index), self.identities(index), notes)
 
     def _rows(self, index: int) -> slice:
         if not 0 <= index < len(self):

@@ -50,7 +50,7 @@ def ordinary(data: bytes) -> Frame | None:
     if data[:2] != b"\xff\xd8":
         return None
     at, frame = 2, None
-    while data[at : at + 1] == b"\xff":
+    while data[at : at + 1] == b"\xff" and at + 4 <= len(data):
         marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")
         body = data[at + 4 : at + 2 + length]
         if length < 2 or len(body) != length - 2 or (marker == 0xE2 and body[:4] == b"MPF\0"):

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import multiprocessing
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any, Generic, TypeVar
 
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from yolor_core.data.jpeg import agrees
 from yolor_core.data.report import DataReport, Note
+from yolor_core.errors import YolorError
 
 T = TypeVar("T")
 # A forked worker shares the arrays of annotations and the cached images instead of receiving copies of them.
-START_METHOD = "fork" if "fork" in multiprocessing.get_all_start_methods() else None
+# (macOS has the method too, but its system libraries do not survive it.)
+START_METHOD = "fork" if sys.platform == "linux" else None
 Build = Callable[[int], tuple[T, list[Note]]]
 """Builds the batch of a step, and notes of what was found; depends on nothing but the step."""
 
@@ -22,8 +25,11 @@ class _Steps(Dataset[Any], Generic[T]):
     def __init__(self, build: Build[T]) -> None:
         self.build = build
 
-    def __getitem__(self, step: int) -> tuple[T, list[Note]]:
-        return self.build(step)
+    def __getitem__(self, step: int) -> tuple[T, list[Note]] | YolorError:
+        try:
+            return self.build(step)
+        except YolorError as error:
+            return error  # raised by the process that asked, without the traceback of this one
 
 
 def _unchanged(item: Any) -> Any:
@@ -37,8 +43,9 @@ def run(build: Build[T], steps: range, workers: int, report: DataReport, pin: bo
     """
     pin = pin and torch.cuda.is_available()
     if workers == 0:
-        results: Iterator[tuple[T, list[Note]]] = map(build, steps)
+        results: Iterator[tuple[T, list[Note]] | YolorError] = map(build, steps)
     else:
+        agrees()  # loads the decoder, which workers then inherit instead of loading it each
         # One item is one batch: a step is all that a worker needs to know. (`steps` is a valid sampler.)
         loader: DataLoader[Any] = DataLoader(
             _Steps(build),
@@ -51,6 +58,9 @@ def run(build: Build[T], steps: range, workers: int, report: DataReport, pin: bo
             generator=torch.Generator(),  # else the loader draws a number from the global generator
         )
         results = iter(loader)
-    for batch, notes in results:
+    for result in results:
+        if isinstance(result, YolorError):
+            raise result
+        batch, notes = result
         report.add(notes)
         yield batch.pin_memory() if pin and not workers else batch  # type: ignore[attr-defined]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,11 +20,13 @@ Rectangle = tuple[int, int, int, int]
 
 @dataclass
 class Labelled:
-    """An image with boxes (n, 4) x1 y1 x2 y2 in its pixels and contiguous classes (n,)."""
+    """An image with boxes (n, 4) x1 y1 x2 y2 in its pixels, contiguous classes (n,), and identities (n,) as
+    their index in the split, -1 for none."""
 
     pixels: Pixels
     boxes: Boxes
     classes: NDArray[np.int64]
+    identities: NDArray[np.int64]
 
     @property
     def width(self) -> int:
@@ -53,7 +56,7 @@ class Part(Protocol):
 
     def load(self, rows: int | None = None) -> Labelled:
         """The image, which must not be written into. Where only its first `rows` are needed, its pixels may
-        end after them."""
+        end after them or go on with anything."""
 
 
 @dataclass(frozen=True)
@@ -123,14 +126,17 @@ def layout9(rng: np.random.Generator, parts: Sequence[Part], size: int) -> Layou
 
 
 def compose(layout: Layout, parts: Sequence[Part], view: Rectangle | None = None) -> Labelled:
-    """The window of a canvas with its parts on grey.
+    """The window of a canvas with its parts on grey: pixels (side, side, 4), RGB and a channel without
+    meaning (see `affine.map_image`).
 
-    `view` is what of the window still matters (all of it, unless given). Elsewhere there is grey, and a part
-    of which nothing lies in the view is not even loaded; its boxes are left out.
+    `view` is what of the window still matters (all of it, unless given). Pixels elsewhere are not written at
+    all, and a part of which nothing lies in the view is not even loaded; its boxes are left out.
     """
     x_low, y_low, x_high, y_high = view or (0, 0, layout.side, layout.side)
-    canvas = np.full((layout.side, layout.side, 3), GREY, np.uint8)
+    canvas = np.empty((layout.side, layout.side, 4), np.uint8)
+    canvas[y_low:y_high, x_low:x_high] = GREY
     boxes, classes = [np.zeros((0, 4), np.float32)], [np.zeros(0, np.int64)]
+    identities = classes.copy()
     for part, tile in zip(parts, layout.tiles, strict=True):
         x1, y1, x2, y2 = layout.seen(part, tile)
         x1, y1, x2, y2 = max(x1, x_low), max(y1, y_low), min(x2, x_high), min(y2, y_high)
@@ -138,20 +144,23 @@ def compose(layout: Layout, parts: Sequence[Part], view: Rectangle | None = None
             continue
         left, top = tile.left - layout.x, tile.top - layout.y
         loaded = part.load(y2 - top)
-        canvas[y1:y2, x1:x2] = loaded.pixels[y1 - top : y2 - top, x1 - left : x2 - left]
+        source = loaded.pixels[y1 - top : y2 - top, x1 - left : x2 - left]
+        cv2.cvtColor(source, cv2.COLOR_RGB2RGBA, dst=canvas[y1:y2, x1:x2])
         boxes.append(_moved(loaded.boxes, _covered(part, tile), tile, layout))
         classes.append(loaded.classes)
-    return _with_area(Labelled(canvas, np.concatenate(boxes), np.concatenate(classes)))
+        identities.append(loaded.identities)
+    labels = np.concatenate(classes), np.concatenate(identities)
+    return _with_area(Labelled(canvas, np.concatenate(boxes), *labels))
 
 
 def mosaic4(rng: np.random.Generator, parts: Sequence[Part], size: int) -> Labelled:
     """A whole mosaic of four images, 2 size x 2 size."""
-    return compose(layout4(rng, parts, size), parts)
+    return _rgb(compose(layout4(rng, parts, size), parts))
 
 
 def mosaic9(rng: np.random.Generator, parts: Sequence[Part], size: int) -> Labelled:
     """A whole mosaic of nine images, 2 size x 2 size."""
-    return compose(layout9(rng, parts, size), parts)
+    return _rgb(compose(layout9(rng, parts, size), parts))
 
 
 def _covered(part: Part, tile: Tile) -> Rectangle:
@@ -176,7 +185,11 @@ def _moved(boxes: Boxes, covered: Rectangle, tile: Tile, layout: Layout) -> Boxe
     return boxes
 
 
+def _rgb(image: Labelled) -> Labelled:
+    return replace(image, pixels=np.ascontiguousarray(image.pixels[..., :3]))
+
+
 def _with_area(image: Labelled) -> Labelled:
     b = image.boxes
     keep = (b[:, 2] > b[:, 0]) & (b[:, 3] > b[:, 1])
-    return Labelled(image.pixels, b[keep], image.classes[keep])
+    return Labelled(image.pixels, b[keep], image.classes[keep], image.identities[keep])

@@ -51,6 +51,10 @@ class DataReport:
     images: int = 0
     annotations: int = 0
     boxes: int = 0  # training targets that are left after cleaning
+    identities: int = 0  # different ones among these
+    identity_source: str = "category"  # or "identity", the field of the annotations
+    identities_once: int = 0  # identities of a single box
+    boxes_without_identity: int = 0
     findings: dict[str, Finding] = field(default_factory=lambda: {kind: Finding() for kind in KINDS})
 
     def add(self, notes: Iterable[Note]) -> None:
@@ -105,5 +109,11 @@ class DataReport:
             "images": self.images,
             "annotations": self.annotations,
             "boxes": self.boxes,
+            "identities": {
+                "count": self.identities,
+                "source": self.identity_source,
+                "once": self.identities_once,
+                "boxes_without": self.boxes_without_identity,
+            },
             **found,
         }

@@ -26,9 +26,10 @@ from yolor_core.errors import DataError
 class Batch:
     """A rank's share of a batch (all of it when there is one rank).
 
-    images: uint8 (B, 3, size, size) RGB; targets: float32 (n, 6), columns image index in the share, class,
-    centre x, centre y, width, height as fractions of the image; ids: the B image ids; first: position of the
-    share's first image in the batch of all ranks; total: images of that batch.
+    images: uint8 (B, 3, size, size) RGB; targets: float32 (n, 7), columns image index in the share, class,
+    centre x, centre y, width, height as fractions of the image, identity (its index in the split, -1 for
+    none); ids: the B image ids; first: position of the share's first image in the batch of all ranks; total:
+    images of that batch.
     """
 
     images: torch.Tensor
@@ -108,7 +109,7 @@ class TrainingBatches:
         width, height = self.images.sizes[index].tolist()
         now = fitted(width, height, self.size)
         ratio = np.array([now[0] / width, now[1] / height] * 2, np.float32)
-        labelled = Labelled(sample.pixels, sample.boxes * ratio, sample.classes)
+        labelled = Labelled(sample.pixels, sample.boxes * ratio, sample.classes, sample.identities)
         if self._cache is not None:
             self._cache[index] = labelled
         return labelled
@@ -148,7 +149,7 @@ class _Epoch:
         part = share(len(whole), source.rank, source.ranks, source.group)
         members = whole[part]
         stack = np.empty((len(members), 3, source.size, source.size), np.uint8)
-        targets = [np.zeros((0, 6), np.float32)]  # a share may be empty
+        targets = [np.zeros((0, 7), np.float32)]  # a share may be empty
         for row, index in enumerate(members.tolist()):
             rng = generator(Draw.SAMPLE, source.seed, self.number, index)
             sample = training_sample(
@@ -163,8 +164,9 @@ class _Epoch:
 
 def _targets(row: int, sample: Labelled, size: int) -> NDArray[np.float32]:
     boxes = sample.boxes
-    table = np.empty((len(boxes), 6), np.float32)
+    table = np.empty((len(boxes), 7), np.float32)
     table[:, 0], table[:, 1] = row, sample.classes
     table[:, 2:4] = (boxes[:, :2] + boxes[:, 2:]) / (2 * size)
     table[:, 4:6] = (boxes[:, 2:] - boxes[:, :2]) / size
+    table[:, 6] = sample.identities
     return table

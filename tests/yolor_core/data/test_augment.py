@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import colorsys
 from collections.abc import Sequence
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -17,6 +18,7 @@ from yolor_core.data.mosaic import Labelled, mosaic4, mosaic9
 from yolor_core.data.resize import letterbox, resize
 
 STILL = AugmentConfig(mosaic=0, scale=0, hsv_h=0, hsv_s=0, hsv_v=0, flip_horizontal=0)
+IDENTITY = 1000  # more than the class of a painted box
 
 
 def painted(level: int, width: int, height: int, box: Sequence[int]) -> Labelled:
@@ -24,7 +26,14 @@ def painted(level: int, width: int, height: int, box: Sequence[int]) -> Labelled
     pixels = np.zeros((height, width, 3), np.uint8)
     x1, y1, x2, y2 = box
     pixels[y1:y2, x1:x2] = level
-    return Labelled(pixels, np.array([box], np.float32), np.array([level], np.int64))
+    one = np.array([level], np.int64)
+    return Labelled(pixels, np.array([box], np.float32), one, one + IDENTITY)
+
+
+def nothing(level: int) -> Labelled:
+    """A grey image without boxes."""
+    none = np.zeros(0, np.int64)
+    return Labelled(np.full((64, 64, 3), level, np.uint8), np.zeros((0, 4), np.float32), none, none)
 
 
 def extent(pixels: np.ndarray, level: int, tolerance: int = 0) -> list[int] | None:
@@ -58,6 +67,7 @@ def test_mosaic_boxes_are_where_the_painted_regions_are(count: int) -> None:
         image = make(np.random.default_rng(seed), parts, 64)
         assert image.pixels.shape == (128, 128, 3)
         boxes = {int(c): b for c, b in zip(image.classes, image.boxes, strict=True)}
+        np.testing.assert_array_equal(image.identities, image.classes + IDENTITY)
         for part in parts:
             level = int(part.classes[0])
             found = extent(image.pixels, level)
@@ -174,12 +184,13 @@ def test_mixing_blends_pixels_and_keeps_all_labels() -> None:
     assert mixed.pixels[25, 25, 0] == 25
     assert mixed.boxes.tolist() == [[0, 0, 10, 10], [20, 20, 30, 30]]
     assert mixed.classes.tolist() == [200, 100]
+    assert mixed.identities.tolist() == [200 + IDENTITY, 100 + IDENTITY]
 
 
 def test_mixup_shares_follow_beta_8_8() -> None:
     """Recovered from white images mixed with black ones, whose blend is the share itself."""
-    white = Labelled(np.full((64, 64, 3), 255, np.uint8), np.zeros((0, 4), np.float32), np.zeros(0, np.int64))
-    black = Labelled(np.zeros((64, 64, 3), np.uint8), white.boxes, white.classes)
+    white = nothing(255)
+    black = nothing(0)
     config = STILL.model_copy(update={"mosaic": 1.0, "mixup": 1.0, "translate": 0.0})
     shares = []
     for seed in range(400):
@@ -222,6 +233,62 @@ def test_the_images_of_a_mosaic_are_drawn_uniformly_from_the_pool(images: int, p
         assert all(abs(c - expected) < 4 * spread for c in counts.values())
 
 
+class Watched:
+    """A part that tells which of its rows were asked for, and gives no more of them."""
+
+    def __init__(self, image: Labelled) -> None:
+        self.image, self.asked = image, list[int]()
+        self.width, self.height = image.width, image.height
+
+    def load(self, rows: int | None = None) -> Labelled:
+        assert rows is not None
+        assert 0 < rows <= self.height
+        self.asked.append(rows)
+        return replace(self.image, pixels=self.image.pixels[:rows])
+
+
+@pytest.mark.parametrize("config", [
+    AugmentConfig(scale=0.5, translate=0.0),
+    AugmentConfig(scale=0.8, translate=0.5),
+    AugmentConfig(scale=0.5, translate=0.3, degrees=30, shear=10),
+    AugmentConfig(scale=0.5, translate=0.3, perspective=0.001),
+], ids=["scale", "shift", "turn and shear", "perspective"])  # fmt: skip
+@pytest.mark.parametrize("count", [4, 9])
+def test_what_cannot_be_seen_is_not_loaded_and_changes_nothing(config: AugmentConfig, count: int) -> None:
+    """Against mapping the whole canvas with all its boxes."""
+    size = 64
+    still = {"hsv_h": 0, "hsv_s": 0, "hsv_v": 0, "flip_horizontal": 0}
+    config = config.model_copy(update={"mosaic_images": count, **still})
+    left_out = shortened = 0
+    for seed in range(60):
+        rng = np.random.default_rng(1000 + seed)
+        parts = _parts(count, seed)
+        for part in parts:
+            part.pixels[:] = rng.integers(0, 256, part.pixels.shape)
+        watched = [Watched(part) for part in parts]
+        found = _sample(seed, watched, config, size)
+        rng = np.random.default_rng(seed)
+        rng.random()
+        rng.choice(np.arange(1), size=count - 1)
+        canvas = (mosaic4 if count == 4 else mosaic9)(rng, parts, size)
+        matrix, scale = random_map(rng, config, 2 * size, 2 * size, size)
+        boxes, keep = map_boxes(canvas.boxes, matrix, scale, size)
+        np.testing.assert_array_equal(found.pixels, map_image(canvas.pixels, matrix, size))
+        np.testing.assert_array_equal(found.boxes, boxes[keep])
+        np.testing.assert_array_equal(found.classes, canvas.classes[keep])
+        np.testing.assert_array_equal(found.identities, canvas.identities[keep])
+        left_out += sum(not w.asked for w in watched)
+        shortened += sum(w.asked[0] < w.height for w in watched if w.asked)
+    if not (config.degrees or config.perspective):
+        assert left_out > 5
+        assert shortened > 20
+
+
+def _sample(seed: int, parts: Sequence[Watched], config: AugmentConfig, size: int) -> Labelled:
+    calls = iter(parts)
+    return training_sample(np.random.default_rng(seed), lambda i: next(calls), 0, np.arange(1), config, size)
+
+
 def test_augmentation_does_not_write_into_its_sources() -> None:
     parts = _parts(4, 0)
     copies = [p.pixels.copy() for p in parts]
@@ -235,7 +302,7 @@ def test_augmentation_does_not_write_into_its_sources() -> None:
 
 def test_boxes_follow_regions_through_the_whole_augmentation() -> None:
     config = AugmentConfig(mosaic=1, scale=0.5, translate=0.1, hsv_h=0, hsv_s=0, hsv_v=0, flip_vertical=0.5)
-    black = Labelled(np.zeros((64, 64, 3), np.uint8), np.zeros((0, 4), np.float32), np.zeros(0, np.int64))
+    black = nothing(0)
     compared = 0
     for seed in range(100):
         x, y, w, h = np.random.default_rng(seed).integers(4, 32, 4)

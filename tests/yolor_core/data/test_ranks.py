@@ -39,7 +39,7 @@ def test_shares_of_small_batches_are_as_documented() -> None:
 
 def _joined(parts: list[Batch]) -> Batch:
     """One batch out of the shares, the image index of the targets made global."""
-    moved = [p.targets + torch.tensor([p.first, 0, 0, 0, 0, 0]) for p in parts]
+    moved = [p.targets + torch.tensor([p.first, 0, 0, 0, 0, 0, 0]) for p in parts]
     ids = tuple(i for p in parts for i in p.ids)
     return Batch(torch.cat([p.images for p in parts]), torch.cat(moved), ids, 0, len(ids))
 
@@ -75,7 +75,7 @@ def test_a_rank_without_images_gets_an_empty_share(images: ImageSet) -> None:
     for batch in source.epoch(0, AUGMENT):
         assert batch.images.shape == (0, 3, 32, 32)
         assert batch.images.dtype == torch.uint8
-        assert batch.targets.shape == (0, 6)
+        assert batch.targets.shape == (0, 7)
         assert batch.targets.dtype == torch.float32
         assert batch.ids == ()
         assert batch.first == batch.total

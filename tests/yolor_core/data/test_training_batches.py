@@ -47,8 +47,8 @@ def test_batches_have_the_promised_form(images: ImageSet) -> None:
         assert batch.images.shape == (len(batch.ids), 3, 64, 64)
         assert batch.images.is_contiguous()
         assert batch.targets.dtype == torch.float32
-        assert batch.targets.shape[1] == 6
-        index, classes, boxes = batch.targets[:, 0], batch.targets[:, 1], batch.targets[:, 2:]
+        assert batch.targets.shape[1] == 7
+        index, classes, boxes = batch.targets[:, 0], batch.targets[:, 1], batch.targets[:, 2:6]
         assert set(index.tolist()) <= set(range(len(batch.ids)))
         assert set(classes.tolist()) <= set(range(5))
         assert (boxes[:, 2:] > 2 / 64).all()
@@ -64,10 +64,11 @@ def test_unaugmented_targets_are_the_boxes_of_the_images(images: ImageSet) -> No
             ratio = 64 / 96
             top, left = (64 - round(height * ratio)) // 2, (64 - round(width * ratio)) // 2
             found = batch.targets[batch.targets[:, 0] == row].numpy()
-            xy, wh = found[:, 2:4] * 64, found[:, 4:] * 64
+            xy, wh = found[:, 2:4] * 64, found[:, 4:6] * 64
             back = (np.concatenate([xy - wh / 2, xy + wh / 2], axis=1) - [left, top, left, top]) / ratio
             np.testing.assert_allclose(back, images.boxes(index), atol=0.7)  # a side rounds to whole pixels
             np.testing.assert_array_equal(found[:, 1], images.classes(index))
+            np.testing.assert_array_equal(found[:, 6], images.identities(index))
 
 
 @pytest.mark.parametrize(

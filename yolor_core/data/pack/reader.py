@@ -16,7 +16,7 @@ from yolor_core.data.images import Pixels, Purpose, Reader
 from yolor_core.data.pack.format import SUFFIX
 from yolor_core.data.pack.read import DamagedRecord, Pack
 from yolor_core.data.report import Note
-from yolor_core.data.resize import resize
+from yolor_core.data.resize import resize, resize_top, rows_needed
 from yolor_core.errors import DataError
 
 log = logging.getLogger(__name__)
@@ -92,10 +92,13 @@ class PackedReader(Reader):
             self.require(size, purpose)
             assert self.files is not None
             return self.files.scaled(index, size, purpose, rows)
-        if best.description.kind == "original" and self.sizes[index].max() == size:
-            return self._from(best, index, rows)
-        pixels, found = self._from(best, index)
-        return resize(pixels, size, purpose), found
+        if best.description.kind == "decoded":
+            pixels, found = self._from(best, index)
+            return resize(pixels, size, purpose), found
+        width, height = self.sizes[index].tolist()
+        top = None if rows is None else rows_needed(rows, width, height, size)
+        pixels, found = self._from(best, index, top)
+        return resize_top(pixels, height, size, purpose), found
 
     def inspect(self, index: int) -> list[Note]:
         if self.files is None and self._best(None, "train") is None:

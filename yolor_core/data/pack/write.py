@@ -98,7 +98,7 @@ def write_pack(target: Path, reader: FileReader, about: Description, progress: P
                 about = _write(file, reader, about, progress)
                 file.flush()
                 os.fsync(file.fileno())
-                os.chmod(name, 0o444)
+                os.chmod(name, 0o444 & ~_umask())
                 os.replace(name, target)
         except BaseException:
             Path(name).unlink(missing_ok=True)
@@ -170,6 +170,12 @@ def _remove_leftovers(target: Path) -> None:
         with contextlib.suppress(OSError), path.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             path.unlink()
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def _aligned(offset: int) -> int:

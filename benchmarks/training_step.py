@@ -1,0 +1,254 @@
+"""A training step of this code against the released one: forward, loss, backward, SGD, EMA on the CPU.
+
+    YOLOR_PEER=<checkout of the released branch `paper`> python benchmarks/training_step.py
+        [--models P6 small] [--ways ...] [--size 320] [--batch 8] [--threads 2] [--repeats 7]
+
+Same architecture (checked by the number of parameters), same batch of random images with 20 boxes each, same
+number of threads. Every way runs in a process of its own, so that none meets memory another has warmed; they
+take turns step by step, beginning with another one in every round, so that a busy machine disturbs all alike.
+Every step updates weights and average, which is the dearest case: the recipe accumulates up to 64 images.
+
+    way                   what runs
+    released              the peer in float32
+    float32               ours as configured by default (not among the default ways)
+    float32, channels     ours with numerics.channels_last
+    bfloat16, channels    ours with numerics.precision = bfloat16 and channels_last, against float32
+
+Aims (ratio of the medians): P6 1.2 in float32 and 2.2 in bfloat16; small 1 and 1.7. `outside` is the share of
+our step that is not forward, loss or backward (moving and scaling the batch, checks, SGD, EMA); aim 3 %. It
+is a cost per parameter, so it halves when batch or area double.
+
+On one thread PyTorch gives 1x1 convolutions of fewer than 16 float32 images to a slower kernel, in both code
+bases; they are then a third of the time and the ratio in float32 is smaller. Memory for P6: 10 GiB.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import multiprocessing
+import os
+import statistics
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+sys.path.insert(0, str(Path(__file__).parent))
+
+from released import ReleasedStep, checkout
+
+from yolor_core.config import NumericsConfig, OptimiserConfig, PhaseConfig, TrainConfig
+from yolor_core.data import Batch
+from yolor_core.models import create_model
+from yolor_core.tasks.losses import build_losses
+from yolor_core.training.average import MovingAverage
+from yolor_core.training.distributed import Place, Ranks
+from yolor_core.training.memory import keep_freed_memory
+from yolor_core.training.numerics import Numerics
+from yolor_core.training.optimiser import build_optimiser
+from yolor_core.training.schedule import Settings
+from yolor_core.training.state import TrainingState
+from yolor_core.training.step import TrainingStep
+
+CLASSES, BOXES = 80, 20
+MODELS = {"P6": "yolor-p6", "small": "yolor-ssss-s2d"}  # the same names in both code bases
+AIMS = {"P6": (1.2, 2.2), "small": (1.0, 1.7)}  # float32, bfloat16
+OURS = {
+    "float32": NumericsConfig(),
+    "float32, channels": NumericsConfig(channels_last=True),
+    "bfloat16, channels": NumericsConfig(precision="bfloat16", channels_last=True),
+}
+SETTINGS = Settings(
+    weights=1e-4, bias=1e-4, momentum=0.937, accumulate=1
+)  # a step of the optimiser each time
+
+
+def random_batch(size: int, images: int) -> Batch:
+    """Noise with `BOXES` boxes an image, widths and heights 2 to 32 % of the image."""
+    g = torch.Generator().manual_seed(0)
+    count = BOXES * images
+    columns = (
+        torch.arange(images).repeat_interleave(BOXES)[:, None].float(),
+        torch.randint(0, CLASSES, (count, 1), generator=g).float(),
+        torch.rand(count, 2, generator=g),
+        0.02 * 16 ** torch.rand(count, 2, generator=g),
+        torch.full((count, 1), -1.0),  # no identities
+    )
+    pixels = torch.randint(0, 256, (images, 3, size, size), dtype=torch.uint8, generator=g)
+    return Batch(pixels, torch.cat(columns, 1), tuple(range(images)), 0, images)
+
+
+def build_step(
+    name: str, numerics: NumericsConfig, size: int, batch: int, device: torch.device, classes: int = CLASSES
+) -> TrainingStep:
+    """The step that `train` takes, for a model of `list_models`."""
+    config = TrainConfig(size=size, batch=batch, phases=(PhaseConfig(epochs=1, schedule_epochs=1),))
+    ways = Numerics(numerics, device)
+    model = ways.model(create_model(name, classes=classes))
+    model.train()
+    optimiser = OptimiserConfig()
+    state = TrainingState(
+        model,
+        MovingAverage(model, optimiser.ema_decay, optimiser.ema_updates),
+        build_optimiser(model, optimiser, optimiser.weight_decay),
+        ways.scaler(),
+    )
+    return TrainingStep(state, build_losses(model, config), config, ways, Ranks(Place(), device), seed=0)
+
+
+class Stopwatch:
+    """Adds up the seconds spent in one method of one object."""
+
+    def __init__(self, owner: object, name: str) -> None:
+        self.seconds = 0.0
+        self._call: Callable[..., Any] = getattr(owner, name)
+        setattr(owner, name, self)
+
+    def __call__(self, *arguments: Any) -> Any:
+        start = time.perf_counter()
+        try:
+            return self._call(*arguments)
+        finally:
+            self.seconds += time.perf_counter() - start
+
+
+class Ours:
+    """Our step, and how much of it goes into forward, loss and backward."""
+
+    def __init__(self, step: TrainingStep, batch: Batch) -> None:
+        self.step, self.batch = step, batch
+        self.model = step.state.model
+        self.shares: list[float] = []
+        self._network = Stopwatch(step, "_forward_and_backward")
+        self._images = Stopwatch(step.numerics, "images")  # called within it
+
+    def __call__(self) -> None:
+        self._network.seconds = self._images.seconds = 0.0
+        start = time.perf_counter()
+        self.step(self.batch, SETTINGS)
+        whole = time.perf_counter() - start
+        self.shares.append(1 - (self._network.seconds - self._images.seconds) / whole)
+
+    def outside(self) -> float:
+        """Share of a step that is not forward, loss or backward; the median of all so far."""
+        return statistics.median(self.shares)
+
+
+class Released:
+    """The peer's step."""
+
+    def __init__(self, name: str, batch: Batch) -> None:
+        self.step, self.batch = ReleasedStep(name, CLASSES), batch
+        self.model = self.step.model
+
+    def __call__(self) -> None:
+        self.step(self.batch.images, self.batch.targets[:, :6])
+
+    def outside(self) -> None:
+        """Not known: its step is one piece."""
+
+
+def serve(pipe: Connection, way: str, name: str, size: int, batch: int, threads: int) -> None:
+    """In a process of its own: take a step whenever asked, answer with its seconds; then `outside`."""
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(threads)
+    drawn = random_batch(size, batch)
+    case: Ours | Released
+    with contextlib.redirect_stdout(io.StringIO()):
+        if way == "released":
+            case = Released(name, drawn)
+        else:
+            keep_freed_memory()  # as training on the CPU does
+            case = Ours(build_step(name, OURS[way], size, batch, torch.device("cpu")), drawn)
+        case()
+        pipe.send(sum(p.numel() for p in case.model.parameters()))
+        while pipe.recv():
+            start = time.perf_counter()
+            case()
+            pipe.send(time.perf_counter() - start)
+    pipe.send(case.outside())
+
+
+class Process:
+    """One way, in its process."""
+
+    def __init__(self, way: str, *arguments: Any) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.way, self.times = way, list[float]()
+        self._pipe, there = context.Pipe()
+        self._process = context.Process(target=serve, args=(there, way, *arguments), daemon=True)
+        self._process.start()
+        there.close()
+        self.parameters: int = self._answer()
+
+    def step(self) -> None:
+        """Take a step."""
+        self._pipe.send(True)
+        self.times.append(self._answer())
+
+    def end(self) -> float | None:
+        """End the process; the share `outside`."""
+        self._pipe.send(False)
+        return self._answer()
+
+    def _answer(self) -> Any:
+        try:
+            return self._pipe.recv()
+        except EOFError:
+            self._process.join()
+            code = self._process.exitcode
+            sys.exit(
+                f"the process of {self.way!r} ended with {code}; -9 is lack of memory: a smaller --batch"
+            )
+
+
+def compare(model: str, options: argparse.Namespace) -> None:
+    """Time the ways on one model, print a line each."""
+    where = (MODELS[model], options.size, options.batch, options.threads)
+    processes = [Process(way, *where) for way in ("released", *options.ways)]
+    count = processes[0].parameters
+    assert all(process.parameters == count for process in processes)
+    for repeat in range(options.repeats):
+        for place in range(len(processes)):
+            processes[(place + repeat) % len(processes)].step()
+    print(
+        f"\n{model}: {MODELS[model]}, {count:,} parameters, {options.batch} images of {options.size} pixels, "
+        f"{options.threads} thread(s), {options.repeats} rounds, load {os.getloadavg()[0]:.1f}"
+    )
+    print(f"{'way':20}{'median s':>10}{'fastest s':>11}{'ratio':>8}{'fastest':>9}{'aim':>6}{'outside':>9}")
+    reference = processes[0].times
+    for process in processes:
+        taken, outside = process.times, process.end()
+        ratio = statistics.median(reference) / statistics.median(taken)
+        line = f"{process.way:20}{statistics.median(taken):>10.3f}{min(taken):>11.3f}{ratio:>8.2f}"
+        line += f"{min(reference) / min(taken):>9.2f}"
+        if outside is not None:
+            line += f"{AIMS[model][process.way.startswith('bfloat16')]:>6}{outside:>9.1%}"
+        print(line, flush=True)
+
+
+def main() -> None:
+    """Print a table for each model."""
+    checkout()
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
+    parser.add_argument("--ways", nargs="+", choices=OURS, default=[way for way in OURS if "channels" in way])
+    parser.add_argument("--size", type=int, default=320, help="pixels, a multiple of 64")
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=7)
+    options = parser.parse_args()
+    for model in options.models:
+        compare(model, options)
+
+
+if __name__ == "__main__":
+    main()

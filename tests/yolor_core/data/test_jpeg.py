@@ -1,0 +1,158 @@
+"""The fast way to decode JPEG gives Pillow's pixels, or leaves the file to Pillow."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.yolor_core.data.coco_folder import picture
+from yolor_core.data.decode import decode_bytes
+from yolor_core.data.jpeg import agrees, decode_plain, ordinary
+from yolor_core.data.resize import resize, resize_top, rows_needed
+
+
+def noisy(width: int = 203, height: int = 117) -> Image.Image:
+    """Detail in every block and every colour."""
+    coarse = np.asarray(picture(3, width, height)).astype(int)
+    noise = np.random.default_rng(0).integers(-40, 41, coarse.shape)
+    return Image.fromarray((coarse + noise).clip(0, 255).astype(np.uint8))
+
+
+def encoded(image: Image.Image, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", **options)
+    return buffer.getvalue()
+
+
+def by_pillow(data: bytes) -> np.ndarray:
+    with Image.open(io.BytesIO(data)) as opened:
+        return np.asarray(opened.convert("RGB"))
+
+
+def opencv(sampling: str, progressive: bool, restart: int) -> bytes:
+    """A file from another encoder, which can do more."""
+    pixels = np.asarray(noisy())[..., ::-1]
+    flags = [
+        cv2.IMWRITE_JPEG_SAMPLING_FACTOR, getattr(cv2, f"IMWRITE_JPEG_SAMPLING_FACTOR_{sampling}"),
+        cv2.IMWRITE_JPEG_PROGRESSIVE, int(progressive), cv2.IMWRITE_JPEG_RST_INTERVAL, restart,
+    ]  # fmt: skip
+    return cv2.imencode(".jpg", pixels, flags)[1].tobytes()
+
+
+@pytest.mark.parametrize("sampling", ["444", "422", "420", "440", "411"])
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("restart", [0, 3])
+def test_pixels_equal_those_of_pillow(sampling: str, progressive: bool, restart: int) -> None:
+    data = opencv(sampling, progressive, restart)
+    expected = by_pillow(data)
+    pixels, found = decode_bytes(data, 203, 117)
+    np.testing.assert_array_equal(pixels, expected)
+    assert not found
+    for rows in (1, 7, 16, 50, 63, 64, 65, 90, 116, 117):
+        top, found = decode_bytes(data, 203, 117, rows)
+        assert not found
+        assert rows <= len(top) <= 117
+        np.testing.assert_array_equal(top[:rows], expected[:rows])
+
+
+def test_few_rows_of_a_sequential_file_are_few_rows() -> None:
+    assert len(decode_bytes(opencv("420", False, 0), 203, 117, 20)[0]) == 32
+    assert len(decode_bytes(opencv("420", True, 0), 203, 117, 20)[0]) == 117  # rows come last, in every scan
+
+
+def test_ordinary_files_take_the_fast_way_where_it_agrees() -> None:
+    data = encoded(noisy())
+    assert ordinary(data) is not None
+    assert (decode_plain(data, 203, 117) is not None) == agrees()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        encoded(noisy().convert("L")),
+        encoded(noisy().convert("CMYK")),
+        opencv("440", False, 0),
+        encoded(noisy())[:300],
+        b"",
+        b"\xff\xd8",
+        b"\xff\xd8\xff",
+        b"\xff\xd8\xff\xda\x00\x00",
+    ],
+    ids=["grey", "CMYK", "4:4:0", "header cut", "empty", "start only", "marker cut", "no length"],
+)
+def test_unusual_files_are_left_to_pillow(data: bytes) -> None:
+    assert ordinary(data) is None
+    assert decode_plain(data, 203, 117) is None
+
+
+def test_a_file_of_another_size_is_left_to_pillow() -> None:
+    assert decode_plain(encoded(noisy()), 117, 203) is None
+
+
+def test_files_without_the_usual_colour_transform_equal_pillow() -> None:
+    data = encoded(noisy(), keep_rgb=True, quality=95)
+    np.testing.assert_array_equal(decode_bytes(data, 203, 117)[0], by_pillow(data))
+
+
+def test_several_pictures_in_one_file_are_left_to_pillow() -> None:
+    buffer = io.BytesIO()
+    noisy().save(buffer, "MPO", save_all=True, append_images=[picture(1, 203, 117)])
+    assert ordinary(buffer.getvalue()) is None
+    np.testing.assert_array_equal(decode_bytes(buffer.getvalue(), 203, 117)[0], by_pillow(buffer.getvalue()))
+
+
+def test_every_truncated_file_is_unreadable() -> None:
+    data = encoded(noisy())
+    for end in range(0, len(data) - 2, 97):
+        pixels, found = decode_bytes(data[:end], 203, 117)
+        assert [kind for kind, _ in found] == ["unreadable"], end
+        assert (pixels == 114).all()
+
+
+def test_files_with_errors_inside_are_judged_as_pillow_judges_them() -> None:
+    sound = encoded(noisy())
+    rng = np.random.default_rng(0)
+    outcomes = set()
+    for _ in range(60):
+        data = bytearray(sound)
+        start = int(rng.integers(700, len(data) - 300))
+        del data[start : start + int(rng.integers(1, 200))]
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                expected: np.ndarray | None = by_pillow(bytes(data))
+        except (OSError, SyntaxError):
+            expected = None
+        pixels, found = decode_bytes(bytes(data), 203, 117)
+        assert bool(found) == (expected is None)
+        if expected is not None:
+            np.testing.assert_array_equal(pixels, expected)
+        outcomes.add(expected is None)
+    assert False in outcomes
+
+
+@pytest.mark.parametrize("size", [50, 117, 203, 300])
+def test_the_top_of_a_resized_image_needs_only_its_top(size: int) -> None:
+    image = np.asarray(noisy())
+    whole = resize(image, size, "train")
+    for rows in (1, 2, 10, len(whole) // 2, len(whole)):
+        enough = rows_needed(rows, 203, 117, size)
+        assert enough <= 117
+        top = resize_top(image[:enough], 117, size, "train")
+        np.testing.assert_array_equal(top[:rows], whole[:rows])
+
+
+def test_real_files_decode_as_by_pillow_and_so_do_their_tops(real_data: Path) -> None:
+    for path in sorted((real_data / "coco_multitask" / "images" / "val2017").glob("*.jpg"))[:40]:
+        data = path.read_bytes()
+        expected = by_pillow(data)
+        height, width = expected.shape[:2]
+        np.testing.assert_array_equal(decode_bytes(data, width, height)[0], expected)
+        top = decode_bytes(data, width, height, height // 3)[0][: height // 3]
+        np.testing.assert_array_equal(top, expected[: height // 3])

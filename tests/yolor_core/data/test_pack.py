@@ -1,0 +1,363 @@
+"""A packed split gives exactly what its files give, or an error that names what is wrong."""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tests.yolor_core.data.coco_folder import Folder, annotation, picture
+from yolor_core.config import AugmentConfig, CocoConfig
+from yolor_core.data import EvaluationBatches, ImageSet, TrainingBatches, load_images
+from yolor_core.data.coco import load_coco
+from yolor_core.data.images import Purpose
+from yolor_core.data.pack.format import HEADER, VERSION
+from yolor_core.data.pack.plan import Plan, plan_pack
+from yolor_core.data.pack.read import Pack
+from yolor_core.data.pack.verify import verify_packs
+from yolor_core.data.pack.write import write_pack
+from yolor_core.errors import DataError
+
+AUGMENT = AugmentConfig(scale=0.5, translate=0.3, mixup=0.3)
+
+
+@pytest.fixture
+def odd(folder: Folder) -> Folder:
+    """Images of many sizes and encodings, each with a box; some cannot be decoded."""
+    import io
+
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    cut = io.BytesIO()
+    picture(9, 90, 90).save(cut, "JPEG")
+    sizes = [(64, 48), (200, 120), (96, 150), (31, 40)]
+    for k, (w, h) in enumerate(sizes):
+        folder.add(picture(k, w, h), f"plain{k}.jpg", (w, h), quality=92)
+    folder.add(picture(4, 130, 70).convert("L"), "grey.jpg", (130, 70))
+    folder.add(picture(5, 80, 120).convert("CMYK"), "cmyk.jpg", (80, 120))
+    folder.add(picture(6, 100, 60), "turned.jpg", (60, 100), exif=exif)
+    folder.add(picture(7, 140, 100), "larger.png", (70, 50))
+    folder.add(cut.getvalue()[:-400], "cut.jpg", (90, 90))
+    folder.add(b"", "empty.jpg", (150, 90))
+    folder.add(b"not an image", "text.png", (20, 30))
+    folder.content["annotations"] = [
+        annotation(k, image["id"], [4, 4, image["width"] - 8, image["height"] - 8])
+        for k, image in enumerate(folder.content["images"])
+    ]
+    folder.write()
+    return folder
+
+
+def pack(
+    root: Path, split: str, size: int | None = None, purpose: Purpose | None = None, out: Path | None = None
+) -> Plan:
+    plan = plan_pack(root, split, size, purpose, out or root / "packed")
+    write_pack(plan.target, plan.reader, plan.about, lambda count: None)
+    return plan
+
+
+def only(root: Path) -> None:
+    """Remove the image files, so that only packs can serve."""
+    shutil.rmtree(root / "images")
+
+
+def training(images: ImageSet, size: int, **options: Any) -> list[Any]:
+    source = TrainingBatches(images, size, 4, seed=1, **options)
+    # The second epoch knows which files are without fault, and decodes only what it needs of them.
+    return [b for epoch in (0, 1) for b in source.epoch(epoch, AUGMENT)]
+
+
+def assert_same(first: Sequence[Any], second: Sequence[Any]) -> None:
+    assert len(first) == len(second) > 0
+    for a, b in zip(first, second, strict=True):
+        for name, value in vars(a).items():
+            other = getattr(b, name)
+            if isinstance(value, torch.Tensor):
+                assert torch.equal(value, other), name
+            else:
+                np.testing.assert_array_equal(value, other)
+
+
+def findings(images: ImageSet) -> dict[str, Any]:
+    return {kind: (sorted(f.keys), sorted(f.examples)) for kind, f in images.report.findings.items()}
+
+
+@pytest.mark.parametrize("decoded", [False, True], ids=["original", "decoded"])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_batches_and_notes_are_those_of_the_files(odd: Folder, decoded: bool, workers: int) -> None:
+    files = {split: load_images(odd.config, split) for split in ("train", "val")}
+    train = training(files["train"], 96)
+    val = list(EvaluationBatches(files["val"], 96, 32, 4))
+    for split in ("train", "val"):
+        pack(odd.root, split, *((96, "train" if split == "train" else "test") if decoded else ()))
+    only(odd.root)
+    packed = {split: load_images(odd.config, split) for split in ("train", "val")}
+    assert_same(training(packed["train"], 96, workers=workers), train)
+    assert_same(list(EvaluationBatches(packed["val"], 96, 32, 4, workers=workers)), val)
+    assert findings(packed["val"]) == findings(files["val"])
+    assert packed["val"].report.unreadable == 3
+    assert packed["val"].report.count("resized") == packed["val"].report.count("rotated") == 1
+    assert packed["val"].report.count("converted") == 2
+
+
+def test_single_images_are_those_of_the_files(odd: Folder) -> None:
+    files = load_images(odd.config, "train")
+    pack(odd.root, "train")
+    packed = load_images(odd.config, "train")
+    for index in range(len(files)):
+        mine, other = packed.sample(index), files.sample(index)
+        np.testing.assert_array_equal(mine.pixels, other.pixels)
+        np.testing.assert_array_equal(mine.boxes, other.boxes)
+        assert mine.notes == other.notes
+
+
+@pytest.mark.parametrize("kind", ["original", "decoded"])
+def test_real_images_are_those_of_the_files(real_data: Path, tmp_path: Path, kind: str) -> None:
+    root = real_data / "coco_multitask"
+    size: tuple[int, Purpose] | tuple[()] = (320, "train") if kind == "decoded" else ()
+    plan = pack(root, "val2017", *size, out=tmp_path / kind)
+    assert plan.target.stat().st_size == pytest.approx(plan.bytes, rel=0.01)
+    files = load_coco(root, "val2017", use_packs=False)
+    packed = load_images(CocoConfig(root=str(root), train="val2017", packs=str(tmp_path / kind)), "train")
+    assert_same(training(packed, 320, keep_one_in=4), training(files, 320, keep_one_in=4))
+    assert findings(packed) == findings(files)
+
+
+def test_a_decoded_pack_is_used_for_its_size_and_purpose_alone(odd: Folder) -> None:
+    files = load_images(odd.config, "train")
+    expected = training(files, 64), list(EvaluationBatches(files, 96, 32, 4))
+    target = pack(odd.root, "train", 96, "train").target
+    images = load_images(odd.config, "train")
+    reads = Pack(target)
+    assert reads.serves(96, "train")
+    assert not reads.serves(96, "test")
+    assert not reads.serves(64, "train")
+    assert not reads.serves(None, "train")
+    assert_same(training(images, 64), expected[0])
+    assert_same(list(EvaluationBatches(images, 96, 32, 4)), expected[1])
+    np.testing.assert_array_equal(images.image(1), files.image(1))
+    only(odd.root)
+    alone = load_images(odd.config, "train")
+    TrainingBatches(alone, 96, 4, seed=0)
+    with pytest.raises(DataError, match=r"needed at 64 pixels for training.*--decoded 64 --purpose train"):
+        TrainingBatches(alone, 64, 4, seed=0)
+    with pytest.raises(DataError, match="needed at 96 pixels for testing"):
+        EvaluationBatches(alone, 96, 32, 4)
+    with pytest.raises(DataError, match="needed unresized"):
+        alone.image(0)
+
+
+def test_a_pack_in_which_nothing_was_made_smaller_serves_every_request(two_images: Folder) -> None:
+    two_images.write()
+    files = load_images(two_images.config, "train")
+    expected = training(files, 96), list(EvaluationBatches(files, 32, 32, 4)), files.image(1)
+    pack(two_images.root, "train", 64)
+    only(two_images.root)
+    images = load_images(two_images.config, "train")
+    assert_same(training(images, 96), expected[0])
+    assert_same(list(EvaluationBatches(images, 32, 32, 4)), expected[1])
+    found = images.image(1)
+    np.testing.assert_array_equal(found, expected[2])
+    found[:] = 0  # the caller's own
+    np.testing.assert_array_equal(images.image(1), expected[2])
+
+
+def test_larger_images_are_stored_resized_and_smaller_ones_as_they_are(odd: Folder) -> None:
+    index = Pack(pack(odd.root, "train", 96).target).index
+    sizes = [(int(r["width"]), int(r["height"])) for r in index]
+    assert sizes[:4] == [(64, 48), (96, 58), (61, 96), (31, 40)]
+    assert [int(r["length"]) for r in index[-3:]] == [0, 0, 0]  # the unreadable ones
+
+
+def test_the_environment_and_the_configuration_name_other_places(
+    two_images: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    two_images.write()
+    pack(two_images.root, "train", out=tmp_path / "there")
+    only(two_images.root)
+    with pytest.raises(DataError, match="no image folder"):
+        load_images(two_images.config, "train")
+    configured = two_images.config.model_copy(update={"packs": str(tmp_path / "there")})
+    assert load_images(configured, "train").image(0).shape == (48, 64, 3)
+    monkeypatch.setenv("ABLATE_PACKS", str(tmp_path / "there"))
+    assert load_images(two_images.config, "train").image(0).shape == (48, 64, 3)
+
+
+def test_an_open_pack_can_be_pickled(two_images: Folder) -> None:
+    two_images.write()
+    pack(two_images.root, "train")
+    images = load_images(two_images.config, "train")
+    again = pickle.loads(pickle.dumps(images))
+    np.testing.assert_array_equal(again.image(1), images.image(1))
+
+
+def overwrite(path: Path, offset: int, data: bytes) -> None:
+    path.chmod(0o644)
+    with path.open("r+b") as file:
+        file.seek(offset, 0 if offset >= 0 else 2)
+        file.write(data)
+
+
+@pytest.mark.parametrize("size", [None, 96], ids=["original", "decoded"])
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_damaged_record_is_an_error_that_names_file_image_and_remedy(
+    odd: Folder, size: int | None, workers: int
+) -> None:
+    target = pack(odd.root, "train", size).target
+    record = Pack(target).index[1]
+    overwrite(target, int(record["offset"]) + int(record["length"]) // 2, b"\x00\xff\x55")
+    images = load_images(odd.config, "train")
+    text = (
+        r"train\S*\.pack: image 22 \(plain1.jpg\) is damaged; write it anew with `ablate data pack .* --force"
+    )
+    with pytest.raises(DataError, match=text) as caught:
+        training(images, 96, workers=workers)
+    assert "Traceback" not in str(caught.value)
+    assert len(images.scaled(0, 96, "train").pixels) == 72  # the others are sound
+    (report,) = verify_packs(odd.root / "packed", "train", load_coco(odd.root, "train", use_packs=False))
+    assert "1 of 11 images are damaged: 22" in str(report.problem)
+
+
+DAMAGES = {
+    "its header is damaged": lambda p: overwrite(p, 24, b"\xff"),
+    "it is not a pack": lambda p: overwrite(p, 0, b"PK"),
+    f"it has format {VERSION + 6}": lambda p: overwrite(p, 8, bytes([VERSION + 6])),
+    "its index is damaged": lambda p: overwrite(p, -5, b"\x99"),
+    "its description is damaged": lambda p: overwrite(p, Pack(p).index.size * -40 - 20, b"\x99"),
+    "it has 100 bytes instead of": lambda p: (p.chmod(0o644), os.truncate(p, 100)),
+    "less than a header": lambda p: (p.chmod(0o644), os.truncate(p, HEADER.size - 1)),
+}
+
+
+@pytest.mark.parametrize("reason", DAMAGES)
+def test_a_damaged_pack_is_passed_over_with_one_warning(
+    two_images: Folder, reason: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    two_images.write()
+    expected = load_images(two_images.config, "train").image(0)
+    target = pack(two_images.root, "train").target
+    DAMAGES[reason](target)
+    with caplog.at_level(logging.WARNING, "yolor_core"):
+        images = load_images(two_images.config, "train")
+        np.testing.assert_array_equal(images.image(0), expected)
+    (record,) = caplog.records
+    assert reason in record.getMessage()
+    assert f"ablate data pack {two_images.root} --split train --force" in record.getMessage()
+
+
+def test_a_pack_of_other_annotations_is_passed_over_with_one_warning(
+    two_images: Folder, caplog: pytest.LogCaptureFixture
+) -> None:
+    two_images.write()
+    pack(two_images.root, "train")
+    two_images.content["annotations"].pop()
+    two_images.write()
+    with caplog.at_level(logging.WARNING, "yolor_core"):
+        images = load_images(two_images.config, "train")
+        images.image(0)
+    (record,) = caplog.records
+    assert "belongs to other annotations" in record.getMessage()
+    assert "ablate data pack" in record.getMessage()
+
+
+def test_packs_of_other_splits_are_left_alone(two_images: Folder, caplog: pytest.LogCaptureFixture) -> None:
+    two_images.write()
+    target = pack(two_images.root, "train").target
+    target.rename(target.with_name("train.small.original.pack"))
+    with caplog.at_level(logging.WARNING, "yolor_core"):
+        load_images(two_images.config, "train")
+        load_images(two_images.config, "val")
+    assert not caplog.records
+
+
+def test_a_full_disk_stops_before_writing_and_names_both_numbers(
+    two_images: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    two_images.write()
+    plan = plan_pack(two_images.root, "train", None, None, two_images.root / "packed")
+    usage = shutil.disk_usage(two_images.root)._replace(free=1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(DataError, match=rf"{plan.bytes} bytes .* are needed and 1000 .* are free"):
+        write_pack(plan.target, plan.reader, plan.about, lambda count: None)
+    assert list((two_images.root / "packed").iterdir()) == []
+
+
+def test_a_disk_that_fills_while_writing_leaves_nothing(two_images: Folder) -> None:
+    two_images.write()
+    plan = plan_pack(two_images.root, "train", None, None, two_images.root / "packed")
+
+    def full(count: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(DataError, match=r"bytes .* are needed and .* are free"):
+        write_pack(plan.target, plan.reader, plan.about, full)
+    assert list((two_images.root / "packed").iterdir()) == []
+
+
+def test_an_interrupted_writing_leaves_the_old_pack(two_images: Folder) -> None:
+    two_images.write()
+    plan = pack(two_images.root, "train")
+    before = plan.target.read_bytes()
+
+    def interrupt(count: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_pack(plan.target, plan.reader, plan.about, interrupt)
+    assert list(plan.target.parent.iterdir()) == [plan.target]
+    assert plan.target.read_bytes() == before
+
+
+def test_what_a_killed_writer_left_is_removed_by_the_next_but_not_that_of_a_living_one(
+    two_images: Folder,
+) -> None:
+    two_images.write()
+    code = (
+        "import sys, time; from pathlib import Path\n"
+        "from yolor_core.data.pack.plan import plan_pack\n"
+        "from yolor_core.data.pack.write import write_pack\n"
+        f"root = Path({str(two_images.root)!r})\n"
+        "p = plan_pack(root, 'train', None, None, root / 'packed')\n"
+        "write_pack(p.target, p.reader, p.about, lambda n: (print('begun', flush=True), time.sleep(60)))\n"
+    )
+    folder = two_images.root / "packed"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as writer:
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == "begun\n"
+        (left,) = folder.iterdir()
+        assert left.name.startswith(".")
+        target = pack(two_images.root, "train").target
+        assert sorted(folder.iterdir()) == sorted([left, target])  # the other one is still at it
+        target.unlink()
+        assert load_images(two_images.config, "train").image(0).shape == (48, 64, 3)  # half a pack is none
+        writer.send_signal(signal.SIGKILL)
+    assert list(folder.iterdir()) == [left]
+    target = pack(two_images.root, "train").target
+    assert list(folder.iterdir()) == [target]
+
+
+def test_a_folder_that_cannot_be_written_to_is_an_error(two_images: Folder) -> None:
+    two_images.write()
+    (two_images.root / "packed").write_text("a file where the folder should be")
+    with pytest.raises(DataError, match=r"cannot be written: .*; choose another place with --out"):
+        pack(two_images.root, "train")
+
+
+def test_missing_images_are_named_before_anything_is_written(two_images: Folder) -> None:
+    two_images.write()
+    (two_images.root / "images" / "train" / "b.png").unlink()
+    with pytest.raises(DataError, match=r"1 of 2 images are missing .*: b.png"):
+        pack(two_images.root, "train")
+    assert not (two_images.root / "packed").exists()

@@ -1,0 +1,100 @@
+"""Which boxes show the same individual: what embeddings are trained and scored by.
+
+COCO knows no identities. An annotation file may have them, as the field `identity` of its annotations; for
+one that has none the category stands in (ours), so that boxes of a category count as one individual.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from yolor_core.errors import DataError
+
+if TYPE_CHECKING:
+    from yolor_core.data.images import ImageSet
+
+NONE = -1
+LIMIT = 2**63
+
+Source = Literal["identity", "category"]
+
+
+@dataclass(frozen=True)
+class Identities:
+    """The identities of the boxes of a split.
+
+    source: where they come from; values: the field's values, or the classes, that occur, int64 (count,),
+    rising; index: int64 (m,), for each box the place of its value in `values`, NONE for a box without.
+    """
+
+    source: Source
+    values: NDArray[np.int64]
+    index: NDArray[np.int64]
+
+    @property
+    def count(self) -> int:
+        """Different identities."""
+        return len(self.values)
+
+    @property
+    def once(self) -> int:
+        """Identities of a single box, which can be learnt from but not found again."""
+        return int((np.bincount(self.index[self.index != NONE], minlength=self.count) == 1).sum())
+
+    @property
+    def without(self) -> int:
+        """Boxes without an identity."""
+        return int((self.index == NONE).sum())
+
+
+def identify(fields: NDArray[np.int64], classes: NDArray[np.int64]) -> Identities:
+    """Identities of boxes: by the values of their field (m,), or by their classes (m,) where all are NONE."""
+    source: Source = "identity" if (fields != NONE).any() else "category"
+    values, index = np.unique(fields if source == "identity" else classes, return_inverse=True)
+    index = index.reshape(-1).astype(np.int64)
+    if len(values) and values[0] == NONE:  # no other value is smaller
+        values, index = values[1:], index - 1
+    return Identities(source, values.astype(np.int64), index)
+
+
+def identity_field(record: dict[str, Any], source: str) -> int:
+    """The field `identity` of an annotation; NONE where it is null or missing.
+
+    Raises DataError, naming the file `source` and the annotation, for anything but a whole number from 0 on.
+    """
+    value = record.get("identity")
+    if value is None:
+        return NONE
+    if type(value) is not int or not 0 <= value < LIMIT:
+        raise DataError(
+            f"{source}: annotation {record.get('id', '?')}: identity is {value!r}; allowed: whole numbers "
+            "from 0 to 2^63 - 1, and null for an object of unknown identity"
+        )
+    return value
+
+
+def check_identities(train: ImageSet, val: ImageSet) -> None:
+    """Raises DataError when embeddings of two splits cannot be compared.
+
+    Both need the same source. Identities of the field must not be in both splits, as is the custom of
+    re-identification: the scores are of individuals that training has not seen. Categories are in both.
+    """
+    sources = {"train": train.identity_source, "val": val.identity_source}
+    if len(set(sources.values())) > 1:
+        with_field, without = sorted(sources, key=lambda split: sources[split], reverse=True)
+        raise DataError(
+            f"annotations of {with_field} have the field 'identity', those of {without} do not; an embedding "
+            "needs it in both, or in neither (then the category stands in)"
+        )
+    if train.identity_source == "identity":
+        shared = np.intersect1d(train.identity_values, val.identity_values).tolist()
+        if shared:
+            raise DataError(
+                f"{len(shared)} identities are in both train and val: {', '.join(map(str, shared[:5]))}"
+                f"{' ...' if len(shared) > 5 else ''}; an embedding is scored on individuals that it was not "
+                "trained on, so each may be in one split only"
+            )
