@@ -16,11 +16,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from yolor_core.errors import ConfigError, unknown_name
 from yolor_core.implicit.registry import FORMS, OPERATORS, SITES
 from yolor_core.models.architectures import ARCHITECTURES
+from yolor_core.tasks.registry import TASKS
 
 SCHEMA_VERSION = 1
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 
@@ -29,6 +31,10 @@ class Config(BaseModel):
     """Base of every configuration object."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+def _branch_tasks() -> list[str]:
+    return [name for name, task in TASKS.items() if task.head is not None]
 
 
 def _known(kind: str, name: str, known: Any) -> str:
@@ -73,6 +79,12 @@ class ImplicitConfig(Config):
                 f"operator 'concatenate' at site {self.site!r} would change the size of the prediction "
                 f"(section 5.5); sites that allow it: {allowed}"
             )
+        if self.form == "markov" and not SITES[self.site].allows_chain:
+            allowed = ", ".join(name for name, site in SITES.items() if site.allows_chain)
+            raise ValueError(
+                f"form 'markov' at site {self.site!r}: a chain runs over feature maps; sites that allow it: "
+                f"{allowed}"
+            )
         if self.form != "network" and (self.depth != 1 or self.activation != "none"):
             raise ValueError(f"depth and activation belong to form 'network', not to {self.form!r}")
         if self.form != "factorisation" and (self.sparse or self.nonnegative):
@@ -81,21 +93,43 @@ class ImplicitConfig(Config):
 
 
 class BranchConfig(Config):
-    """A further task beside detection (section 5.4)."""
+    """A further task beside detection, or instead of it (section 5.4).
 
-    task: Literal["classification", "embedding"]
+    implicit: in front of the branch's predictor, on every level where the branch has levels.
+    """
+
+    task: str
     implicit: ImplicitConfig | None = None
+    variant: Literal["jde", "fairmot"] = "jde"  # embedding: arXiv 1909.12605 or arXiv 2004.01888
+    dimension: Annotated[int, Field(ge=0)] = 0  # embedding; 0: the variant's, 512 or 128. Scaled by width
+
+    @field_validator("task")
+    @classmethod
+    def _task(cls, value: str) -> str:
+        return _known("task of a branch", value, _branch_tasks())
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.implicit is not None and self.implicit.site != "fa":
+            raise ValueError(
+                f"implicit.site = {self.implicit.site!r} in branch {self.task!r}: a branch has its "
+                "representation in front of its predictor; allowed: fa"
+            )
+        if self.task != "embedding" and (self.variant != "jde" or self.dimension):
+            raise ValueError(f"variant and dimension belong to task 'embedding', not to {self.task!r}")
+        return self
 
 
 class ModelConfig(Config):
-    """Which network: a named architecture, scaled, with implicit knowledge."""
+    """Which network: a named architecture, scaled, with its tasks and implicit knowledge."""
 
     architecture: str
     width: Positive = 1.0
     depth: Positive = 1.0
     anchor_scale: Positive = 1.0  # multiplies the architecture's anchors (pixels)
-    implicit: tuple[ImplicitConfig, ...] = ()
-    branches: tuple[BranchConfig, ...] = ()
+    detection: bool = True
+    implicit: tuple[ImplicitConfig, ...] = ()  # around the predictors of detection
+    branches: tuple[BranchConfig, ...] = ()  # further tasks
 
     @field_validator("architecture")
     @classmethod
@@ -111,6 +145,33 @@ class ModelConfig(Config):
         if len(set(tasks)) != len(tasks):
             raise ValueError(f"branches lists a task twice: {', '.join(tasks)}")
         return self
+
+    @model_validator(mode="after")
+    def _tasks_fit(self) -> Self:
+        if not self.tasks:
+            raise ValueError(
+                "detection = False without branches leaves no task; branches may be: "
+                f"{', '.join(_branch_tasks())}"
+            )
+        if self.implicit and not self.detection:
+            raise ValueError(
+                "implicit belongs to the predictors of detection, and detection = False; put it in the "
+                "branch, as branches.0.implicit"
+            )
+        for branch in self.branches:
+            chained = branch.implicit is not None and branch.implicit.form == "markov"
+            if chained and not any(i.site == "fa" for i in self.implicit):
+                raise ValueError(
+                    f"branch {branch.task!r} has form 'markov', which goes on from detection's "
+                    "representation at site fa, and implicit lists none there; add one, or choose another "
+                    "form for the branch"
+                )
+        return self
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Names of the tasks, detection first."""
+        return (("detection",) if self.detection else ()) + tuple(branch.task for branch in self.branches)
 
 
 class AugmentConfig(Config):
@@ -176,6 +237,30 @@ class LossConfig(Config):
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
 
+class TasksConfig(Config):
+    """How the losses of several tasks become one.
+
+    fixed: sum of weight x loss. uncertainty: half the sum of exp(-s) x loss + s with a learnt s for each task
+    (arXiv 1705.07115, as arXiv 1909.12605 uses it). A model of one task is weighted in the same way.
+    """
+
+    weighting: Literal["fixed", "uncertainty"] = "fixed"
+    detection: NonNegative = 1.0
+    classification: NonNegative = 1.0
+    embedding: NonNegative = 0.1  # as FairMOT's fixed form, detection + 0.1 identity
+    initial_detection: Finite = -1.85  # s at the start; FairMOT's values, whose loss has one s for each task
+    initial_classification: Finite = -1.05
+    initial_embedding: Finite = -1.05
+
+    def weight(self, task: str) -> float:
+        """The fixed weight of a task; 1 for a task that has no field."""
+        return float(getattr(self, task, 1.0))
+
+    def initial(self, task: str) -> float:
+        """The first s of a task; 0 for a task that has no field."""
+        return float(getattr(self, f"initial_{task}", 0.0))
+
+
 class TrainConfig(Config):
     """The training recipe."""
 
@@ -191,6 +276,7 @@ class TrainConfig(Config):
     phases: Annotated[tuple[PhaseConfig, ...], Field(min_length=1)]
     optimiser: OptimiserConfig = OptimiserConfig()
     loss: LossConfig = LossConfig()
+    tasks: TasksConfig = TasksConfig()
 
     @model_validator(mode="after")
     def _schedules_reach(self) -> Self:
@@ -292,6 +378,7 @@ class Execution(Config):
     checkpoint_every: Count = 1  # epochs
     keep_checkpoint: bool = False  # keep the final checkpoint, so that a longer chain can start from it
     start_checkpoint: str | None = None  # run directory whose finished phases this run may continue
+    conflict_steps: Annotated[int, Field(ge=0)] = 4  # of an epoch at which tasks' gradients are compared
     tensorboard: bool = True  # write TensorBoard event files
     rank_timeout: Positive = 600.0  # seconds until ranks give up waiting for one another
 

@@ -38,10 +38,6 @@ class FoldingError(YolorError, ValueError):
     """Something that cannot be merged into a convolution, or a use that a folded model no longer allows."""
 
 
-class NotBuiltError(YolorError):
-    """Something the registry declares and the code cannot run yet."""
-
-
 class RunError(YolorError):
     """A run directory that cannot be used: locked by another process, or of another configuration."""
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from yolor_core.config import BranchConfig, ImplicitConfig, ModelConfig
-from yolor_core.errors import ConfigError, InputError, NotBuiltError, UnknownNameError
+from yolor_core.config import ModelConfig
+from yolor_core.errors import ConfigError, InputError, UnknownNameError
 from yolor_core.models import create_model, decode, list_models, named_config
 from yolor_core.models.architectures import ARCHITECTURES
 from yolor_core.models.blocks import pyramid
@@ -87,12 +87,9 @@ def test_a_name_spells_out_its_implicit_knowledge_and_a_configuration_is_literal
     assert named_config("yolov4_csp").implicit == ()
 
 
-def test_unknown_names_and_unbuilt_branches_are_refused() -> None:
+def test_unknown_names_are_refused() -> None:
     with pytest.raises(UnknownNameError, match="yolor_csp_x"):
         create_model("yolor_cspx")
-    embedding = BranchConfig(task="embedding", implicit=ImplicitConfig(site="fa", operator="add"))
-    with pytest.raises(NotBuiltError, match="embedding"):
-        create_model(ModelConfig(architecture="yolov4_csp_mish", branches=(embedding,)))
 
 
 @pytest.mark.parametrize(
@@ -107,7 +104,7 @@ def test_unknown_names_and_unbuilt_branches_are_refused() -> None:
     ids=["channels", "dimensions", "type", "empty", "size"],
 )
 def test_images_a_model_cannot_take_are_named(images: torch.Tensor, message: str) -> None:
-    model = create_model(mini("yolov4_csp_fast"))
+    model = create_model(mini("yolov4_csp_fast")).eval()  # in training a rank's share may be empty
     with pytest.raises(InputError, match=message):
         model(images)
 

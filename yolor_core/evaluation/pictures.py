@@ -17,7 +17,7 @@ from yolor_core.config import EvaluationConfig
 from yolor_core.data.decode import to_rgb
 from yolor_core.data.resize import letterbox, resize
 from yolor_core.errors import DataError
-from yolor_core.evaluation.detect import input_stride
+from yolor_core.evaluation.inference import input_stride, of_task
 from yolor_core.evaluation.postprocess import suppress
 from yolor_core.models import Detector, decode
 
@@ -56,14 +56,15 @@ def detect_picture(
     """What a model in evaluation mode finds in one picture, uint8 RGB (height, width, 3), best first.
 
     The long side becomes `config.size`; both sides are padded with grey to multiples of the evaluation's
-    stride. Raises ConfigError for a stride that does not fit the model.
+    stride. Raises ConfigError for a stride that does not fit the model, and for a model without the detection
+    task.
     """
     stride = input_stride(model, config)
     resized = resize(pixels, config.size, "test")
     height, width = (math.ceil(side / stride) * stride for side in resized.shape[:2])
     canvas, left, top = letterbox(resized, width, height)
     images = torch.from_numpy(canvas.transpose(2, 0, 1).copy())[None].to(device).float() / 255
-    decoded = decode(model(images), model.strides, model.anchors)
+    decoded = decode(of_task(model(images), "detection"), model.strides, model.anchors)
     (best,) = suppress(decoded, config)
     scale = np.array(pixels.shape[1::-1]) / resized.shape[1::-1]
     boxes = (best.boxes.double().cpu().numpy() - np.array([left, top] * 2)) * np.tile(scale, 2)

@@ -21,6 +21,7 @@ from yolor_core.config import EvaluationConfig, ShapesConfig
 from yolor_core.data import load_images
 from yolor_core.data.resize import letterbox, resize
 from yolor_core.errors import InputError
+from yolor_core.evaluation.inference import of_task
 from yolor_core.evaluation.postprocess import select, suppress
 from yolor_core.models import Detector, decode, fold
 
@@ -60,7 +61,10 @@ def measure_speed(
     one for which the GPU's memory does not suffice. Weights may be those of initialisation: the confidence is
     then set so that CANDIDATES an image reach suppression, as trained weights would make it.
 
-    Raises InputError for a size that the model cannot take and for fp16 on a CPU.
+    A model of several tasks computes all of them; what follows the network is detection's.
+
+    Raises InputError for a size that the model cannot take and for fp16 on a CPU, ConfigError for a model
+    without the detection task.
     """
     if device.type == "cpu" and "fp16" in precisions:
         raise InputError("precision fp16 on a CPU: it has no fast half precision; allowed: fp32")
@@ -93,12 +97,12 @@ def _measure(
     batch_of = [pictures[i % len(pictures)] for i in range(batch)]
     images = prepare(batch_of, size, net)
     forward, repeats = median_seconds(lambda: net(images), seconds, device)
-    decoded = decode(net(images[:1]), net.strides, net.anchors)
+    decoded = decode(of_task(net(images[:1]), "detection"), net.strides, net.anchors)
     config = EvaluationConfig(size=size, confidence=confidence_for(decoded[0], CANDIDATES))
     candidates = len(select(decoded[0], config.confidence).scores)
 
     def whole() -> None:
-        raw = net(prepare(batch_of, size, net))
+        raw = of_task(net(prepare(batch_of, size, net)), "detection")
         suppress(decode(raw, net.strides, net.anchors), config)
 
     end_to_end, _ = median_seconds(whole, seconds, device)

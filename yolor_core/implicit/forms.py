@@ -3,6 +3,7 @@
 `centre` is the value of g that changes nothing: 0 for addition and concatenation, 1 for multiplication.
 The vector form draws z around it (section 4.3). The other two start near 0 whatever z is, so they return
 centre + g~(z) with z ~ N(0, std): without it a product would begin by erasing the features (our decision).
+The Markov form, which joins several representations, is in `markov`.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import itertools
 import math
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +23,8 @@ from yolor_core.implicit.draws import Draws
 
 class Form(nn.Module, ABC):
     """A constant vector g(z) of `size` numbers, computed from a learnt prior."""
+
+    chained: ClassVar[bool] = False  # whether it is also given the representation that it follows from
 
     def __init__(self, size: int, centre: float, config: ImplicitConfig) -> None:
         super().__init__()

@@ -15,12 +15,14 @@ class Site:
     symbol: str  # the paper's name
     function: str  # module:class, loaded when a model is built
     allows_concatenation: bool
+    allows_chain: bool = False  # whether the Markov form may join its representations
 
 
 FORMS: dict[str, str] = {
     "vector": "yolor_core.implicit.forms:Vector",  # eq. 6
     "network": "yolor_core.implicit.forms:Network",  # eq. 7
     "factorisation": "yolor_core.implicit.forms:Factorisation",  # eq. 8
+    "markov": "yolor_core.implicit.markov:Markov",  # section 4.2
 }
 
 OPERATORS: dict[str, str] = {
@@ -30,8 +32,8 @@ OPERATORS: dict[str, str] = {
 }
 
 SITES: dict[str, Site] = {
-    "fa": Site("FA", "yolor_core.implicit.sites:FeatureAlignment", True),
+    "fa": Site("FA", "yolor_core.implicit.sites:FeatureAlignment", True, allows_chain=True),
     "pr": Site("PR", "yolor_core.implicit.sites:PredictionRefinement", False),
-    "fa-cluster": Site("FA*", "yolor_core.implicit.sites:ClusterAlignment", True),
+    "fa-cluster": Site("FA*", "yolor_core.implicit.sites:ClusterAlignment", True, allows_chain=True),
     "pr-wh": Site("PR*", "yolor_core.implicit.sites:SizeRefinement", False),
 }

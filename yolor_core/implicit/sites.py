@@ -29,16 +29,30 @@ class Site(nn.Module, ABC):
     """The representations of one level at one place, and how they act.
 
     channels: of the feature map that arrives (in front of the predictor) or leaves (behind it);
-    anchors: per cell; outputs: numbers per anchor, 5 + classes.
+    anchors: per cell; outputs: numbers per anchor, 5 + classes; previous: the site with the representations
+    that those of a chained form follow from, None for the first in the chain.
     """
 
-    def __init__(self, channels: int, anchors: int, outputs: int, config: ImplicitConfig) -> None:
+    def __init__(
+        self,
+        channels: int,
+        anchors: int,
+        outputs: int,
+        config: ImplicitConfig,
+        previous: Site | None = None,
+    ) -> None:
         super().__init__()
+        self.forms: nn.ModuleList
         self.config = config
         self.operator: Operator = load_class(OPERATORS[config.operator])()
         count, size = self.layout(channels, anchors, outputs)
         form = load_class(FORMS[config.form])
-        self.forms = nn.ModuleList(form(size, self.operator.centre, config) for _ in range(count))
+        shape = (size, self.operator.centre, config)
+        if form.chained:
+            before = [None] * count if previous is None else previous.forms.children()
+            self.forms = nn.ModuleList(form(*shape, link) for link in before)
+        else:
+            self.forms = nn.ModuleList(form(*shape) for _ in range(count))
         self.added_channels = size if self.operator.widens else 0
 
     @staticmethod

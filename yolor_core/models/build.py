@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import torch
+from pydantic import ValidationError
 
-from yolor_core.config import ImplicitConfig, ModelConfig
-from yolor_core.errors import ConfigError, NotBuiltError, UnknownNameError
+from yolor_core.config import ImplicitConfig, ModelConfig, TasksConfig, explain
+from yolor_core.errors import ConfigError, UnknownNameError
 from yolor_core.models.architectures import ARCHITECTURES
 from yolor_core.models.detector import Detector
 from yolor_core.models.initialisation import initialise
+from yolor_core.tasks.embedding import LEAST_IDENTITIES
 
 
 def list_models() -> list[str]:
@@ -36,23 +38,32 @@ def create_model(
     classes: int = 80,
     seed: int | None = 0,
     device: torch.device | str | None = None,
+    identities: int = 0,
+    weighting: TasksConfig | None = None,
 ) -> Detector:
     """Build a detector and draw its initial values.
 
     config: a ModelConfig, taken literally, or a name from `list_models`. seed: None leaves the parameters
-    unset, for weights that are loaded next. The global random state is not touched.
-    Raises UnknownNameError, ConfigError for a number of classes below 1, and NotBuiltError for the branches
-    of Table 3.
+    unset, for weights that are loaded next. The global random state is not touched. identities: of the
+    training data, for the embedding task. weighting: of the tasks' losses, fixed by default.
+    Raises UnknownNameError, ConfigError for a number of classes below 1, for a configuration that contradicts
+    itself, and for the embedding task with fewer than 3 identities.
     """
     if type(classes) is not int or classes < 1:
         raise ConfigError(f"classes = {classes!r}: a whole number from 1 is needed")
     if isinstance(config, str):
         config = named_config(config)
-    if config.branches:
-        tasks = ", ".join(branch.task for branch in config.branches)
-        raise NotBuiltError(f"model branches are not built yet: {tasks}")
+    try:  # `model_copy` checks nothing
+        config = ModelConfig.model_validate(config.model_dump())
+    except ValidationError as error:
+        raise ConfigError(explain(error)) from None
+    if "embedding" in config.tasks and identities < LEAST_IDENTITIES:
+        raise ConfigError(
+            f"identities = {identities}: the embedding task needs at least {LEAST_IDENTITIES}, because its "
+            "softmax is scaled by sqrt(2) ln(identities - 1), which vanishes for 2"
+        )
     with torch.device("meta"):  # no time and no random numbers spent on values that are replaced
-        model = Detector(ARCHITECTURES[config.architecture], config, classes)
+        model = Detector(ARCHITECTURES[config.architecture], config, classes, identities, weighting)
     model.to_empty(device=device or "cpu")
     if seed is None:
         for module in model.modules():

@@ -2,7 +2,9 @@
 
 FLOPs = 2 x (convolution multiply-adds + convolution-bias outputs + 2 x BatchNorm elements); activations,
 pooling, resampling, rearrangements and additions are free; a multiplication by implicit knowledge counts one
-per number it touches. Constants (g(z) itself) are computed once and cost nothing.
+per number it touches. Constants (g(z) itself) are computed once and cost nothing. The linear layer of the
+classification branch counts 2 x its multiply-adds, as thop has it. `count` leaves out what only training
+needs, the classifier of identities and the weights of tasks.
 
 torch.utils.flop_counter's figure is taken in the same pass: it counts 2 x multiply-adds of convolutions and
 matrix products alone, so it lacks biases, normalisation and the multiplications by implicit knowledge; but
@@ -24,6 +26,8 @@ from yolor_core.models.architectures import ARCHITECTURES
 from yolor_core.models.blocks import ACTIVATIONS, ConvBNAct
 from yolor_core.models.build import named_config
 from yolor_core.models.detector import Detector
+from yolor_core.models.knowledge import ImplicitKnowledge
+from yolor_core.tasks.layers import BranchLinear
 
 PAPER_LEVELS = ("P3", "P4", "P5")
 
@@ -90,31 +94,38 @@ def count_detector(model: Detector, size: int | tuple[int, int]) -> Counts:
     height, width = (size, size) if isinstance(size, int) else size
     merged = {id(m.conv) for m in model.modules() if isinstance(m, ConvBNAct)}
     merged |= {id(m.bn) for m in model.modules() if isinstance(m, ConvBNAct)}
-    flops = {"conv": 0, "bias": 0, "norm": 0, "merged_norm": 0, "merged_bias": 0}
+    flops = {"conv": 0, "linear": 0, "bias": 0, "norm": 0, "merged_norm": 0, "merged_bias": 0}
 
     def observe(module: nn.Module, _: object, output: Tensor) -> None:
-        if isinstance(module, nn.Conv2d):
+        if isinstance(module, BranchLinear):
+            flops["linear"] += 2 * output.numel() * module.in_features
+        elif isinstance(module, nn.Conv2d):
             flops["conv"] += 2 * output.numel() * module.weight[0].numel()
             flops["bias"] += 2 * output.numel() if module.bias is not None else 0
             flops["merged_bias"] += 2 * output.numel() if id(module) in merged else 0
         else:
             flops["merged_norm" if id(module) in merged else "norm"] += 4 * output.numel()
 
-    observed = (nn.Conv2d, nn.BatchNorm2d)
+    observed = (nn.Conv2d, nn.BatchNorm2d, BranchLinear)
     hooks = [m.register_forward_hook(observe) for m in model.modules() if isinstance(m, observed)]
     try:
         with torch.no_grad(), _shapes_only(model), FlopCounterMode(display=False) as counter:
-            raw = model(torch.empty(1, 3, height, width, device="meta"))
+            model(torch.empty(1, 3, height, width, device="meta"))
     finally:
         for hook in hooks:
             hook.remove()
 
     implicit = dict.fromkeys(model.level_names, 0)
-    cells = {name: y.shape[2] * y.shape[3] for name, y in zip(model.level_names, raw, strict=True)}
-    for _, level, site in model.implicit.walk():
-        if site.operator.multiplies:
-            implicit[level] += site.values().numel() * cells[level]
-    shared = flops["conv"] + flops["bias"] + flops["norm"] + sum(implicit.values())
+    cells = {
+        name: (height // stride) * (width // stride)
+        for name, stride in zip(model.level_names, model.strides, strict=True)
+    }
+    for knowledge in model.modules():
+        if isinstance(knowledge, ImplicitKnowledge):
+            for _, level, site in knowledge.walk():
+                if site.operator.multiplies:
+                    implicit[level] += site.values().numel() * cells[level]
+    shared = flops["conv"] + flops["linear"] + flops["bias"] + flops["norm"] + sum(implicit.values())
     parameters = sum(p.numel() for p in model.parameters())
     folded = sum(m.bn.num_features for m in model.modules() if isinstance(m, ConvBNAct))
     return Counts(

@@ -1,4 +1,4 @@
-"""The detector: backbone, neck, and per level head, implicit knowledge and predictor."""
+"""The detector: backbone, neck, and per level head, implicit knowledge and predictor; further tasks."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.amp.autocast_mode import is_autocast_available
 
-from yolor_core.config import ModelConfig
+from yolor_core.config import ModelConfig, TasksConfig
 from yolor_core.errors import FoldingError, InputError
+from yolor_core.implicit.loading import load_class
 from yolor_core.models.architectures import Architecture
 from yolor_core.models.backbone import Backbone
 from yolor_core.models.blocks import Style
@@ -18,12 +19,16 @@ from yolor_core.models.neck import NeckParts, build_csp_neck
 from yolor_core.models.predictor import Predictor
 from yolor_core.models.scaling import scaled_channels, scaled_repeats
 from yolor_core.models.v5 import build_v5_neck
+from yolor_core.tasks.head import Head, TrunkMaps, TrunkShape
+from yolor_core.tasks.registry import TASKS
+from yolor_core.tasks.weighting import TaskWeights
 
 
 class Detector(nn.Module):
-    """One-stage anchor-based detector on the levels P3 and up.
+    """One-stage anchor-based detector on the levels P3 and up, and branches for further tasks (section 5.4).
 
     Per level: predictions = PR(predictor(FA(head(neck map)))), where FA and PR are implicit sites or nothing.
+    What no task of the configuration reads is not built.
     Modules are registered in the order of the authors' state_dict, which depends on the flavour. Parameters
     are unset until `initialise` or a checkpoint fills them; `create_model` does both.
     """
@@ -31,9 +36,17 @@ class Detector(nn.Module):
     folded = False  # whether `fold` made it: no BatchNorm behind convolutions, no implicit knowledge
     anchors: Tensor  # (levels, anchors, 2): width and height in pixels; not part of the state_dict
 
-    def __init__(self, architecture: Architecture, config: ModelConfig, classes: int = 80) -> None:
+    def __init__(
+        self,
+        architecture: Architecture,
+        config: ModelConfig,
+        classes: int = 80,
+        identities: int = 0,
+        weighting: TasksConfig | None = None,
+    ) -> None:
         super().__init__()
         self.architecture, self.config, self.classes = architecture, config, classes
+        self.tasks = config.tasks
         self.level_names, self.levels = architecture.level_names, architecture.levels
         self.strides = list(architecture.strides)
         self.outputs = 5 + classes  # x, y, w, h, objectness, classes
@@ -51,21 +64,40 @@ class Detector(nn.Module):
             Predictor(c, added, self.anchors_per_level, self.outputs)
             for c, added in zip(channels, implicit.added, strict=True)
         ]
+        trunk = TrunkShape(self.level_names, tuple(self._neck_channels()), tuple(channels), config.width)
+        branches: dict[str, Head] = {}
+        read = set(self.level_names if config.detection else ())
+        for branch in config.branches:
+            head = load_class(str(TASKS[branch.task].head))
+            branches[branch.task] = head(branch, trunk, classes, identities, implicit.of("fa"))
+            read |= set(head.reads_heads(self.level_names))
+        self.head_levels = [level for level in self.level_names if level in read]
         self._register(self._build_neck(style), implicit, predictors)
+        self.branches = nn.ModuleDict(branches)
+        self.task = TaskWeights(self.tasks, weighting or TasksConfig())
+
+    def _neck_channels(self) -> list[int]:
+        if self.architecture.neck == "v5":
+            return self.backbone.channels
+        stages = self.architecture.stages[-self.levels :]
+        # the neck of a level is half as wide as its backbone stage
+        return [scaled_channels(stage.channels // 2, self.config.width) for stage in stages]
 
     def _build_neck(self, style: Style) -> NeckParts:
-        architecture, config = self.architecture, self.config
-        channels = self.backbone.channels
-        repeats = scaled_repeats(architecture.neck_repeats, config.depth)
+        architecture, channels = self.architecture, self.backbone.channels
+        repeats = scaled_repeats(architecture.neck_repeats, self.config.depth)
         if architecture.neck == "v5":
             return build_v5_neck(channels, repeats, style)
-        stages = architecture.stages[-self.levels :]
-        # the neck of a level is half as wide as its backbone stage
-        widths = [scaled_channels(stage.channels // 2, config.width) for stage in stages]
+        widths = self._neck_channels()
         return build_csp_neck(channels, widths, repeats, architecture.down, architecture.spp_pairs, style)
 
     def _register(self, neck: NeckParts, implicit: ImplicitKnowledge, predictors: list[Predictor]) -> None:
         """Add the modules in state_dict order: cfg puts all heads last, yaml each behind its neck block."""
+        heads = [
+            head if level in self.head_levels else None
+            for level, head in zip(self.level_names, neck.heads, strict=True)
+        ]
+        detection = self.config.detection
         names = [name.lower() for name in self.level_names]
         self.top = neck.top
         for name, module in zip(reversed(names[:-1]), neck.ups, strict=True):
@@ -75,16 +107,20 @@ class Detector(nn.Module):
             for name, module in zip(names[1:], neck.downs, strict=True):
                 self.add_module(f"down_{name}", module)
             self.implicit = implicit
-            for name, head, predictor in zip(names, neck.heads, predictors, strict=True):
-                self.add_module(f"head_{name}", head)
-                self.add_module(f"predictor_{name}", predictor)
+            for name, head, predictor in zip(names, heads, predictors, strict=True):
+                if head is not None:
+                    self.add_module(f"head_{name}", head)
+                if detection:
+                    self.add_module(f"predictor_{name}", predictor)
             return
-        for name, down, head in zip(names, downs, neck.heads, strict=True):
+        for name, down, head in zip(names, downs, heads, strict=True):
             if down is not None:
                 self.add_module(f"down_{name}", down)
-            self.add_module(f"head_{name}", head)
+            if head is not None:
+                self.add_module(f"head_{name}", head)
         for name, predictor in zip(names, predictors, strict=True):
-            self.add_module(f"predictor_{name}", predictor)
+            if detection:
+                self.add_module(f"predictor_{name}", predictor)
         self.implicit = implicit
 
     def part(self, kind: str, level: str) -> Any:
@@ -97,7 +133,14 @@ class Detector(nn.Module):
         self.anchors.copy_(values)
 
     def features(self, images: Tensor) -> list[Tensor]:
-        """(B, 3, H, W) -> the heads' maps (B, channels, H / stride, W / stride), finest first."""
+        """(B, 3, H, W) -> the heads' maps (B, channels, H / stride, W / stride), finest first.
+
+        Of those levels alone that a task reads.
+        """
+        return list(self.maps(images).head.values())
+
+    def maps(self, images: Tensor) -> TrunkMaps:
+        """(B, 3, H, W) -> what the trunk gives to the tasks."""
         maps = self.backbone(images)
         x = self.top(maps[-1])
         kept = []
@@ -108,16 +151,20 @@ class Detector(nn.Module):
         for level in self.level_names[1:]:
             x = self.part("down", level)(x, kept.pop())
             outputs.append(x)
-        return [self.part("head", level)(x) for level, x in zip(self.level_names, outputs, strict=True)]
+        neck = dict(zip(self.level_names, outputs, strict=True))
+        return TrunkMaps(neck, {level: self.part("head", level)(neck[level]) for level in self.head_levels})
 
-    def forward(self, images: Tensor) -> list[Tensor]:
-        """Images (B, 3, H, W), values 0 to 1 -> raw logits (B, anchors, H / stride, W / stride, 5 + classes).
+    def forward(self, images: Tensor) -> Any:
+        """Images (B, 3, H, W), values 0 to 1 -> raw predictions of every task.
 
-        One tensor per level, finest first. Raises InputError for images it cannot take.
+        Detection: logits (B, anchors, H / stride, W / stride, 5 + classes), a list of one tensor per level,
+        finest first. A model of detection alone gives this list; all others give a dictionary by task, with
+        what each task's head gives (`tasks.classification`, `tasks.embedding`).
+        Raises InputError for images it cannot take.
         """
         self.check(images)
         try:
-            maps = self.features(images)
+            maps = self.maps(images)
         except ValueError as error:
             if "more than 1 value per channel" not in str(error):
                 raise
@@ -126,8 +173,16 @@ class Detector(nn.Module):
                 f"stride {self.strides[-1]}, of which BatchNorm has no variance; allowed: two images or "
                 "more, or a larger one"
             ) from None
+        found: dict[str, Any] = {}
+        if self.config.detection:
+            found["detection"] = self._detect(maps)
+        for task, head in self.branches.items():
+            found[task] = head(maps)
+        return found["detection"] if self.tasks == ("detection",) else found
+
+    def _detect(self, maps: TrunkMaps) -> list[Tensor]:
         raw = []
-        for level, x in zip(self.level_names, maps, strict=True):
+        for level, x in maps.head.items():
             y = self.part("predictor", level)(self.implicit.before(x, level))
             y = self.implicit.after(y, level)
             raw.append(y.unflatten(1, (self.anchors_per_level, self.outputs)).permute(0, 1, 3, 4, 2))
@@ -145,7 +200,7 @@ class Detector(nn.Module):
             raise InputError(f"images of shape {tuple(images.shape)}; allowed: (batch, 3, height, width)")
         if not images.is_floating_point():
             raise InputError(f"images of type {images.dtype}; allowed: floating point, values 0 to 1")
-        weight = self.part("predictor", self.level_names[0]).weight
+        weight = next(self.parameters())
         if images.device != weight.device:
             raise InputError(f"images on {images.device}, but the model is on {weight.device}")
         if images.dtype != weight.dtype and not _casts(images.device.type):

@@ -8,10 +8,12 @@ parameters and FLOPs of the folded baseline. How an operator or a site folds is 
 from __future__ import annotations
 
 import copy
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
+from yolor_core.config import TasksConfig
 from yolor_core.implicit.affine import Affine
 from yolor_core.implicit.folding import rebuilt
 from yolor_core.implicit.sites import FeatureSite, PredictionSite
@@ -19,6 +21,8 @@ from yolor_core.models.blocks import ConvAct, ConvBNAct
 from yolor_core.models.detector import Detector
 from yolor_core.models.knowledge import ImplicitKnowledge
 from yolor_core.models.predictor import Predictor
+from yolor_core.tasks.head import Head
+from yolor_core.tasks.weighting import TaskWeights
 
 
 @torch.no_grad()
@@ -27,8 +31,10 @@ def fold(model: Detector) -> Detector:
 
     Each BatchNorm directly behind a convolution is merged into it; the BatchNorm of a concatenation stays
     (yaml flavour). Every implicit representation in front of a predictor or behind it is merged into the
-    predictor. Worked out in float64, stored in the model's own type; `model` is left as it is. A folded
-    detector folds to an equal copy of itself.
+    predictor. Branches fold as `Head.fold` of their class says: additions and concatenations in front of the
+    padded convolution of the embedding stay, as plain vectors. The classifier of identities and the weights
+    of the tasks, which only training needs, are dropped. Worked out in float64, stored in the model's own
+    type; `model` is left as it is. A folded detector folds to an equal copy of itself.
 
     Raises FoldingError for an operator that does not say how it folds.
     """
@@ -37,13 +43,20 @@ def fold(model: Detector) -> Detector:
         for name, child in parent.named_children():
             if isinstance(child, ConvBNAct):
                 setattr(parent, name, ConvAct(merge_norm(child.conv, child.bn), child.act))
-    for level in folded.level_names:
-        setattr(folded, f"predictor_{level.lower()}", _fold_predictor(folded, level))
-    channels = [folded.part("predictor", level).in_channels for level in folded.level_names]
+    exact = _exact(folded)
+    if folded.config.detection:
+        for level in folded.level_names:
+            setattr(
+                folded, f"predictor_{level.lower()}", _fold_predictor(folded, exact[folded.implicit], level)
+            )
+    for head in _heads(folded):
+        head.fold(exact[head.implicit])
     folded.implicit = ImplicitKnowledge(
-        (), folded.level_names, channels, folded.anchors_per_level, folded.outputs
+        (), folded.level_names, folded.backbone.channels, folded.anchors_per_level, folded.outputs
     )
-    folded.config = folded.config.model_copy(update={"implicit": ()})
+    folded.task = TaskWeights(folded.tasks, TasksConfig())
+    branches = tuple(head.branch for head in _heads(folded))
+    folded.config = folded.config.model_copy(update={"implicit": (), "branches": branches})
     folded.folded = True
     return folded.eval()
 
@@ -62,7 +75,17 @@ def merge_norm(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
     return rebuilt(conv, *affine.into_previous(weight, bias))
 
 
-def _fold_predictor(model: Detector, level: str) -> Predictor:
+def _heads(model: Detector) -> list[Head]:
+    return [cast(Head, head) for head in model.branches.values()]
+
+
+def _exact(model: Detector) -> dict[ImplicitKnowledge, ImplicitKnowledge]:
+    """All implicit knowledge in float64; copied together, because a chain runs from one task to another."""
+    found = [module for module in model.modules() if isinstance(module, ImplicitKnowledge)]
+    return {ours: exact.double() for ours, exact in zip(found, copy.deepcopy(found), strict=True)}
+
+
+def _fold_predictor(model: Detector, implicit: ImplicitKnowledge, level: str) -> Predictor:
     """The predictor of a level together with every site around it.
 
     Sites in front act on its columns, the nearest one first; sites behind act on its rows, in their order.
@@ -70,7 +93,7 @@ def _fold_predictor(model: Detector, level: str) -> Predictor:
     predictor: Predictor = model.part("predictor", level)
     assert predictor.bias is not None
     weight, bias = predictor.weight.double(), predictor.bias.double()
-    sites = [copy.deepcopy(site).double() for site in model.implicit.at(level)]
+    sites = implicit.at(level)
     for site in reversed(sites):
         if isinstance(site, FeatureSite):
             weight, bias = site.fold(weight, bias)

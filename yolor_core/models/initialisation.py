@@ -15,6 +15,7 @@ from yolor_core.implicit.draws import Draws
 from yolor_core.implicit.sites import Site
 from yolor_core.models.detector import Detector
 from yolor_core.models.predictor import Predictor
+from yolor_core.tasks.layers import BranchConv, BranchLinear
 
 OBJECTS_PER_IMAGE = 8  # the bias prior expects 8 objects in an image of 640 pixels, at every test size
 PRIOR_SIZE = 640
@@ -27,19 +28,22 @@ def initialise(model: Detector, seed: int) -> None:
     Convolutions as in PyTorch: U(-1/sqrt(fan_in), 1/sqrt(fan_in)); BatchNorm weight 1, bias 0; implicit
     representations by their form (section 4.3). Predictor biases get the prior of `prior_bias` in every
     model: in the released main branch it silently fails for baselines, which would confound comparisons.
+    The layers of branches are drawn as PyTorch's too, their biases included, without a prior.
     """
     draws = Draws(seed)
     for name, module in model.named_modules():
         own = draws.within(name)
-        if isinstance(module, Predictor):
-            _reset_predictor(module, own)
+        if isinstance(module, (Predictor, BranchConv, BranchLinear)):
+            _reset_layer(module, own)
         elif isinstance(module, nn.Conv2d):
             module.weight.copy_(own.uniform("weight", module.weight.shape, _bound(module.weight[0].numel())))
         elif isinstance(module, nn.BatchNorm2d):
             module.reset_parameters()
         elif isinstance(module, Site):
             module.reset(own)
-    for level, stride in zip(model.level_names, model.strides, strict=True):
+    model.task.reset()
+    levels = model.level_names if model.config.detection else ()
+    for level, stride in zip(levels, model.strides, strict=False):
         predictor: Predictor = model.part("predictor", level)
         assert predictor.bias is not None
         prior = prior_bias(stride, model.classes).to(predictor.bias)
@@ -64,14 +68,15 @@ def _bound(fan_in: int) -> float:
     return 1 / math.sqrt(fan_in)
 
 
-def _reset_predictor(predictor: Predictor, draws: Draws) -> None:
-    """The features' half of a widened predictor is the baseline's draw; the constant's half has its own."""
-    outputs, inputs = predictor.weight.shape[:2]
-    bound = _bound(inputs - predictor.added)
-    weight = draws.uniform("weight", (outputs, inputs - predictor.added, 1, 1), bound)
-    if predictor.added:
-        constant = draws.uniform("weight.implicit", (outputs, predictor.added, 1, 1), bound)
+def _reset_layer(layer: Predictor | BranchConv | BranchLinear, draws: Draws) -> None:
+    """The features' part of a widened layer is the baseline's draw; the constant's part has its own."""
+    outputs, inputs, *kernel = layer.weight.shape
+    features = inputs - layer.added
+    bound = _bound(features * math.prod(kernel))
+    weight = draws.uniform("weight", (outputs, features, *kernel), bound)
+    if layer.added:
+        constant = draws.uniform("weight.implicit", (outputs, layer.added, *kernel), bound)
         weight = torch.cat((constant, weight), dim=1)
-    predictor.weight.copy_(weight)
-    assert predictor.bias is not None
-    predictor.bias.copy_(draws.uniform("bias", predictor.bias.shape, bound))
+    layer.weight.copy_(weight)
+    assert layer.bias is not None
+    layer.bias.copy_(draws.uniform("bias", layer.bias.shape, bound))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -13,14 +13,21 @@ from torch import Tensor, nn
 from yolor_core.config import ImplicitConfig
 from yolor_core.implicit.forms import Form
 from yolor_core.implicit.loading import load_class
-from yolor_core.implicit.registry import SITES
+from yolor_core.implicit.registry import FORMS, SITES
 from yolor_core.implicit.sites import FeatureSite, Maps, PredictionSite, Site
 
 
 class ImplicitKnowledge(nn.Module):
-    """Every implicit representation of a detector, registered site by site, then level by level.
+    """Every implicit representation of a task, registered site by site, then level by level.
 
     Sites in front of the predictor act in the order of the configuration, then those behind it likewise.
+    A chained form (section 4.2's Markov chain) runs over the levels, the finest first; where `previous`
+    holds another task's sites by level, it goes on from the one of the same level instead.
+
+    Args:
+        channels: of the map in front of each level's predictor.
+        outputs: numbers that an anchor predicts.
+        task: whose knowledge it is, named instead of the site in `implicit_values`; None for detection.
     """
 
     def __init__(
@@ -30,17 +37,28 @@ class ImplicitKnowledge(nn.Module):
         channels: Sequence[int],
         anchors: int,
         outputs: int,
+        task: str | None = None,
+        previous: Mapping[str, Site] | None = None,
     ) -> None:
         super().__init__()
+        self.task = task
         self.sites = nn.ModuleDict()
         self.level_names = tuple(level_names)
         self.added = [0] * len(channels)  # channels that concatenation puts in front of each level's features
         for config in configs:
             levels = nn.ModuleDict()
+            chained = load_class(FORMS[config.form]).chained
+            before: Site | None = None
             for index, name in enumerate(level_names):
+                before = before if previous is None else previous.get(name)
                 site = load_class(SITES[config.site].function)(
-                    channels[index] + self.added[index], anchors, outputs, config
+                    channels[index] + self.added[index],
+                    anchors,
+                    outputs,
+                    config,
+                    *((before,) if chained and before is not None else ()),
                 )
+                before = site
                 self.added[index] += site.added_channels
                 levels[name] = site
             self.sites[config.site] = levels
@@ -51,16 +69,23 @@ class ImplicitKnowledge(nn.Module):
             for level_name, site in cast(nn.ModuleDict, levels).items():
                 yield site_name, level_name, cast(Site, site)
 
+    def of(self, site: str) -> dict[str, Site]:
+        """Level name -> module of a site; empty where the site is not configured."""
+        return {level: module for name, level, module in self.walk() if name == site}
+
     def at(self, level: str) -> list[Site]:
         """The sites of a level, in the order of the configuration."""
         return [site for _, name, site in self.walk() if name == level]
 
+    def feature_sites(self, level: str) -> list[FeatureSite]:
+        """Those of a level in front of the predictor."""
+        return [site for site in self.at(level) if isinstance(site, FeatureSite)]
+
     def before(self, x: Tensor, level: str) -> Maps:
         """What the predictor sees: (B, C, H, W) -> one map (B, C + added, H, W), or one per anchor."""
         maps: Maps = (x,)
-        for site in self.at(level):
-            if isinstance(site, FeatureSite):
-                maps = site(maps)
+        for site in self.feature_sites(level):
+            maps = site(maps)
         return maps
 
     def after(self, predictions: Tensor, level: str) -> Tensor:
@@ -75,7 +100,7 @@ class ImplicitKnowledge(nn.Module):
 class ImplicitValues:
     """The effective representation g(z) of one site on one level."""
 
-    site: str
+    site: str  # where detection has it, or the name of another task
     level: str
     form: str
     operator: str
@@ -94,7 +119,8 @@ def implicit_values(model: nn.Module) -> list[ImplicitValues]:
             for site_name, level, site in knowledge.walk():
                 values = site.values().float().cpu().numpy()
                 config = site.config
-                records.append(ImplicitValues(site_name, level, config.form, config.operator, values))
+                place = knowledge.task or site_name
+                records.append(ImplicitValues(place, level, config.form, config.operator, values))
     return records
 
 

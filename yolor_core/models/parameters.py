@@ -10,8 +10,9 @@ from yolor_core.models.knowledge import ImplicitKnowledge
 def parameter_groups(model: nn.Module) -> dict[str, list[nn.Parameter]]:
     """The authors' three groups, every parameter in exactly one.
 
-    no_decay: BatchNorm weights, every tensor of implicit knowledge (its weights and biases too) and anything
-    else; decay: convolution weights; bias: all other biases, BatchNorm's included, which warm up differently.
+    no_decay: BatchNorm weights, every tensor of implicit knowledge (its weights and biases too), learnt
+    weights of tasks and anything else; decay: weights of convolutions and linear layers; bias: all other
+    biases, BatchNorm's included, which warm up differently.
     """
     implicit = {
         id(parameter)

@@ -19,6 +19,7 @@ class Positives(NamedTuple):
     box: Tensor  # (n, 4) centre relative to the cell and size, in cells
     size: Tensor  # (n, 2) the anchor's width and height, in cells
     label: Tensor  # (n,) class index
+    target: Tensor  # (n,) row of the targets that it was matched with
 
     def of_images(self, begin: int, end: int) -> Positives:
         """Those of the images [begin, end), which then count from 0."""
@@ -33,7 +34,8 @@ def assign(
     """Positives of every level.
 
     Args:
-        targets: (n, 6) image index, class, centre x, centre y, width, height; normalised to the image.
+        targets: (n, 6 or more) image index, class, centre x, centre y, width, height, normalised to the
+            image; further columns are not looked at.
         anchors: per level (a, 2) width and height in cells of that level.
         grids: per level (rows, columns).
         threshold: an anchor matches when no side is `threshold` times longer or shorter than the box's.
@@ -76,4 +78,5 @@ def _assign_level(targets: Tensor, anchors: Tensor, rows: int, columns: int, thr
         box=torch.cat([offset, size[target]], 1),
         size=anchors[anchor],
         label=targets[target, 1].long(),
+        target=target,
     )

@@ -178,6 +178,7 @@ def joined(device: torch.device, timeout: float) -> Iterator[Ranks]:
         if device.type != "cuda":  # the others wait for this rank; NCCL's would not part without them
             dist.destroy_process_group()
         raise
+    dist.barrier()  # rank 0 keeps the store, which the others need until they have left
     dist.destroy_process_group()
 
 

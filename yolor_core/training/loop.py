@@ -16,21 +16,22 @@ from torch import Tensor
 from yolor_core.config import RunConfig
 from yolor_core.data import TrainingBatches, data_fingerprint, load_images
 from yolor_core.data.annotations import check_same_classes
+from yolor_core.data.identities import check_identities
 from yolor_core.device import choose_device
 from yolor_core.errors import ConfigError, RunError, summary
-from yolor_core.evaluation.coco import evaluate_boxes
-from yolor_core.evaluation.detect import detect
-from yolor_core.evaluation.detections import Detections
+from yolor_core.evaluation.predict import Predictions, evaluate, predict
 from yolor_core.identity import joined_sources, signature
 from yolor_core.models import create_model, implicit_priors, implicit_values
 from yolor_core.runs.directory import RunDirectory, now
 from yolor_core.runs.files import write_atomically, write_json
 from yolor_core.runs.record import describe_run, job_ids
+from yolor_core.tasks.losses import build_losses
 from yolor_core.training.average import MovingAverage
 from yolor_core.training.checkpoint import drop_checkpoints, load_checkpoint, save_checkpoint
+from yolor_core.training.conflict import measured_steps
 from yolor_core.training.distributed import Ranks, joined, place
 from yolor_core.training.failures import explained
-from yolor_core.training.loss import DetectionLoss
+from yolor_core.training.memory import keep_freed_memory
 from yolor_core.training.numerics import Numerics
 from yolor_core.training.optimiser import build_optimiser
 from yolor_core.training.progress import Progress
@@ -86,6 +87,8 @@ def _train(config: RunConfig, run: RunDirectory, stop: Callable[[], bool], watch
             with run.lock():
                 run.write_state("failed", reason=summary(error))
         raise
+    if device.type == "cpu":
+        keep_freed_memory()
     with joined(device, execution.rank_timeout) as ranks, ExitStack() as held:
         if ranks.lead(lambda: _claim(run, config, held)):
             return "done"
@@ -131,6 +134,8 @@ class _Training:
         self.images = load_images(config.data, "train")
         self.val = load_images(config.data, "val")
         check_same_classes(self.images, self.val)
+        if "embedding" in science.model.tasks:
+            check_identities(self.images, self.val)
         self.batches = TrainingBatches(
             self.images,
             size=science.train.size,
@@ -146,10 +151,12 @@ class _Training:
         )
         settings = science.train.optimiser
         self.schedule = Schedule(settings, science.train.phases, self.batches.steps, science.train.batch)
-        classes = len(self.images.names)
         self.numerics = Numerics(science.numerics, ranks.device)
-        model = self.numerics.model(create_model(science.model, classes=classes, seed=config.seed))
-        self.loss = DetectionLoss(model.anchors, model.strides, classes, science.train.loss)
+        classes, identities = len(self.images.names), self.images.identity_count
+        model = self.numerics.model(
+            create_model(science.model, classes, config.seed, None, identities, science.train.tasks)
+        )
+        self.losses = build_losses(model, science.train)
         self.state = TrainingState(
             model,
             MovingAverage(model, settings.ema_decay, settings.ema_updates),
@@ -168,7 +175,10 @@ class _Training:
         """Resume or start, train the missing epochs, evaluate, finish."""
         self._open()
         train = self.config.science.train
-        self.step = TrainingStep(self.state, self.loss, train, self.numerics, self.ranks, self.config.seed)
+        self.step = TrainingStep(self.state, self.losses, train, self.numerics, self.ranks, self.config.seed)
+        together = len(self.state.model.tasks) > 1
+        wanted = self.config.execution.conflict_steps if together else 0
+        self.measured = measured_steps(self.batches.steps, wanted) if wanted else set()
         while self.state.epoch < train.epochs:
             if not self._train_epoch(stop):
                 self._save()
@@ -264,7 +274,8 @@ class _Training:
 
     def _evaluated(self) -> bool:
         try:
-            return self.run.read_evaluation() is not None and self.run.detections.is_file()
+            found = self.run.detections.is_file() or not self.config.science.model.detection
+            return found and self.run.read_evaluation() is not None
         except RunError:
             return False
 
@@ -292,7 +303,7 @@ class _Training:
             asked = time.monotonic()
             batch = next(batches)
             state.waited += time.monotonic() - asked
-            self.step(batch, self.schedule.at(state.epoch, state.step))
+            self.step(batch, self.schedule.at(state.epoch, state.step), state.step in self.measured)
             state.step += 1
             state.seconds = earlier + time.monotonic() - began
             if self.ranks.main:
@@ -307,7 +318,9 @@ class _Training:
             self._save()  # an evaluation that fails must not cost the epoch
             scores = self._evaluate(final=finished == epochs)
         settings = self.schedule.at(state.epoch, max(state.step - 1, 0))
-        extra = {"data_seconds": round(state.waited, 3), **state.norms.means()}
+        extra = {"data_seconds": round(state.waited, 3), **state.norms.means(), **state.conflicts.means()}
+        if state.model.task.learnt:
+            extra |= {f"weight/{task}": value for task, value in state.model.task.factors().items()}
         if self.ranks.main:
             self.progress.finish_epoch(state, settings, scores, self.ranks.device, extra)
         state.next_epoch()
@@ -318,20 +331,24 @@ class _Training:
         self._beat("running")
 
     def _evaluate(self, final: bool) -> dict[str, float | None]:
-        """The twelve numbers of the averaged model; the last epoch's stay on disk with their detections."""
+        """Scores of the averaged model in every task; the last epoch's stay on disk with their detections."""
         settings, ranks = self.config.science.evaluation, self.ranks
         workers, model = self.config.execution.workers, self.state.average.model
         watch = self.progress.evaluating
-        found = detect(model, self.val, settings, ranks.device, workers, ranks.rank, ranks.ranks, watch)
+        found = predict(model, self.val, settings, ranks.device, workers, ranks.rank, ranks.ranks, watch)
         parts = ranks.gather(found)
-        return ranks.lead(lambda: self._score(Detections.merge(parts), final))
+        return ranks.lead(lambda: self._score(Predictions.merge(parts), final))
 
-    def _score(self, detections: Detections, final: bool) -> dict[str, float | None]:
-        result = evaluate_boxes(self.val.coco, detections)
+    def _score(self, predictions: Predictions, final: bool) -> dict[str, float | None]:
+        result = evaluate(predictions, self.val)
         if final:
-            detections.write(self.run.detections)
+            if predictions.detections is not None:
+                predictions.detections.write(self.run.detections)
             write_json(self.run.evaluation, result)
-        scores: dict[str, float | None] = result["detection"]
+        scores: dict[str, float | None] = dict(result.get("detection", {}))
+        for task in ("classification", "embedding"):
+            numbers = result.get(task, {}).items()
+            scores |= {f"{task}/{k}": v for k, v in numbers if v is None or isinstance(v, float)}
         return scores
 
     def _finish(self) -> None:

@@ -22,6 +22,7 @@ def build_optimiser(model: nn.Module, config: OptimiserConfig, weight_decay: flo
         lr=config.lr0,
         momentum=config.momentum,
         nesterov=config.momentum > 0,
+        foreach=True,  # on the CPU too, where `fused` errs if a gradient has other strides than its parameter
     )
 
 

@@ -50,6 +50,7 @@ class TrainingState:
     waited: float = 0.0  # of those, for batches
     totals: Totals = field(default_factory=Totals)  # loss terms, by image
     norms: Totals = field(default_factory=Totals)  # gradient norms, by optimiser step
+    conflicts: Totals = field(default_factory=Totals)  # cosines between tasks' gradients, by measured step
 
     def save(self) -> dict[str, Any]:
         """Tensors and plain values, enough to go on bit for bit. Random numbers need none: they are keyed."""
@@ -70,6 +71,7 @@ class TrainingState:
             "waited": self.waited,
             "totals": self.totals.save(),
             "norms": self.norms.save(),
+            "conflicts": self.conflicts.save(),
         }
 
     def restore(self, saved: dict[str, Any]) -> None:
@@ -85,11 +87,12 @@ class TrainingState:
         self.epoch, self.step = saved["epoch"], saved["step"]
         self.pending, self.seconds, self.waited = saved["pending"], saved["seconds"], saved["waited"]
         self.totals, self.norms = Totals(**saved["totals"]), Totals(**saved["norms"])
+        self.conflicts = Totals(**saved["conflicts"])
 
     def next_epoch(self) -> None:
         """Go to the first step of the next epoch, its sums empty."""
         self.epoch, self.step, self.seconds, self.waited = self.epoch + 1, 0, 0.0, 0.0
-        self.totals, self.norms = Totals(), Totals()
+        self.totals, self.norms, self.conflicts = Totals(), Totals(), Totals()
 
     @torch.no_grad()
     def start_from_average(self) -> None:

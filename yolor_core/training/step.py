@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,9 +18,10 @@ from yolor_core.data import Batch
 from yolor_core.data.ordering import Draw, generator
 from yolor_core.errors import RunError
 from yolor_core.models import sparse_penalty
+from yolor_core.tasks.losses import TaskLoss
 from yolor_core.training.batch_norm import GroupStatistics, synchronise
+from yolor_core.training.conflict import Conflict
 from yolor_core.training.distributed import Ranks
-from yolor_core.training.loss import DetectionLoss
 from yolor_core.training.numerics import Numerics
 from yolor_core.training.optimiser import apply_settings
 from yolor_core.training.schedule import Settings
@@ -45,7 +47,7 @@ class TrainingStep:
 
     Args:
         state: the model and all that is trained with it, on the ranks' device; compiled and wrapped here.
-        loss: the loss of the model's predictions.
+        losses: of the model's tasks, by task.
         config: the training recipe.
         seed: of the run; keys the sizes of `multi_scale`.
     """
@@ -53,17 +55,18 @@ class TrainingStep:
     def __init__(
         self,
         state: TrainingState,
-        loss: DetectionLoss,
+        losses: Mapping[str, TaskLoss],
         config: TrainConfig,
         numerics: Numerics,
         ranks: Ranks,
         seed: int,
     ) -> None:
-        self.state, self.loss, self.config = state, loss, config
+        self.state, self.losses, self.config = state, losses, config
         self.numerics, self.ranks, self.seed = numerics, ranks, seed
         self.group = config.batch_norm_images
         self.statistics = GroupStatistics(state.model) if self.group else None
         self.pending_images: list[int] = []
+        self.parameters = list(state.model.parameters())  # walking the modules takes as long as a small layer
         model: nn.Module = state.model
         if not self.group:
             model = synchronise(model, ranks)
@@ -73,14 +76,18 @@ class TrainingStep:
             # Every rank has the same buffers already, or `GroupStatistics` gives it the same.
             self.wrapped = DistributedDataParallel(model, broadcast_buffers=False)
 
-    def __call__(self, batch: Batch, settings: Settings) -> dict[str, float]:
+    def __call__(self, batch: Batch, settings: Settings, measure_conflict: bool = False) -> dict[str, float]:
         """Train on this rank's share of a batch; the loss terms of the whole batch.
 
+        With `measure_conflict` the angles between the tasks' gradients are added to the state's sums.
         Raises NonFiniteError, on all ranks, before a wrong value reaches the weights or their average.
         """
         state, ranks = self.state, self.ranks
         apply_settings(state.optimiser, settings)
-        names, sums = self._forward_and_backward(batch)
+        conflict = Conflict(self._trunk()) if measure_conflict else None
+        names, sums = self._forward_and_backward(batch, conflict)
+        if conflict is not None:
+            state.conflicts.add(1, conflict.cosines(ranks))
         ranks.add_up(sums)
         state.pending += 1
         self.pending_images += batch.ids
@@ -94,48 +101,66 @@ class TrainingStep:
             self._update(norm_value)
         return terms
 
-    def _forward_and_backward(self, batch: Batch) -> tuple[list[str], Tensor]:
-        state, ranks = self.state, self.ranks
+    def _forward_and_backward(self, batch: Batch, conflict: Conflict | None) -> tuple[list[str], Tensor]:
+        """Names of the loss terms, and their values for this rank's share."""
+        ranks = self.ranks
         images = self._resized(self.numerics.images(batch.images))
         targets = batch.targets.to(images.device, non_blocking=True)
         height, width = images.shape[2:]
-        wanted = self.loss.wanted(targets, (height, width), len(images), batch.first, batch.total)
-        ranks.add_up(wanted.counts)
-        sums: Tensor | None = None
-        names: list[str] = []
+        wanted = {
+            task: loss.wanted(targets, (height, width), len(images), batch.first, batch.total)
+            for task, loss in self.losses.items()
+        }
+        for of_task in wanted.values():
+            ranks.add_up(of_task.counts)
+        sums: dict[str, Tensor] = {}
         if self.statistics:
             self.statistics.begin()
         parts = list(self._parts(len(images)))
-        for number, (begin, end) in enumerate(parts):
-            last = number + 1 == len(parts)
+        for begin, end in parts:
+            last = end == len(images)
             with self._exchange(last):
                 with self.numerics.autocast():
                     predictions = self._predict(images[begin:end])
-                part = wanted if len(parts) == 1 else wanted.part(begin, end)
-                total, *terms = self.loss(predictions, part)
-                names = ["loss/box", "loss/obj", "loss/cls"]
-                penalty = sparse_penalty(state.model) if last else None
-                if penalty is not None:
-                    names.append("loss/sparse")
-                    terms.append(penalty / ranks.ranks)
-                    total = total + penalty * (batch.total / ranks.ranks)
+                here = wanted if len(parts) == 1 else {k: w.part(begin, end) for k, w in wanted.items()}
+                terms = {task: loss(predictions[task], here[task]) for task, loss in self.losses.items()}
+                losses = {task: torch.stack(list(found.values())).sum() for task, found in terms.items()}
+                if conflict is not None:
+                    conflict.add({task: self.state.scaler.scale(loss) for task, loss in losses.items()})
+                total, penalty = self._combined(losses, last)
                 # DDP takes the mean over the ranks, but losses are parts of a sum.
-                state.scaler.scale(total * ranks.ranks).backward()
+                self.state.scaler.scale(total * (batch.total * ranks.ranks)).backward()
             if self.statistics and end > begin:
                 self.statistics.group_done()
-            found = torch.stack([term.detach() for term in terms])
-            sums = found if sums is None else F.pad(sums, (0, len(found) - len(sums))) + found
+            for name, term in [item for found in terms.values() for item in found.items()] + penalty:
+                sums[name] = sums[name] + term.detach() if name in sums else term.detach()
         if self.statistics:
             self.statistics.end(-(-batch.total // self.group), ranks)
-        assert sums is not None
-        return names, sums
+        return list(sums), torch.stack(list(sums.values()))
 
-    def _predict(self, images: Tensor) -> list[Tensor]:
-        """Raw predictions. A rank without a group of its own takes part, but leaves no statistics."""
+    def _combined(self, losses: Mapping[str, Tensor], last: bool) -> tuple[Tensor, list[tuple[str, Tensor]]]:
+        """What is minimised, and the penalty as a term of its own.
+
+        What belongs to the batch as a whole is added once, in the last part, by every rank in equal shares.
+        """
+        share = 1 / self.ranks.ranks if last else 0.0
+        total = self.state.model.task.combine(losses, share)
+        penalty = sparse_penalty(self.state.model) if last else None
+        if penalty is None:
+            return total, []
+        return total + penalty * share, [("loss/sparse", penalty * share)]
+
+    def _trunk(self) -> list[nn.Parameter]:
+        """What the tasks share, and their own heads; not implicit knowledge, branches and loss weights."""
+        own = ("branches.", "implicit.", "task.")
+        return [p for name, p in self.state.model.named_parameters() if not name.startswith(own)]
+
+    def _predict(self, images: Tensor) -> dict[str, Any]:
+        """Raw predictions by task. A rank without a group of its own takes part, but leaves no statistics."""
         idle = self.statistics is not None and not len(images)
         with self.statistics.left_alone() if self.statistics and idle else nullcontext():
-            predictions: list[Tensor] = self.wrapped(images)
-        return predictions
+            predictions = self.wrapped(images)
+        return predictions if isinstance(predictions, dict) else {self.state.model.tasks[0]: predictions}
 
     def _parts(self, count: int) -> Iterator[tuple[int, int]]:
         """The images that go through the network together; one empty part for a rank that has none."""
@@ -154,7 +179,7 @@ class TrainingStep:
         spread = self.config.multi_scale
         if not spread:
             return images
-        state, stride = self.state, max(self.loss.strides)
+        state, stride = self.state, max(self.state.model.strides)
         draw = generator(Draw.MULTI_SCALE, self.seed, state.epoch, state.step)
         cells = self.config.size / stride * draw.uniform(1 - spread, 1 + spread)
         size = max(int(np.round(cells)), 1) * stride
@@ -167,7 +192,7 @@ class TrainingStep:
     def _gradient_norm(self) -> Tensor:
         """Norm of all gradients as the optimiser will see them, a scalar."""
         self.state.scaler.unscale_(self.state.optimiser)
-        gradients = [p.grad for p in self.state.model.parameters() if p.grad is not None]
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
         return torch.nn.utils.get_total_norm(gradients).float()
 
     def _update(self, norm: float) -> None:

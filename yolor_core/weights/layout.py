@@ -49,9 +49,10 @@ def named_layout(name: str, classes: int = 80) -> tuple[Entry, ...]:
 def key_layout(model: Detector) -> list[Entry]:
     """The authors' state_dict of a model, which may be on the meta device.
 
-    Raises WeightsError for a folded model, and for implicit knowledge that the authors' code base of this
-    flavour cannot express.
+    Raises WeightsError for a folded model, for tasks other than detection, and for implicit knowledge that
+    the authors' code base of this flavour cannot express.
     """
+    check_detection_only(model, "the authors' code")
     if getattr(model, "folded", False):
         raise WeightsError("a folded model has no counterpart in the authors' code; give the unfolded one")
     if model.architecture.flavour == "cfg":
@@ -61,6 +62,15 @@ def key_layout(model: Detector) -> list[Entry]:
     from yolor_core.weights.layout_yaml import yaml_layout
 
     return yaml_layout(model)
+
+
+def check_detection_only(model: Detector, holder: str) -> None:
+    """Raises WeightsError for a model that has other tasks than detection, or not even that."""
+    if model.tasks != ("detection",):
+        raise WeightsError(
+            f"{holder} has detection alone, and this model's tasks are {', '.join(model.tasks)}; export it "
+            "as safetensors, which holds every task"
+        )
 
 
 def leaf_entries(module: nn.Module, ours: str, theirs: str) -> Iterator[Entry]:

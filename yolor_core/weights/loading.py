@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from torch import Tensor
 
 from yolor_core.config import RunConfig
-from yolor_core.errors import RunError, WeightsError
+from yolor_core.errors import ConfigError, RunError, WeightsError
 from yolor_core.models import Detector, create_model
 from yolor_core.models.architectures import ARCHITECTURES
 from yolor_core.runs.directory import RunDirectory
@@ -44,14 +46,25 @@ def load_run(path: Path | str) -> tuple[Detector, RunConfig]:
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"{run.weights}: damaged or truncated safetensors file ({error})") from None
     science = config.science.model
-    bias = tensors.get("predictor_p3.bias")
-    anchors = ARCHITECTURES[science.architecture].anchors_per_level
-    classes = 80 if bias is None else bias.numel() // anchors - 5
-    model = create_model(science, classes=max(classes, 1), seed=None)
+    classes, identities = _counts(tensors, ARCHITECTURES[science.architecture].anchors_per_level)
+    weighting = config.science.train.tasks
     try:
+        model = create_model(science, classes, seed=None, identities=identities, weighting=weighting)
         model.load_state_dict(tensors)
-    except RuntimeError as error:
+    except (RuntimeError, ConfigError) as error:
         raise WeightsError(
             f"{run.weights} does not fit the configuration in {run.run.name}: {error}"
         ) from None
     return model.eval(), config
+
+
+def _counts(tensors: Mapping[str, Tensor], anchors: int) -> tuple[int, int]:
+    """(classes, identities) that the tensors of a run are made for; 80 where no task knows classes."""
+    detection, tags = tensors.get("predictor_p3.bias"), tensors.get("branches.classification.linear.bias")
+    classes = 80
+    if detection is not None:
+        classes = detection.numel() // anchors - 5
+    elif tags is not None:
+        classes = tags.numel()
+    names = tensors.get("branches.embedding.classifier.bias")
+    return max(classes, 1), 0 if names is None else names.numel()

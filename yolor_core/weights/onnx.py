@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from yolor_core.errors import InputError, WeightsError
 from yolor_core.models import Detector, decode
+from yolor_core.weights.layout import check_detection_only
 
 INPUT, OUTPUT = "images", "predictions"
 TOLERANCE = 1e-3  # of max(1, |value|): pixels and scores in float32, summed in another order
@@ -42,8 +43,10 @@ def export_onnx(model: Detector, path: Path, size: int | tuple[int, int]) -> flo
     can be chosen. The file is checked by onnxruntime on random images in two batch sizes.
 
     Returns the largest difference from torch, relative to max(1, |value|).
-    Raises InputError for a size the model cannot take, WeightsError when the check fails.
+    Raises InputError for a size the model cannot take, WeightsError when the check fails and for a model
+    with other tasks than detection.
     """
+    check_detection_only(model, "our ONNX graph")
     height, width = (size, size) if isinstance(size, int) else size
     stride = model.strides[-1]
     if height % stride or width % stride or height <= 0 or width <= 0:

@@ -228,7 +228,8 @@ def test_srun_sets_ranks_up_as_torchrun_does(tiny: Tiny, tmp_path: Path) -> None
         start_rank(tiny(), tmp_path / "run", [], SLURM_PROCID=str(r), SLURM_LOCALID=str(r), **common)
         for r in range(2)
     ]
-    assert [code for code, _ in ends(processes, 120)] == [0, 0]
+    results = ends(processes, 120)
+    assert [code for code, _ in results] == [0, 0], results
     record = RunDirectory(tmp_path / "run").read_run()
     assert record is not None and record["ranks"] == 2
 

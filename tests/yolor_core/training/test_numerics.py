@@ -48,9 +48,9 @@ def test_mixed_precision_trains_in_half_and_resumes_bit_for_bit(
     kinds = set()
     predict = TrainingStep._predict
 
-    def seen(self: TrainingStep, images: torch.Tensor) -> list[torch.Tensor]:
+    def seen(self: TrainingStep, images: torch.Tensor) -> dict[str, list[torch.Tensor]]:
         predictions = predict(self, images)
-        kinds.update(p.dtype for p in predictions)
+        kinds.update(p.dtype for p in predictions["detection"])
         return predictions
 
     monkeypatch.setattr(TrainingStep, "_predict", seen)
@@ -114,7 +114,7 @@ def test_multi_scale_draws_the_same_sizes_whatever_the_model_and_the_resume(
     sizes: list[int] = []
     predict = TrainingStep._predict
 
-    def seen(self: TrainingStep, images: torch.Tensor) -> list[torch.Tensor]:
+    def seen(self: TrainingStep, images: torch.Tensor) -> dict[str, list[torch.Tensor]]:
         sizes.append(images.shape[2])
         return predict(self, images)
 
@@ -162,7 +162,7 @@ def test_a_value_that_is_not_finite_stops_the_run_and_leaves_its_images(
     train(config, tmp_path / "good")
     call, batches = TrainingStep.__call__, []
 
-    def spoilt(self: TrainingStep, batch: object, settings: object) -> dict[str, float]:
+    def spoilt(self: TrainingStep, batch: object, *more: object) -> dict[str, float]:
         batches.append(batch)
         if len(batches) == 5:  # the second step of the second epoch
             if what == "loss":
@@ -170,7 +170,7 @@ def test_a_value_that_is_not_finite_stops_the_run_and_leaves_its_images(
                 monkeypatch.setattr(self.numerics, "images", lambda x: images(x) * float("nan"))
             else:
                 next(self.state.model.parameters()).register_hook(lambda g: g * float("inf"))
-        return call(self, batch, settings)  # type: ignore[arg-type]
+        return call(self, batch, *more)  # type: ignore[arg-type]
 
     monkeypatch.setattr(TrainingStep, "__call__", spoilt)
     run = RunDirectory(tmp_path / "bad")

@@ -64,11 +64,11 @@ def main(config: str, run_dir: str, accident: str = "none", rank: str = "0", whe
     os.replace = replace_or_die  # type: ignore[assignment]
 
     class Spoilt(step.TrainingStep):
-        def __call__(self, batch: Batch, settings: Settings) -> dict[str, float]:
+        def __call__(self, batch: Batch, settings: Settings, *more: Any) -> dict[str, float]:
             if accident == "nan" and due():
                 with_nan = self.numerics.images
                 self.numerics.images = lambda x: with_nan(x) * float("nan")  # type: ignore[method-assign]
-            return super().__call__(batch, settings)
+            return super().__call__(batch, settings, *more)
 
     import yolor_core.training.loop as loop
 
