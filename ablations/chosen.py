@@ -66,6 +66,18 @@ def choose(name: str | None, weights: Path | None, run_dir: Path | None) -> Chos
     return Chosen(model, name, None, None, report.text())
 
 
+def need_detection(chosen: Chosen, what: str) -> None:
+    """Raises ConfigError, naming the run and its tasks, where a model has no boxes to show.
+
+    `what` says what they are needed for, as "draws boxes".
+    """
+    if "detection" not in chosen.model.tasks:
+        raise ConfigError(
+            f"{chosen.note} has no detection, only {' and '.join(chosen.model.tasks)}; this command {what}. "
+            "`ablate evaluate --run DIR` prints its scores"
+        )
+
+
 def settings(chosen: Chosen, **given: Any) -> Any:
     """Evaluation settings: the run's own, or the authors' at the paper's size; `given` overrides.
 

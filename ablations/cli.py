@@ -23,7 +23,7 @@ COMMANDS = {
     "train": "Run one experiment in this process.",
     "status": "How far the runs are.",
     "tables": "The paper's tables beside what was measured here.",
-    "data": "Write the synthetic dataset out, or check a COCO folder.",
+    "data": "Write the synthetic dataset out, check or pack a COCO folder.",
     "weights": "Import the authors' weights, export weights for other programs.",
     "evaluate": "AP of trained weights on a dataset.",
     "detect": "Draw what a model finds in pictures.",

@@ -22,10 +22,7 @@ class Cost:
 
 
 def model_cost(experiment: Experiment, fused: bool = False) -> Cost:
-    """Count at the paper's scale (section 5.7, Tables 7, A1 and A2), whatever the profile.
-
-    Raises NotBuiltError for a model that cannot be built yet.
-    """
+    """Count at the paper's scale (section 5.7, Tables 7, A1 and A2), whatever the profile."""
     from yolor_core.models import count
 
     model, size = experiment.science.model, experiment.science.evaluation.size

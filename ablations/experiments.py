@@ -29,7 +29,8 @@ from yolor_core.errors import ConfigError
 SLUG = re.compile(r"[a-z0-9]+(?:[-.][a-z0-9]+)*")
 SHORT = {"add": "add", "multiply": "mul", "concatenate": "cat"}
 SYMBOL = {"add": "+", "multiply": "×", "concatenate": "⊕"}
-PREFIX = {"vector": "i", "network": "wi", "factorisation": "ic"}  # the paper's iFA, wiFA and icFA
+# The paper's iFA, wiFA and icFA; it names no symbol for the Markov chain of section 4.2.
+PREFIX = {"vector": "i", "network": "wi", "factorisation": "ic", "markov": "mi"}
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,11 @@ class Experiment:
                 f"experiment slug {self.slug!r}: allowed are lower-case ASCII letters and digits, "
                 "joined by single '-' or '.'"
             )
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """The tasks it trains, as "detection" and "embedding"."""
+        return self.science.model.tasks
 
     def plus(self, *parts: ImplicitConfig) -> Experiment:
         """This experiment with implicit knowledge added to the detector."""
@@ -77,16 +83,36 @@ class Experiment:
             science=self._with_model(model.model_copy(update={"branches": (*model.branches, branch)})),
         )
 
-    def joint_implicit(self, branch: BranchConfig, part: ImplicitConfig, name: str) -> Experiment:
-        """As `joint`, with an implicit representation for each task branch, the detection branch included."""
-        experiment = self.joint(branch.model_copy(update={"implicit": part}), name)
-        model = experiment.science.model.model_copy(update={"implicit": (part,)})
+    def joint_implicit(
+        self, branch: BranchConfig, part: ImplicitConfig, name: str, further: ImplicitConfig | None = None
+    ) -> Experiment:
+        """As `joint`, with an implicit representation for each task branch, the detection branch included.
+
+        `part` is that of every branch, or of detection alone where `further` is given for the other one.
+        """
+        further = further or part
+        model = self.science.model
+        branches = (*model.branches, branch.model_copy(update={"implicit": further}))
+        joint = self.joint(branch, name)
         return replace(
-            experiment,
-            slug=f"{experiment.slug}.implicit",
-            title=f"{experiment.title}, implicit representation per task",
-            science=experiment._with_model(model),
+            joint,
+            slug=f"{joint.slug}.{implicit_slug(further)}",
+            title=f"{joint.title}, implicit representation per task",
+            science=self._with_model(model.model_copy(update={"implicit": (part,), "branches": branches})),
         )
+
+    def alone(self, branch: BranchConfig) -> Experiment:
+        """The trunk of this experiment with one task in place of detection: the control of a joint row.
+
+        The slug ends with the task, and with `implicit` where the branch has a representation of its own.
+        """
+        slug = f"{self.slug}.{branch.task}-alone"
+        title = f"{self.title}, {branch.task} alone"
+        if branch.implicit is not None:
+            slug, title = f"{slug}.{implicit_slug(branch.implicit)}", f"{title}, implicit representation"
+        changed = {"detection": False, "implicit": (), "branches": (branch,)}
+        science = self._with_model(self.science.model.model_copy(update=changed))
+        return replace(self, slug=slug, title=title, science=science)
 
     def finetuned(self) -> Experiment:
         """This experiment trained 125 + 25 epochs longer (section 5.8), starting from its own checkpoint."""
@@ -115,6 +141,11 @@ def part_slug(part: ImplicitConfig) -> str:
     return f"{SHORT.get(part.operator, part.operator)}-{part.site}{form}"
 
 
+def implicit_slug(part: ImplicitConfig) -> str:
+    """`implicit`, `implicit-markov`: what a branch's representation adds to a name."""
+    return "implicit" if part.form == "vector" else f"implicit-{part.form}"
+
+
 def part_title(part: ImplicitConfig) -> str:
     """The paper's notation: `+ iFA`, `× iPR*`, `+ wiFA`."""
     from yolor_core.implicit.registry import SITES
@@ -140,6 +171,7 @@ MUL_FA_CLUSTER = ImplicitConfig(site="fa-cluster", operator="multiply")
 MUL_PR_WH = ImplicitConfig(site="pr-wh", operator="multiply")
 ADD_FA_NETWORK = ImplicitConfig(site="fa", operator="add", form="network")
 ADD_FA_FACTORISATION = ImplicitConfig(site="fa", operator="add", form="factorisation")
+ADD_FA_MARKOV = ImplicitConfig(site="fa", operator="add", form="markov")
 
 CLASSIFICATION = BranchConfig(task="classification")
 EMBEDDING = BranchConfig(task="embedding")

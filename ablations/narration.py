@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from ablations.plan import PlannedRun
     from yolor_core.training.watch import Moment
 
-SCORES = ("AP", "AP50", "AP75")
+SCORES = ("AP", "AP50", "AP75", "classification/mAP", "embedding/recall@1")
+BRIEF = tuple(name for name in SCORES if name != "AP75")
 MOST_CHANGES = 6  # changed settings that are named
 
 
@@ -119,7 +120,7 @@ def losses(values: Mapping[str, Any]) -> str:
 
 
 def scores(values: Mapping[str, Any], names: tuple[str, ...] = SCORES) -> str:
-    """`AP 21.3  AP50 43.2`, in percent, of what was measured."""
+    """`AP 21.3  AP50 43.2  embedding/recall@1 30.1`, in percent, of what was measured."""
     return "  ".join(f"{name} {100 * values[name]:.1f}" for name in names if values.get(name) is not None)
 
 
@@ -175,4 +176,4 @@ def evaluated_epochs(config: RunConfig) -> list[int]:
 
 def last_scores(metrics: list[dict[str, Any]]) -> Mapping[str, Any]:
     """The last record that was evaluated; empty where none was."""
-    return next((record for record in reversed(metrics) if record.get("AP") is not None), {})
+    return next((r for r in reversed(metrics) if any(r.get(name) is not None for name in SCORES)), {})

@@ -11,10 +11,10 @@ from typing import Any
 from ablations.experiments import Experiment
 from ablations.overrides import Override, override_data, override_execution
 from ablations.profiles import PROFILES, profile_named
-from ablations.registry import Selection, all_experiments, as_overrides, built, resolve, select
+from ablations.registry import Selection, all_experiments, as_overrides, resolve, select
 from yolor_core.config import CocoConfig, DataConfig, Execution, RunConfig, Science
 from yolor_core.data.layout import coco_config
-from yolor_core.errors import ConfigError, NotBuiltError, UnknownNameError
+from yolor_core.errors import ConfigError, UnknownNameError
 from yolor_core.identity import run_id, signature
 from yolor_core.runs.directory import RunDirectory
 
@@ -90,25 +90,16 @@ def plan_runs(
 ) -> list[PlannedRun]:
     """The distinct runs behind tables, experiments and table files (see `registry.select`), for each seed.
 
-    A run that continues another comes after it, and brings it along when it was not asked for. Rows that are
-    not built yet are left out of a table's runs (see `not_built`). `fingerprint` is that of the data; None
-    computes it, which reads the annotation files.
+    A run that continues another comes after it, and brings it along when it was not asked for. `fingerprint`
+    is that of the data; None computes it, which reads the annotation files.
 
-    Raises UnknownNameError and ConfigError as `registry.select` and `registry.resolve` do, and NotBuiltError
-    for an experiment that was named itself and cannot be trained yet.
+    Raises UnknownNameError and ConfigError as `registry.select` and `registry.resolve` do.
     """
     selection = select(names)
     parsed = as_overrides(overrides)
     data = data_config(data, profile, parsed)
     execution = execution_config(profile, parsed)
-    chosen = []
-    for experiment in selection.experiments:
-        reason = built(resolve(experiment, profile, parsed))
-        if reason is None:
-            chosen.append(experiment)
-        elif experiment.slug in selection.named:
-            raise NotBuiltError(f"experiment {experiment.slug!r}: {reason}")
-    ordered = with_predecessors(chosen, selection)
+    ordered = with_predecessors(selection.experiments, selection)
     sciences = {e.slug: resolve(e, profile, parsed) for e in ordered}
     _refuse_twins(sciences)
     if fingerprint is None:
@@ -150,14 +141,6 @@ def _refuse_twins(sciences: Mapping[str, Science]) -> None:
         other = known.setdefault(signature(science), slug)
         if other != slug:
             raise ConfigError(f"experiments {other!r} and {slug!r} are one training; use one name for it")
-
-
-def not_built(
-    names: Sequence[str] = (), profile: str = "mini", overrides: Sequence[str | Override] = ()
-) -> dict[str, str]:
-    """Experiments behind `names` that cannot be trained yet, with the reason."""
-    reasons = {e.slug: built(resolve(e, profile, overrides)) for e in select(names).experiments}
-    return {slug: reason for slug, reason in reasons.items() if reason}
 
 
 def with_predecessors(chosen: Sequence[Experiment], selection: Selection) -> list[Experiment]:

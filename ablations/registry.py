@@ -1,8 +1,9 @@
 """Which tables and experiments there are, and what an experiment is at a profile.
 
 The paper's own are always there: its ablation study, Tables 1-8, which is what "all" means everywhere, and
-Tables 9, A1 and A2, which have to be named. A table of your own is a Python file, passed by path wherever a
-table is accepted (see `ablations.user_tables`).
+Tables 9, A1 and A2, which have to be named. So have Tables 3x and 6x, which extend Tables 3 and 6 by rows
+that the paper does not have. A table of your own is a Python file, passed by path wherever a table is
+accepted (see `ablations.user_tables`).
 """
 
 from __future__ import annotations
@@ -38,8 +39,10 @@ class Selection:
         raise UnknownNameError("experiment", slug, [e.slug for e in self.experiments])
 
     def places(self, slug: str) -> list[tuple[Table, Row]]:
-        """Every row that shows this experiment."""
-        return [(table, row) for table in self.tables for row in table.rows if row.slug == slug]
+        """Every row that shows this experiment; of a table and its extension, that of the table alone."""
+        found = [(table, row) for table in self.tables for row in table.rows if row.slug == slug]
+        names = {table.name for table, _ in found}
+        return [(table, row) for table, row in found if table.extends not in names]
 
 
 @cache
@@ -52,10 +55,10 @@ def paper() -> Selection:
 
 @cache
 def everything() -> Selection:
-    """Every table of the paper that is here: 1-8, then 9, A1 and A2."""
-    from ablations.tables import FURTHER, TABLES
+    """Every table that is here: 1-8, then 9, A1 and A2, then 3x and 6x."""
+    from ablations.tables import EXTENDED, FURTHER, TABLES
 
-    found = (*TABLES, *FURTHER)
+    found = (*TABLES, *FURTHER, *EXTENDED)
     return Selection(found, merge(e for table in found for e in table.experiments))
 
 
@@ -75,16 +78,16 @@ def all_experiments() -> dict[str, Experiment]:
 
 
 def table_named(name: str) -> Table:
-    """A table of the paper, as '4', 'table4', 'A1' or 'a1'. Raises UnknownNameError."""
-    known = {table.name: table for table in everything().tables}
+    """A table that is here, as '4', 'table4', 'A1', 'a1' or '3x'. Raises UnknownNameError."""
+    known = {_short_table(table.name): table for table in everything().tables}
     short = _short_table(name)
     if short not in known:
-        raise UnknownNameError("table", name, known)
+        raise UnknownNameError("table", name, [table.name for table in known.values()])
     return known[short]
 
 
 def _short_table(name: str) -> str:
-    return name.upper().removeprefix("TABLE").strip(" -_")
+    return name.upper().removeprefix("TABLE").strip(" -_")  # to compare with, not to print
 
 
 def experiment_named(slug: str) -> Experiment:
@@ -124,7 +127,7 @@ def select(names: Sequence[str] = ()) -> Selection:
             chosen.append(table)
             found.extend(table.experiments)
     names_used = [table.name for table in dict.fromkeys(chosen)]
-    theirs = {table.name for table in everything().tables}
+    theirs = {_short_table(table.name) for table in everything().tables}
     for table in own:
         if _short_table(table.name) in theirs or names_used.count(table.name) > 1:
             raise ConfigError(f"two tables are named {table.name!r}; give yours another name")
@@ -181,11 +184,3 @@ def resolve(experiment: str | Experiment, profile: str, overrides: Sequence[str 
 def as_overrides(overrides: Sequence[str | Override]) -> tuple[Override, ...]:
     """Texts parsed, parsed ones left as they are."""
     return tuple(o if isinstance(o, Override) else parse_overrides([o])[0] for o in overrides)
-
-
-def built(science: Science) -> str | None:
-    """Why this cannot be trained yet, or None where it can."""
-    if science.model.branches:
-        tasks = " and ".join(branch.task for branch in science.model.branches)
-        return f"not built yet: joint training with {tasks}"
-    return None

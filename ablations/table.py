@@ -5,15 +5,38 @@ from __future__ import annotations
 import csv
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from ablations.experiments import Experiment
 from yolor_core.errors import ConfigError, UnknownNameError
 
 DETECTION = ("AP", "AP50", "AP75", "APS", "APM", "APL")  # percent
 ALL_DETECTION = (*DETECTION, "AR1", "AR10", "AR100", "ARS", "ARM", "ARL")  # percent
+# Cosine between the gradients of two tasks on what they share, -1 to 1: mean over epochs and pairs of tasks.
+CONFLICT = ("task cosine",)
 COUNTED = ("parameters", "MFLOPs", "GFLOPs")  # of the full-size model; no training needed
 QUOTED = ("FPS",)  # images per second on the paper's device: printed from the paper, never measured here
-METRICS = (*ALL_DETECTION, *COUNTED, *QUOTED)
+
+
+class Score(NamedTuple):
+    """Where evaluation.json has a score."""
+
+    task: str
+    name: str
+
+
+# Columns of measured scores, all in percent. Classification's are of images, embedding's of annotated boxes.
+SCORES: dict[str, Score] = {name: Score("detection", name) for name in ALL_DETECTION} | {
+    "cls mAP": Score("classification", "mAP"),
+    "cls F1 micro": Score("classification", "F1_micro"),
+    "cls F1 macro": Score("classification", "F1_macro"),
+    "emb recall@1": Score("embedding", "recall@1"),
+    "emb mAP": Score("embedding", "mAP"),
+    "emb AUC": Score("embedding", "AUC"),
+}
+CLASSIFICATION = tuple(column for column, score in SCORES.items() if score.task == "classification")
+EMBEDDING = tuple(column for column, score in SCORES.items() if score.task == "embedding")
+METRICS = (*SCORES, *CONFLICT, *COUNTED, *QUOTED)
 
 
 @dataclass(frozen=True)
@@ -21,18 +44,29 @@ class Row:
     """One row: its label as printed, the training behind it, and what that changes.
 
     A row without an experiment is quoted: other people's model, of which only the paper's cells are shown.
+    `against` is the label of the row it is compared with. It may be several, for a row whose tasks have a
+    control each: every score is compared with the first of them that has the task.
     """
 
     label: str
     experiment: Experiment | None
     change: str
     extra_parameters: int | None = None  # against `against`, full-size model; None where it is not stated
-    against: str | None = None  # label of the row it is compared with; the table's first row if None
+    against: str | tuple[str, ...] | None = None  # the table's first row if None
     fused: bool = False  # the paper counts this row with BatchNorm merged into the convolutions
 
     def __post_init__(self) -> None:
         if self.experiment is not None and not isinstance(self.experiment, Experiment):
             raise ConfigError(f"row {self.label!r}: {self.experiment!r} is no Experiment; one is needed")
+
+    def lacks(self, metric: str) -> str | None:
+        """The task without which this row has no such score; None where nothing is in the way."""
+        if self.experiment is None:
+            return None
+        if metric in CONFLICT:
+            return "second task" if len(self.experiment.tasks) < 2 else None
+        score = SCORES.get(metric)
+        return None if score is None or score.task in self.experiment.tasks else score.task
 
     @property
     def slug(self) -> str | None:
@@ -78,6 +112,7 @@ class Table:
     notes: tuple[str, ...] = ()  # what must stand below the printed table, in every format
     metrics: tuple[str, ...] = DETECTION
     cells: Path | None = field(default=None, repr=False)
+    extends: str | None = None  # name of the table whose rows are among these
 
     def __post_init__(self) -> None:
         self._check_types()
@@ -88,8 +123,9 @@ class Table:
         if repeated:
             raise ConfigError(f"table {self.name!r} lists a row twice: {', '.join(repeated)}")
         for row in self.rows:
-            if row.against is not None and row.against not in labels:
-                raise UnknownNameError(f"row of table {self.name!r} to compare with", row.against, labels)
+            for label in self.compared(row):
+                if label not in labels:
+                    raise UnknownNameError(f"row of table {self.name!r} to compare with", label, labels)
         for metric in self.metrics:
             if metric not in METRICS:
                 raise UnknownNameError("metric", metric, METRICS)
@@ -108,10 +144,18 @@ class Table:
             if not isinstance(row, Row):
                 raise ConfigError(f"table {self.name!r}: rows holds {row!r}; a Row(...) is needed")
 
-    def baseline(self, row: Row) -> Row:
-        """The row that `row` is compared with; itself for a baseline."""
-        label = row.against or self.rows[0].label
-        return next(r for r in self.rows if r.label == label)
+    def compared(self, row: Row) -> tuple[str, ...]:
+        """Labels of the rows that `row` is compared with; its own for a baseline."""
+        if row.against is None:
+            return (self.rows[0].label,)
+        return (row.against,) if isinstance(row.against, str) else row.against or (self.rows[0].label,)
+
+    def baseline(self, row: Row, metric: str | None = None) -> Row:
+        """The row that `row` is compared with, in `metric` where it matters; itself for a baseline."""
+        rows = [next(r for r in self.rows if r.label == label) for label in self.compared(row)]
+        if metric is None:
+            return rows[0]
+        return next((other for other in rows if other.lacks(metric) is None), rows[0])
 
     def paper(self) -> dict[str, dict[str, float]]:
         """The paper's cells, {row label: {metric: value}}; percent for AP. Empty where there are none.

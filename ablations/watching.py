@@ -12,6 +12,7 @@ from rich.table import Column
 
 from ablations.forecast import Forecast
 from ablations.narration import (
+    BRIEF,
     epoch_line,
     evaluated_epochs,
     introduction,
@@ -126,7 +127,7 @@ class LiveWatch(PlainWatch):
     def started(self, record: Mapping[str, Any], now: Moment, metrics: list[dict[str, Any]]) -> None:
         """Print what is trained and begin to draw."""
         super().started(record, now, metrics)
-        self.scores = scores(last_scores(metrics), ("AP", "AP50"))
+        self.scores = scores(last_scores(metrics), BRIEF)
         self.run_line = self.display.add_task("run", count="", note="")
         self.epoch_line = self.display.add_task("epoch", count="", note="")
         self.display.start()
@@ -145,7 +146,7 @@ class LiveWatch(PlainWatch):
 
     def epoch_finished(self, record: Mapping[str, Any]) -> None:
         """Let a line for the epoch scroll by, and redraw."""
-        self.scores = scores(record, ("AP", "AP50")) or self.scores
+        self.scores = scores(record, BRIEF) or self.scores
         super().epoch_finished(record)
         self._draw_run(self.epoch)
 

@@ -8,14 +8,14 @@ from dataclasses import dataclass, replace
 import pandas as pd
 
 from ablations.costs import Cost
-from ablations.table import COUNTED, QUOTED, Row, Table
+from ablations.table import CONFLICT, COUNTED, QUOTED, Row, Table
 
-MEASURED, NOT_RUN, NOT_BUILT, QUOTED_ROW = "measured", "not run", "not built yet", "quoted"
+MEASURED, NOT_RUN, QUOTED_ROW = "measured", "not run", "quoted"
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One metric of one row. AP and AR in percent; None where there is no number."""
+    """One metric of one row. Scores in percent, cosines as they are; None where there is no number."""
 
     table: str
     row: str
@@ -30,6 +30,7 @@ class Cell:
     delta_std: float | None = None  # of the paired differences
     seeds: tuple[int, ...] = ()
     runs: tuple[str, ...] = ()
+    lacks: str | None = None  # the task whose absence is why there can be no number
 
 
 def table_cells(
@@ -43,8 +44,8 @@ def table_cells(
     paper = table.paper()
     cells = []
     for row in table.rows:
-        base = table.baseline(row)
         for metric in table.metrics:
+            base = table.baseline(row, metric)
             printed, printed_base = (paper.get(r.label, {}).get(metric) for r in (row, base))
             known = Cell(
                 table=table.name,
@@ -53,6 +54,7 @@ def table_cells(
                 metric=metric,
                 profile=profile,
                 paper=printed,
+                lacks=row.lacks(metric),
                 paper_delta=_difference(printed, printed_base) if base is not row else None,
             )
             if metric in QUOTED or row.experiment is None:
@@ -103,11 +105,11 @@ def _measured(cell: Cell, row: Row, base: Row, runs: Mapping[str, pd.DataFrame])
 
 
 def _by_seed(runs: pd.DataFrame | None, metric: str) -> pd.Series[float]:
-    """Percent, indexed by (seed, data fingerprint), so that differences pair runs on the same data."""
+    """Percent (cosines as they are) by (seed, data fingerprint): differences pair runs on the same data."""
     if runs is None or runs.empty:
         return pd.Series(dtype=float)
     values = runs.dropna(subset=[metric]).groupby(["seed", "fingerprint"], dropna=False)[metric]
-    return values.mean() * 100
+    return values.mean() * (1 if metric in CONFLICT else 100)
 
 
 def _difference(a: float | None, b: float | None) -> float | None:

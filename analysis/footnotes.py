@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from ablations.costs import Cost
-from ablations.table import COUNTED, QUOTED, Table
+from ablations.table import CONFLICT, COUNTED, QUOTED, Table
 from analysis.cells import Cell
 
 Marks = dict[tuple[str, str], str]  # (row, metric) -> footnote sign
@@ -41,7 +41,21 @@ def footnotes(
         notes.append(
             f"{_listed(quoted)} are quoted from the paper, on its device; nothing here measures them."
         )
-    return (*notes, *table.notes), marks
+    if CONFLICT[0] in table.metrics:
+        notes.append(
+            f"{CONFLICT[0].capitalize()}: between the gradients of two tasks on the parameters that both "
+            "train, mean over the measured steps of all epochs; below 0, what helps one hurts the other."
+        )
+    return (*notes, *dashes(cells), *table.notes), marks
+
+
+def dashes(cells: Sequence[Cell]) -> list[str]:
+    """Why rows have no number in some columns whatever is run: one sentence for each missing task."""
+    rows: dict[str, list[str]] = {}
+    for cell in cells:
+        if cell.lacks is not None and cell.row not in rows.setdefault(cell.lacks, []):
+            rows[cell.lacks].append(cell.row)
+    return [f"– because the model has no {task}: {'; '.join(labels)}." for task, labels in rows.items()]
 
 
 def printed_gflops(cell: Cell, cost: Cost) -> str | None:

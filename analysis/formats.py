@@ -12,7 +12,7 @@ from analysis.tables import FilledTable, heading, tidy
 from yolor_core.errors import UnknownNameError
 
 MISSING = "–"
-DIGITS = {"parameters": 0, "MFLOPs": 4}  # others, percent and GFLOPs: one
+DIGITS = {"parameters": 0, "MFLOPs": 4, "task cosine": 3}  # others, percent and GFLOPs: one
 LATEX = {
     "\\": r"\textbackslash{}",
     **{sign: f"\\{sign}" for sign in "&%$#_{}"},
@@ -126,7 +126,7 @@ def to_csv(filled: Sequence[FilledTable]) -> str:
 
 
 def to_json(filled: Sequence[FilledTable]) -> str:
-    """One record per cell; `value` is null where nothing has run. AP is in percent."""
+    """One record per cell; `value` is null where nothing has run. Scores are in percent."""
     records = [
         {
             "table": cell.table,

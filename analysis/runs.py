@@ -7,11 +7,12 @@ from typing import Any
 
 import pandas as pd
 
+from ablations.table import CONFLICT, SCORES
 from yolor_core.errors import RunError
 from yolor_core.runs.directory import RunDirectory
 from yolor_core.runs.files import number
 
-METRICS = ("AP", "AP50", "AP75", "APS", "APM", "APL", "AR1", "AR10", "AR100", "ARS", "ARM", "ARL")
+METRICS = (*SCORES, *CONFLICT)
 IDENTITY = ("run", "experiment", "profile", "seed", "signature", "fingerprint", "source_hash", "data")
 PROGRESS = ("state", "reason", "epoch", "epochs", "seconds")
 UNREADABLE = "unreadable"  # state of a directory that cannot be read
@@ -21,11 +22,11 @@ COLUMNS = (*IDENTITY, *PROGRESS, *METRICS, "commit", "dirty", "device", "images"
 def load_runs(results: Path) -> pd.DataFrame:
     """Every run directory under `results`/runs, one row each, in order of their names.
 
-    Columns are `COLUMNS`; the twelve COCO metrics are fractions as in the files, missing where there is no
-    final evaluation. A run that has only been queued has a state and nothing else; a directory that cannot be
-    read, or says done and has no run.json, has the state 'unreadable' and the reason. Of several folders with
-    the same run id (copies) one counts: that whose name is the run id, else the first. An absent folder gives
-    an empty frame.
+    Columns are `COLUMNS`; the scores are fractions as in the files, missing where there is no final
+    evaluation or the model lacks the task; the cosine of the tasks is the mean over epochs. A run that has
+    only been queued has a state and nothing else; a directory that cannot be read, or says done and has no
+    run.json, has the state 'unreadable' and the reason. Of several folders with the same run id (copies) one
+    counts: that whose name is the run id, else the first. An absent folder gives an empty frame.
     """
     folder = results / "runs"
     paths = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
@@ -57,7 +58,7 @@ def _record(directory: RunDirectory) -> dict[str, Any]:
     if not run and state.get("state") == "done":
         raise RunError(f"{directory.run.name} is missing, so nobody knows what was trained")
     evaluation = directory.read_evaluation() or {}
-    detection, config = evaluation.get("detection", {}), run.get("config", {})
+    config = run.get("config", {})
     return {
         "run": str(run.get("run", directory.path.name)),
         "experiment": run.get("experiment"),
@@ -75,8 +76,26 @@ def _record(directory: RunDirectory) -> dict[str, Any]:
         "state": state.get("state"),
         "reason": state.get("reason"),
         **{name: number(state.get(name)) for name in ("epoch", "epochs", "seconds")},
-        **{name: _number(detection, name, directory.evaluation) for name in METRICS},
+        **{
+            column: _number(evaluation.get(score.task) or {}, score.name, directory.evaluation)
+            for column, score in SCORES.items()
+        },
+        CONFLICT[0]: _conflict(directory, config),
     }
+
+
+def _conflict(directory: RunDirectory, config: dict[str, Any]) -> float | None:
+    """Mean of the cosines `conflict/<task>-<task>` over epochs and pairs of tasks; None without any."""
+    if not config.get("science", {}).get("model", {}).get("branches"):
+        return None  # one task, and one file less to read
+    found = [
+        number(value)
+        for epoch in directory.read_metrics()
+        for key, value in epoch.items()
+        if key.startswith("conflict/")
+    ]
+    values = [value for value in found if value is not None]
+    return sum(values) / len(values) if values else None
 
 
 def _number(record: dict[str, Any], name: str, path: Path) -> int | float | None:

@@ -10,9 +10,9 @@ import pandas as pd
 from ablations.costs import Cost
 from ablations.overrides import Override
 from ablations.profiles import profile_named
-from ablations.registry import as_overrides, built, resolve
-from ablations.table import COUNTED, QUOTED, Table
-from analysis.cells import MEASURED, NOT_BUILT, NOT_RUN, QUOTED_ROW, Cell, table_cells
+from ablations.registry import as_overrides, resolve
+from ablations.table import COUNTED, QUOTED, SCORES, Table
+from analysis.cells import MEASURED, NOT_RUN, QUOTED_ROW, Cell, table_cells
 from analysis.footnotes import footnotes
 from yolor_core.errors import YolorError
 from yolor_core.identity import signature
@@ -31,7 +31,7 @@ class FilledTable:
     table: Table
     caption: str
     cells: tuple[Cell, ...]
-    status: Mapping[str, str]  # row label -> measured, not run, not built yet, running ...
+    status: Mapping[str, str]  # row label -> measured, not run, running ...
     notes: tuple[str, ...] = ()
     marks: Mapping[tuple[str, str], str] = field(default_factory=dict)  # (row, metric) -> footnote sign
 
@@ -51,8 +51,9 @@ def fill_table(
 ) -> FilledTable:
     """Fill a table from the runs of `analysis.runs.load_runs`.
 
-    A run counts if it is done, evaluated, has the signature that its row has at this profile (with these
-    overrides), and, where `seeds` is given, one of these seeds. `costs` holds parameters and MFLOPs by slug.
+    A run counts if it is done, has a score of any task, has the signature that its row has at this profile
+    (with these overrides), and, where `seeds` is given, one of these seeds. `costs` holds parameters and
+    MFLOPs by slug.
     Raises MixedRunsError where these runs are of different sources or different data and `mixed` is false,
     UnknownNameError for an unknown profile or field.
     """
@@ -67,9 +68,9 @@ def fill_table(
         same = runs[runs["signature"] == signature(science)]
         if seeds is not None:
             same = same[same["seed"].isin(list(seeds))]
-        finished = same[(same["state"] == "done") & same[["AP", "AR100"]].notna().any(axis=1)]
+        finished = same[(same["state"] == "done") & same[list(SCORES)].notna().any(axis=1)]
         chosen[row.experiment.slug] = finished
-        status[row.label] = _status(same, finished, built(science))
+        status[row.label] = _status(same, finished)
     frames = [frame for frame in chosen.values() if not frame.empty]
     used = pd.concat(frames) if frames else runs.iloc[:0]
     if not mixed:
@@ -89,15 +90,15 @@ def tidy(filled: Sequence[FilledTable]) -> pd.DataFrame:
 def _cell_status(filled: FilledTable, cell: Cell) -> str:
     if cell.metric in QUOTED:
         return QUOTED_ROW
+    if cell.lacks is not None:
+        return f"no {cell.lacks}"
     counted = cell.metric in COUNTED and cell.experiment is not None
     return "counted" if counted else filled.status[cell.row]
 
 
-def _status(same: pd.DataFrame, finished: pd.DataFrame, reason: str | None) -> str:
+def _status(same: pd.DataFrame, finished: pd.DataFrame) -> str:
     if not finished.empty:
         return MEASURED
-    if reason is not None:
-        return NOT_BUILT
     states = set(same["state"].dropna())
     for state in ("running", "preempted", "failed", "queued"):
         if state in states:

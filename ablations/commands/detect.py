@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from ablations.chosen import Chosen, choose, settings, trained_model_options
+from ablations.chosen import Chosen, choose, need_detection, settings, trained_model_options
 from ablations.options import json_option
 from yolor_core.errors import ConfigError, DataError
 
@@ -39,13 +39,15 @@ def command(
 ) -> None:
     """Draw what a model finds in IMAGE..., files or folders, on copies of them.
 
-    Exit code 1 when an image could not be read; the others are done all the same.
+    A run with several tasks draws its detection, one without detection is refused. Exit code 1 when an image
+    could not be read; the others are done all the same.
     """
     from yolor_core.device import choose_device
     from yolor_core.evaluation.pictures import detect_picture, draw, read_picture
 
     paths = expand(images)
     chosen = choose(name, weights, run_dir)
+    need_detection(chosen, "draws boxes")
     config, names, target = settings(chosen, **given), class_names(chosen), choose_device(device)
     model = chosen.model.to(target)
     records, failed = [], False

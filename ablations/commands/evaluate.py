@@ -1,4 +1,4 @@
-"""`ablate evaluate`: AP of trained weights by pycocotools."""
+"""`ablate evaluate`: the scores of trained weights, AP by pycocotools and those of the other tasks."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from yolor_core.errors import ConfigError
 
 if TYPE_CHECKING:
     from yolor_core.data import ImageSet
+
+PRINTED = ("AP", "AR", "mAP", "F1", "recall", "AUC")  # what the names of printed scores start with
 
 
 @click.command("evaluate")
@@ -38,33 +40,44 @@ def command(
 ) -> None:
     """Score weights on a dataset: the twelve COCO numbers, with the authors' test settings.
 
-    Letterboxed rectangular batches, no more than 300 detections an image, suppression at IoU 0.65.
+    Letterboxed rectangular batches, no more than 300 detections an image, suppression at IoU 0.65. Further
+    tasks of the model are scored too: classification of whole images, embedding of the ground-truth boxes.
     """
     import torch
 
     from yolor_core.device import choose_device
-    from yolor_core.evaluation.coco import evaluate_boxes
-    from yolor_core.evaluation.detect import detect
+    from yolor_core.evaluation.predict import evaluate, predict
 
     chosen = choose(name, weights, run_dir)
     config = settings(chosen, **given)
     images = find_images(chosen, data, split)
-    if len(images.names) != chosen.model.classes:
+    knows_classes = chosen.model.tasks != ("embedding",)
+    if knows_classes and len(images.names) != chosen.model.classes:
         raise ConfigError(
             f"the model tells {chosen.model.classes} classes apart, the dataset has {len(images.names)}"
         )
     if chosen.run is not None:
         torch.set_num_threads(chosen.run.execution.threads)  # sums depend on it in the last bit
     target = choose_device(device)
-    detections = detect(chosen.model.to(target), images, config, target)
-    result = evaluate_boxes(images.coco, detections)
+    result = evaluate(predict(chosen.model.to(target), images, config, target), images)
     if as_json:
         click.echo(json.dumps(result | {"settings": config.model_dump()}, indent=1))
         return
     click.echo(chosen.note)
-    click.echo(f"{result['images']} images, {result['detections']} detections, size {config.size}")
-    scores = result["detection"].items()
-    click.echo("  ".join(f"{key} {'-' if value is None else f'{100 * value:.1f}'}" for key, value in scores))
+    found = f", {result['detections']} detections" if "detections" in result else ""
+    click.echo(f"{len(images)} images{found}, size {config.size}")
+    for task in chosen.model.tasks:
+        start = f"{task}: " if len(chosen.model.tasks) > 1 or task != "detection" else ""
+        click.echo(start + percentages(result[task]))
+
+
+def percentages(scores: dict[str, Any]) -> str:
+    """`AP 21.3  AP50 43.0`: the scores of a task in one line, without counts and lists; - where undefined."""
+    return "  ".join(
+        f"{name} {'-' if value is None else f'{100 * value:.1f}'}"
+        for name, value in scores.items()
+        if name.startswith(PRINTED)
+    )
 
 
 def find_images(chosen: Chosen, data: str | None, split: str | None) -> ImageSet:

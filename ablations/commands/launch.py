@@ -62,15 +62,13 @@ def command(
     run that has lost its weights, its evaluation or its record is trained again.
     """
     from ablations.job import standing
-    from ablations.plan import not_built, plan_runs
+    from ablations.plan import plan_runs
     from ablations.registry import tables
     from yolor_core.runs.directory import RunDirectory
 
     if not names and not everything:
         raise click.UsageError("name tables or experiments, or say --all")
     wanted = [*tables(), *names] if everything else list(names)
-    for slug, reason in not_built(wanted, profile, overrides).items():
-        click.echo(f"left out: {slug}: {reason}", err=as_json)
     planned = plan_runs(wanted, profile, seeds, overrides, data, results)
     states = {run.run_id: standing(RunDirectory(run.run_dir)) for run in planned}
     missing = [run for run in planned if states[run.run_id] != "done"]

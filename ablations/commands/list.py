@@ -12,7 +12,7 @@ from ablations.options import json_option, profile_option, set_option
 
 @click.command("list")
 @click.argument("names", nargs=-1, metavar="[TABLE|EXPERIMENT|FILE.py]...")
-@click.option("--everything", is_flag=True, help="Tables 9, A1 and A2 too.")
+@click.option("--everything", is_flag=True, help="Tables 9, A1, A2, 3x and 6x too.")
 @profile_option
 @set_option
 @json_option
@@ -24,16 +24,15 @@ def command(
         from ablations.registry import everything as all_tables
 
         names = (*(table.name for table in all_tables().tables), *names)
-    records, reasons = describe(names, profile, overrides)
+    records = describe(names, profile, overrides)
     if as_json:
         click.echo(json.dumps(records, indent=1, ensure_ascii=False))
         return
-    lines = [("experiment", "model", "size", "rows", "")]
+    lines = [("experiment", "model", "size", "rows")]
     for record in records:
         rows = ", ".join(f"{place['table']}: {place['row']}" for place in record["rows"])
-        reason = "not built yet" if record["experiment"] in reasons else ""
-        lines.append((record["experiment"], record["model"], str(record["size"]), rows, reason))
-    widths = [max(len(line[column]) for line in lines) for column in range(5)]
+        lines.append((record["experiment"], record["model"], str(record["size"]), rows))
+    widths = [max(len(line[column]) for line in lines) for column in range(4)]
     for line in lines:
         click.echo("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
     count = sum(counted(names, record) for record in records)
@@ -51,20 +50,17 @@ def counted(names: tuple[str, ...], record: dict[str, Any]) -> int:
     return sum(place["table"] in chosen for place in record["rows"])
 
 
-def describe(
-    names: tuple[str, ...], profile: str, overrides: tuple[str, ...]
-) -> tuple[list[dict[str, Any]], dict[str, str]]:
-    """One record per experiment, and the reasons of those that are not built yet by slug."""
-    from ablations.registry import built, everything, resolve, select
+def describe(names: tuple[str, ...], profile: str, overrides: tuple[str, ...]) -> list[dict[str, Any]]:
+    """One record per experiment."""
+    from ablations.registry import everything, resolve, select
     from yolor_core.identity import signature
 
     selection = select(names)
-    tables = dict.fromkeys((*everything().tables, *selection.tables))
-    records, reasons = [], {}
+    records = []
     for experiment in selection.experiments:
         science = resolve(experiment, profile, overrides)
-        if reason := built(science):
-            reasons[experiment.slug] = reason
+        slug = experiment.slug
+        places = dict.fromkeys((*everything().places(slug), *selection.places(slug)))
         records.append(
             {
                 "experiment": experiment.slug,
@@ -72,12 +68,7 @@ def describe(
                 "model": science.model.architecture,
                 "size": science.evaluation.size,
                 "profile": profile,
-                "rows": [
-                    {"table": table.name, "row": row.label}
-                    for table in tables
-                    for row in table.rows
-                    if row.slug == experiment.slug
-                ],
+                "rows": [{"table": table.name, "row": row.label} for table, row in places],
             }
         )
-    return records, reasons
+    return records

@@ -56,7 +56,7 @@ def describe_table(table: Table) -> dict[str, Any]:
                 "row": row.label,
                 "experiment": row.slug,
                 "change": row.change,
-                "against": table.baseline(row).label,
+                "against": list(table.compared(row)),
                 "cost": row.cost,
                 "paper": paper.get(row.label, {}),
             }
@@ -69,7 +69,7 @@ def describe_experiment(
     experiment: Experiment, selection: Selection, profile: str, overrides: tuple[str, ...]
 ) -> dict[str, Any]:
     """An experiment at a profile as plain data; `difference` lists fields unlike the baseline's."""
-    from ablations.registry import built, everything, resolve
+    from ablations.registry import everything, resolve
     from yolor_core.config import leaves
     from yolor_core.identity import signature
 
@@ -91,7 +91,6 @@ def describe_experiment(
         "title": experiment.title,
         "profile": profile,
         "signature": signature(science),
-        "not_built": built(science),
         "continues": experiment.continues,
         "rows": [
             {
@@ -114,8 +113,6 @@ def _experiment_text(record: dict[str, Any]) -> str:
     from yolor_core.config import leaves
 
     lines = [f"{record['experiment']}: {record['title']}"]
-    if record["not_built"]:
-        lines.append(record["not_built"])
     if record["continues"]:
         lines.append(f"starts from the checkpoint of {record['continues']}")
     for row in record["rows"]:
@@ -143,8 +140,8 @@ def _table_text(record: dict[str, Any]) -> str:
     for row in record["rows"]:
         what = f"experiment {row['experiment']}" if row["experiment"] else "quoted"
         lines += ["", f"{row['row']}: {row['change']}", f"  {what}, {row['cost']}"]
-        if row["against"] != row["row"]:
-            lines.append(f"  compared with {row['against']!r}")
+        if row["against"] != [row["row"]]:
+            lines.append(f"  compared with {' and '.join(map(repr, row['against']))}")
         if row["paper"]:
             lines.append(
                 "  paper: " + ", ".join(f"{metric} {value}" for metric, value in row["paper"].items())

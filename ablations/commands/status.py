@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 def command(results: Path, as_json: bool) -> None:
     """Show every run: its state, epochs, AP so far, time spent, and why it failed or stopped.
 
+    A run without detection has no AP; `ablate evaluate --run DIR` and the tables have its other scores.
     A run that says running although no process holds it any more is shown as interrupted; a finished one that
     has lost its record, evaluation or weights as incomplete; one with a damaged state.json as unreadable.
     """

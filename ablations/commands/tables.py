@@ -50,8 +50,8 @@ def command(
 ) -> None:
     """Print tables: the paper's cell, ours, and the difference to the row's baseline in both.
 
-    Tables 1-8 without names; 9, A1 and A2 have to be named. Images per second, and rows of other people's
-    models, are quoted from the paper.
+    Tables 1-8 without names; 9, A1 and A2, and the extended 3x and 6x, have to be named. Images per second,
+    and rows of other people's models, are quoted from the paper.
     """
     from ablations.profiles import profile_named
     from ablations.registry import as_overrides, select_tables
@@ -119,7 +119,6 @@ def _hint_at_settings(
 
 def _costs(table: Table) -> dict[str, Cost]:
     """Counted on full-size models; torch is imported only for a table that shows counts."""
-    from ablations.registry import built
     from ablations.table import COUNTED
 
     if not set(table.metrics) & set(COUNTED):
@@ -129,7 +128,7 @@ def _costs(table: Table) -> dict[str, Cost]:
     return {
         row.experiment.slug: model_cost(row.experiment, row.fused)
         for row in table.rows
-        if row.experiment is not None and built(row.experiment.science) is None
+        if row.experiment is not None
     }
 
 

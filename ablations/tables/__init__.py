@@ -7,9 +7,11 @@ from ablations.tables import (
     table1,
     table2,
     table3,
+    table3x,
     table4,
     table5,
     table6,
+    table6x,
     table7,
     table8,
     table9,
@@ -23,3 +25,5 @@ TABLES: tuple[Table, ...] = tuple(
 )
 # comparisons with other models: only when named
 FURTHER: tuple[Table, ...] = tuple(module.TABLE for module in (table9, tablea1, tablea2))
+# rows that the paper does not have, beside the rows of a table that it has: only when named
+EXTENDED: tuple[Table, ...] = tuple(module.TABLE for module in (table3x, table6x))

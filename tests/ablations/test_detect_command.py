@@ -89,6 +89,7 @@ def test_images_of_one_name_do_not_overwrite_each_other() -> None:
 class OneBox(nn.Module):
     """A detector that sees one object of class 2, as large as a cell, in a given cell of its only level."""
 
+    tasks = ("detection",)
     strides = (32,)
     anchors = torch.full((1, 1, 2), 32.0)
 

@@ -51,11 +51,11 @@ def a2() -> dict[str, tuple[Row, Cost]]:
 
 def test_they_stand_beside_the_ablation_study_which_stays_what_it_is() -> None:
     assert [table.name for table in paper().tables] == list("12345678")
-    assert [table.name for table in everything().tables] == [*"12345678", "9", "A1", "A2"]
+    assert [table.name for table in everything().tables] == [*"12345678", "9", "A1", "A2", "3x", "6x"]
     assert [len(table.rows) for table in FURTHER] == [6, 6, 9]
     assert len(experiments()) == 19
-    assert len(all_experiments()) == 31
-    assert len({signature(resolve(slug, "paper")) for slug in all_experiments()}) == 31
+    assert len(all_experiments()) == 38
+    assert len({signature(resolve(slug, "paper")) for slug in all_experiments()}) == 38
     assert select() is paper()
 
 
@@ -186,6 +186,7 @@ def test_a_table_of_the_appendix_has_several_names(name: str) -> None:
     ("name", "message"),
     [
         ("A3", "unknown table 'A3'; nearest: 3, A2, A1"),
+        ("4x", "unknown table '4x'; nearest: 4, 6x, 3x"),
         ("y4-ssss.add-fa", "unknown experiment or table 'y4-ssss.add-fa'; nearest: y4-ssss"),
     ],
 )
@@ -208,7 +209,9 @@ def test_a_table_of_ones_own_cannot_take_their_names(tmp_path: Path) -> None:
 
 def test_runs_of_these_tables_are_planned_when_they_are_named_and_not_otherwise() -> None:
     named = plan_runs(["9", "A1", "A2"], "smoke", fingerprint="f")
-    assert {run.config.experiment for run in named} == set(all_experiments()) - set(experiments())
+    theirs = {e.slug for table in FURTHER for e in table.experiments}
+    assert {run.config.experiment for run in named} == theirs
+    assert not theirs & set(experiments())
     assert len(named) == 12
     every = plan_runs(profile="smoke", fingerprint="f")
     assert not {run.run_id for run in named} & {run.run_id for run in every}
@@ -217,7 +220,7 @@ def test_runs_of_these_tables_are_planned_when_they_are_named_and_not_otherwise(
 def test_launch_all_leaves_them_out_and_launch_a1_takes_six(tmp_path: Path) -> None:
     options = ("--profile", "smoke", "--dry-run", "--json", "--results", str(tmp_path))
     every = json.loads(ablate("launch", "--all", *options).stdout)
-    assert len(every) == 15
+    assert len(every) == 19
     six = json.loads(ablate("launch", "a1", *options).stdout)
     assert [run["experiment"] for run in six] == [row.slug for row in FURTHER[1].rows]
 
@@ -225,8 +228,8 @@ def test_launch_all_leaves_them_out_and_launch_a1_takes_six(tmp_path: Path) -> N
 def test_list_names_them_when_asked() -> None:
     assert ablate("list").output.splitlines()[-1].startswith("19 experiments, 29 rows")
     records = json.loads(ablate("list", "--everything", "--json").output)
-    assert len(records) == 31
-    assert sum(len(record["rows"]) for record in records) == 29 + 13
+    assert len(records) == 38
+    assert sum(len(record["rows"]) for record in records) == 29 + 13 + 7  # of 3x and 6x, what 3 and 6 lack
     (d6,) = (record for record in records if record["experiment"] == "yolor-d6")
     assert d6["rows"] == [{"table": "9", "row": "YOLOR (ours)"}, {"table": "A2", "row": "YOLOR-D6"}]
     assert [r["experiment"] for r in json.loads(ablate("list", "9", "--json").output)] == [

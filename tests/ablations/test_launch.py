@@ -95,7 +95,7 @@ def test_a_dry_run_touches_nothing(launching: Launch, tmp_path: Path) -> None:
     result = launching("--all", "--dry-run", "--json", "--seeds", "0,1")
     assert result.exit_code == 0
     plan = json.loads(result.stdout)
-    assert len(plan) == 30
+    assert len(plan) == 38
     assert {record["action"] for record in plan} == {"start"}
     assert {record["seed"] for record in plan} == {0, 1}
     assert list(tmp_path.iterdir()) == []
@@ -191,13 +191,6 @@ def test_train_names_a_damaged_state(tmp_path: Path) -> None:
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 2
     assert f"ablate: {broken.state} cannot be read: it is empty" in result.stderr
-
-
-def test_rows_that_are_not_built_yet_are_named(launching: Launch) -> None:
-    result = launching("3", "--dry-run")
-    assert result.exit_code == 0
-    assert result.stdout.count("not built yet") == 4
-    assert "1 runs: 0 done, 1 to run" in result.stdout
 
 
 @pytest.mark.parametrize(

@@ -8,14 +8,18 @@ import pytest
 
 import ablations
 from ablations.registry import table_named, tables
-from ablations.table import DETECTION, Table
+from ablations.table import CLASSIFICATION, DETECTION, EMBEDDING, Table
+
+OURS = (*CLASSIFICATION, *EMBEDDING)  # scores that the paper does not print
 
 
 @pytest.mark.parametrize("table", tables().values(), ids=lambda t: t.name)
-def test_every_row_has_every_metric(table: Table) -> None:
+def test_every_row_has_every_metric_that_the_paper_prints(table: Table) -> None:
     cells = table.paper()
+    printed = [metric for metric in table.metrics if metric not in OURS]
     assert list(cells) == [row.label for row in table.rows]
-    assert all(list(row) == list(table.metrics) for row in cells.values())
+    assert all(list(row) == printed for row in cells.values())
+    assert (table.metrics == (*DETECTION, *OURS)) == (table.name == "3")
 
 
 def test_number_of_cells() -> None:
@@ -53,7 +57,7 @@ def test_an_experiment_has_the_same_cells_in_every_table() -> None:
 
 def test_average_precisions_are_percentages_in_the_order_that_coco_implies() -> None:
     for table in tables().values():
-        if table.metrics == DETECTION:
+        if table.metrics[:6] == DETECTION:
             for cells in table.paper().values():
                 assert 0 < cells["APS"] < cells["APM"] < cells["APL"] < 100
                 assert 0 < cells["AP"] < cells["AP75"] < cells["AP50"] < 100

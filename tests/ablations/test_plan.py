@@ -8,19 +8,18 @@ from pathlib import Path
 import pytest
 
 from ablations.experiments import CSP_FAST, Experiment
-from ablations.plan import data_config, not_built, parse_seeds, plan_runs, with_predecessors
+from ablations.plan import data_config, parse_seeds, plan_runs, with_predecessors
 from ablations.registry import Selection, experiments, paper
 from yolor_core.config import CocoConfig, ShapesConfig
-from yolor_core.errors import ConfigError, DataError, NotBuiltError, UnknownNameError
+from yolor_core.errors import ConfigError, DataError, UnknownNameError
 
 TUNED, IMPLICIT = "p6-light.add-fa.mul-pr.finetuned", "p6-light.add-fa.mul-pr"
 
 
-def test_all_tables_are_fifteen_runs_now_and_four_reasons() -> None:
+def test_all_tables_are_nineteen_runs() -> None:
     planned = plan_runs(profile="smoke", fingerprint="f")
-    assert len({run.run_id for run in planned}) == len(planned) == 15
-    assert len(not_built(profile="smoke")) == 4
-    assert {run.config.experiment for run in planned} | set(not_built()) == set(experiments())
+    assert len({run.run_id for run in planned}) == len(planned) == 19
+    assert {run.config.experiment for run in planned} == set(experiments())
 
 
 def test_a_run_shared_by_two_tables_is_planned_once() -> None:
@@ -79,12 +78,6 @@ def test_results_folder_comes_from_the_environment(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("ABLATE_RESULTS", str(tmp_path))
     (run,) = plan_runs(["csp"], "mini", fingerprint="f")
     assert run.run_dir.parent == tmp_path / "runs"
-
-
-def test_what_is_not_built_is_left_out_of_a_table_and_refused_by_name() -> None:
-    assert [run.config.experiment for run in plan_runs(["3"], "mini", fingerprint="f")] == ["csp"]
-    with pytest.raises(NotBuiltError, match=r"csp\.jdc.*not built yet"):
-        plan_runs(["csp.jdc"], "mini", fingerprint="f")
 
 
 def test_a_chain_with_a_missing_or_circular_link_is_refused() -> None:

@@ -7,7 +7,6 @@ import pytest
 from ablations.experiments import CSP_FAST, Experiment
 from ablations.profiles import PROFILES
 from ablations.registry import (
-    built,
     experiment_named,
     experiments,
     merge,
@@ -24,7 +23,6 @@ from yolor_core.identity import signature
 
 ROWS = [(table, row) for table in paper().tables for row in table.rows]
 IDS = [f"{table.name}-{row.label}" for table, row in ROWS]
-MULTI_TASK = {"csp.jdc", "csp.jdc.implicit", "csp.jde", "csp.jde.implicit"}
 
 
 def test_tables_are_those_of_the_paper() -> None:
@@ -79,12 +77,6 @@ def test_fine_tuning_continues_the_implicit_run() -> None:
     assert (phases[1].augment.scale, phases[1].augment.mixup) == (0.8, 0.2)
     table = table_named("8")
     assert [row.epochs for row in table.rows] == [300, 300, 150]
-
-
-def test_only_the_multi_task_rows_are_not_built() -> None:
-    reasons = {slug: built(experiment.science) for slug, experiment in experiments().items()}
-    assert {slug for slug, reason in reasons.items() if reason} == MULTI_TASK
-    assert all(reason is None or "not built yet" in reason for reason in reasons.values())
 
 
 def test_implicit_rows_compare_with_the_row_they_change_in_the_implicit_part_alone() -> None:

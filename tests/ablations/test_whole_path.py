@@ -44,15 +44,30 @@ def test_launch_all_then_tables(tmp_path: Path) -> None:
     ablate("launch", "--all", *options)
     cells: list[dict[str, Any]] = json.loads(ablate("tables", "--format", "json", *options))
     trained = [cell for cell in cells if cell["metric"] == "AP" and cell["runs"]]
-    assert len({run for cell in trained for run in cell["runs"]}) == 15
+    assert len({run for cell in trained for run in cell["runs"]}) == 19
     assert {cell["table"] for cell in trained} == set("12345678")
     assert all(0 <= cell["value"] <= 100 for cell in trained)
-    rows = {(cell["table"], cell["row"]) for cell in cells}
-    assert len(rows) == 29
-    missing = {(cell["table"], cell["row"]) for cell in cells if cell["metric"] == "AP" and not cell["runs"]}
-    assert len(missing) == 4
-    assert {table for table, _ in missing} == {"3"}
-    assert "15 done, 0 to run" in ablate("launch", "--all", *options)
+    assert len(trained) == len({(cell["table"], cell["row"]) for cell in cells}) == 29
+    three = {(cell["row"], cell["metric"]): cell["value"] for cell in cells if cell["table"] == "3"}
+    for row, measured, missing in (("JDC", "cls mAP", "emb mAP"), ("+ iJDE", "emb AUC", "cls mAP")):
+        assert 0 <= three[row, measured] <= 100
+        assert three[row, missing] is None
+    assert "19 done, 0 to run" in ablate("launch", "--all", *options)
+
+
+def test_controls_and_markov_rows_train_and_have_the_scores_of_their_tasks(tmp_path: Path) -> None:
+    options = ("--profile", "smoke", "--results", str(tmp_path))
+    names = ("csp.classification-alone.implicit", "csp.embedding-alone", "csp.jde.implicit-markov")
+    ablate("launch", *names, "csp-fast.add-fa-markov", *options)
+    cells: list[dict[str, Any]] = json.loads(ablate("tables", "3x", "6x", "--format", "json", *options))
+    found = {(cell["row"], cell["metric"]) for cell in cells if cell["value"] is not None}
+    assert {metric for row, metric in found if row == "C alone + i"} == {
+        "cls mAP", "cls F1 micro", "cls F1 macro"
+    }  # fmt: skip
+    assert {metric for row, metric in found if row == "E alone"} == {"emb recall@1", "emb mAP", "emb AUC"}
+    joint = {metric for row, metric in found if row == "+ iJDE Markov"}
+    assert joint == {"AP", "AP50", "emb recall@1", "emb mAP", "emb AUC", "task cosine"}
+    assert ("+ miFA", "AP") in found
 
 
 def test_rows_of_the_further_tables_train_too(tmp_path: Path) -> None:

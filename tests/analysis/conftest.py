@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from ablations.plan import plan_runs
+from yolor_core.identity import signature
 
 METRICS = ("AP", "AP50", "AP75", "APS", "APM", "APL", "AR1", "AR10", "AR100", "ARS", "ARM", "ARL")
 
@@ -18,7 +19,9 @@ METRICS = ("AP", "AP50", "AP75", "APS", "APM", "APL", "AR1", "AR10", "AR100", "A
 def fabricate(tmp_path: Path) -> Callable[..., str]:
     """Write a run of an experiment into the results folder `tmp_path`; returns its run id.
 
-    `ap` is a fraction; the other metrics are derived from it. Everything else has a plain default.
+    `ap` is a fraction; the other metrics are derived from it, in a run whose model detects. `scores` are
+    those of further tasks as in evaluation.json, `cosines` what metrics.jsonl has of each epoch. Everything
+    else has a plain default.
     """
 
     def write(
@@ -29,13 +32,13 @@ def fabricate(tmp_path: Path) -> Callable[..., str]:
         fingerprint: str = "f" * 64,
         source_hash: str = "a" * 64,
         overrides: tuple[str, ...] = (),
+        scores: dict[str, dict[str, float | None]] | None = None,
+        cosines: tuple[dict[str, float], ...] = (),
         **detection: float | None,
     ) -> str:
         run = plan_runs([experiment], "mini", [seed], overrides, results=tmp_path, fingerprint=fingerprint)[
             -1
         ]
-        from yolor_core.identity import signature
-
         record: dict[str, Any] = {
             "schema": 1,
             "experiment": experiment,
@@ -55,9 +58,14 @@ def fabricate(tmp_path: Path) -> Callable[..., str]:
             json.dumps({"state": state, "epoch": 3, "epochs": 24, "seconds": 9.5})
         )
         if ap is not None:
-            numbers: dict[str, float | None] = {name: ap + 0.01 * place for place, name in enumerate(METRICS)}
-            evaluation = {"detection": numbers | detection, "per_class": {}, "images": 200, "detections": 9}
+            evaluation: dict[str, Any] = {"images": 200, **(scores or {})}
+            if run.config.science.model.detection:
+                numbers = {name: ap + 0.01 * place for place, name in enumerate(METRICS)}
+                evaluation |= {"detection": numbers | detection, "per_class": {}, "detections": 9}
             (run.run_dir / "evaluation.json").write_text(json.dumps(evaluation))
+        if cosines:
+            lines = [json.dumps({"epoch": epoch, **values}) for epoch, values in enumerate(cosines, 1)]
+            (run.run_dir / "metrics.jsonl").write_text("\n".join(lines) + "\n")
         return run.run_id
 
     return write

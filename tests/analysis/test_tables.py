@@ -90,13 +90,6 @@ def test_a_finished_run_without_evaluation_says_so(tmp_path: Path, fabricate: Fa
     assert filled(tmp_path).status["baseline"] == "done, but not evaluated"
 
 
-def test_rows_that_are_not_built_say_so(tmp_path: Path, fabricate: Fabricate) -> None:
-    fabricate("csp")
-    status = filled(tmp_path, "3").status
-    assert status["baseline"] == "measured"
-    assert {status[row] for row in ("JDC", "+ iJDC", "JDE", "+ iJDE")} == {"not built yet"}
-
-
 def test_runs_of_other_profiles_and_overrides_do_not_count(tmp_path: Path, fabricate: Fabricate) -> None:
     fabricate("csp-fast", overrides=("train.epochs=3",))
     assert filled(tmp_path).cell("baseline", "AP").value is None
