@@ -74,7 +74,7 @@ def value(cell: str, slug: str) -> Any:
     usual, *others = [part.strip() for part in cell.split(";")]
     exceptions = dict(other.split() for other in others)
     text = exceptions.get(slug.split(".")[0], usual)
-    return json.loads(text) if re.fullmatch(r"[\d.]+|true|false", text) else text
+    return json.loads(text) if re.fullmatch(r"-?[\d.]+|true|false", text) else text
 
 
 def fields(slug: str) -> dict[str, Any]:
