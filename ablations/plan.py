@@ -68,7 +68,11 @@ def data_config(
 
 
 def _folder(root: Path, overrides: Sequence[Override]) -> CocoConfig:
-    """The splits are those found in the folder, unless overrides name both."""
+    """The splits are those found in the folder, unless overrides name both.
+
+    run.json keeps the whole path, so that a run can be evaluated from any folder.
+    """
+    root = root.absolute()
     if {"data.train", "data.val"} <= {override.path for override in overrides}:
         return CocoConfig(root=str(root))
     return coco_config(root)

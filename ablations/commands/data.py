@@ -139,7 +139,10 @@ def pack(
     wanted = [plan for plan in plans if force or not is_right(plan)]
     for plan in plans:
         if plan not in wanted:
-            click.echo(f"{plan.target} is there and right; --force would write it anew")
+            click.echo(
+                f"{plan.target} is there and belongs to these annotations (`ablate data check` reads every "
+                "byte); --force writes it anew"
+            )
     check_space(folder, sum(plan.bytes for plan in wanted))
     for plan in wanted:
         with click.progressbar(length=len(plan.reader.files), label=plan.target.name) as bar:

@@ -92,7 +92,8 @@ def find_images(chosen: Chosen, data: str | None, split: str | None) -> ImageSet
             raise ConfigError("--data missing; a folder in COCO's layout is needed")
         config = chosen.run.data
     elif data == "shapes":
-        config = data_config(data, "mini")
+        own = chosen.run.data if chosen.run is not None else None
+        config = own if own is not None and own.kind == "shapes" else data_config(data, "mini")
     else:
         split = split or _val_split(Path(data))
         config = CocoConfig(root=data, train=split, val=split)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import shutil
 from pathlib import Path
 
@@ -10,8 +12,10 @@ import pytest
 from click.testing import CliRunner
 
 from ablations.cli import main
-from yolor_core.config import ShapesConfig
+from yolor_core.config import CocoConfig, ShapesConfig
+from yolor_core.data import load_images
 from yolor_core.data.write import write_dataset
+from yolor_core.errors import DataError
 
 
 @pytest.fixture
@@ -45,7 +49,7 @@ def test_packs_are_written_found_right_and_checked(shapes: Path, options: list[s
     times = [path.stat().st_mtime_ns for path in written]
     code, text = ablate("data", "pack", shapes, *options)
     assert code == 0
-    assert text.count("is there and right") == 2
+    assert text.count("is there and belongs") == 2
     assert [path.stat().st_mtime_ns for path in written] == times
     code, text = ablate("data", "pack", shapes, *options, "--force")
     assert text.count("wrote ") == 2
@@ -86,6 +90,25 @@ def test_damage_is_reported_and_other_content_not_overwritten_without_force(shap
     code, text = ablate("data", "pack", shapes, "--split", "train", "--force")
     assert code == 0
     assert ablate("data", "check", shapes)[0] == 0
+
+
+@pytest.mark.parametrize("elsewhere", [False, True], ids=["usual place", "another place"])
+def test_the_command_that_is_advised_for_a_damaged_pack_mends_it(shapes: Path, elsewhere: bool) -> None:
+    out = shapes.parent / "packs" if elsewhere else shapes / "packed"
+    ablate("data", "pack", shapes, "--split", "train", "--decoded", "64", "--out", out)
+    target = out / "train.train64.pack"
+    sound = target.read_bytes()
+    target.chmod(0o644)
+    target.write_bytes(sound[:900] + bytes([sound[900] ^ 255]) + sound[901:])
+    config = CocoConfig(root=str(shapes), train="train", val="val", packs=str(out))
+    images = load_images(config, "train")
+    with pytest.raises(DataError, match="is damaged; write it anew with `ablate ") as raised:
+        [images.scaled(index, 64, "train") for index in range(6)]
+    (command,) = re.findall(r"`ablate ([^`]+)`", str(raised.value))
+    code, text = ablate(*shlex.split(command))
+    assert code == 0, text
+    assert target.read_bytes() == sound
+    assert [path.name for path in out.iterdir()] == [target.name]
 
 
 @pytest.mark.parametrize(

@@ -100,7 +100,9 @@ def test_data_is_a_folder_or_the_shapes_or_the_profiles_own(tmp_path: Path) -> N
     assert isinstance(data_config(None, "paper"), CocoConfig)
     assert data_config(str(tmp_path), "mini", ["data.val=mine"]).model_dump()["val"] == "mine"
     both = ["data.train=mine", "data.val=mine"]
-    assert data_config("some/coco", "mini", both) == CocoConfig(root="some/coco", train="mine", val="mine")
+    assert data_config("some/coco", "mini", both) == CocoConfig(
+        root=str(Path("some/coco").absolute()), train="mine", val="mine"
+    )
     with pytest.raises(DataError, match="no such folder"):
         data_config("some/coco", "mini")
 

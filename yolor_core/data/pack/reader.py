@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,9 @@ log = logging.getLogger(__name__)
 FOLDER = "packed"  # below the root, unless said otherwise
 
 
+DECODED = re.compile(r"(?P<purpose>train|test)(?P<size>\d+)")  # how the name of a decoded pack ends
+
+
 def pack_folder(root: Path, packs: str | Path | None) -> Path:
     """Where a dataset's packs are: as configured, else ABLATE_PACKS, else `<root>/packed`."""
     chosen = packs or os.environ.get("ABLATE_PACKS")
@@ -42,7 +46,11 @@ def pack_files(folder: Path, split: str) -> list[Path]:
 
 def renewal(path: Path, root: Path, split: str) -> str:
     """What to do about a pack that cannot be used."""
-    return f"write it anew with `ablate data pack {root} --split {split} --force`, or remove {path}"
+    kind = DECODED.fullmatch(path.stem.rpartition(".")[2])  # a damaged file cannot say itself what it held
+    what = f" --decoded {kind['size']} --purpose {kind['purpose']}" if kind else ""
+    where = "" if path.parent == root / FOLDER else f" --out {path.parent}"
+    command = f"ablate data pack {root} --split {split}{what}{where} --force"
+    return f"write it anew with `{command}`, or remove {path}"
 
 
 def usable_packs(root: Path, split: str, folder: Path, annotations: str, images: int) -> list[Pack]:
