@@ -187,7 +187,7 @@ def test_when_a_rank_dies_the_others_end_with_an_error(tiny: Tiny, tmp_path: Pat
 
 def test_the_reason_of_a_rank_that_fails_reaches_the_run(tiny: Tiny, tmp_path: Path) -> None:
     results = train_on(2, tiny(), tmp_path / "run", "raise", 1, 2)
-    assert [code for code, _ in results] == [1, 1]
+    assert [code for code, _ in results] == [1, 1], results
     state = RunDirectory(tmp_path / "run").read_state()
     assert state is not None and state["reason"] == "rank 1 failed: an accident"
 
@@ -212,7 +212,7 @@ def test_a_rank_that_hangs_is_given_up_after_the_timeout(tiny: Tiny, tmp_path: P
 
 def test_a_nan_on_one_rank_stops_all_before_the_weights_change(tiny: Tiny, tmp_path: Path) -> None:
     results = train_on(2, tiny(), tmp_path / "run", "nan", 1, 4)
-    assert [code for code, _ in results] == [1, 1]
+    assert [code for code, _ in results] == [1, 1], results
     assert all("is not finite at epoch 2, step 1" in output for _, output in results)
 
 

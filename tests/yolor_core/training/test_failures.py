@@ -13,6 +13,7 @@ import torch
 
 from tests.yolor_core.data.coco_folder import Folder, annotation, picture
 from tests.yolor_core.training.results import assert_same_result
+from tests.yolor_core.training.stopping import stop_after
 from yolor_core.config import ImplicitConfig, RunConfig
 from yolor_core.errors import RunError
 from yolor_core.runs.directory import RunDirectory
@@ -20,11 +21,6 @@ from yolor_core.training import train
 from yolor_core.training.step import TrainingStep
 
 Tiny = Callable[..., RunConfig]
-
-
-def stop_after(calls: int) -> Callable[[], bool]:
-    asked = iter(range(10**6))
-    return lambda: next(asked) >= calls
 
 
 def reason(run: RunDirectory) -> str:

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.yolor_core.training.results import TIMES, assert_same_result, lasting
+from tests.yolor_core.training.stopping import stop_after
 from yolor_core.config import ImplicitConfig, OptimiserConfig, PhaseConfig, RunConfig
 from yolor_core.data import load_images
 from yolor_core.errors import ConfigError, RunError
@@ -24,12 +25,6 @@ from yolor_core.training import train
 ADD_FA = ImplicitConfig(site="fa", operator="add")
 SPARSE = ImplicitConfig(site="fa", operator="add", form="factorisation", sparse=0.01)
 Tiny = Callable[..., RunConfig]
-
-
-def stop_after(calls: int) -> Callable[[], bool]:
-    """A `stop` that answers True from its `calls`-th question on."""
-    asked = iter(range(10**6))
-    return lambda: next(asked) >= calls
 
 
 def test_a_run_leaves_the_files_of_the_contract(tiny: Tiny, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.yolor_core.training.results import assert_same_result
+from tests.yolor_core.training.stopping import stop_after
 from yolor_core.config import ImplicitConfig, NumericsConfig, OptimiserConfig, RunConfig
 from yolor_core.identity import signature
 from yolor_core.runs.directory import RunDirectory
@@ -34,11 +35,6 @@ def trained(**fields: object) -> Callable[[RunConfig], RunConfig]:
         return config.model_copy(update={"science": config.science.model_copy(update={"train": recipe})})
 
     return change
-
-
-def stop_after(calls: int) -> Callable[[], bool]:
-    asked = iter(range(10**6))
-    return lambda: next(asked) >= calls
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])

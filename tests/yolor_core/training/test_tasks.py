@@ -9,6 +9,7 @@ import pytest
 from safetensors.torch import load_file
 
 from tests.yolor_core.training.results import assert_same_result
+from tests.yolor_core.training.stopping import stop_after
 from tests.yolor_core.training.test_distributed import alone, assert_nearly_the_same, train_on
 from yolor_core.config import BranchConfig, ImplicitConfig, OptimiserConfig, RunConfig, Science, TasksConfig
 from yolor_core.errors import RunError
@@ -37,11 +38,6 @@ def classification(implicit: ImplicitConfig | None = None) -> BranchConfig:
 
 def embedding(implicit: ImplicitConfig | None = None, **fields: object) -> BranchConfig:
     return BranchConfig.model_validate({"task": "embedding", "implicit": implicit, **fields})
-
-
-def stop_after(calls: int) -> Callable[[], bool]:
-    asked = iter(range(10**6))
-    return lambda: next(asked) >= calls
 
 
 @pytest.mark.parametrize(
