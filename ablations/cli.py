@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from slurm.errors import ClusterError
 from yolor_core.errors import UnknownNameError, YolorError
 
 # Names and one-line helps are repeated here so that `ablate --help` imports no subcommand.
@@ -21,7 +22,12 @@ COMMANDS = {
     "speed": "Images per second of models on this machine.",
     "launch": "Run what is missing of tables or experiments.",
     "train": "Run one experiment in this process.",
-    "status": "How far the runs are.",
+    "status": "How far the runs are, here and on the cluster.",
+    "logs": "What a run printed, or prints just now.",
+    "cancel": "Take submitted runs off the cluster.",
+    "retry": "Submit runs again that failed.",
+    "cost": "GPU hours: estimated, and what the cluster has booked.",
+    "cluster": "Cluster profiles: list them, check that one works.",
     "tables": "The paper's tables beside what was measured here.",
     "data": "Write the synthetic dataset out, check or pack a COCO folder.",
     "weights": "Import the authors' weights, export weights for other programs.",
@@ -63,7 +69,7 @@ class LazyGroup(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except YolorError as error:
+        except (YolorError, ClusterError) as error:
             click.echo(f"ablate: {printable(str(error))}", err=True)
             ctx.exit(2)
         except OSError as error:

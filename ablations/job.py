@@ -1,12 +1,16 @@
-"""One run as a job: the picklable function that a launcher calls in the run's own process."""
+"""One run as a job: the picklable functions that a launcher calls in the run's own processes."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from yolor_core.errors import RunError
 from yolor_core.runs.directory import RunDirectory
+
+LET_GO_SECONDS = 60.0  # in which processes of an earlier attempt are dead, and have let go of their lock
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,38 @@ class TrainingJob:
         if standing != "start":
             return standing
         return train(RunConfig.from_json(self.config), run.path, stop)
+
+    def leave(self, state: str, reason: str) -> None:
+        """Write into state.json how the run ended, unless it has finished or its files are damaged."""
+        run = RunDirectory(self.run_dir)
+        # A full disk must not end a launch; a killed process lets go of its lock when it is quite dead.
+        with suppress(RunError, OSError, ValueError), run.lock():
+            if standing(run) not in ("unreadable", "done"):  # a damaged file is the user's to look at
+                run.write_state(state, reason=reason)
+
+
+@dataclass(frozen=True)
+class ClusterTraining(TrainingJob):
+    """The same in each process of a scheduler's job, whose submit token says that the run is its."""
+
+    local_disk: str = ""  # folder on the node's own disk, with variables as $SLURM_TMPDIR
+
+    def __call__(self, stop: Callable[[], bool]) -> str:
+        """Returns "done" or "preempted"; raises as `train`."""
+        from yolor_core.config import CocoConfig, RunConfig
+        from yolor_core.training import train
+        from yolor_core.training.distributed import place
+
+        run, config = RunDirectory(self.run_dir), RunConfig.from_json(self.config)
+        if self.local_disk and isinstance(config.data, CocoConfig):
+            from yolor_core.data.pack.local import copy_packs
+
+            config = config.model_copy(update={"data": copy_packs(config.data, self.local_disk)})
+        if place().rank == 0:
+            deadline = time.monotonic() + LET_GO_SECONDS
+            while run.running() and time.monotonic() < deadline:
+                time.sleep(0.5)
+        return train(config, run.path, stop)
 
 
 def claim(run: RunDirectory) -> str:

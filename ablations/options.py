@@ -52,6 +52,13 @@ results_option = click.option(
 )
 
 
+cluster_option = click.option(
+    "--cluster",
+    metavar="PROFILE",
+    help="Submit to SLURM, as this cluster profile says: a name of `ablate cluster list`, or a TOML file.",
+)
+
+
 def _not_empty(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
     refuse_empty(value, param)
     return value
@@ -66,7 +73,7 @@ data_option = click.option(
 
 
 class Seeds(click.ParamType):
-    """Seeds as '0', '0,3' or '0-4'."""
+    """Seeds as '5' (so many), '0,3' or '0-4'."""
 
     name = "seeds"
 
@@ -76,7 +83,9 @@ class Seeds(click.ParamType):
         return value if isinstance(value, list) else parse_seeds(value)
 
 
-def seeds_option(default: str | None = "0", text: str = "Seeds, as in 0 or 0,3 or 0-4.") -> Any:
+def seeds_option(
+    default: str | None = "1", text: str = "So many seeds, as in 5; or these, as in 0-4 or 0,3 or 7,"
+) -> Any:
     """`--seeds`; None as the default means that the option was not given."""
     return click.option(
         "--seeds", type=Seeds(), default=default, show_default=True, metavar="SEEDS", help=text

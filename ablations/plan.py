@@ -179,15 +179,21 @@ def check_seeds(seeds: Sequence[int]) -> list[int]:
 
 
 def parse_seeds(text: str) -> list[int]:
-    """'0', '0,3' or '0-4' -> seeds. Raises ConfigError for anything else."""
+    """'5' -> the five seeds 0 to 4; '0,3', '2-4' and '7,' -> those seeds. Raises ConfigError otherwise."""
+    allowed = "allowed are a number of seeds, as 5, or seeds by name, as 0-4 or 0,2 or 7,"
+    parts = [part.strip() for part in text.split(",")]
+    if len(parts) == 1 and parts[0].isdecimal():
+        parts = [f"0-{int(parts[0]) - 1}"] if int(parts[0]) else [""]
+    elif parts[-1] == "":
+        parts.pop()
     seeds: list[int] = []
-    for part in text.split(","):
+    for part in parts:
         first, dash, last = (piece.strip() for piece in part.partition("-"))
         if not first.isdecimal() or (dash and not last.isdecimal()) or (dash and int(last) < int(first)):
-            raise ConfigError(
-                f"seeds {text!r}: allowed are lists and ranges of whole numbers, as in 0,2 or 0-4"
-            )
+            raise ConfigError(f"seeds {text!r}: {allowed}")
         if dash and int(last) - int(first) >= MOST_SEEDS:
             raise ConfigError(f"seeds {text!r}: allowed are up to {MOST_SEEDS} of them")
         seeds.extend(range(int(first), int(last) + 1) if dash else [int(first)])
+    if not seeds:
+        raise ConfigError(f"seeds {text!r}: {allowed}")
     return list(dict.fromkeys(seeds))

@@ -52,15 +52,23 @@ class Snapshot:
         return min((self.epoch + min(within, 1.0)) / self.epochs, 1.0)
 
 
+def progressed(state: dict[str, Any]) -> float:
+    """Part of the training that is done, 0 to 1, by the content of a state.json."""
+    return _snapshot(_finite(state), None).fraction
+
+
 def snapshot(run_dir: Path) -> Snapshot:
     """Read a run's files. Missing or half-known ones leave fields empty, never raise."""
-    state = _numbers(run_dir / "state.json")
+    return _snapshot(_numbers(run_dir / "state.json"), _loss(run_dir / "metrics.jsonl"))
+
+
+def _snapshot(state: dict[str, int | float], loss: float | None) -> Snapshot:
     return Snapshot(
         epoch=int(state.get("epoch", 0)),
         epochs=int(state.get("epochs", 0)) or None,
         step=int(state.get("step", 0)),
         steps=int(state.get("steps", 0)) or None,
-        loss=_loss(run_dir / "metrics.jsonl"),
+        loss=loss,
         ap=state.get("ap"),
         seconds=state.get("seconds", 0.0),
     )

@@ -7,7 +7,12 @@ from collections.abc import Iterable
 
 
 class YolorError(Exception):
-    """Base of all errors caused by input; the command line prints them without a traceback."""
+    """Base of all errors caused by input; the command line prints them without a traceback.
+
+    `final`: trying again without a change would end the same way.
+    """
+
+    final = True
 
 
 class ConfigError(YolorError, ValueError):
@@ -40,6 +45,18 @@ class FoldingError(YolorError, ValueError):
 
 class RunError(YolorError):
     """A run directory that cannot be used: locked by another process, or of another configuration."""
+
+
+class RankLostError(RunError):
+    """Another process that trained along is gone, silent, or has failed and says itself why."""
+
+    final = False
+
+
+class BusyError(RunError):
+    """Another process holds the run."""
+
+    final = False
 
 
 class WeightsError(YolorError, ValueError):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import sys
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ablations.options import (
+    cluster_option,
     data_option,
     json_option,
     profile_option,
@@ -39,7 +39,9 @@ INTERRUPTED = 130  # exit code, as of a command that Ctrl-C ended
     "--jobs", type=click.IntRange(min=1), metavar="N", help="Runs at a time; as many as cores allow."
 )
 @results_option
-@click.option("--dry-run", is_flag=True, help="Only say what would run.")
+@cluster_option
+@click.option("--force", is_flag=True, help="Submit although the time limit looks shorter than an epoch.")
+@click.option("--dry-run", is_flag=True, help="Only say what would run; with --cluster, print the scripts.")
 @json_option
 @click.pass_context
 def command(
@@ -52,10 +54,16 @@ def command(
     overrides: tuple[str, ...],
     jobs: int | None,
     results: Path,
+    cluster: str | None,
+    force: bool,
     dry_run: bool,
     as_json: bool,
 ) -> None:
     """Run what is missing, interrupted or failed; what is done stays.
+
+    With --cluster the runs become jobs of SLURM, and the command returns at once: what somebody has submitted
+    already is left alone, and jobs run a frozen copy of the code. Without it they are trained on this
+    machine.
 
     Ctrl-C lets every run save its work and stops; the same command goes on from there. A run that fails does
     not stop the others. Exit code: 0 when all are done, 1 when some failed, 130 when interrupted. A finished
@@ -69,6 +77,14 @@ def command(
     if not names and not everything:
         raise click.UsageError("name tables or experiments, or say --all")
     wanted = [*tables(), *names] if everything else list(names)
+    if cluster is not None:
+        if jobs is not None:
+            raise click.UsageError("--jobs is for this machine; a cluster's profile has `parallel`")
+        ctx.exit(
+            on_cluster(
+                ctx, wanted, profile, seeds, overrides, data, results, cluster, force, dry_run, as_json
+            )
+        )
     planned = plan_runs(wanted, profile, seeds, overrides, data, results)
     states = {run.run_id: standing(RunDirectory(run.run_dir)) for run in planned}
     missing = [run for run in planned if states[run.run_id] != "done"]
@@ -92,6 +108,80 @@ def command(
         records = [record(run, states[run.run_id], outcomes.get(run.run_id)) for run in planned]
         click.echo(json.dumps(records, indent=1, ensure_ascii=False))
     ctx.exit(report(outcomes, missing, interrupted))
+
+
+def on_cluster(
+    ctx: click.Context,
+    wanted: Sequence[str],
+    profile: str,
+    seeds: Sequence[int],
+    overrides: tuple[str, ...],
+    data: str | None,
+    results: Path,
+    name: str,
+    force: bool,
+    dry_run: bool,
+    as_json: bool,
+) -> int:
+    """Plan for a cluster, say so, and submit unless `dry_run`; returns the exit code."""
+    from ablations.cluster_launch import by_table, check, plan_on_cluster, send
+    from ablations.cluster_report import describe_plan, scripts, tell
+    from ablations.plan import plan_runs
+    from ablations.registry import select
+    from slurm import scheduler
+    from slurm.cluster import load_cluster
+
+    cluster = load_cluster(name)
+    if not dry_run:
+        scheduler.require()
+    results = folder_of(ctx, results, cluster.results)
+    planned = plan_runs(wanted, profile, seeds, overrides, data or cluster.data or None, results)
+    plan = plan_on_cluster(planned, cluster, results)
+    check(plan, force)
+    selection = select(wanted)
+    ids = {
+        slug: [r.run_id for r in planned if r.config.experiment == slug]
+        for slug in {r.config.experiment for r in planned}
+    }
+    tables = {
+        f"table {table.name}": [i for e in table.experiments for i in ids.get(e.slug, [])]
+        for table in selection.tables
+    }
+    if selection.named:
+        tables["by name"] = [i for slug in sorted(selection.named) for i in ids.get(slug, [])]
+    click.echo(describe_plan(plan, tables), err=as_json)
+    warn_of_damage(planned, plan.states)
+    sent = None
+    if dry_run:
+        if not as_json and plan.requests:
+            click.echo("\n" + scripts(plan))
+    elif plan.requests:
+        sent = send(plan)
+        tell(plan, sent, err=as_json)
+    if as_json:
+        runs = [
+            {
+                "run": run.run_id,
+                "experiment": run.config.experiment,
+                "seed": run.config.seed,
+                "run_dir": str(run.run_dir),
+                "state": plan.states[run.run_id],
+                "gpu_hours": plan.estimates[run.run_id].hours if run.run_id in plan.estimates else None,
+                "job": sent.jobs.get(run.run_id) if sent else None,
+                "left_out": (plan.held | (sent.left_out if sent else {})).get(run.run_id),
+            }
+            for run in planned
+        ]
+        content = {"tables": by_table(plan, tables), "runs": runs, "launch": sent.launch if sent else None}
+        click.echo(json.dumps(content, indent=1, ensure_ascii=False))
+    return 1 if sent is not None and (sent.problem or sent.left_out or plan.held) else 0
+
+
+def folder_of(ctx: click.Context, results: Path, of_cluster: str) -> Path:
+    """The results folder: as given at the command line or in the environment, else the cluster's."""
+    given = ctx.get_parameter_source("results")
+    default = click.core.ParameterSource.DEFAULT
+    return Path(of_cluster) if of_cluster and given == default else results
 
 
 def action(state: str) -> str:
@@ -177,17 +267,10 @@ def visible_gpus() -> tuple[str, ...]:
 
 def write_ending(job: Job, outcome: Outcome) -> None:
     """Leave in state.json what the run could not write itself, because its process was killed."""
-    from ablations.job import standing
-    from yolor_core.errors import RunError
-    from yolor_core.runs.directory import RunDirectory
+    from ablations.job import TrainingJob
 
-    if outcome.state != "failed" and not (outcome.state == "preempted" and outcome.reason):
-        return
-    run = RunDirectory(job.run_dir)
-    # A full disk must not end the launch; a killed process lets go of its lock when it is quite dead.
-    with contextlib.suppress(RunError, OSError, ValueError), run.lock():
-        if standing(run) not in ("unreadable", "done"):  # a damaged file is the user's to look at
-            run.write_state(outcome.state, reason=outcome.reason)
+    if outcome.state == "failed" or (outcome.state == "preempted" and outcome.reason):
+        TrainingJob("", str(job.run_dir)).leave(outcome.state, outcome.reason or "")
 
 
 def warn_of_other_code(planned: Sequence[PlannedRun], states: dict[str, str]) -> None:

@@ -1,8 +1,10 @@
-"""`ablate status`: how far the runs are, from their state.json alone (no torch, no pandas)."""
+"""`ablate status`: how far the runs are, from their own files and one look at the scheduler."""
 
 from __future__ import annotations
 
 import json
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,73 +13,105 @@ import click
 from ablations.options import json_option, results_option
 
 if TYPE_CHECKING:
-    from yolor_core.runs.directory import RunDirectory
+    from rich.table import Table
+
+    from ablations.overview import RunView
+
+WATCH_SECONDS, PATIENCE = 5.0, 4.0
 
 
 @click.command("status")
+@click.argument("names", nargs=-1, metavar="[RUN|EXPERIMENT]...")
 @results_option
+@click.option("--watch", is_flag=True, help="Look again every few seconds, until all are done or Ctrl-C.")
 @json_option
-def command(results: Path, as_json: bool) -> None:
-    """Show every run: its state, epochs, AP so far, time spent, and why it failed or stopped.
+def command(names: tuple[str, ...], results: Path, watch: bool, as_json: bool) -> None:
+    """Show every run: its state, epochs, AP so far, time spent and left, node, GPU hours, and why it stopped.
 
     A run without detection has no AP; `ablate evaluate --run DIR` and the tables have its other scores.
-    A run that says running although no process holds it any more is shown as interrupted; a finished one that
-    has lost its record, evaluation or weights as incomplete; one with a damaged state.json as unreadable.
+    Runs on a cluster are looked up with one squeue and one sacct for all of them. A run that says running
+    although no process holds it any more is shown as interrupted; a finished one that has lost its record,
+    evaluation or weights as incomplete; one with a damaged state.json as unreadable.
     """
-    records = describe(results)
+    from ablations.overview import chosen, overview
+
+    def look(seconds: float | None = None) -> list[RunView]:
+        views = overview(results) if seconds is None else overview(results, seconds)
+        return chosen(views, names) if names else views
+
+    views = look()
     if as_json:
-        click.echo(json.dumps(records, indent=1, ensure_ascii=False))
-        return
-    if not records:
+        click.echo(json.dumps([view.record() for view in views], indent=1, ensure_ascii=False))
+    elif not views:
         click.echo(f"no runs in {results / 'runs'}; `ablate launch --all` makes some")
-        return
+    elif watch:
+        _watch(views, lambda: look(PATIENCE))
+    else:
+        click.echo(text(views))
+
+
+def _watch(views: list[RunView], look: Any) -> None:
+    from rich.console import Console
+    from rich.live import Live
+
+    console = Console()
+    with Live(table(views, console.height - 3), console=console, auto_refresh=False) as live:
+        live.refresh()
+        while any(view.state in ("queued", "starting", "running") for view in views):
+            try:
+                time.sleep(WATCH_SECONDS)
+            except KeyboardInterrupt:
+                return
+            views = look()
+            live.update(table(views, console.height - 3), refresh=True)
+
+
+HEAD = ("run", "state", "epoch", "AP", "time", "left", "node", "GPU h", "reason")
+
+
+def cells(view: RunView) -> tuple[str, ...]:
+    """A run as the columns of `HEAD`."""
     from slurm.progress import clock
 
-    lines = [("run", "state", "epoch", "AP", "time", "reason")]
-    for record in records:
-        ap = "" if record["ap"] is None else f"{100 * record['ap']:.1f}"
-        epoch = f"{record['epoch']}/{record['epochs']}" if record["epochs"] else ""
-        lines.append(
-            (record["run"], record["state"], epoch, ap, clock(record["seconds"]), record["reason"] or "")
-        )
-    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
-    for line in lines:
-        click.echo("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
-    states = [record["state"] for record in records]
+    return (
+        view.run,
+        view.state,
+        f"{view.epoch}/{view.epochs}" if view.epochs else "",
+        "" if view.ap is None else f"{100 * view.ap:.1f}",
+        clock(view.seconds) if view.seconds or view.epochs else "",
+        clock(view.left),
+        view.node,
+        "" if view.gpu_hours is None else f"{view.gpu_hours:.2f}",
+        view.reason or "",
+    )
+
+
+def text(views: Sequence[RunView]) -> str:
+    """Aligned columns, without those in which nothing is; then how many runs are in which state."""
+    lines = [HEAD, *(cells(view) for view in views)]
+    used = [column for column in range(len(HEAD)) if any(line[column] for line in lines[1:])]
+    widths = {column: max(len(line[column]) for line in lines) for column in used}
+    rows = ["  ".join(line[c].ljust(widths[c]) for c in used).rstrip() for line in lines]
+    return "\n".join([*rows, summary(views)])
+
+
+def table(views: Sequence[RunView], most: int) -> Table:
+    """The same for a terminal that shows `most` lines: those that run come first."""
+    from rich.table import Table
+    from rich.text import Text
+
+    order = ("running", "starting", "queued", "failed")
+    ranked = sorted(views, key=lambda v: order.index(v.state) if v.state in order else len(order))
+    shown = Table(box=None, pad_edge=False, caption=summary(views), caption_justify="left")
+    for name in HEAD:
+        shown.add_column(name, no_wrap=name != "reason", overflow="ellipsis")
+    for view in ranked[: max(most - 3, 3)]:
+        shown.add_row(*(Text(cell) for cell in cells(view)))
+    return shown
+
+
+def summary(views: Sequence[RunView]) -> str:
+    """`19 runs: 3 done, 1 failed, 15 queued`."""
+    states = [view.state for view in views]
     counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(sorted(states)))
-    click.echo(f"{len(records)} runs: {counts}")
-
-
-def describe(results: Path) -> list[dict[str, Any]]:
-    """One record per run directory, in the order of their names."""
-    from ablations.job import standing
-    from yolor_core.runs.directory import RunDirectory
-
-    runs = [RunDirectory(path.parent) for path in sorted((results / "runs").glob("*/state.json"))]
-    return [_record(run, standing(run)) for run in runs]
-
-
-def _record(run: RunDirectory, standing: str) -> dict[str, Any]:
-    """Whatever state.json holds, the fields are of the types that they should be; None or 0 where not."""
-    from yolor_core.errors import RunError
-    from yolor_core.runs.files import number
-
-    try:
-        state = run.read_state() or {}
-        reason = "; ".join(run.missing()) if standing == "incomplete" else _text(state.get("reason"))
-    except RunError as error:
-        state, reason = {}, str(error)
-    return {
-        "run": run.path.name,
-        "state": standing,
-        "epoch": int(number(state.get("epoch")) or 0),
-        "epochs": int(number(state.get("epochs")) or 0) or None,
-        "ap": number(state.get("ap")),
-        "seconds": number(state.get("seconds")) or 0.0,
-        "heartbeat": _text(state.get("heartbeat")),
-        "reason": reason,
-    }
-
-
-def _text(value: object) -> str | None:
-    return None if value is None else " ".join(str(value).split())
+    return f"{len(views)} runs: {counts}"

@@ -32,7 +32,7 @@ FEW = 3  # things named in one line
 )
 @profile_option
 @results_option
-@seeds_option(None, "Use these seeds only, as in 0 or 0,3 or 0-4; all there are by default.")
+@seeds_option(None, "Use these seeds only, as in 5 (the first five) or 0,3 or 7,; all there are by default.")
 @set_option
 @click.option("--fingerprint", metavar="PREFIX", help="Use runs on data of this fingerprint only.")
 @click.option("--source", metavar="PREFIX", help="Use runs of yolor_core sources of this hash only.")

@@ -194,7 +194,7 @@ def test_tables_print_what_is_missing(tmp_path: Path) -> None:
         (["train", "csp-fast", "--data", ""], "--data is empty"),
         (["data", "make", ""], "FOLDER is empty"),
         (["data", "check", " "], "PATH is empty"),
-        (["tables", "--seeds", "x"], "seeds 'x': allowed are lists and ranges"),
+        (["tables", "--seeds", "x"], "seeds 'x': allowed are a number of seeds"),
     ],
 )
 def test_bad_input_is_one_clean_line(arguments: list[str], message: str) -> None:

@@ -33,8 +33,13 @@ def test_running_without_a_process_is_shown_as_interrupted(tmp_path: Path) -> No
         "epochs": 24,
         "ap": 0.125,
         "seconds": 75.0,
+        "left": None,
+        "node": "",
+        "gpu_hours": None,
+        "job": None,
         "heartbeat": record["heartbeat"],
         "reason": None,
+        "run_dir": str(tmp_path / "runs" / "a"),
     }
     assert (other["state"], other["reason"]) == ("failed", "OSError: disk full")
     with run.lock():

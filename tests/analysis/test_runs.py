@@ -109,4 +109,4 @@ def test_tables_tell_of_runs_with_other_settings(tmp_path: Path, fabricate: Fabr
 
     assert "runs with other settings exist of csp-fast: repeat the --set" in stderr()
     assert stderr("--set", "train.epochs=3") == ""
-    assert stderr("--set", "train.epochs=3", "--seeds", "1") == ""
+    assert stderr("--set", "train.epochs=3", "--seeds", "1,") == ""

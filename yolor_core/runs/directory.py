@@ -18,7 +18,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from yolor_core.errors import RunError
+from yolor_core.errors import BusyError, RunError
 from yolor_core.runs.files import read_json, unreadable, why, write_atomically, write_json
 
 STATES = ("queued", "running", "done", "failed", "preempted")
@@ -126,14 +126,14 @@ class RunDirectory:
     def lock(self, timeout: float = 5.0) -> Iterator[None]:
         """Hold the run while writing to it; the lock goes with the process, however that ends.
 
-        Raises RunError when another process holds it for longer than `timeout` seconds.
+        Raises BusyError when another process holds it for longer than `timeout` seconds.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         try:
             with FileLock(self.path / ".lock", timeout=timeout):
                 yield
         except Timeout:
-            raise RunError(
+            raise BusyError(
                 f"{self.path} is being trained by another process; wait for it or cancel it"
             ) from None
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from yolor_core.config import SCHEMA_VERSION, RunConfig
+from yolor_core.errors import RunError
 from yolor_core.identity import PACKAGE, run_id, signature, source_hash
 from yolor_core.runs.directory import now
+from yolor_core.runs.files import read_json
 
 PACKAGES = ("torch", "torchvision", "numpy", "pycocotools", "opencv-python-headless", "pillow", "submitit")
 
@@ -20,7 +23,7 @@ def describe_run(
     config: RunConfig, fingerprint: str, device: str, data_report: dict[str, Any], parameters: int
 ) -> dict[str, Any]:
     """Content of run.json for a run that starts now."""
-    commit, dirty = _commit()
+    commit, dirty = code_commit()
     return {
         "schema": SCHEMA_VERSION,
         "experiment": config.experiment,
@@ -60,9 +63,16 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _commit() -> tuple[str | None, bool | None]:
-    """Commit of the checkout the code is run from and whether it was changed; None outside a checkout."""
+def code_commit() -> tuple[str | None, bool | None]:
+    """Commit of the checkout the code is run from and whether it was changed; None outside a checkout.
+
+    A frozen copy of a checkout has a `snapshot.json` that says it.
+    """
     root = Path(PACKAGE).parent
+    with suppress(RunError):
+        frozen = read_json(root / "snapshot.json")
+        if frozen is not None:
+            return frozen.get("commit"), frozen.get("dirty")
     try:
         commit = _git(root, "rev-parse", "HEAD")
         return commit, bool(_git(root, "status", "--porcelain", "--untracked-files=no"))

@@ -7,6 +7,8 @@ has to be called by all ranks at the same point; alone, they cost nothing.
 from __future__ import annotations
 
 import os
+import re
+import socket
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -20,7 +22,7 @@ from torch import Tensor
 from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
-from yolor_core.errors import ConfigError, RunError, summary
+from yolor_core.errors import ConfigError, RankLostError, RunError, summary
 
 T = TypeVar("T")
 FAILURE = "failure"  # key under which a rank that fails tells the others why
@@ -121,7 +123,7 @@ class Ranks:
                 raise
         dist.broadcast_object_list(answer)
         if answer[1] is not None:
-            raise RunError(f"rank 0 failed: {answer[1]}")
+            raise RankLostError(f"rank 0 failed: {answer[1]}")
         return answer[0]
 
     def report(self, error: BaseException) -> BaseException:
@@ -134,12 +136,12 @@ class Ranks:
         with suppress(Exception):  # rank 0 keeps the store: it may be what has died
             if self.store.check([FAILURE]):
                 rank, reason = self.store.get(FAILURE).decode().split(" ", 1)
-                return error if int(rank) == self.rank else RunError(f"rank {rank} failed: {reason}")
+                return error if int(rank) == self.rank else RankLostError(f"rank {rank} failed: {reason}")
             if not _broken_exchange(error):
                 self.store.set(FAILURE, f"{self.rank} {summary(error)}")
                 return error
         if _broken_exchange(error):
-            return RunError(f"another rank died or does not answer ({summary(error)}); its log says why")
+            return RankLostError(f"another rank died or does not answer ({summary(error)}); its log says why")
         return error
 
 
@@ -169,7 +171,7 @@ def joined(device: torch.device, timeout: float) -> Iterator[Ranks]:
         )  # fmt: skip
     except (RuntimeError, ValueError) as error:
         where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
-        raise RunError(
+        raise RankLostError(
             f"rank {here.rank} of {here.ranks} did not find the others at {where}: {summary(error)}"
         ) from error
     try:
@@ -193,14 +195,12 @@ def _meet_where_slurm_says() -> None:
 
 
 def _first_host(environment: Mapping[str, str]) -> str:
+    """The address of the first node of a step."""
     nodes = environment.get("SLURM_STEP_NODELIST") or environment.get("SLURM_NODELIST", "")
     if "[" not in nodes:
-        return nodes.split(",")[0] or "127.0.0.1"
+        return _address(nodes.split(",")[0] or "127.0.0.1")
     try:  # node[3-5,9] is for SLURM itself to read
-        command = ["scontrol", "show", "hostnames", nodes]
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout.split()[
-            0
-        ]
+        return _address(_scontrol("hostnames", nodes).split()[0])
     except (OSError, subprocess.SubprocessError, IndexError):
         address = environment.get("SLURM_LAUNCH_NODE_IPADDR")
         if address:
@@ -208,6 +208,22 @@ def _first_host(environment: Mapping[str, str]) -> str:
         raise RunError(
             f"SLURM_STEP_NODELIST={nodes}: scontrol cannot expand it; set MASTER_ADDR to the first node"
         ) from None
+
+
+def _address(node: str) -> str:
+    """A node's name, or its address by SLURM's own list where the network does not know the name."""
+    try:
+        socket.getaddrinfo(node, None)
+    except OSError:
+        with suppress(OSError, subprocess.SubprocessError):
+            found = re.search(r"NodeAddr=(\S+)", _scontrol("node", node))
+            return found[1] if found else node
+    return node
+
+
+def _scontrol(*words: str) -> str:
+    command = ["scontrol", "show", *words]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout
 
 
 def _broken_exchange(error: BaseException) -> bool:

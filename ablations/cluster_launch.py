@@ -1,0 +1,288 @@
+"""From planned runs to jobs of a cluster: which are to be sent, what they will take, and sending them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ablations.estimate import Estimate, Estimator
+from ablations.job import ClusterTraining, standing
+from ablations.plan import PlannedRun
+from slurm import scheduler
+from slurm.cluster import Cluster
+from slurm.errors import ClusterError
+from slurm.files import read_json, replace_json
+from slurm.snapshot import freeze
+from slurm.submission import (
+    Array,
+    Request,
+    Sender,
+    Submitted,
+    check_path,
+    layout,
+    new_launch,
+    rehearse,
+)
+from slurm.tokens import user
+from slurm.view import Standing, look_at
+from yolor_core.config import RunConfig
+from yolor_core.errors import ConfigError, RunError
+from yolor_core.runs.directory import RunDirectory
+from yolor_core.runs.record import code_commit
+
+SECONDS = 20.0  # for the scheduler, where a launch depends on its answer
+START_SECONDS = 120  # of a job's limit that it does not train: Python, data, the first batch
+LOCAL_DISKS = {"ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "tmpfs", "overlay", "ramfs", "vfat", "apfs"}
+NOT_SLURM_ARRAY = 1000  # jobs of an array, where the cluster cannot be asked (`--dry-run` elsewhere)
+
+
+@dataclass
+class ClusterPlan:
+    """What a launch would do."""
+
+    cluster: Cluster
+    results: Path
+    runs: dict[str, PlannedRun]
+    states: dict[str, str]  # done, queued or running (submitted by somebody), or to be sent
+    seen: dict[str, Standing]
+    requests: list[Request]
+    estimates: dict[str, Estimate]
+    held: dict[str, str] = field(default_factory=dict)  # runs left out, and why
+    others: dict[str, str] = field(default_factory=dict)  # states of runs that these continue
+
+    @property
+    def hours(self) -> float:
+        """GPU hours of the runs to send."""
+        return sum(request.hours or 0.0 for request in self.requests)
+
+
+def plan_on_cluster(runs: Sequence[PlannedRun], cluster: Cluster, results: Path) -> ClusterPlan:
+    """Sort the runs into done, taken by somebody, and to be sent; estimate the latter.
+
+    Raises ClusterError where the scheduler cannot say about a submitted run: it might be started twice.
+    """
+    by_id = {run.run_id: run for run in runs}
+    directories = {run.run_id: RunDirectory(run.run_dir) for run in runs}
+    states = {name: standing(directory) for name, directory in directories.items()}
+    open_runs = [run for run in runs if states[run.run_id] != "done"]
+    needed = {run.after: run.run_dir for run in open_runs if run.after and run.after not in by_id}
+    before = {name: path.parent / name for name, path in needed.items()}
+    folders = {run.run_id: run.run_dir for run in open_runs} | before
+    looked = look_at(folders.values(), SECONDS)
+    seen = {name: looked[path] for name, path in folders.items() if path in looked}
+    plan = ClusterPlan(cluster, results, by_id, states, seen, [], {})
+    plan.others = {name: standing(RunDirectory(path)) for name, path in before.items()}
+    estimator = Estimator(results, cluster.tflops)
+    for run in open_runs:
+        name = run.run_id
+        there = seen.get(name)
+        if there is not None and there.state == "unknown":
+            raise ClusterError(
+                f"{name} was submitted by {there.token.user} as job {there.token.job}, and squeue does not "
+                "answer whether that is still there. Try again when it does"
+            )
+        if there is not None and there.taken:
+            states[name] = "running" if there.state == "running" else "queued"
+        elif states[name] == "running":
+            plan.held[name] = "a process on this machine trains it"
+        elif states[name] == "unreadable":
+            plan.held[name] = "its state.json is damaged; `ablate status` says how"
+        else:
+            _request(run, plan, estimator)
+    plan.requests.sort(key=lambda request: -(request.hours or 0.0))  # the longest first
+    return plan
+
+
+def _request(run: PlannedRun, plan: ClusterPlan, estimator: Estimator) -> None:
+    """Put a run on the list of those to send, or of those that are held."""
+    config = on_cluster(run.config, plan.cluster)
+    there = plan.seen.get(run.run_id)
+    after, after_job = run.after, None
+    if after is not None:
+        before = plan.seen.get(after)
+        if (plan.others | plan.states)[after] == "done":
+            after = None
+        elif before is not None and before.taken and before.token.job is None:
+            plan.held[run.run_id] = f"{after} is being submitted; launch again in a minute"
+            return
+        elif before is not None and before.taken:
+            after, after_job = None, before.token.job
+        elif after in plan.held or after not in plan.runs:
+            plan.held[run.run_id] = (
+                f"it needs {after}: {plan.held.get(after, 'launch or retry that one too')}"
+            )
+            return
+    estimate = estimator(run)
+    plan.estimates[run.run_id] = estimate
+    request = Request(
+        name=run.run_id,
+        run_dir=run.run_dir.absolute(),
+        work=ClusterTraining(config.to_json(), str(run.run_dir.absolute()), plan.cluster.local_disk),
+        resources=plan.cluster.resources(run.config.experiment),
+        after=after,
+        after_job=after_job,
+        number=there.token.number if there else 0,
+        hours=estimate.hours,
+        label=run.config.experiment,
+    )
+    plan.requests.append(request)
+
+
+def on_cluster(config: RunConfig, cluster: Cluster) -> RunConfig:
+    """The same run with the machine's part of its configuration as the profile has it."""
+    wanted, execution = cluster.resources(config.experiment), config.execution
+    own: dict[str, Any] = {"workers": min(execution.workers, max(wanted.cpus - 1, 0))}
+    if cluster.device != "auto":
+        own["device"] = cluster.device
+    if not wanted.gpus or cluster.device == "cpu":
+        own["threads"] = max(1, wanted.cpus - own["workers"])
+    if execution.start_checkpoint:
+        own["start_checkpoint"] = str(Path(execution.start_checkpoint).absolute())
+    return config.model_copy(update={"execution": execution.model_copy(update=own)})
+
+
+def check(plan: ClusterPlan, force: bool = False) -> None:
+    """Refuse what cannot work before anything is written.
+
+    Raises:
+        ConfigError: a run has more processes than its batch can be shared by.
+        ClusterError: the results folder or a time limit will not do.
+    """
+    from yolor_core.training.step import check_shares
+
+    check_path(plan.results.absolute())
+    for request in plan.requests:
+        run, wanted = plan.runs[request.name], request.resources
+        try:
+            check_shares(run.config.science.train, wanted.ranks)
+        except RunError as error:
+            raise ConfigError(
+                f"{run.config.experiment} on {wanted.nodes} x {wanted.per_node} processes: {error}"
+            ) from None
+        estimate = plan.estimates[request.name]
+        usable = 60 * wanted.minutes - plan.cluster.signal_delay - START_SECONDS
+        epoch = estimate.epoch / wanted.ranks
+        if epoch > usable and not force:
+            basis = "finished runs here took" if estimate.measured else "by its FLOPs (the profile's tflops)"
+            raise ClusterError(
+                f"time = {wanted.time!r} is shorter than an epoch of {run.config.experiment}: about "
+                f"{epoch / 60:.0f} minutes, {basis}. A job needs an epoch, {plan.cluster.signal_delay} s to "
+                f"save (signal_delay) and {START_SECONDS} s to start; raise `time`, or say --force: a run "
+                "also goes on within an epoch"
+            )
+
+
+def check_shared(results: Path, cluster: Cluster) -> None:
+    """Raises ClusterError for a folder that the nodes do not see, as far as this machine can tell."""
+    proof = results / "clusters" / f"{cluster.name}.json"
+    if (read_json(proof) or {}).get("shared") or _all_nodes_here():
+        return
+    kind = file_system(results)
+    if kind in LOCAL_DISKS:
+        raise ClusterError(
+            f"{results.absolute()} is on a disk of this machine ({kind}), which the nodes do not see. Choose "
+            "a folder on the shared file system with --results, ABLATE_RESULTS or the profile's `results`; "
+            f"if it is shared, let `ablate cluster check {cluster.name} --results {results}` prove it"
+        )
+
+
+def file_system(path: Path) -> str:
+    """The kind of file system that a folder (or the nearest that exists above it) is on; '' where unknown."""
+    there = path.absolute()
+    while not there.exists():
+        there = there.parent
+    command = ["stat", "-f", "-c", "%T", str(there)]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return {"ext2/ext3": "ext4", "overlayfs": "overlay"}.get(found, found)
+
+
+def _all_nodes_here() -> bool:
+    """Whether every node is this machine, as on a cluster for trying things out."""
+    try:
+        text = scheduler.run(["scontrol", "show", "node", "--oneliner"])
+    except ClusterError:
+        return False
+    hosts = {word.split("=")[1] for word in text.split() if word.startswith("NodeHostName=")}
+    return bool(hosts) and hosts <= {os.uname().nodename, os.uname().nodename.split(".")[0]}
+
+
+def rehearsal(plan: ClusterPlan) -> tuple[Sender, list[Array]]:
+    """A sender for looking at scripts, and the arrays there would be; writes and sends nothing."""
+    folder = plan.results.absolute() / "launches" / "LAUNCH"
+    code = plan.results.absolute() / "code" / "CODE"
+    longest = plan.cluster.max_array or _longest()
+    return Sender(plan.cluster, folder, code, longest), layout(plan.requests, longest)
+
+
+def _longest() -> int:
+    try:
+        return scheduler.longest_array()
+    except ClusterError:
+        return NOT_SLURM_ARRAY
+
+
+def send(plan: ClusterPlan) -> Submitted:
+    """Let the cluster check the scripts, freeze the code, claim the runs and submit them.
+
+    Raises ClusterError, with nothing written, where sbatch would refuse.
+    """
+    sender, arrays = rehearsal(plan)
+    with tempfile.TemporaryDirectory() as folder:
+        rehearse(sender, arrays, partial(_script, Path(folder)))
+    plan.results.mkdir(parents=True, exist_ok=True)
+    check_shared(plan.results, plan.cluster)
+    commit, dirty = code_commit()
+    code = freeze(plan.results, {"commit": commit, "dirty": dirty, "by": user()})
+    requests = plan.requests
+    for request in requests:
+        run = plan.runs[request.name]
+        request.run_dir.mkdir(parents=True, exist_ok=True)
+        record = {"config": run.config.model_dump(mode="json"), "after": run.after}
+        replace_json(request.run_dir / "planned.json", record)
+    sender = Sender(plan.cluster, new_launch(plan.results), code, sender.longest)
+    return sender.submit(requests)
+
+
+def _script(folder: Path, text: str) -> Path:
+    path = folder / "rehearsal.sh"
+    path.write_text(text)
+    return path
+
+
+def by_table(plan: ClusterPlan, tables: Mapping[str, Iterable[str]]) -> list[dict[str, Any]]:
+    """Runs and GPU hours of each table (name -> run ids); a run of two tables counts in each."""
+    sent = {request.name: request for request in plan.requests}
+    records = []
+    for table, names in tables.items():
+        names = [name for name in names if name in plan.runs]
+        new = [sent[name] for name in names if name in sent]
+        records.append(
+            {
+                "table": table,
+                "runs": len(names),
+                "done": sum(plan.states[name] == "done" for name in names),
+                "submitted": sum(plan.states[name] in ("queued", "running") for name in names),
+                "to_send": len(new),
+                "gpu_hours": round(sum(request.hours or 0.0 for request in new), 3),
+            }
+        )
+    return records
+
+
+def planned_again(run_dir: Path, results: Path) -> PlannedRun | None:
+    """A run as it was planned when it was submitted; None where nobody wrote that down."""
+    record = read_json(run_dir / "planned.json")
+    if record is None:
+        return None
+    config = RunConfig.from_json(json.dumps(record.get("config")))
+    return PlannedRun(run_dir.name, config, results / "runs" / run_dir.name, record.get("after"))

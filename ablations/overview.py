@@ -1,0 +1,170 @@
+"""How all runs of a results folder are: their own files, and one look at the scheduler for all of them."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ablations.job import standing
+from slurm.tokens import Token, current
+from slurm.view import Standing, look_at
+from yolor_core.errors import RunError, UnknownNameError
+from yolor_core.runs.directory import RunDirectory
+from yolor_core.runs.files import number
+
+LOOK_SECONDS = 0.6  # the scheduler's time to answer where a person waits
+HIDDEN = ("token", "run_dir", "submitted")  # not in JSON, or not as they are
+UNFINISHED = ("failed", "interrupted", "incomplete", "cancelled", "not sent")
+
+
+@dataclass(frozen=True)
+class RunView:
+    """One run: how far it is, where, and why it is not further."""
+
+    run: str
+    run_dir: Path
+    state: str
+    epoch: int = 0
+    epochs: int | None = None
+    ap: float | None = None  # fraction
+    seconds: float = 0.0  # of training, over all attempts
+    left: float | None = None  # seconds until it ends, while it runs
+    node: str = ""
+    gpu_hours: float | None = None  # of runs of a cluster
+    job: str | None = None
+    reason: str | None = None
+    heartbeat: str | None = None
+    token: Token | None = None
+    submitted: bool = False  # the cluster has it, or may have it
+
+    def record(self) -> dict[str, Any]:
+        """For JSON."""
+        content = {name: value for name, value in asdict(self).items() if name not in HIDDEN}
+        return content | {"run_dir": str(self.run_dir)}
+
+
+def overview(results: Path, seconds: float = LOOK_SECONDS) -> list[RunView]:
+    """Every run of a results folder, in the order of their names.
+
+    The scheduler is asked about unfinished submitted runs only: one squeue, one sacct, at the same time.
+    """
+    folder = results / "runs"
+    paths = sorted(p for p in folder.glob("*") if (p / "state.json").exists() or (p / "submits").is_dir())
+    return [view(path, seen) for path, seen in look_up(paths, seconds)]
+
+
+def look_up(paths: Sequence[Path], seconds: float) -> list[tuple[Path, Standing | None]]:
+    """The scheduler's standing of each submitted run that has not finished."""
+    submitted = {path: token for path in paths if (token := current(path)) is not None}
+    unfinished = [path for path in submitted if not _done(path)]
+    standings = look_at(unfinished, seconds)
+    return [
+        (path, standings.get(path) or (Standing(submitted[path], "ended") if path in submitted else None))
+        for path in paths
+    ]
+
+
+def _done(path: Path) -> bool:
+    try:
+        return (RunDirectory(path).read_state() or {}).get("state") == "done"
+    except RunError:
+        return False
+
+
+def view(path: Path, seen: Standing | None) -> RunView:
+    """A run's own files and the scheduler's word in one."""
+    run = RunDirectory(path)
+    state: dict[str, Any] = {}
+    reason: str | None = None
+    try:
+        state = run.read_state() or {}
+        reason = _text(state.get("reason"))
+        # One that has left the cluster may be trained on this machine by now.
+        gone = seen is None or (seen.state in ("ended", "free") and run.running())
+        done = state.get("state") == "done"
+        word = standing(run) if seen is None or gone or done else _merged(state.get("state"), seen)
+        if word == "incomplete":
+            reason = "; ".join(run.missing())
+    except RunError as error:
+        word, reason = "unreadable", str(error)
+    if seen is not None and (seen.state != "ended" or word in ("interrupted", "failed", "cancelled")):
+        reason = reason if word == "failed" and reason else _about(seen) or reason
+    spent = number(state.get("seconds")) or 0.0
+    token = seen.token if seen else None
+    return RunView(
+        run=path.name,
+        run_dir=path,
+        state=word,
+        epoch=int(number(state.get("epoch")) or 0),
+        epochs=int(number(state.get("epochs")) or 0) or None,
+        ap=number(state.get("ap")),
+        seconds=spent,
+        left=_left(state) if word == "running" else None,
+        node=seen.node if seen and seen.state == "running" else "",
+        gpu_hours=spent * token.gpus / 3600 if token else None,
+        job=token.job if token else None,
+        reason=reason,
+        heartbeat=_text(state.get("heartbeat")),
+        token=token,
+        submitted=seen is not None and seen.taken,
+    )
+
+
+def _merged(written: Any, seen: Standing) -> str:
+    """The state of a submitted run, from state.json's word (None where there is none) and the scheduler's."""
+    if seen.state in ("queued", "sending"):
+        return "queued"
+    if seen.state == "running":
+        return "running" if written == "running" else "starting"
+    if seen.state == "unknown":
+        return str(written or "queued")
+    if seen.token.cancelled or seen.word == "CANCELLED":
+        return "failed" if written == "failed" else "cancelled"
+    if seen.state == "free" and written is None:
+        return "not sent"
+    if written == "running":
+        return "failed" if seen.word == "OUT_OF_MEMORY" else "interrupted"
+    return str(written or "failed")
+
+
+def _about(seen: Standing) -> str | None:
+    if seen.state == "queued":
+        return f"waits: {seen.reason}" if seen.reason else None
+    return None if seen.state == "running" else seen.reason or None
+
+
+def _left(state: dict[str, Any]) -> float | None:
+    from slurm.progress import progressed
+
+    done = progressed(state)
+    spent = number(state.get("seconds")) or 0.0
+    return spent * (1 - done) / done if done > 0 else None
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else " ".join(str(value).split())
+
+
+def chosen(views: Iterable[RunView], names: Sequence[str]) -> list[RunView]:
+    """The runs that names mean: a run's whole name or its beginning, an experiment, or a pattern with `*`.
+
+    Raises UnknownNameError for a name that means none.
+    """
+    views = list(views)
+    found: dict[str, RunView] = {}
+    for name in names:
+        exact = [v for v in views if name in (v.run, v.run_dir.as_posix()) or _experiment(v) == name]
+        matching = exact or [v for v in views if v.run.startswith(name) or fnmatch.fnmatchcase(v.run, name)]
+        if not matching:
+            raise UnknownNameError("run", name, [v.run for v in views])
+        found |= {v.run: v for v in matching}
+    return list(found.values())
+
+
+def _experiment(view: RunView) -> str | None:
+    """`csp-fast.add-fa-mini-s0-0123456789` -> `csp-fast.add-fa`."""
+    parts = view.run.rsplit("-", 3)
+    return parts[0] if len(parts) == 4 else None

@@ -1,0 +1,191 @@
+"""What becomes of a run when the processes of its job are gone. The job's script calls this:
+
+    python -m slurm.ending FOLDER EXIT_CODE
+
+FOLDER is that of the array; the exit code is srun's. One place decides, in a process that no failure of a
+rank can touch:
+
+| how the attempt ended | what follows |
+|---|---|
+| done; or another submission has the run | nothing |
+| saved itself, asked to by a signal (preemption, time limit) | back to the queue, at most `requeues` times |
+| cancelled, by `ablate cancel` or `scancel` | it stays as it is; the next launch goes on |
+| an error that would come again (configuration, data, not finite) | failed, with the reason |
+| out of memory, as far as the log says so | failed: the same would happen again |
+| anything else: a crash, a rank that died or hung | back to the queue, at most `retries` times, then failed |
+
+A lost node, and a preemption or time limit that leaves no time to save, end the whole job, this too; SLURM
+itself then puts it back (except after the time limit), and it goes on from its last checkpoint.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from slurm import scheduler
+from slurm.attempt import job_id, restarts
+from slurm.errors import ClusterError
+from slurm.files import read_json
+from slurm.tokens import Token, read
+
+MEMORY = ("oom-kill", "out of memory", "oom_kill", "exceeded memory limit", "cannot allocate memory")
+BEGINNING = "Starting with SlurmJobEnvironment"  # submitit says so first
+# SLURM adds DUE TO PREEMPTION, TIME LIMIT and so on where it was not a person.
+CANCELLED = re.compile(r"\*\*\* JOB \S+ ON \S+ CANCELLED AT \S+ \*\*\*")
+LOG_BYTES, LOG_LINES = 20_000, 8
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What to do: "leave", "requeue" or "fail"; and how to describe the ending."""
+
+    action: str
+    kind: str
+    reason: str = ""
+
+
+def judge(
+    outcomes: list[dict[str, Any]],
+    exit_code: int,
+    cancelled: str | None,
+    log: str,
+    preemptions: int,
+    crashes: int,
+    requeues: int,
+    retries: int,
+) -> Verdict:
+    """Decide about an attempt that is over.
+
+    Args:
+        outcomes: what its processes left (see `Token.ended`).
+        exit_code: srun's.
+        cancelled: who cancelled the run, if anybody.
+        log: the end of what it printed.
+        preemptions, crashes: how often this submission was requeued before, by kind.
+        requeues, retries: how often it may be.
+    """
+    states = [str(outcome.get("state")) for outcome in outcomes]
+    failures = [outcome for outcome in outcomes if outcome.get("state") == "failed"]
+    final = [outcome for outcome in failures if outcome.get("final")]
+    if exit_code == 0 and "done" in states:
+        return Verdict("leave", "done")
+    if "elsewhere" in states:
+        return Verdict("leave", "elsewhere")
+    if cancelled or "cancelled" in states:
+        return Verdict("leave", "cancelled", f"cancelled by {cancelled}; launch again to go on")
+    if final:
+        return Verdict("fail", "failed", str(final[0].get("reason")))
+    if "preempted" in states and not failures:
+        if preemptions < requeues:
+            return Verdict("requeue", "preempted")
+        return Verdict("fail", "failed", f"restarted {preemptions} times, as often as `requeues` allows")
+    if any(sign in log.lower() for sign in MEMORY):
+        return Verdict("fail", "failed", "out of memory: the job was given less than it needs (memory_gb)")
+    # A rank that lost another one knows less than the one that was lost.
+    first = min(failures, key=lambda outcome: "rank" in str(outcome.get("reason")), default=None)
+    reason = str(first.get("reason")) if first else _exit(exit_code)
+    if crashes < retries:
+        return Verdict("requeue", "crash", reason)
+    return Verdict("fail", "failed", f"{reason} (after {crashes} retries)" if crashes else reason)
+
+
+def _exit(code: int) -> str:
+    if code > 128:
+        return f"a process was killed by signal {code - 128} without a word"
+    return f"the processes ended with exit code {code} without a word"
+
+
+def tail(path: Path | None) -> str:
+    """The end of a log; nothing where there is none."""
+    try:
+        with path.open("rb") as file:  # type: ignore[union-attr]
+            file.seek(0, 2)
+            file.seek(max(0, file.tell() - LOG_BYTES))
+            return file.read().decode(errors="replace")
+    except (OSError, AttributeError):
+        return ""
+
+
+def last_lines(text: str, lines: int = LOG_LINES) -> list[str]:
+    """The last lines that say something, without submitit's own."""
+    told = [line.rstrip() for line in text.splitlines() if line.strip() and not line.startswith("submitit ")]
+    return told[-lines:]
+
+
+def entry(folder: Path) -> dict[str, Any]:
+    """The line of `jobs.json` that is about this job: run_dir, number, requeues, retries."""
+    jobs = (read_json(folder / "jobs.json") or {}).get("jobs") or []
+    job = job_id()
+    index = int(job.split("_")[1]) if "_" in job else 0
+    found: dict[str, Any] = jobs[index]
+    return found
+
+
+def end(folder: Path, exit_code: int) -> int:
+    """Judge this job's attempt and carry the verdict out; returns the job's own exit code."""
+    job, restart, about = job_id(), restarts(), entry(folder)
+    token = read(Path(about["run_dir"]), int(about["number"]))
+    # The job's id may not be in the token yet.
+    own_log = folder / f"{job}_0_log.out"
+    log = tail(own_log)
+    log = log[max(log.rfind(BEGINNING), 0) :]  # earlier attempts wrote into the same file
+    earlier = [record.get("kind") for record in token.attempts() if record.get("event") == "end"]
+    crashes = earlier.count("crash")
+    verdict = judge(
+        token.outcomes(restart),
+        exit_code,
+        _canceller(token, job, log),
+        log,
+        max(restart - crashes, 0),
+        crashes,
+        int(about["requeues"]),
+        int(about["retries"]),
+    )
+    token.note("end", job=job, restart=restart, kind=verdict.kind, exit=exit_code, reason=verdict.reason)
+    print(f"ending: {verdict.kind} {verdict.reason} -> {verdict.action}", flush=True)
+    if verdict.action == "leave":
+        if verdict.kind == "cancelled":
+            _leave(folder, "preempted", verdict.reason)
+            return 1
+        return exit_code
+    if verdict.action == "requeue":
+        try:
+            scheduler.requeue(job)
+            return 1
+        except ClusterError as error:
+            state = scheduler.own_state(job)
+            if state in scheduler.WAITING:  # SLURM was quicker: a lost node, or a preemption
+                return 1
+            verdict = Verdict(
+                "fail", "failed", f"{verdict.reason or verdict.kind}, and not requeued: {error}"
+            )
+    lines = last_lines(log)
+    _leave(folder, "failed", verdict.reason)
+    token.note("failed", job=job, reason=verdict.reason, log=lines)
+    return exit_code or 1
+
+
+def _canceller(token: Token, job: str, log: str) -> str | None:
+    """Who cancelled the job, if anybody. While it completes scontrol says no more than that, but its log."""
+    mark = token.cancelled
+    if mark:
+        return str(mark.get("user") or "somebody")
+    ended = CANCELLED.search(log) is not None or scheduler.own_state(job) == "CANCELLED"
+    return "scancel" if ended else None
+
+
+def _leave(folder: Path, state: str, reason: str) -> None:
+    """Let the run write its ending into its own files; it is in the pickle that its processes got."""
+    import cloudpickle
+
+    with (folder / f"{job_id()}_submitted.pkl").open("rb") as file:
+        attempt = cloudpickle.load(file).function
+    attempt.work.leave(state, reason)
+
+
+if __name__ == "__main__":
+    sys.exit(end(Path(sys.argv[1]), int(sys.argv[2])))

@@ -1,0 +1,230 @@
+"""Questions to SLURM and orders for it. Every one has a time limit, and none is asked once per run."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from slurm.errors import ClusterError
+
+SECONDS = 20.0  # for an order, or a question without which nothing goes on
+AT_ONCE = 500  # job ids of one command line
+WAITING = {
+    "PENDING",
+    "REQUEUED",
+    "REQUEUE_HOLD",
+    "REQUEUE_FED",
+    "SPECIAL_EXIT",
+    "CONFIGURING",
+    "RESV_DEL_HOLD",
+}
+AT_WORK = {"RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "STAGE_OUT", "SIGNALING", "RESIZING"}
+TASKS = re.compile(r"(\d+)_\[([\d,:-]+)(?:%\d+)?\]")
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A job as the scheduler, or its accounting, describes it."""
+
+    job: str
+    state: str  # SLURM's word, as PENDING
+    node: str = ""
+    reason: str = ""
+    seconds: float = 0.0  # of the present attempt; of all of them in the accounting
+    gpu_seconds: float = 0.0  # of all attempts; accounting only
+
+    @property
+    def waiting(self) -> bool:
+        """Whether it will start by itself."""
+        return self.state in WAITING
+
+    @property
+    def alive(self) -> bool:
+        """Whether it runs or will run."""
+        return self.state in WAITING or self.state in AT_WORK
+
+
+def available() -> bool:
+    """Whether this machine can submit jobs."""
+    return all(shutil.which(program) for program in ("sbatch", "srun", "squeue"))
+
+
+def require() -> None:
+    """Raises ClusterError where this machine is no part of a SLURM cluster."""
+    if not available():
+        raise ClusterError(
+            "no SLURM here: sbatch, srun and squeue are not on the PATH. Call this on a login node of the "
+            "cluster; without --cluster the runs are trained on this machine"
+        )
+
+
+def run(command: Sequence[str], seconds: float = SECONDS) -> str:
+    """What a command prints. Raises ClusterError with the command's own words."""
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=seconds, check=False, stdin=subprocess.DEVNULL
+        )
+    except FileNotFoundError:
+        raise ClusterError(f"{command[0]} is not on the PATH") from None
+    except subprocess.TimeoutExpired:
+        raise ClusterError(f"{command[0]} did not answer within {seconds:g} s") from None
+    if done.returncode:
+        raise ClusterError(said(done.stderr or done.stdout) or f"{command[0]} ended with {done.returncode}")
+    return done.stdout
+
+
+def said(text: str) -> str:
+    """The words of an error message of SLURM's, in one line without the program's name."""
+    lines = [re.sub(r"^\w+: (?:error|fatal): ", "", line.strip()) for line in text.splitlines()]
+    return "; ".join(line for line in lines if line)
+
+
+def queue(jobs: Iterable[str], seconds: float = SECONDS) -> dict[str, Seen]:
+    """Jobs that wait, run, or ended a few minutes ago, by id, asked for with one command.
+
+    Raises ClusterError where squeue is absent, fails or takes too long.
+    """
+    found: dict[str, Seen] = {}
+    for some in _chunks(_arrays(jobs)):
+        found |= _queue(["-j", ",".join(some)], seconds)
+    return found
+
+
+def queue_named(names: Iterable[str], seconds: float = SECONDS) -> dict[str, Seen]:
+    """The same by the jobs' names: {id: Seen}, with the name as the reason."""
+    found: dict[str, Seen] = {}
+    for some in _chunks(sorted(set(names))):
+        found |= _queue(["-n", ",".join(some)], seconds, reason="%j")
+    return found
+
+
+def _queue(which: list[str], seconds: float, reason: str = "%r") -> dict[str, Seen]:
+    form = "%i|%T|%N|%M|" + reason
+    try:
+        text = run(["squeue", "-h", "-r", "-a", "-t", "all", *which, "-o", form], seconds)
+    except ClusterError as error:
+        if "Invalid job id" in str(error):  # the scheduler has forgotten all of them
+            return {}
+        raise
+    found = {}
+    for line in text.splitlines():
+        parts = line.strip().split("|", 4)
+        if len(parts) == 5:
+            job, state, node, clock, why = parts
+            found[job] = Seen(job, state, node, "" if why == "None" else why, _seconds(clock))
+    return found
+
+
+def history(jobs: Iterable[str], seconds: float = SECONDS) -> dict[str, Seen]:
+    """Jobs as the accounting remembers them, all attempts together, by id.
+
+    Raises ClusterError where sacct is absent, switched off or takes too long.
+    """
+    found: dict[str, Seen] = {}
+    form = "JobID,State,ElapsedRaw,AllocTRES,NodeList"
+    for some in _chunks(_arrays(jobs)):
+        text = run(["sacct", "-X", "-n", "-P", "-D", "-j", ",".join(some), "-o", form], seconds)
+        for line in text.splitlines():
+            parts = line.split("|")
+            if len(parts) != 5:
+                continue
+            name, state, elapsed, tres, node = parts
+            length = float(elapsed or 0)
+            word = state.split(" ")[0]
+            for job in _ids(name):
+                before = found.get(job, Seen(job, ""))
+                spent, devices = before.seconds + length, _devices(tres)
+                found[job] = Seen(job, word, node, state, spent, before.gpu_seconds + length * devices)
+    return found
+
+
+def look(jobs: Iterable[str], seconds: float) -> tuple[dict[str, Seen] | None, dict[str, Seen] | None]:
+    """Queue and accounting at the same time; None for the one that does not answer within the time."""
+    jobs = list(jobs)
+    if not jobs:
+        return {}, {}
+
+    def ask(question: Callable[[list[str], float], dict[str, Seen]]) -> dict[str, Seen] | None:
+        try:
+            return question(jobs, seconds)
+        except ClusterError:
+            return None
+
+    with ThreadPoolExecutor(2) as pool:
+        queued, past = pool.map(ask, (queue, history))
+    return queued, past
+
+
+def cancel(jobs: Iterable[str]) -> None:
+    """End jobs, whether they wait or run."""
+    for some in _chunks(list(jobs)):
+        run(["scancel", *some])
+
+
+def requeue(job: str) -> None:
+    """Send a running job back to the queue."""
+    run(["scontrol", "requeue", job])
+
+
+def own_state(job: str) -> str | None:
+    """SLURM's word for the state of the job that asks; None where it does not say."""
+    try:
+        text = run(["scontrol", "show", "job", job])
+    except ClusterError:
+        return None
+    match = re.search(r"JobState=(\w+)", text)
+    return match[1] if match else None
+
+
+def settings() -> dict[str, str]:
+    """The cluster's configuration, by SLURM's names. Raises ClusterError."""
+    pairs = (line.partition("=") for line in run(["scontrol", "show", "config"]).splitlines())
+    return {name.strip(): value.strip() for name, sign, value in pairs if sign}
+
+
+def longest_array(found: dict[str, str] | None = None) -> int:
+    """Jobs that one array may have. SLURM's MaxArraySize bounds the index, which begins with 0."""
+    value = (settings() if found is None else found).get("MaxArraySize", "")
+    return max(1, int(value)) if value.isdecimal() else 1000
+
+
+def _arrays(jobs: Iterable[str]) -> list[str]:
+    """An array is asked for as a whole, which costs the scheduler no more than one of its jobs."""
+    return sorted({job.split("_")[0] for job in jobs}, key=int)
+
+
+def _chunks(values: list[str]) -> list[list[str]]:
+    return [values[start : start + AT_ONCE] for start in range(0, len(values), AT_ONCE)]
+
+
+def _ids(name: str) -> list[str]:
+    """`7`, `7_2` -> itself; `7_[0-2,5]` -> the four jobs."""
+    match = TASKS.fullmatch(name)
+    if match is None:
+        return [name] if re.fullmatch(r"\d+(_\d+)?", name) else []
+    found = []
+    for part in match[2].split(","):
+        first, _, last = part.partition("-")
+        found += [f"{match[1]}_{index}" for index in range(int(first), int(last or first) + 1)]
+    return found
+
+
+def _devices(tres: str) -> int:
+    """GPUs of an allocation `cpu=8,gres/gpu=2,...`, whose types alone may be given."""
+    match = re.search(r"gres/gpu=(\d+)", tres)
+    return int(match[1]) if match else sum(map(int, re.findall(r"gres/gpu:[^=,]+=(\d+)", tres)))
+
+
+def _seconds(clock: str) -> float:
+    """`1-02:03:04`, `02:03:04` or `03:04` -> seconds."""
+    days, _, rest = clock.rpartition("-")
+    total = 0
+    for part in rest.split(":"):
+        if not part.isdecimal():
+            return 0.0
+        total = 60 * total + int(part)
+    return float(total + 86400 * int(days or 0))

@@ -1,0 +1,362 @@
+"""Send runs to SLURM: tokens first, then arrays of equal jobs through submitit. Nothing here waits."""
+
+from __future__ import annotations
+
+import secrets
+import shlex
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import submitit
+
+from slurm import scheduler
+from slurm.attempt import Attempt, Work
+from slurm.cluster import Cluster, Resources, minutes
+from slurm.errors import ClusterError
+from slurm.files import replace_json
+from slurm.tokens import Token, claim
+
+IGNORE = 'trap "" USR2; exec "$@"'  # until the handlers are there, which takes Python some seconds
+
+
+@dataclass(frozen=True)
+class Request:
+    """A run to submit."""
+
+    name: str
+    run_dir: Path
+    work: Work
+    resources: Resources
+    after: str | None = None  # name of another request that must be done first
+    after_job: str | None = None  # the same, submitted before: its job
+    number: int = 0  # of the run's last submission; 0 where there was none
+    hours: float | None = None  # GPU hours it is expected to take
+    label: str = ""  # its experiment
+
+
+@dataclass(frozen=True)
+class Array:
+    """Requests with equal resources that become one array, or one job."""
+
+    requests: tuple[Request, ...]
+
+    @property
+    def resources(self) -> Resources:
+        """What each of them asks for."""
+        return self.requests[0].resources
+
+    @property
+    def waits(self) -> bool:
+        """Whether it depends on another job."""
+        return bool(self.requests[0].after or self.requests[0].after_job)
+
+
+@dataclass
+class Submitted:
+    """What became of a launch."""
+
+    launch: str
+    folder: Path
+    jobs: dict[str, str] = field(default_factory=dict)  # name of a run: its job
+    taken: list[str] = field(default_factory=list)  # runs that somebody else submitted at this moment
+    left_out: dict[str, str] = field(default_factory=dict)  # runs that could not be sent, and why
+    problem: str | None = None  # why the rest was not sent
+
+
+def layout(requests: Sequence[Request], longest: int) -> list[Array]:
+    """Arrays of requests that ask for the same, of at most `longest` jobs; one that waits is a job alone.
+
+    What others wait for comes before them; otherwise the order is kept.
+    """
+    names = {request.name for request in requests}
+    groups: dict[Resources, list[Request]] = {}
+    waiting: list[Request] = []
+    for request in requests:
+        if request.after in names or request.after_job:
+            waiting.append(request)
+        else:
+            groups.setdefault(request.resources, []).append(request)
+    arrays = [
+        Array(tuple(group[start : start + longest]))
+        for group in groups.values()
+        for start in range(0, len(group), longest)
+    ]
+    return arrays + [Array((request,)) for request in _in_order(waiting)]
+
+
+def _in_order(waiting: list[Request]) -> list[Request]:
+    by_name = {request.name: request for request in waiting}
+    ordered: dict[str, Request] = {}
+
+    def add(request: Request, above: tuple[str, ...] = ()) -> None:
+        if request.name in above:
+            raise ValueError(f"runs wait for each other in a circle: {', '.join(above)}")
+        if request.after in by_name:
+            add(by_name[request.after], (*above, request.name))
+        ordered.setdefault(request.name, request)
+
+    for request in waiting:
+        add(request)
+    return list(ordered.values())
+
+
+@dataclass(frozen=True)
+class Sender:
+    """Submits on one cluster, into one launch folder, the code of one snapshot."""
+
+    cluster: Cluster
+    folder: Path  # <results>/launches/<launch>
+    code: Path
+    longest: int
+
+    def script(self, array: Array, number: int, dependency: str | None = None) -> str:
+        """The text that sbatch gets."""
+        executor = self._executor(array, number, dependency)
+        if len(array.requests) > 1:
+            executor.parameters["map_count"] = len(array.requests)
+        text: str = executor._make_submission_file_text(executor._submitit_command_str, "")
+        return text
+
+    def submit(self, requests: Sequence[Request]) -> Submitted:
+        """Claim the runs, then send them. A run that somebody else claims meanwhile is left to them.
+
+        When sbatch refuses, `problem` says why, and the runs that were not sent are free again.
+        """
+        done = Submitted(self.folder.name, self.folder)
+        owned: dict[str, Token] = {}
+        arrays = layout(requests, self.longest)
+        for number, array in enumerate(arrays):
+            for request in array.requests:
+                token = claim(
+                    request.run_dir,
+                    request.number,
+                    launch=done.launch,
+                    name=self._name(number),
+                    cluster=self.cluster.name,
+                    folder=str(self._array_folder(number)),
+                    gpus=request.resources.all_gpus or request.resources.ranks,
+                    hours=request.hours,
+                    experiment=request.label,
+                )
+                if token is None:
+                    done.taken.append(request.name)
+                else:
+                    owned[request.name] = token
+        free = dict(owned)  # certainly not sent
+        try:
+            for number, array in enumerate(arrays):
+                mine = Array(tuple(r for r in array.requests if self._can_be_sent(r, free, done)))
+                for request in mine.requests:  # an interruption from here on leaves open whether it was sent
+                    del free[request.name]
+                if mine.requests:
+                    try:
+                        self._send(mine, number, owned, done)
+                    except ClusterError:
+                        free |= {request.name: owned[request.name] for request in mine.requests}
+                        raise
+        except ClusterError as error:
+            done.problem = str(error)
+        finally:
+            for name, token in free.items():
+                why = done.left_out.get(name) or done.problem or "the launch was interrupted"
+                token.update(withdrawn=why)
+            self._write_down(done)
+        return done
+
+    def _can_be_sent(self, request: Request, free: dict[str, Token], done: Submitted) -> bool:
+        """Whether the run is ours and what it waits for was sent."""
+        if request.name not in free:
+            return False
+        if request.after and not request.after_job and request.after not in done.jobs:
+            done.left_out[request.name] = f"it needs {request.after}, which somebody else has; launch again"
+            return False
+        return True
+
+    def _send(self, array: Array, number: int, owned: dict[str, Token], done: Submitted) -> None:
+        first = array.requests[0]
+        needed = done.jobs.get(first.after or "") or first.after_job
+        folder = self._array_folder(number)
+        about = [
+            {
+                "run": request.name,
+                "run_dir": str(request.run_dir),
+                "number": owned[request.name].number,
+                "requeues": self.cluster.requeues,
+                "retries": self.cluster.retries,
+            }
+            for request in array.requests
+        ]
+        replace_json(folder / "jobs.json", {"jobs": about})
+        variables = tuple(self.cluster.variables.items())
+        attempts = [
+            Attempt(request.run_dir, owned[request.name].number, request.work, variables)
+            for request in array.requests
+        ]
+        executor = self._executor(array, number, needed)
+        try:
+            jobs = executor.submit_array(attempts)
+        except (submitit.core.utils.FailedJobError, submitit.core.utils.FailedSubmissionError) as error:
+            raise ClusterError(f"sbatch refused {first.name}: {refusal(str(error))}") from None
+        for request, job in zip(array.requests, jobs, strict=True):
+            done.jobs[request.name] = job.job_id
+            owned[request.name].update(job=job.job_id)
+
+    def _executor(self, array: Array, number: int, dependency: str | None) -> submitit.SlurmExecutor:
+        folder, wanted, cluster = self._array_folder(number), array.resources, self.cluster
+        python = shlex.quote(cluster.python or sys.executable)
+        outer = f"{cluster.container} " if cluster.container else ""
+        # Outside the container, in which there may be no SLURM.
+        ending = shlex.quote(sys.executable) if cluster.container else python
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            executor = _Executor(
+                folder,
+                max_num_timeout=cluster.requeues,
+                python=f"{outer}sh -c {shlex.quote(IGNORE)} sh {python}",
+            )
+        more: dict[str, Any] = {"requeue": True, "kill-on-invalid-dep": "yes"}
+        if wanted.memory_gb is not None:
+            more["mem"] = f"{round(1024 * wanted.memory_gb)}M"
+        if wanted.gpus:
+            more["gres"] = ":".join(
+                ["gpu", *([wanted.gpu_type] if wanted.gpu_type else []), str(wanted.gpus)]
+            )
+        settings: dict[str, Any] = {
+            "job_name": self._name(number),
+            "partition": wanted.partition or None,
+            "account": cluster.account or None,
+            "qos": cluster.qos or None,
+            "constraint": wanted.constraint or None,
+            "exclude": cluster.exclude or None,
+            "time": wanted.minutes,
+            "nodes": wanted.nodes,
+            "ntasks_per_node": wanted.per_node,
+            "cpus_per_task": wanted.cpus,
+            "signal_delay_s": min(cluster.signal_delay, 30 * wanted.minutes),
+            "array_parallelism": cluster.parallel,
+            "dependency": f"afterok:{dependency}" if dependency else None,
+            "stderr_to_stdout": True,
+            # A process that ends badly takes the others along. srun no longer reads sbatch's CPUs.
+            "srun_args": ["--kill-on-bad-exit=1", f"--cpus-per-task={wanted.cpus}"],
+            "setup": [
+                *(f"export {name}={shlex.quote(value)}" for name, value in cluster.variables.items()),
+                *cluster.setup,
+                f"export PYTHONPATH={shlex.quote(str(self.code))}${{PYTHONPATH:+:$PYTHONPATH}}",
+                "export PYTHONSAFEPATH=1  # or the folder that sbatch was called in would come first",
+                f"export OMP_NUM_THREADS=${{OMP_NUM_THREADS:-{wanted.cpus}}}",
+                "trap '' TERM  # the last lines below are run even then",
+            ],
+            "teardown": [
+                "code=$?",
+                f"{ending} -m slurm.ending {shlex.quote(str(folder))} $code",
+                "exit $?",
+            ],
+            "additional_parameters": more,
+        }
+        executor.update_parameters(**{name: value for name, value in settings.items() if value is not None})
+        executor.parameters["wckey"] = None  # submitit's own, which some clusters refuse
+        return executor
+
+    def _name(self, number: int) -> str:
+        return f"ablate-{self.folder.name}-{number}"
+
+    def _array_folder(self, number: int) -> Path:
+        return self.folder / "arrays" / str(number)
+
+    def _write_down(self, done: Submitted) -> None:
+        record = {
+            "launch": done.launch,
+            "cluster": self.cluster.model_dump(mode="json"),
+            "code": str(self.code),
+            "jobs": done.jobs,
+            "problem": done.problem,
+        }
+        replace_json(self.folder / "launch.json", record)
+
+
+class _Executor(submitit.SlurmExecutor):
+    """submitit's, which can also write scripts where there is no SLURM."""
+
+    @classmethod
+    def affinity(cls) -> int:
+        return 2
+
+
+def new_launch(results: Path) -> Path:
+    """A folder for one launch, that nobody else has."""
+    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    folder = results.absolute() / "launches" / f"{stamp}-{secrets.token_hex(3)}"
+    folder.mkdir(parents=True)
+    return folder
+
+
+def check_path(path: Path) -> None:
+    """Raises ClusterError for a path that SLURM would read as a pattern or that would break its script."""
+    bad = [sign for sign in "%\\\n\r\t\"':" if sign in str(path)]
+    if bad:
+        raise ClusterError(
+            f"{str(path)!r} has {bad[0]!r} in it, which sbatch or Python would read as something else; "
+            "choose another folder"
+        )
+
+
+ADVICE = {
+    "invalid partition": "the profile's `partition`; `sinfo -s` lists those there are",
+    "invalid account": "the profile's `account` and `partition`; "
+    "`sacctmgr show assoc user=$USER format=account,partition,qos` lists yours",
+    "invalid qos": "the profile's `qos`; `sacctmgr show assoc user=$USER format=account,qos` lists yours",
+    "time limit": "the profile's `time`; `sinfo -o '%P %l'` lists the longest of each partition",
+    "node configuration is not available": "no node has so many GPUs, CPUs or so much memory: the profile's "
+    "`gpus`, `gpu_type`, `cpus`, `memory_gb`, `constraint`; `sinfo -N -o '%N %G %c %m %f'` lists theirs",
+    "generic resource": "the profile's `gpus` and `gpu_type`; `sinfo -o '%N %G'` lists what nodes have",
+    "job violates accounting": "a limit of the account or QOS; fewer runs at a time may do",
+    "memory specification": "the profile's `memory_gb`; `sinfo -N -o '%N %m'` lists what nodes have",
+    "more processors": "the profile's `nodes`, `gpus` and `cpus`",
+}
+
+
+def refusal(text: str) -> str:
+    """sbatch's words, and which key of the profile they are about."""
+    wrong = [line for line in text.splitlines() if "error" in line.lower() or "fail" in line.lower()]
+    words = scheduler.said("\n".join(wrong)) or scheduler.said(text)
+    hints = [hint for sign, hint in ADVICE.items() if sign in text.lower()]
+    return f"{words}. See {hints[0]}" if hints else words
+
+
+def rehearse(sender: Sender, arrays: Sequence[Array], write: Callable[[str], Path]) -> None:
+    """Let sbatch check one script of each kind of resources without submitting it.
+
+    Raises ClusterError with sbatch's reason and the key of the profile that it is about.
+    """
+    limits = time_limits()
+    for resources in dict.fromkeys(array.resources for array in arrays):
+        limit = limits.get(resources.partition)
+        if limit is not None and resources.minutes > limit:
+            raise ClusterError(
+                f"time = {resources.time!r} is longer than partition {resources.partition!r} allows: {limit} "
+                "minutes. Lower the profile's `time`; a run that needs longer is queued again"
+            )
+        array = next(a for a in arrays if a.resources == resources)
+        path = write(sender.script(array, 0))
+        try:
+            scheduler.run(["sbatch", "--test-only", str(path)])
+        except ClusterError as error:
+            raise ClusterError(f"the cluster would refuse these jobs: {refusal(str(error))}") from None
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def time_limits() -> dict[str, int]:
+    """The longest job of each partition, in minutes; sbatch itself takes a longer one, which never starts."""
+    found = {}
+    for line in scheduler.run(["sinfo", "-h", "-o", "%R|%l"]).splitlines():
+        name, _, limit = line.strip().partition("|")
+        with suppress(ValueError):  # infinite
+            found[name] = minutes(limit if "-" in limit or limit.count(":") == 2 else f"0:{limit}")
+    return found

@@ -1,0 +1,395 @@
+"""A testbed: start it, stop it, and let its nodes and its accounting fail."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import secrets
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from slurm.testbed import config
+from slurm.testbed.config import Layout, Ports, Shape
+from slurm.testbed.daemons import (
+    PACKAGES,
+    collect,
+    free_ports,
+    listens,
+    missing_programs,
+    spawn,
+    tail,
+    wait_up,
+)
+from slurm.testbed.errors import TestbedError
+from slurm.testbed.processes import (
+    Process,
+    all_processes,
+    environment_of,
+    has_open,
+    kill,
+    load,
+    name_of,
+    until,
+    with_descendants,
+)
+
+UP_SECONDS = 30.0  # for one daemon; it takes a second or two on an idle machine
+ASK_SECONDS = 30.0
+READY = ("idle", "mixed", "allocated", "completing")
+CLIENT_SECONDS = 3.0
+RESUME_SECONDS = 5.0  # a node that is down for no other reason returns by itself (ReturnToService)
+
+
+class Testbed:
+    """The cluster below a folder, whichever process started it."""
+
+    __test__ = False  # pytest takes a class of this name for a test
+
+    def __init__(self, folder: Path | str) -> None:
+        self.folder = Path(os.path.abspath(folder))
+        self.layout = Layout(self.folder)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a process needs to use this cluster."""
+        return {"SLURM_CONF": str(self.layout.slurm_conf), "ABLATE_TESTBED": str(self.folder)}
+
+    @property
+    def shape(self) -> Shape:
+        return self._record()[0]
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        return self.shape.node_names
+
+    def running(self) -> bool:
+        """Whether its controller lives. Nodes and the accounting may be off all the same."""
+        return self.layout.record.exists() and self._alive("slurmctld")
+
+    def daemons(self) -> dict[str, bool]:
+        """Every daemon it should have, and whether it lives."""
+        accounting = ("mariadbd", "slurmdbd") if self.shape.accounting else ()
+        return {name: self._alive(name) for name in ("munged", *accounting, "slurmctld", *self.nodes)}
+
+    def start(
+        self,
+        nodes: int = 3,
+        gpus: int = 2,
+        cpus: int = 8,
+        max_array: int = 1001,
+        accounting: bool = True,
+        requeue_delay: int = 10,
+    ) -> bool:
+        """Start the cluster and wait until its nodes are idle; False if it runs already, in any shape.
+
+        What was left behind by one that died, as when the machine restarted, is removed first.
+        """
+        shape = Shape(nodes, gpus, cpus, max_array, accounting, requeue_delay)
+        self._check_machine(shape)
+        self._check_folder()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with self._locked():
+            if self.running():
+                return False
+            if self.layout.record.exists():
+                self._remove(keep_logs=False)
+                self.folder.mkdir(exist_ok=True)
+            self._write_record(shape, free_ports(shape.nodes))
+            try:
+                self._start()
+            except BaseException:
+                self._remove(keep_logs=False)
+                raise
+        return True
+
+    def stop(self, keep_logs: bool = False) -> bool:
+        """End all jobs and daemons and remove the folder; False if there is no testbed in it."""
+        if not self.layout.record.exists():
+            return False
+        with self._locked():
+            self._remove(keep_logs)
+        return True
+
+    def ask(self, *command: str, seconds: float = ASK_SECONDS) -> str:
+        """What one of SLURM's commands answers. A refusal is a TestbedError with the command's words."""
+        ours = {
+            k: v for k, v in os.environ.items() if not k.startswith(("SLURM", "SBATCH", "SQUEUE", "SINFO"))
+        }
+        try:
+            answer = subprocess.run(
+                command,
+                env=ours | self.environment,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=seconds,
+            )
+        except subprocess.TimeoutExpired:
+            raise TestbedError(f"`{' '.join(command)}` gave no answer within {seconds:.0f} s") from None
+        if answer.returncode:
+            words = (answer.stderr or answer.stdout).strip()
+            raise TestbedError(f"`{' '.join(command)}` failed ({answer.returncode}): {words}")
+        return answer.stdout
+
+    def node_states(self) -> dict[str, str]:
+        """As sinfo says: idle, mixed, allocated, down and so on; `*` behind it where the node is silent."""
+        lines = self.ask("sinfo", "--noheader", "--Node", "--format=%N %T").splitlines()
+        return {name: state for name, _, state in (line.partition(" ") for line in lines)}
+
+    def kill_node(self, name: str) -> None:
+        """Take the node's power: its slurmd and every process of its jobs end at once, without a word.
+
+        SLURM notices within half a minute (SlurmdTimeout and more), sets the node down and requeues its jobs.
+        """
+        self._check_node(name)
+        daemon = load(self.layout.process(name))
+        kill([daemon] if daemon else [])  # first, so that it starts nothing more
+        # The steps' daemons before the tasks: one that saw its task end would report a failed job.
+        until(lambda: not self._kill_all(self._steps(name)), UP_SECONDS)
+        collect()
+
+    def revive_node(self, name: str, seconds: float = 60.0) -> None:
+        """Start the node again and wait until it takes jobs.
+
+        Where SLURM had not noticed the failure it is told first: a machine takes longer to restart than that,
+        and a node that is back too early would keep the jobs it lost for another minute.
+        """
+        self._check_node(name)
+        if not self._alive(name):
+            self.ask("scontrol", "update", f"nodename={name}", "state=down", "reason=power failure")
+            self._start_node(name)
+        resume_at = time.monotonic() + RESUME_SECONDS
+
+        def ready() -> bool:
+            state = self.node_states().get(name, "unknown")
+            if state in ("down", "drained", "draining") and time.monotonic() > resume_at:
+                with suppress(TestbedError):  # it came up by itself in between
+                    self.ask("scontrol", "update", f"nodename={name}", "state=resume")
+            return state in READY
+
+        wait_up(name, self.layout, ready, seconds)
+
+    def hurry(self) -> int:
+        """Let all pending jobs start now whose start lies in the future; how many there were.
+
+        A requeued job waits for `requeue_delay` seconds, and with `--begin` a job waits as it asked to. The
+        tasks of an array that never ran count as one.
+        """
+        whole = ("SLURM_TIME_FORMAT=%s", "SLURM_BITSTR_LEN=0")  # seconds; long lists of array tasks uncut
+        listing = ("squeue", "--noheader", "--states=PENDING", "--format=%i|%S")
+        lines = self.ask("env", *whole, *listing).splitlines()
+        now, released = time.time(), 0
+        for job, _, moment in (line.partition("|") for line in lines):
+            if moment.isdigit() and int(moment) > now:
+                tasks = re.sub(r"%\d+\]", "]", job)  # 7_[0-9%2] has a limit that scontrol does not understand
+                with suppress(TestbedError):  # it started or ended in between
+                    self.ask("scontrol", "update", f"jobid={tasks}", "StartTime=now")
+                    released += 1
+        return released
+
+    def stop_accounting(self) -> None:
+        """Take slurmdbd away: `sacct` fails, and slurmctld keeps what it has to tell until it is back."""
+        self._check_accounting()
+        daemon = load(self.layout.process("slurmdbd"))
+        kill([daemon] if daemon else [])
+        until(lambda: not self._alive("slurmdbd"), UP_SECONDS)
+
+    def start_accounting(self) -> None:
+        """Bring slurmdbd back and wait until it answers."""
+        self._check_accounting()
+        if not self._alive("slurmdbd"):
+            self._start_accounting(self._record()[1])
+
+    # Starting
+
+    def _start(self) -> None:
+        layout, (shape, ports) = self.layout, self._record()
+        for path in layout.folders:
+            path.mkdir(mode=0o700, exist_ok=True)
+        self._write_configuration(shape, ports)
+        self._spawn("munged", *config.munged_command(layout))
+        if shape.accounting:
+            self._set_up_database()
+            self._spawn("mariadbd", *config.database_command(layout, ports))
+        wait_up("munged", layout, layout.munge_socket.exists, UP_SECONDS)
+        if shape.accounting:
+            wait_up("mariadbd", layout, lambda: listens(ports.database), UP_SECONDS)
+            self._start_accounting(ports)
+            self.ask("sacctmgr", "--immediate", "add", "cluster", "testbed")
+        self._spawn("slurmctld", "slurmctld", "-D")
+        wait_up("slurmctld", layout, lambda: listens(ports.controller), UP_SECONDS)
+        for name in shape.node_names:
+            self._start_node(name)
+        for name in shape.node_names:
+            wait_up(name, layout, lambda name=name: self.node_states().get(name) == "idle", UP_SECONDS)  # type: ignore[misc]
+
+    def _write_configuration(self, shape: Shape, ports: Ports) -> None:
+        layout, password = self.layout, secrets.token_hex(16)
+        host = socket.gethostname().partition(".")[0]
+        layout.slurm_conf.write_text(config.slurm_conf(layout, shape, ports, host))
+        layout.slurm_conf.with_name("gres.conf").write_text(config.gres_conf(layout, shape))
+        for index in range(shape.gpus):
+            layout.gpu(index).symlink_to("/dev/null")
+        for name in shape.node_names:
+            (self.folder / "spool" / name).mkdir()
+        _write_secret(layout.munge_key, secrets.token_bytes(128))
+        if shape.accounting:
+            dbd = config.slurmdbd_conf(layout, ports, password)
+            _write_secret(layout.slurm_conf.with_name("slurmdbd.conf"), dbd.encode())
+            _write_secret(layout.grants, config.grants_sql(password).encode())
+
+    def _set_up_database(self) -> None:
+        output = self.layout.output("mariadb-install-db")
+        with output.open("wb") as file:
+            answer = subprocess.run(
+                config.database_setup_command(self.layout),
+                env=self._daemon_environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=file,
+                cwd=self.folder,
+            )
+        if answer.returncode:
+            raise TestbedError(f"mariadb-install-db failed:\n{tail('mariadb-install-db', self.layout)}")
+
+    def _start_accounting(self, ports: Ports) -> None:
+        self._spawn("slurmdbd", "slurmdbd", "-D")
+        wait_up("slurmdbd", self.layout, lambda: listens(ports.accounting), UP_SECONDS)
+
+    def _start_node(self, name: str) -> None:
+        self._spawn(name, "slurmd", "-D", "-N", name)
+
+    def _spawn(self, name: str, *command: str) -> None:
+        spawn(name, command, self.layout, self._daemon_environment())
+
+    def _daemon_environment(self) -> dict[str, str]:
+        return config.daemon_environment(self.layout, os.path.expanduser("~root"))
+
+    # Stopping
+
+    def _remove(self, keep_logs: bool) -> None:
+        """End everything; the state is thrown away, so nothing needs to end in good order."""
+        if self._alive("slurmctld"):
+            with suppress(TestbedError, OSError):
+                self.ask("scancel", "--user=root", seconds=5)
+                until(lambda: not self.ask("squeue", "--noheader", seconds=5), CLIENT_SECONDS)
+        records = sorted((self.folder / "run").glob("*.process"))
+        # The controller before the nodes, so that it requeues nothing.
+        records.sort(key=lambda path: path.stem != "slurmctld")
+        kill(with_descendants(daemon for daemon in map(load, records) if daemon))
+        until(lambda: not self._kill_all(self._steps(None)), UP_SECONDS)
+        if not until(lambda: not any(map(load, records)), UP_SECONDS):
+            raise TestbedError(f"some daemons of {self.folder} do not end: {self._survivors(records)}")
+        collect()
+        if not keep_logs:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            return
+        for path in self.folder.iterdir():
+            if path.name != "log":
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    def _survivors(self, records: list[Path]) -> str:
+        return ", ".join(f"{path.stem} (process {p.pid})" for path in records if (p := load(path)))
+
+    def _kill_all(self, victims: list[Process]) -> bool:
+        kill(victims)
+        return bool(victims)
+
+    def _steps(self, node: str | None) -> list[Process]:
+        """The steps of one node or of all: their daemons first, then their processes, children last.
+
+        A job's process that left its step's tree still has the variables of the job.
+        """
+        logs = [self.layout.log(name) for name in ([node] if node else self.nodes)]
+        daemons, strays = [], []
+        for pid, (process, _) in all_processes().items():
+            if name_of(pid) == "slurmstepd":
+                daemons += [process] * any(has_open(pid, log) for log in logs)
+                continue
+            variables = environment_of(pid)
+            if variables.get("SLURM_CONF") == str(self.layout.slurm_conf) and "SLURM_JOB_ID" in variables:
+                strays += [process] * (variables.get("SLURMD_NODENAME") in ((node,) if node else self.nodes))
+        return with_descendants([*daemons, *strays])
+
+    # What is written down
+
+    def _record(self) -> tuple[Shape, Ports]:
+        try:
+            record = json.loads(self.layout.record.read_text())
+        except FileNotFoundError:
+            raise TestbedError(
+                f"there is no testbed in {self.folder}."
+                f" Start one: python -m slurm.testbed start --dir {self.folder}"
+            ) from None
+        ports = Ports(**record["ports"])
+        return Shape(**record["shape"]), replace(ports, nodes=tuple(ports.nodes))
+
+    def _write_record(self, shape: Shape, ports: Ports) -> None:
+        """The file by which a folder is known as a testbed: it is there before anything is started."""
+        record = {"shape": asdict(shape), "ports": asdict(ports)}
+        unfinished = self.layout.record.with_suffix(".new")
+        unfinished.write_text(json.dumps(record, indent=1) + "\n")
+        unfinished.replace(self.layout.record)
+
+    def _alive(self, daemon: str) -> bool:
+        collect()
+        return load(self.layout.process(daemon)) is not None
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Against another process that starts or stops the same testbed."""
+        handle = os.open(self.folder, os.O_RDONLY)
+        try:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise TestbedError(
+                    f"another process is starting or stopping the testbed in {self.folder}"
+                ) from None
+            yield
+        finally:
+            os.close(handle)
+
+    # Refusals
+
+    def _check_machine(self, shape: Shape) -> None:
+        if os.geteuid() != 0:
+            raise TestbedError("a testbed needs root: SLURM's daemons start jobs as other users")
+        if missing := missing_programs(shape.accounting):
+            raise TestbedError(
+                f"{', '.join(missing)}: not installed. On Debian and Ubuntu:"
+                f" apt-get install -y --no-install-recommends {PACKAGES}"
+            )
+
+    def _check_folder(self) -> None:
+        """Refuse a folder with anything else in it, because `stop` removes it."""
+        if self.folder.exists() and not self.folder.is_dir():
+            raise TestbedError(f"{self.folder} is not a folder")
+        found = (
+            {path.name for path in self.folder.iterdir()} - {"log", "testbed.new"}
+            if self.folder.exists()
+            else set()
+        )
+        if found and not self.layout.record.exists():
+            raise TestbedError(f"{self.folder} holds something else than a testbed; choose another folder")
+
+    def _check_node(self, name: str) -> None:
+        if name not in self.nodes:
+            raise TestbedError(f"there is no node {name}; there are {', '.join(self.nodes)}")
+
+    def _check_accounting(self) -> None:
+        if not self.shape.accounting:
+            raise TestbedError(f"the testbed in {self.folder} was started without accounting")
+
+
+def _write_secret(path: Path, content: bytes) -> None:
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+        file.write(content)

@@ -1,0 +1,288 @@
+"""The configuration files of a testbed, as texts. Nothing here reads or writes anything."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from slurm.testbed.errors import TestbedError
+
+LONGEST_FOLDER = 70  # slurmd binds a Unix socket below its spool folder, whose path ends at 107 characters
+MEMORY_MB = 6000
+DAEMON_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What the cluster pretends to have. None of it depends on the real machine."""
+
+    nodes: int = 3
+    gpus: int = 2
+    cpus: int = 8
+    max_array: int = 1001
+    accounting: bool = True
+    requeue_delay: int = 10
+
+    def __post_init__(self) -> None:
+        for name, least in (("nodes", 1), ("gpus", 0), ("cpus", 1), ("max_array", 1), ("requeue_delay", 1)):
+            if (value := getattr(self, name)) < least:
+                raise TestbedError(f"{name} is {value}, but a testbed needs at least {least}")
+
+    @property
+    def node_names(self) -> tuple[str, ...]:
+        return tuple(f"n{i + 1}" for i in range(self.nodes))
+
+
+@dataclass(frozen=True)
+class Ports:
+    """TCP ports on 127.0.0.1, one for each daemon that listens."""
+
+    controller: int
+    accounting: int
+    database: int
+    nodes: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where what lies below the testbed's folder."""
+
+    folder: Path
+
+    def __post_init__(self) -> None:
+        path = str(self.folder)
+        if len(path) > LONGEST_FOLDER:
+            raise TestbedError(
+                f"the folder {path} has {len(path)} characters, but SLURM's sockets allow {LONGEST_FOLDER}"
+            )
+        if any(c.isspace() or c in "#\\%'\",=()[]" for c in path):
+            raise TestbedError(f"the folder {path} has characters that slurm.conf cannot hold")
+
+    @property
+    def record(self) -> Path:
+        return self.folder / "testbed.json"
+
+    @property
+    def slurm_conf(self) -> Path:
+        return self.folder / "etc/slurm.conf"
+
+    @property
+    def munge_key(self) -> Path:
+        return self.folder / "etc/munge.key"
+
+    @property
+    def grants(self) -> Path:
+        return self.folder / "etc/grants.sql"
+
+    @property
+    def munge_socket(self) -> Path:
+        return self.folder / "run/munge.socket"
+
+    @property
+    def database_socket(self) -> Path:
+        return self.folder / "run/mariadb.socket"
+
+    @property
+    def database(self) -> Path:
+        return self.folder / "database"
+
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        return tuple(self.folder / name for name in ("etc", "gpu", "log", "run", "spool", "state", "tmp"))
+
+    def gpu(self, index: int) -> Path:
+        return self.folder / f"gpu/gpu{index}"
+
+    def log(self, daemon: str) -> Path:
+        """What the daemon logs."""
+        return self.folder / f"log/{daemon}.log"
+
+    def output(self, daemon: str) -> Path:
+        """What it prints, which is where it complains before its log is open."""
+        return self.folder / f"log/{daemon}.out"
+
+    def pid(self, daemon: str) -> Path:
+        return self.folder / f"run/{daemon}.pid"
+
+    def process(self, daemon: str) -> Path:
+        """Our own record of the process; the daemons write their pid files themselves, and late."""
+        return self.folder / f"run/{daemon}.process"
+
+
+def _lines(settings: Mapping[str, object]) -> str:
+    return "".join(f"{key}={value}\n" for key, value in settings.items())
+
+
+def slurm_conf(layout: Layout, shape: Shape, ports: Ports, host: str) -> str:
+    """slurm.conf: several nodes on one host, short timings, preemption by partition."""
+    folder = layout.folder
+    who: dict[str, object] = {
+        "ClusterName": "testbed",
+        "SlurmctldHost": f"{host}(127.0.0.1)",
+        "SlurmctldPort": ports.controller,
+        "SlurmUser": "root",
+        "SlurmdUser": "root",
+        "AuthType": "auth/munge",
+        "CredType": "cred/munge",
+        # A requeued job may start again when its former credential has expired.
+        "AuthInfo": f"socket={layout.munge_socket},cred_expire={shape.requeue_delay}",
+        "MailProg": "/bin/true",
+    }
+    where: dict[str, object] = {
+        "StateSaveLocation": folder / "state",
+        "SlurmdSpoolDir": folder / "spool/%n",
+        "SlurmctldPidFile": layout.pid("slurmctld"),
+        "SlurmdPidFile": layout.pid("%n"),
+        "SlurmctldLogFile": layout.log("slurmctld"),
+        "SlurmdLogFile": layout.log("%n"),
+    }
+    what: dict[str, object] = {
+        "ProctrackType": "proctrack/linuxproc",
+        "TaskPlugin": "task/none",
+        "MpiDefault": "none",
+        "JobAcctGatherType": "jobacct_gather/linux",
+        "SelectType": "select/cons_tres",
+        "SelectTypeParameters": "CR_Core",
+        "GresTypes": "gpu",
+        "SlurmdParameters": "config_overrides",
+        "ReturnToService": 2,
+        "JobRequeue": 1,
+        "MaxArraySize": shape.max_array,
+        "MaxJobCount": max(10_000, 2 * shape.max_array),
+    }
+    timing: dict[str, object] = {
+        "KillWait": 10,
+        # A dead node is noticed after both: a connection that is refused is tried anew for MessageTimeout.
+        "SlurmdTimeout": 10,
+        "MessageTimeout": 5,
+        "MinJobAge": 300,
+        "SchedulerType": "sched/backfill",
+        "SchedulerParameters": "batch_sched_delay=0,sched_interval=1,bf_interval=1,bf_continue",
+    }
+    preemption: dict[str, object] = {
+        "PreemptType": "preempt/partition_prio",
+        "PreemptMode": "REQUEUE",
+        # Without it a preempted job gets SIGTERM, whatever its --signal says.
+        "SlurmctldParameters": "preempt_send_user_signal",
+    }
+    accounting: dict[str, object] = {"AccountingStorageType": "accounting_storage/none"}
+    if shape.accounting:
+        accounting = {
+            "AccountingStorageType": "accounting_storage/slurmdbd",
+            "AccountingStorageHost": "127.0.0.1",
+            "AccountingStoragePort": ports.accounting,
+            "AccountingStoragePass": layout.munge_socket,  # AuthInfo does not count for this connection
+            "AccountingStorageTRES": "gres/gpu",
+            "AccountingStoreFlags": "job_comment",
+        }
+    gpus = f" Gres=gpu:{shape.gpus}" if shape.gpus else ""
+    nodes = "".join(
+        f"NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs={shape.cpus} Boards=1"
+        f" SocketsPerBoard=1 CoresPerSocket={shape.cpus} ThreadsPerCore=1 RealMemory={MEMORY_MB}{gpus}\n"
+        for name, port in zip(shape.node_names, ports.nodes, strict=True)
+    )
+    partitions = (
+        "PartitionName=main Nodes=ALL Default=YES PriorityTier=1 GraceTime=20 MaxTime=1-0 State=UP\n"
+        "PartitionName=urgent Nodes=ALL PriorityTier=10 PreemptMode=OFF MaxTime=1-0 State=UP\n"
+        "PartitionName=short Nodes=ALL PriorityTier=1 MaxTime=00:10:00 State=UP\n"
+    )
+    sections = [_lines(section) for section in (who, where, what, timing, preemption, accounting)]
+    return "\n".join([*sections, nodes, partitions])
+
+
+def gres_conf(layout: Layout, shape: Shape) -> str:
+    """gres.conf: the fake GPUs. SLURM wants a device file for each: links to /dev/null will do."""
+    names = ",".join(shape.node_names)
+    return "".join(f"NodeName={names} Name=gpu File={layout.gpu(i)}\n" for i in range(shape.gpus))
+
+
+def slurmdbd_conf(layout: Layout, ports: Ports, password: str) -> str:
+    """slurmdbd.conf. It holds a password: slurmdbd insists on mode 600."""
+    return _lines(
+        {
+            "AuthType": "auth/munge",
+            "AuthInfo": f"socket={layout.munge_socket}",
+            "DbdHost": "localhost",
+            "DbdAddr": "127.0.0.1",
+            "DbdPort": ports.accounting,
+            "SlurmUser": "root",
+            "LogFile": layout.log("slurmdbd"),
+            "PidFile": layout.pid("slurmdbd"),
+            "StorageType": "accounting_storage/mysql",
+            "StorageHost": "127.0.0.1",
+            "StoragePort": ports.database,
+            "StorageUser": "slurm",
+            "StoragePass": password,
+            "StorageLoc": "slurm_acct",
+        }
+    )
+
+
+def grants_sql(password: str) -> str:
+    """What MariaDB executes when it starts: slurmdbd's account, with the rights to make its database."""
+    return (
+        f"CREATE USER IF NOT EXISTS 'slurm'@'127.0.0.1' IDENTIFIED BY '{password}';\n"
+        "GRANT ALL ON slurm_acct.* TO 'slurm'@'127.0.0.1';\n"
+    )
+
+
+def munged_command(layout: Layout) -> Sequence[str]:
+    """`--force`: a temporary folder that other users cannot enter is right here, and munged complains."""
+    return (
+        "munged",
+        "--foreground",
+        "--force",
+        f"--socket={layout.munge_socket}",
+        f"--key-file={layout.munge_key}",
+        f"--log-file={layout.log('munged')}",
+        f"--pid-file={layout.pid('munged')}",
+        f"--seed-file={layout.folder / 'run/munge.seed'}",
+    )
+
+
+def database_setup_command(layout: Layout) -> Sequence[str]:
+    return (
+        "mariadb-install-db",
+        "--no-defaults",
+        "--user=root",
+        f"--datadir={layout.database}",
+        "--auth-root-authentication-method=socket",
+        "--skip-name-resolve",
+        "--skip-test-db",
+    )
+
+
+def database_command(layout: Layout, ports: Ports) -> Sequence[str]:
+    """MariaDB on 127.0.0.1 alone. What it forgets in a crash is forgotten: it is made for quick tests."""
+    return (
+        "mariadbd",
+        "--no-defaults",
+        "--user=root",
+        f"--datadir={layout.database}",
+        f"--tmpdir={layout.folder / 'tmp'}",
+        f"--socket={layout.database_socket}",
+        f"--pid-file={layout.pid('mariadbd')}",
+        f"--init-file={layout.grants}",
+        f"--port={ports.database}",
+        "--bind-address=127.0.0.1",
+        "--skip-name-resolve",
+        "--innodb-flush-log-at-trx-commit=0",
+        "--innodb-buffer-pool-size=64M",
+        "--innodb-lock-wait-timeout=900",
+        "--performance-schema=OFF",
+    )
+
+
+def daemon_environment(layout: Layout, home: str) -> dict[str, str]:
+    """What the daemons see, and nothing else: a virtual environment's variables are not theirs."""
+    return {
+        "HOME": home,
+        "LANG": "C.UTF-8",
+        "LOGNAME": "root",
+        "PATH": DAEMON_PATH,
+        "SHELL": "/bin/bash",
+        "SLURM_CONF": str(layout.slurm_conf),
+        "TMPDIR": "/tmp",
+        "USER": "root",
+    }

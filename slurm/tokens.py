@@ -1,0 +1,155 @@
+"""Submit tokens: who has sent a run to the scheduler, written before it is sent.
+
+`<run>/submits/0001.json` is the first submission of a run, `0002.json` the next. The highest number counts.
+Whoever creates a number owns that submission, so of two people who launch the same grid at the same moment
+one gets each run, and a job that finds a higher number than its own leaves the run alone. Nothing is ever
+locked or removed.
+"""
+
+from __future__ import annotations
+
+import getpass
+import re
+import socket
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from slurm.files import append_line, create_json, read_json, read_lines, replace_json
+
+NUMBER = re.compile(r"(\d{4,})\.json")
+
+
+@dataclass(frozen=True)
+class Token:
+    """One submission of a run."""
+
+    run_dir: Path
+    number: int
+    content: Mapping[str, Any]
+
+    @property
+    def job(self) -> str | None:
+        """The scheduler's id, as 123 or 123_4; None when it was not sent, or nobody could write it down."""
+        return self._text("job")
+
+    @property
+    def name(self) -> str:
+        """Of its job (of the whole array)."""
+        return self._text("name") or ""
+
+    @property
+    def user(self) -> str:
+        """Who sent it."""
+        return self._text("user") or "somebody"
+
+    @property
+    def withdrawn(self) -> str | None:
+        """Why it was never sent."""
+        return self._text("withdrawn")
+
+    @property
+    def gpus(self) -> int:
+        """GPUs (or processes, where there are none) of the run."""
+        return int(self.content.get("gpus") or 1)
+
+    @property
+    def hours(self) -> float | None:
+        """GPU hours that were expected."""
+        value = self.content.get("hours")
+        return float(value) if isinstance(value, int | float) else None
+
+    @property
+    def age(self) -> float:
+        """Seconds since it was written."""
+        with suppress(ValueError, TypeError):
+            written = datetime.fromisoformat(str(self.content.get("written")))
+            return (datetime.now(UTC) - written).total_seconds()
+        return float("inf")
+
+    @property
+    def log(self) -> Path | None:
+        """What its first process prints, once it has an id."""
+        folder = self._text("folder")
+        return Path(folder) / f"{self.job}_0_log.out" if folder and self.job else None
+
+    @property
+    def cancelled(self) -> dict[str, Any] | None:
+        """Who cancelled it, and when."""
+        return read_json(self._beside("cancelled.json"))
+
+    def cancel(self) -> None:
+        """Note that it is not wanted any more, so that its job does not queue itself again."""
+        create_json(self._beside("cancelled.json"), {"user": user(), "when": moment()})
+
+    def update(self, **fields: Any) -> Token:
+        """Write more into it; only its owner does."""
+        content = dict(self.content) | fields
+        replace_json(self._path, content)
+        return Token(self.run_dir, self.number, content)
+
+    def attempts(self) -> list[dict[str, Any]]:
+        """What its job did: records with `event` start or end, in order."""
+        return read_lines(self._beside("attempts.jsonl"))
+
+    def note(self, event: str, **fields: Any) -> None:
+        """Add a record of what its job does."""
+        append_line(self._beside("attempts.jsonl"), {"event": event, "when": moment(), **fields})
+
+    def outcomes(self, restart: int) -> list[dict[str, Any]]:
+        """How the processes of one attempt ended, as far as they could say."""
+        paths = sorted(self._path.parent.glob(f"{self.number:04}.outcome.*.json"))
+        return [v for path in paths if (v := read_json(path)) and v.get("restart") == restart]
+
+    def ended(self, rank: int, restart: int, **fields: Any) -> None:
+        """Leave how one process of an attempt ended."""
+        replace_json(self._beside(f"outcome.{rank}.json"), {"rank": rank, "restart": restart, **fields})
+
+    @property
+    def _path(self) -> Path:
+        return self.run_dir / "submits" / f"{self.number:04}.json"
+
+    def _beside(self, ending: str) -> Path:
+        return self._path.with_name(f"{self.number:04}.{ending}")
+
+    def _text(self, key: str) -> str | None:
+        value = self.content.get(key)
+        return str(value) if value else None
+
+
+def current(run_dir: Path) -> Token | None:
+    """The submission of a run that counts; None where it was never submitted."""
+    numbers: list[int] = []
+    with suppress(OSError):
+        names = [path.name for path in (run_dir / "submits").iterdir()]
+        numbers.extend(int(match[1]) for name in names if (match := NUMBER.fullmatch(name)))
+    return read(run_dir, max(numbers)) if numbers else None
+
+
+def read(run_dir: Path, number: int) -> Token:
+    """A submission by its number; a damaged one has no content."""
+    path = run_dir / "submits" / f"{number:04}.json"
+    return Token(run_dir, number, read_json(path) or {})
+
+
+def claim(run_dir: Path, after: int, **content: Any) -> Token | None:
+    """Become the owner of the submission that follows number `after`; None when somebody else has."""
+    content = {"user": user(), "host": socket.gethostname(), "written": moment(), **content}
+    token = Token(run_dir, after + 1, content)
+    return token if create_json(token._path, content) else None
+
+
+def user() -> str:
+    """The name of the user, or their number where the machine knows no name."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "unknown"
+
+
+def moment() -> str:
+    """Now in UTC, ISO 8601 to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,107 @@
+"""What became of submitted runs, from their tokens and one look at the scheduler for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from slurm import scheduler
+from slurm.ending import MEMORY, last_lines, tail
+from slurm.errors import ClusterError
+from slurm.scheduler import Seen
+from slurm.tokens import Token, current
+
+SENDING_SECONDS = 120.0  # a launch takes so long at most from its tokens to the jobs' ids
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A submitted run as the scheduler sees it.
+
+    `state` is "queued", "running", "ended" (its job is gone), "sending" (a launch is at it), "free" (it was
+    never sent, or withdrawn) or "unknown" (nobody answered).
+    """
+
+    token: Token
+    state: str
+    word: str = ""  # SLURM's
+    node: str = ""
+    reason: str = ""
+    seconds: float = 0.0  # of the present attempt
+
+    @property
+    def taken(self) -> bool:
+        """Whether a new launch has to leave it alone."""
+        return self.state in ("queued", "running", "sending", "unknown")
+
+
+ENDINGS = {
+    "NODE_FAIL": "its node was lost",
+    "TIMEOUT": "the time limit came before it could save (signal_delay)",
+    "OUT_OF_MEMORY": "out of memory: the job was given less than it needs (memory_gb)",
+    "CANCELLED": "cancelled",
+    "DEADLINE": "the scheduler's deadline passed",
+    "BOOT_FAIL": "its node did not boot",
+    "PREEMPTED": "preempted, and not put back in the queue",
+}
+
+
+def look_at(run_dirs: Iterable[Path], seconds: float) -> dict[Path, Standing]:
+    """The submitted ones among these runs, with at most three commands, which get so many seconds each."""
+    tokens = [token for run_dir in run_dirs if (token := current(run_dir)) is not None]
+    sent = [token for token in tokens if token.job]
+    queued, past = scheduler.look([str(token.job) for token in sent], seconds)
+    lost = [token for token in tokens if not token.job and not token.withdrawn]
+    named: Mapping[str, Seen] | None = {}
+    if any(token.age > SENDING_SECONDS for token in lost):
+        try:
+            named = scheduler.queue_named({token.name for token in lost}, seconds)
+        except ClusterError:
+            named = None
+    return {
+        token.run_dir: _standing(token, queued, past) if token.job else _unsent(token, named)
+        for token in tokens
+    }
+
+
+def _standing(token: Token, queued: Mapping[str, Seen] | None, past: Mapping[str, Seen] | None) -> Standing:
+    job = str(token.job)
+    seen = (queued or {}).get(job)
+    remembered = (past or {}).get(job)
+    if seen is not None and seen.alive:
+        state = "queued" if seen.waiting else "running"
+        return Standing(token, state, seen.state, seen.node, seen.reason, seen.seconds)
+    if queued is None and (remembered is None or remembered.alive):
+        return Standing(
+            token, "unknown", remembered.state if remembered else "", reason="squeue did not answer"
+        )
+    ended = remembered or seen
+    word = ended.state if ended else ""
+    return Standing(token, "ended", word, ended.node if ended else "", _why(token, word))
+
+
+def _unsent(token: Token, named: Mapping[str, Seen] | None) -> Standing:
+    if token.withdrawn:
+        return Standing(token, "free", reason=token.withdrawn)
+    if token.age <= SENDING_SECONDS:
+        return Standing(token, "sending", reason=f"{token.user} is submitting it")
+    if named is None:
+        return Standing(token, "unknown", reason="squeue did not answer")
+    if any(seen.alive for seen in named.values() if seen.reason == token.name):
+        return Standing(token, "queued", reason=f"job {token.name}, whose launch was interrupted")
+    return Standing(token, "free", reason="the launch was interrupted before it was sent")
+
+
+def _why(token: Token, word: str) -> str:
+    """Why a job is gone, for a run whose own files do not say."""
+    if mark := token.cancelled:
+        return f"cancelled by {mark.get('user')}"
+    if word in ENDINGS:
+        return ENDINGS[word]
+    log = tail(token.log)
+    if any(sign in log.lower() for sign in MEMORY):
+        return ENDINGS["OUT_OF_MEMORY"]
+    lines = last_lines(log, 1)
+    gone = f"its job {token.job} is gone" + (f" ({word})" if word else "")
+    return f"{gone}; last line: {lines[0]}" if lines else gone

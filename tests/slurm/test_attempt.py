@@ -1,0 +1,193 @@
+"""What a process of a job does: train, or not, and leave word how it ended."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from slurm import attempt
+from slurm.attempt import Attempt, job_id, restarts
+from slurm.tokens import Token, claim, read
+
+
+@dataclass
+class Does:
+    """Work that does what a test says."""
+
+    what: Callable[[Callable[[], bool]], str]
+    calls: int = 0
+
+    def __call__(self, stop: Callable[[], bool]) -> str:
+        self.calls += 1
+        return self.what(stop)
+
+    def leave(self, state: str, reason: str) -> None:
+        raise AssertionError("a process leaves no last word")
+
+
+class FinalError(Exception):
+    """One that would come again."""
+
+    final = True
+
+
+@pytest.fixture
+def token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Token:
+    """The first submission of a run, in the first process of job 7_2."""
+    for name in [name for name in os.environ if name.startswith("SLURM_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "7")
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "2")
+    monkeypatch.setenv("SLURM_JOB_ID", "9")
+    monkeypatch.setenv("SLURM_JOB_NODELIST", "n[1-2]")
+    monkeypatch.setattr(attempt, "clear_leftovers", lambda: None)
+    made = claim(tmp_path / "run", 0, job="7_2")
+    assert made is not None
+    return made
+
+
+def call(token: Token, work: Does) -> str:
+    return Attempt(token.run_dir, token.number, work, (("ABLATE_TEST_NOTE", "set"),))()
+
+
+def ended(token: Token, restart: int = 0) -> list[tuple[int, str]]:
+    return [(outcome["rank"], outcome["state"]) for outcome in token.outcomes(restart)]
+
+
+@pytest.mark.parametrize("state", ["done", "preempted"])
+def test_a_process_leaves_how_it_ended(token: Token, state: str) -> None:
+    assert call(token, Does(lambda stop: state)) == state
+    assert ended(token) == [(0, state)]
+    (start,) = token.attempts()
+    assert (start["event"], start["job"], start["node"], start["restart"]) == ("start", "7_2", "n[1-2]", 0)
+
+
+def test_only_the_first_process_notes_the_start(token: Token, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_PROCID", "3")
+    call(token, Does(lambda stop: "done"))
+    assert token.attempts() == []
+    assert ended(token) == [(3, "done")]
+
+
+def test_attempts_are_told_apart_by_the_restart(token: Token, monkeypatch: pytest.MonkeyPatch) -> None:
+    call(token, Does(lambda stop: "preempted"))
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    call(token, Does(lambda stop: "done"))
+    assert ended(token, 1) == [(0, "done")]
+    assert [record["restart"] for record in token.attempts()] == [0, 1]
+
+
+def test_a_run_that_was_submitted_anew_is_left_alone(
+    token: Token, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert claim(token.run_dir, 1, job="88", user="bob") is not None
+    work = Does(lambda stop: "done")
+    assert call(token, work) == "elsewhere"
+    assert work.calls == 0
+    assert ended(token) == [(0, "elsewhere")]
+    assert "bob" in capsys.readouterr().out
+
+
+def test_a_cancelled_run_is_not_started(token: Token) -> None:
+    token.cancel()
+    work = Does(lambda stop: "done")
+    assert call(token, work) == "cancelled"
+    assert (work.calls, ended(token)) == (0, [(0, "cancelled")])
+
+
+def test_an_error_is_left_in_words_and_is_the_exit_code(
+    token: Token, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(stop: Callable[[], bool]) -> str:
+        raise ValueError("the width\nis negative")
+
+    with pytest.raises(SystemExit) as caught:
+        call(token, Does(fail))
+    assert caught.value.code == 1
+    (outcome,) = token.outcomes(0)
+    assert (outcome["state"], outcome["final"]) == ("failed", False)
+    assert outcome["reason"] == "ValueError: the width is negative"
+    assert "in fail" in capsys.readouterr().err
+
+
+def test_an_error_that_would_come_again_says_so(token: Token) -> None:
+    def fail(stop: Callable[[], bool]) -> str:
+        raise FinalError("no such folder")
+
+    with pytest.raises(SystemExit):
+        call(token, Does(fail))
+    (outcome,) = token.outcomes(0)
+    assert (outcome["final"], outcome["reason"]) == (True, "no such folder")
+
+
+def test_work_that_returns_nonsense_has_failed(token: Token) -> None:
+    with pytest.raises(SystemExit):
+        call(token, Does(lambda stop: "nonsense"))
+    (outcome,) = token.outcomes(0)
+    assert (outcome["state"], outcome["final"]) == ("failed", True)
+    assert "nonsense" in outcome["reason"]
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGUSR2])
+def test_the_schedulers_signals_ask_the_run_to_stop(token: Token, signum: signal.Signals) -> None:
+    def until_asked(stop: Callable[[], bool]) -> str:
+        assert not stop()
+        os.kill(os.getpid(), signum)
+        return "preempted" if stop() else "done"
+
+    before = signal.getsignal(signum)
+    assert call(token, Does(until_asked)) == "preempted"
+    assert signal.getsignal(signum) == before
+
+
+def test_the_profiles_variables_are_set_for_the_run(token: Token, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ABLATE_TEST_NOTE", "before")
+    seen: list[str | None] = []
+
+    def look(stop: Callable[[], bool]) -> str:
+        seen.append(os.environ.get("ABLATE_TEST_NOTE"))
+        return "done"
+
+    call(token, Does(look))
+    assert seen == ["set"]
+
+
+def test_the_job_is_named_as_sbatch_names_it(token: Token, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (job_id(), restarts()) == ("7_2", 0)
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "3")
+    monkeypatch.delenv("SLURM_ARRAY_JOB_ID")
+    assert (job_id(), restarts()) == ("9", 3)
+
+
+def test_leftovers_of_a_killed_process_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SUBMITIT_EXECUTOR", "slurm")
+    monkeypatch.setenv("SUBMITIT_SLURM_FOLDER", str(tmp_path))
+    monkeypatch.setenv("SUBMITIT_FOLDER", str(tmp_path))
+    monkeypatch.setenv("SLURM_JOB_ID", "9")
+    monkeypatch.setenv("SLURM_NTASKS", "1")
+    monkeypatch.setenv("SLURM_PROCID", "0")
+    monkeypatch.setenv("SLURM_NODEID", "0")
+    monkeypatch.setenv("SLURM_LOCALID", "0")
+    for name in ("SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID"):
+        monkeypatch.delenv(name, raising=False)
+    left = [tmp_path / "9_0_result.pkl.save_tmp", tmp_path / "9_submitted.pkl.save_tmp"]
+    kept = tmp_path / "9_submitted.pkl"
+    for path in (*left, kept):
+        path.write_text("")
+    attempt.clear_leftovers()
+    attempt.clear_leftovers()
+    assert not any(path.exists() for path in left)
+    assert kept.exists()
+
+
+def test_a_signal_before_the_handlers_starts_the_same_again(token: Token) -> None:
+    work = Does(lambda stop: "done")
+    again = Attempt(token.run_dir, token.number, work).checkpoint()
+    assert again.function.run_dir == token.run_dir
+    assert again.function() == "done"
+    assert read(token.run_dir, 1).outcomes(0)[0]["state"] == "done"

@@ -1,0 +1,173 @@
+"""Cluster profiles: what is in them, and what is said about mistakes in them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from slurm.cluster import Cluster, Resources, known_clusters, load_cluster, minutes
+from slurm.errors import ClusterError
+
+
+def profile(folder: Path, text: str, name: str = "mine.toml") -> str:
+    path = folder / name
+    path.write_text(text)
+    return str(path)
+
+
+def test_the_profiles_of_the_suite_load_by_name() -> None:
+    assert {"example", "testbed"} <= set(known_clusters())
+    for name in known_clusters():
+        assert load_cluster(name).name == name
+    assert load_cluster("testbed").device == "cpu"
+
+
+def test_every_key_is_optional(tmp_path: Path) -> None:
+    cluster = load_cluster(profile(tmp_path, ""))
+    assert cluster == Cluster(name="mine")
+    assert (cluster.gpus, cluster.nodes, cluster.account) == (1, 1, "")
+
+
+def test_a_profile_is_found_by_a_relative_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sub").mkdir()
+    profile(tmp_path, "gpus = 3")
+    profile(tmp_path / "sub", "gpus = 5", "plain")
+    assert load_cluster("mine.toml").gpus == 3
+    assert load_cluster(os.path.join("sub", "plain")).gpus == 5
+
+
+def test_overrides_apply_in_order_to_the_experiments_that_match(tmp_path: Path) -> None:
+    text = """
+    gpus = 8
+    cpus = 6
+    [[override]]
+    experiments = "p6*"
+    nodes = 2
+    time = "2-00:00:00"
+    [[override]]
+    experiments = "p6-light*"
+    gpus = 4
+    nodes = 1
+    """
+    cluster = load_cluster(profile(tmp_path, text))
+    assert cluster.resources("csp-fast") == Resources(gpus=8, cpus=6)
+    assert cluster.resources("p6-wide") == Resources(gpus=8, cpus=6, nodes=2, time="2-00:00:00")
+    assert cluster.resources("p6-light.add-fa") == Resources(gpus=4, cpus=6, nodes=1, time="2-00:00:00")
+    assert cluster.resources("P6-light") == Resources(gpus=8, cpus=6)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "ranks", "gpus"),
+    [
+        (Resources(), 1, 1),
+        (Resources(nodes=3, gpus=4, processes=7), 12, 12),
+        (Resources(nodes=2, gpus=0, processes=3), 6, 0),
+        (Resources(gpus=0), 1, 0),
+    ],
+)
+def test_a_run_has_a_process_for_each_gpu(wanted: Resources, ranks: int, gpus: int) -> None:
+    assert (wanted.ranks, wanted.all_gpus) == (ranks, gpus)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("90", 90),
+        ("90:00", 90),
+        ("1:30", 2),
+        ("00:30:00", 30),
+        ("24:00:00", 1440),
+        ("1:00:01", 61),
+        ("2-0", 2880),
+        ("1-12", 2160),
+        ("1-02:03", 1563),
+        ("1-02:03:04", 1564),
+    ],
+)
+def test_times_are_read_as_sbatch_reads_them(text: str, expected: int) -> None:
+    assert minutes(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "1h", "1:2:3:4", "-5", "1-", "1.5", "UNLIMITED", "1-2-3"])
+def test_what_is_no_time_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="no time limit"):
+        minutes(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("gpu = 2", ["unknown key 'gpu'", "gpus"]),
+        ("partitions = 'a'", ["unknown key 'partitions'", "partition"]),
+        ("gpus = -1", ["gpus = -1", "greater than or equal to 0"]),
+        ("nodes = 0", ["nodes = 0"]),
+        ("cpus = 'eight'", ["cpus = 'eight'", "integer"]),
+        ("memory_gb = 0", ["memory_gb = 0", "greater than 0"]),
+        ("time = '1h'", ["time = '1h'", "D-HH:MM:SS"]),
+        ("time = '0'", ["time = '0'", "at least one minute"]),
+        ("partition = 'gpu; rm -rf'", ["partition = 'gpu; rm -rf'"]),
+        ('account = "a\\nb"', ["account = 'a\\nb'"]),
+        ("constraint = '$(x)'", ["constraint = '$(x)'"]),
+        ("name = 'a/b'", ["name = 'a/b'"]),
+        ("device = 'tpu'", ["device = 'tpu'"]),
+        ("signal_delay = 1", ["signal_delay = 1"]),
+        ("setup = 'module load'", ["setup = 'module load'"]),
+        ("[variables]\n'A B' = '1'", ["variables"]),
+        ("[[override]]\nexperiment = 'p6'", ["unknown key 'override.0.experiment'", "experiments"]),
+        ("[[override]]\ngpus = 1", ["override.0.experiments", "required"]),
+        ("[[override]]\nexperiments = 'p6*'\nparallel = 1", ["override.0.parallel"]),
+        ("[[override]]\nexperiments = 'p6*'\ntime = 'long'", ["time = 'long'", "p6*"]),
+        ("[[override]]\nexperiments = 'p6*'\npartition = 'a b'", ["partition", "'a b'"]),
+        ("[[override]]\nexperiments = 'p6*'\nconstraint = '`x`'", ["constraint", "`x`"]),
+        ("gpus = ", ["is not TOML"]),
+        ("gpus = 1\ngpus = 2", ["is not TOML"]),
+    ],
+)
+def test_a_mistake_is_named_with_its_file_key_and_value(tmp_path: Path, text: str, words: list[str]) -> None:
+    path = profile(tmp_path, text)
+    with pytest.raises(ClusterError) as caught:
+        load_cluster(path)
+    message = str(caught.value)
+    assert "\n" not in message
+    for word in words:
+        assert word in message
+
+
+@pytest.mark.parametrize("text", ["gpus = -1", "[[override]]\nexperiments = 'p6*'\ntime = 'long'"])
+def test_a_mistake_is_named_with_its_file(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ClusterError, match="mine"):
+        load_cluster(profile(tmp_path, text))
+
+
+def test_overrides_with_brackets_are_checked_when_the_profile_is_read(tmp_path: Path) -> None:
+    text = "[[override]]\nexperiments = 'p[67]*'\ntime = 'long'"
+    with pytest.raises(ClusterError, match="long"):
+        load_cluster(profile(tmp_path, text))
+
+
+def test_nodes_to_exclude_are_written_as_slurm_writes_them(tmp_path: Path) -> None:
+    assert load_cluster(profile(tmp_path, "exclude = 'node[07-09,12],gpu3'")).exclude == "node[07-09,12],gpu3"
+
+
+def test_an_unknown_name_lists_those_that_are_known() -> None:
+    with pytest.raises(ClusterError, match=r"unknown cluster 'exampel'.*example.*testbed"):
+        load_cluster("exampel")
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ClusterError, match="No such file"):
+        load_cluster(str(tmp_path / "none.toml"))
+    (tmp_path / "folder.toml").mkdir()
+    with pytest.raises(ClusterError, match="Is a directory"):
+        load_cluster(str(tmp_path / "folder.toml"))
+    (tmp_path / "binary.toml").write_bytes(b"\xff\xfe")
+    with pytest.raises(ClusterError, match="is not TOML"):
+        load_cluster(str(tmp_path / "binary.toml"))
+
+
+def test_the_interpreter_is_that_of_the_environment() -> None:
+    assert Cluster(environment="/shared/envs/a").python == "/shared/envs/a/bin/python"
+    assert Cluster().python == ""

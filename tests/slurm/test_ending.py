@@ -1,0 +1,260 @@
+"""What becomes of a run when its job's processes are gone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cloudpickle
+import pytest
+from submitit.core.utils import DelayedSubmission
+
+from slurm.attempt import Attempt
+from slurm.ending import end, judge, last_lines, tail
+from slurm.tokens import Token, claim
+from tests.slurm.fake_slurm import FakeSlurm
+
+
+def outcome(rank: int, state: str, reason: str = "", final: bool = False) -> dict[str, Any]:
+    return {"rank": rank, "restart": 0, "state": state, "reason": reason, "final": final}
+
+
+DONE, SAVED = outcome(0, "done"), outcome(0, "preempted")
+CRASH = outcome(0, "failed", "ValueError: too wide")
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "code", "given", "action", "kind"),
+    [
+        pytest.param([DONE], 0, {}, "leave", "done", id="done"),
+        pytest.param([DONE, outcome(1, "done")], 0, {}, "leave", "done", id="two-done"),
+        pytest.param([DONE], 0, {"cancelled": "ann"}, "leave", "done", id="done-before-it-was-cancelled"),
+        pytest.param([outcome(0, "elsewhere")], 0, {}, "leave", "elsewhere", id="submitted-anew"),
+        pytest.param([SAVED], 0, {}, "requeue", "preempted", id="saved"),
+        pytest.param(
+            [SAVED], 0, {"crashes": 9}, "requeue", "preempted", id="crashes-do-not-count-as-restarts"
+        ),
+        pytest.param([SAVED], 0, {"preemptions": 4}, "requeue", "preempted", id="the-last-restart"),
+        pytest.param([SAVED], 0, {"preemptions": 5}, "fail", "failed", id="restarted-too-often"),
+        pytest.param([SAVED], 0, {"cancelled": "ann"}, "leave", "cancelled", id="saved-as-it-was-cancelled"),
+        pytest.param(
+            [CRASH], 1, {"cancelled": "ann"}, "leave", "cancelled", id="crashed-as-it-was-cancelled"
+        ),
+        pytest.param([], 143, {"cancelled": "scancel"}, "leave", "cancelled", id="cancelled-before-it-began"),
+        pytest.param([outcome(0, "cancelled")], 0, {}, "leave", "cancelled", id="found-the-mark"),
+        pytest.param([CRASH], 1, {}, "requeue", "crash", id="crashed"),
+        pytest.param(
+            [CRASH], 1, {"preemptions": 9}, "requeue", "crash", id="restarts-do-not-count-as-crashes"
+        ),
+        pytest.param([CRASH], 1, {"crashes": 1}, "requeue", "crash", id="the-last-retry"),
+        pytest.param([CRASH], 1, {"crashes": 2}, "fail", "failed", id="crashed-too-often"),
+        pytest.param([CRASH], 1, {"retries": 0}, "fail", "failed", id="no-retries"),
+        pytest.param([SAVED, CRASH], 1, {}, "requeue", "crash", id="one-saved-and-one-crashed"),
+        pytest.param([DONE], 1, {}, "requeue", "crash", id="one-done-and-one-that-died-silently"),
+        pytest.param([outcome(0, "failed", "no such key", True)], 1, {}, "fail", "failed", id="comes-again"),
+        pytest.param([], 137, {}, "requeue", "crash", id="killed"),
+        pytest.param(
+            [], 1, {"log": "slurmstepd: error: Detected 1 oom-kill event"}, "fail", "failed", id="oom"
+        ),
+        pytest.param([CRASH], 1, {"log": "CUDA Out Of Memory"}, "fail", "failed", id="gpu-memory"),
+    ],
+)
+def test_the_ending_of_an_attempt_decides_what_comes_next(
+    outcomes: list[dict[str, Any]], code: int, given: dict[str, Any], action: str, kind: str
+) -> None:
+    usual = {"cancelled": None, "log": "", "preemptions": 0, "crashes": 0, "requeues": 5, "retries": 2}
+    verdict = judge(outcomes, code, **usual | given)
+    assert (verdict.action, verdict.kind) == (action, kind)
+
+
+def reason(outcomes: list[dict[str, Any]], code: int, **given: Any) -> str:
+    usual = {"cancelled": None, "log": "", "preemptions": 0, "crashes": 2, "requeues": 5, "retries": 2}
+    return judge(outcomes, code, **usual | given).reason
+
+
+def test_reasons_say_what_happened() -> None:
+    assert reason([CRASH], 1) == "ValueError: too wide (after 2 retries)"
+    assert reason([], 139, crashes=0, retries=0) == "a process was killed by signal 11 without a word"
+    assert reason([], 3, crashes=0, retries=0) == "the processes ended with exit code 3 without a word"
+    assert "memory_gb" in reason([], 1, log="std::bad_alloc: Cannot allocate memory")
+    assert "`requeues`" in reason([SAVED], 0, preemptions=5)
+    assert "cancelled by ann" in reason([], 143, cancelled="ann")
+    assert reason([CRASH, outcome(1, "failed", "train.lr: no such key", True)], 1) == "train.lr: no such key"
+
+
+def test_the_rank_that_was_the_cause_gives_the_reason() -> None:
+    lost = outcome(0, "failed", "RunError: rank 1 does not answer")
+    cause = outcome(1, "failed", "ZeroDivisionError: division by zero")
+    assert reason([lost, cause], 1, crashes=0) == "ZeroDivisionError: division by zero"
+
+
+def test_the_last_lines_of_a_log_are_the_runs_own(tmp_path: Path) -> None:
+    text = "first\n\nsubmitit INFO (date) - Starting with Popen\nsecond  \nthird\n"
+    assert last_lines(text, 2) == ["second", "third"]
+    assert last_lines(text) == ["first", "second", "third"]
+    assert tail(None) == tail(tmp_path / "none") == tail(tmp_path) == ""
+    log = tmp_path / "log"
+    log.write_bytes(b"x" * 100_000 + b"\xff end")
+    assert tail(log).endswith(" end") and len(tail(log)) < 50_000
+
+
+@dataclass(frozen=True)
+class Leaves:
+    """Work that notes how it was left; `slurm.ending` gets it out of submitit's pickle."""
+
+    path: str
+
+    def __call__(self, stop: Callable[[], bool]) -> str:
+        raise AssertionError("the ending trains nothing")
+
+    def leave(self, state: str, reason: str) -> None:
+        Path(self.path).write_text(json.dumps([state, reason]))
+
+
+class Job:
+    """A job that is over: index 1 of array 50."""
+
+    def __init__(self, root: Path, slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.folder, self.run_dir, self.left = root / "array", root / "run", root / "left.json"
+        self.slurm, self.monkeypatch = slurm, monkeypatch
+        token = claim(self.run_dir, 0, folder=str(self.folder), name="ablate-x-0")
+        assert token is not None
+        self.token: Token = token
+        self.folder.mkdir()
+        about = {"run": "run", "run_dir": str(self.run_dir), "number": 1, "requeues": 5, "retries": 2}
+        other = {"run": "other", "run_dir": str(root / "other"), "number": 3, "requeues": 0, "retries": 0}
+        (self.folder / "jobs.json").write_text(json.dumps({"jobs": [other, about]}))
+        work = Leaves(str(self.left))
+        with (self.folder / "50_1_submitted.pkl").open("wb") as file:
+            cloudpickle.dump(DelayedSubmission(Attempt(self.run_dir, 1, work)), file)  # type: ignore[arg-type]
+        monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "50")
+        monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "1")
+        monkeypatch.setenv("SLURM_JOB_ID", "52")
+        self.restart(0)
+        self.state("RUNNING")
+
+    def restart(self, count: int) -> None:
+        self.monkeypatch.setenv("SLURM_RESTART_COUNT", str(count))
+
+    def state(self, word: str) -> None:
+        self.slurm.answer(
+            "scontrol", f"JobId=52 ArrayJobId=50\n   JobState={word} Reason=None", to="show job"
+        )
+
+    def log(self, text: str) -> None:
+        (self.folder / "50_1_0_log.out").write_text(text)
+
+    def ends(self) -> list[str]:
+        return [record["kind"] for record in self.token.attempts() if record["event"] == "end"]
+
+    def requeued(self) -> int:
+        return self.slurm.calls("scontrol").count(["requeue", "50_1"])
+
+    def how_left(self) -> list[str] | None:
+        return json.loads(self.left.read_text()) if self.left.exists() else None
+
+
+@pytest.fixture
+def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Job:
+    return Job(tmp_path, FakeSlurm(tmp_path, monkeypatch), monkeypatch)
+
+
+def test_a_finished_job_is_left_alone(job: Job) -> None:
+    job.token.ended(0, 0, state="done")
+    assert end(job.folder, 0) == 0
+    assert (job.ends(), job.requeued(), job.how_left()) == (["done"], 0, None)
+
+
+def test_a_saved_run_goes_back_to_the_queue_and_says_no_last_word(job: Job) -> None:
+    job.token.ended(0, 0, state="preempted")
+    assert end(job.folder, 0) != 0  # or jobs that wait for this one would start
+    assert (job.ends(), job.requeued(), job.how_left()) == (["preempted"], 1, None)
+
+
+def test_crashes_are_counted_over_attempts_until_the_run_fails(job: Job) -> None:
+    codes = []
+    for restart in range(3):
+        job.restart(restart)
+        job.token.ended(0, restart, state="failed", reason=f"ValueError: {restart}")
+        codes.append(end(job.folder, 1))
+    assert 0 not in codes
+    assert job.requeued() == 2
+    assert job.ends() == ["crash", "crash", "failed"]
+    assert job.how_left() == ["failed", "ValueError: 2 (after 2 retries)"]
+
+
+def test_what_an_earlier_attempt_left_is_not_this_ones_ending(job: Job) -> None:
+    job.token.ended(0, 0, state="preempted")
+    job.restart(1)
+    end(job.folder, 137)
+    assert job.ends() == ["crash"]
+
+
+def test_an_earlier_attempts_log_is_not_this_ones(job: Job) -> None:
+    begin = "submitit INFO - Starting with SlurmJobEnvironment(job_id=50_1)\n"
+    job.log(f"{begin}CUDA out of memory\n{begin}Segmentation fault\n")
+    end(job.folder, 139)
+    assert job.ends() == ["crash"]
+    job.log(f"{begin}fine\n{begin}CUDA out of memory\n")
+    end(job.folder, 1)
+    assert job.ends() == ["crash", "failed"]
+
+
+def test_restarts_by_the_scheduler_count_as_preemptions(job: Job) -> None:
+    job.restart(5)  # lost nodes, which left no record
+    job.token.ended(0, 5, state="preempted")
+    assert end(job.folder, 0) != 0
+    assert (job.ends(), job.requeued()) == (["failed"], 0)
+    assert (job.how_left() or [""])[0] == "failed"
+
+
+def test_a_restart_after_a_crash_is_no_preemption(job: Job) -> None:
+    for _ in range(2):
+        job.token.note("end", kind="crash")
+    job.restart(6)  # two after crashes, four after lost nodes
+    job.token.ended(0, 6, state="preempted")
+    end(job.folder, 0)
+    assert (job.ends(), job.requeued()) == (["crash", "crash", "preempted"], 1)
+
+
+def test_a_cancelled_run_can_go_on_later(job: Job) -> None:
+    job.token.cancel()
+    job.token.ended(0, 0, state="preempted")
+    assert end(job.folder, 0) != 0
+    assert (job.ends(), job.requeued()) == (["cancelled"], 0)
+    assert (job.how_left() or [""])[0] == "preempted"
+
+
+def test_scancel_cancels_too(job: Job) -> None:
+    job.state("CANCELLED")
+    end(job.folder, 143)
+    assert (job.ends(), job.requeued()) == (["cancelled"], 0)
+
+
+def test_a_refused_requeue_is_a_failure_with_slurms_words(job: Job) -> None:
+    job.slurm.answer("scontrol", error="Requested operation is presently disabled", code=1, to="requeue")
+    job.token.ended(0, 0, state="preempted")
+    job.log("epoch 1\nepoch 2\n")
+    assert end(job.folder, 0) != 0
+    state, reason = job.how_left() or ["", ""]
+    assert state == "failed"
+    assert "Requested operation is presently disabled" in reason
+    (last,) = [record for record in job.token.attempts() if record["event"] == "failed"]
+    assert last["log"] == ["epoch 1", "epoch 2"]
+
+
+def test_a_requeue_that_slurm_has_done_already_is_no_failure(job: Job) -> None:
+    job.slurm.answer("scontrol", error="Job is pending execution", code=1, to="requeue")
+    job.state("PENDING")
+    job.token.ended(0, 0, state="preempted")
+    assert end(job.folder, 0) != 0
+    assert job.how_left() is None
+
+
+def test_a_submission_that_was_replaced_is_not_requeued(job: Job) -> None:
+    job.token.ended(0, 0, state="elsewhere")
+    assert end(job.folder, 0) == 0
+    assert (job.ends(), job.requeued(), job.how_left()) == (["elsewhere"], 0, None)

@@ -1,0 +1,373 @@
+"""Arrays, their scripts, and who gets which run when several people submit at once."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cloudpickle
+import pytest
+
+from slurm.cluster import Cluster, Resources
+from slurm.errors import ClusterError
+from slurm.submission import Array, Request, Sender, check_path, layout, new_launch, refusal, rehearse
+from slurm.tokens import Token, claim, current, read
+from tests.slurm.fake_slurm import FakeSlurm
+
+GOLDEN = Path(__file__).parent / "golden"
+SMALL, LARGE = Resources(), Resources(gpus=8)
+
+
+@dataclass(frozen=True)
+class Idle:
+    """Work that is never done."""
+
+    def __call__(self, stop: Callable[[], bool]) -> str:
+        raise AssertionError("nothing is trained here")
+
+    def leave(self, state: str, reason: str) -> None:
+        """Nothing to leave."""
+
+
+@pytest.fixture
+def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSlurm:
+    return FakeSlurm(tmp_path, monkeypatch)
+
+
+def request(root: Path, name: str, resources: Resources = SMALL, **more: Any) -> Request:
+    return Request(name, root / "runs" / name, Idle(), resources, **more)
+
+
+def sender(root: Path, cluster: Cluster | None = None, longest: int = 100) -> Sender:
+    return Sender(cluster or Cluster(), root / "launches" / "L1", root / "code" / "abc", longest)
+
+
+def names(arrays: list[Array]) -> list[list[str]]:
+    return [[request.name for request in array.requests] for array in arrays]
+
+
+def plain(text: str, root: Path) -> str:
+    """A script without what differs between machines."""
+    return text.replace(shlex.quote(sys.executable), "PYTHON").replace(str(root), "/results") + "\n"
+
+
+def test_equal_runs_share_an_array(tmp_path: Path) -> None:
+    wanted = [("a", SMALL), ("b", LARGE), ("c", SMALL), ("d", Resources(time="24:00:00"))]
+    assert names(layout([request(tmp_path, *each) for each in wanted], 100)) == [["a", "c", "d"], ["b"]]
+
+
+def test_arrays_are_no_longer_than_the_cluster_allows(tmp_path: Path) -> None:
+    arrays = layout([request(tmp_path, str(k)) for k in range(7)], 3)
+    assert names(arrays) == [["0", "1", "2"], ["3", "4", "5"], ["6"]]
+
+
+def test_a_run_that_waits_is_a_job_alone_behind_what_it_waits_for(tmp_path: Path) -> None:
+    requests = [
+        request(tmp_path, "third", after="second"),
+        request(tmp_path, "second", after="first"),
+        request(tmp_path, "sent-before", after_job="5_1"),
+        request(tmp_path, "done-before", after="not-among-these"),
+        request(tmp_path, "first"),
+    ]
+    arrays = layout(requests, 100)
+    assert names(arrays) == [["done-before", "first"], ["second"], ["third"], ["sent-before"]]
+    assert [array.waits for array in arrays[1:]] == [True, True, True]
+
+
+def test_runs_that_wait_for_each_other_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="circle"):
+        layout([request(tmp_path, "a", after="b"), request(tmp_path, "b", after="a")], 100)
+
+
+def test_the_script_of_an_array_is_as_it_was(tmp_path: Path, slurm: FakeSlurm) -> None:
+    array = Array((request(tmp_path, "a"), request(tmp_path, "b"), request(tmp_path, "c")))
+    text = sender(tmp_path, Cluster(parallel=2)).script(array, 0)
+    assert plain(text, tmp_path) == (GOLDEN / "array.sh").read_text()
+
+
+def test_the_script_of_a_job_that_waits_is_as_it_was(tmp_path: Path, slurm: FakeSlurm) -> None:
+    cluster = Cluster.model_validate(
+        {
+            "name": "big",
+            "partition": "gpu",
+            "account": "vision",
+            "qos": "long",
+            "exclude": "node07,node08",
+            "gpus": 4,
+            "time": "2-00:00:00",
+            "setup": ["module load cuda/12"],
+            "environment": "/shared/envs/suite",
+            "container": "apptainer exec --nv /shared/suite.sif",
+            "variables": {"NCCL_DEBUG": "WARN", "NOTE": "two words; $HOME"},
+            "override": [
+                {
+                    "experiments": "p6*",
+                    "nodes": 2,
+                    "gpus": 8,
+                    "gpu_type": "a100",
+                    "cpus": 12,
+                    "memory_gb": 480.5,
+                    "time": "12:00:00",
+                    "constraint": "ib&hdr",
+                }
+            ],
+        }
+    )
+    waiting = request(tmp_path, "a", cluster.resources("p6-light"), after="b")
+    text = sender(tmp_path, cluster).script(Array((waiting,)), 3, "41_2")
+    assert plain(text, tmp_path) == (GOLDEN / "waiting.sh").read_text()
+
+
+def flags(script: str) -> dict[str, str]:
+    lines = [line.removeprefix("#SBATCH --") for line in script.splitlines() if line.startswith("#SBATCH ")]
+    return {name: value for name, _, value in (line.partition("=") for line in lines)}
+
+
+def test_the_script_asks_for_what_the_profile_says(tmp_path: Path, slurm: FakeSlurm) -> None:
+    wanted = Resources(nodes=2, gpus=4, cpus=3, memory_gb=1.5, time="90")
+    asked = flags(sender(tmp_path).script(Array((request(tmp_path, "a", wanted),)), 0))
+    assert (asked["nodes"], asked["ntasks-per-node"], asked["cpus-per-task"]) == ("2", "4", "3")
+    assert (asked["gres"], asked["mem"], asked["time"]) == ("gpu:4", "1536M", "90")
+    assert asked["signal"] == "USR2@120"
+    assert "requeue" in asked
+    assert not {"partition", "account", "qos", "constraint", "exclude", "dependency", "array"} & set(asked)
+
+
+def test_runs_on_processors_ask_for_no_gpus(tmp_path: Path, slurm: FakeSlurm) -> None:
+    asked = flags(
+        sender(tmp_path).script(Array((request(tmp_path, "a", Resources(gpus=0, processes=2)),)), 0)
+    )
+    assert asked["ntasks-per-node"] == "2"
+    assert "gres" not in asked
+
+
+def test_a_short_job_is_not_told_to_save_before_it_has_begun(tmp_path: Path, slurm: FakeSlurm) -> None:
+    asked = flags(sender(tmp_path).script(Array((request(tmp_path, "a", Resources(time="2")),)), 0))
+    assert int(asked["signal"].partition("@")[2]) <= 60
+
+
+def test_the_script_runs_with_spaces_and_signs_of_the_shell_in_its_paths(
+    tmp_path: Path, slurm: FakeSlurm
+) -> None:
+    root = tmp_path / "a b;$(touch hit) & `touch hit` #x"
+    python = root / "my env" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    calls = tmp_path / "python-calls"
+    python.write_text(
+        f'#!/bin/sh\nprintf "%s\\t" "$@" "$PYTHONPATH" "$NOTE" >> {calls}\necho >> {calls}\n'
+        '[ "$2" = slurm.ending ] && exit 5\nexit 3\n'
+    )
+    python.chmod(0o755)
+    slurm.shell("srun", 'while [ "$1" != sh ]; do shift; done\nexec "$@"')
+    cluster = Cluster(environment=str(root / "my env"), variables={"NOTE": "it's $HOME"})
+    text = sender(root, cluster).script(Array((request(root, "a"),)), 0)
+    (tmp_path / "script.sh").write_text(text)
+    checked = subprocess.run(["bash", "script.sh"], cwd=tmp_path, env={"PATH": f"{slurm.bin}:/usr/bin:/bin"})
+    assert checked.returncode == 5  # the ending's, for it knows what comes next
+    folder, code = str(root / "launches" / "L1" / "arrays" / "0"), str(root / "code" / "abc")
+    assert [line.split("\t")[:-1] for line in calls.read_text().splitlines()] == [
+        ["-u", "-m", "submitit.core._submit", folder, code, "it's $HOME"],
+        ["-m", "slurm.ending", folder, "3", code, "it's $HOME"],
+    ]
+    (srun,) = slurm.calls("srun")
+    assert srun[srun.index("--output") + 1] == f"{folder}/%j_%t_log.out"
+    assert not list(tmp_path.rglob("hit"))
+
+
+@pytest.mark.parametrize("sign", ["%", "\\", "\n", '"', "'"])
+def test_a_path_that_sbatch_would_read_otherwise_is_refused(sign: str) -> None:
+    with pytest.raises(ClusterError, match="choose another folder"):
+        check_path(Path(f"/shared/a{sign}b"))
+    check_path(Path("/shared/a b (copy); $HOME"))
+
+
+def test_a_path_that_python_would_read_otherwise_is_refused() -> None:
+    with pytest.raises(ClusterError):
+        check_path(Path("/shared/a:b"))
+
+
+def test_runs_are_sent_as_arrays_and_their_tokens_know_the_jobs(tmp_path: Path, slurm: FakeSlurm) -> None:
+    scripts = slurm.accept(7)
+    requests = [
+        request(tmp_path, "a", hours=2.0, label="first"),
+        request(tmp_path, "big", LARGE),
+        request(tmp_path, "b"),
+        request(tmp_path, "next", after="b"),
+    ]
+    sent = sender(tmp_path).submit(requests)
+    assert sent.problem is None
+    assert sent.jobs == {"a": "7_0", "b": "7_1", "big": "8", "next": "9"}
+    assert sorted(path.name for path in scripts.iterdir()) == ["7.sh", "8.sh", "9.sh"]
+    assert flags((scripts / "7.sh").read_text())["array"] == "0-1%2"
+    assert flags((scripts / "8.sh").read_text())["gres"] == "gpu:8"
+    assert flags((scripts / "9.sh").read_text())["dependency"] == "afterok:7_1"
+    token = current(tmp_path / "runs" / "a")
+    assert token is not None
+    assert (token.number, token.job, token.hours) == (1, "7_0", 2.0)
+    assert token.content["experiment"] == "first"
+    assert flags((scripts / "7.sh").read_text())["job-name"] == token.name
+    big = current(tmp_path / "runs" / "big")
+    assert big is not None and big.gpus == 8
+    record = json.loads((tmp_path / "launches" / "L1" / "launch.json").read_text())
+    assert record["jobs"] == sent.jobs
+    assert Cluster.model_validate(record["cluster"]) == Cluster()
+
+
+def test_every_job_of_an_array_finds_its_own_run(tmp_path: Path, slurm: FakeSlurm) -> None:
+    slurm.accept(7)
+    sender(tmp_path).submit([request(tmp_path, "a"), request(tmp_path, "b", number=4)])
+    folder = tmp_path / "launches" / "L1" / "arrays" / "0"
+    about = json.loads((folder / "jobs.json").read_text())["jobs"]
+    for index, (name, number) in enumerate([("a", 1), ("b", 5)]):
+        with (folder / f"7_{index}_submitted.pkl").open("rb") as file:
+            attempt = cloudpickle.load(file).function
+        assert (attempt.run_dir.name, attempt.number) == (name, number)
+        assert (Path(about[index]["run_dir"]).name, about[index]["number"]) == (name, number)
+
+
+def test_a_run_that_somebody_else_claims_is_left_to_them(tmp_path: Path, slurm: FakeSlurm) -> None:
+    scripts = slurm.accept(7)
+    requests = [request(tmp_path, name) for name in "abc"]
+    assert claim(requests[0].run_dir, 0, job="3") is not None
+    sent = sender(tmp_path).submit(requests)
+    assert (sent.taken, sent.jobs, sent.problem) == (["a"], {"b": "7_0", "c": "7_1"}, None)
+    assert flags((scripts / "7.sh").read_text())["array"].startswith("0-1%")
+    theirs = current(requests[0].run_dir)
+    assert theirs is not None and theirs.job == "3" and theirs.withdrawn is None
+    about = json.loads((tmp_path / "launches" / "L1" / "arrays" / "0" / "jobs.json").read_text())["jobs"]
+    assert [one["run"] for one in about] == ["b", "c"]
+
+
+def test_nothing_is_sent_when_all_is_taken(tmp_path: Path, slurm: FakeSlurm) -> None:
+    assert claim(tmp_path / "runs" / "a", 0) is not None
+    sent = sender(tmp_path).submit([request(tmp_path, "a")])
+    assert (sent.taken, sent.jobs) == (["a"], {})
+    assert slurm.calls("sbatch") == []
+
+
+def test_a_refusal_frees_the_runs_that_were_not_sent(tmp_path: Path, slurm: FakeSlurm) -> None:
+    slurm.answer(
+        "sbatch", error="sbatch: error: Batch job submission failed: Invalid qos specification", code=1
+    )
+    sent = sender(tmp_path).submit([request(tmp_path, "a"), request(tmp_path, "b", LARGE)])
+    assert sent.jobs == {}
+    assert "Invalid qos specification" in (sent.problem or "")
+    assert "the profile's `qos`" in (sent.problem or "")
+    for name in "ab":
+        token = read(tmp_path / "runs" / name, 1)
+        assert token.job is None
+        assert "Invalid qos" in (token.withdrawn or "")
+
+
+def test_what_was_sent_before_a_refusal_stays_sent(tmp_path: Path, slurm: FakeSlurm) -> None:
+    scripts = slurm.accept(7)
+    body = slurm.answers["sbatch"][""]
+    slurm.shell(
+        "sbatch", f'[ -e {scripts}/7.sh ] && {{ echo "sbatch: error: no more" >&2; exit 1; }}\n{body}'
+    )
+    sent = sender(tmp_path).submit([request(tmp_path, "a"), request(tmp_path, "b", LARGE)])
+    assert sent.jobs == {"a": "7"}
+    assert "no more" in (sent.problem or "")
+    assert (read(tmp_path / "runs" / "a", 1).job, read(tmp_path / "runs" / "a", 1).withdrawn) == ("7", None)
+    assert read(tmp_path / "runs" / "b", 1).withdrawn
+
+
+def test_a_freed_run_is_submitted_under_its_next_number(tmp_path: Path, slurm: FakeSlurm) -> None:
+    slurm.answer("sbatch", error="no", code=1)
+    sender(tmp_path).submit([request(tmp_path, "a")])
+    slurm.accept(7)
+    sent = Sender(Cluster(), tmp_path / "launches" / "L2", tmp_path, 10).submit(
+        [request(tmp_path, "a", number=1)]
+    )
+    assert sent.jobs == {"a": "7"}
+    token = current(tmp_path / "runs" / "a")
+    assert token is not None and (token.number, token.job) == (2, "7")
+
+
+def test_a_run_whose_predecessor_is_taken_stops_no_other(tmp_path: Path, slurm: FakeSlurm) -> None:
+    slurm.accept(7)
+    assert claim(tmp_path / "runs" / "a", 0) is not None
+    requests = [
+        request(tmp_path, "a"),
+        request(tmp_path, "b"),
+        request(tmp_path, "after-a", after="a"),
+        request(tmp_path, "after-b", after="b"),
+    ]
+    sent = sender(tmp_path).submit(requests)
+    assert sent.jobs == {"b": "7", "after-b": "8"}
+    assert read(tmp_path / "runs" / "after-a", 1).withdrawn
+
+
+def test_an_interruption_behind_sbatch_does_not_free_the_run(
+    tmp_path: Path, slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slurm.accept(7)
+    update = Token.update
+
+    def interrupted(self: Token, **fields: Any) -> Token:
+        if "job" in fields:
+            raise KeyboardInterrupt
+        return update(self, **fields)
+
+    monkeypatch.setattr(Token, "update", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        sender(tmp_path).submit([request(tmp_path, "a"), request(tmp_path, "b", LARGE)])
+    assert read(tmp_path / "runs" / "a", 1).withdrawn is None
+    assert read(tmp_path / "runs" / "b", 1).withdrawn
+
+
+def test_launches_of_one_second_have_folders_of_their_own(tmp_path: Path) -> None:
+    assert len({new_launch(tmp_path) for _ in range(5)}) == 5
+
+
+def test_one_script_of_each_kind_is_rehearsed(tmp_path: Path, slurm: FakeSlurm) -> None:
+    path = tmp_path / "rehearsal.sh"
+
+    def write(text: str) -> Path:
+        path.write_text(text)
+        return path
+
+    arrays = [
+        Array((request(tmp_path, name, wanted),))
+        for name, wanted in zip("abc", (SMALL, LARGE, SMALL), strict=True)
+    ]
+    rehearse(sender(tmp_path), arrays, write)
+    assert slurm.calls("sbatch") == [["--test-only", str(path)]] * 2
+    assert not path.exists()
+    assert not (tmp_path / "launches").exists()
+    slurm.answer("sbatch", error="allocation failure: Requested node configuration is not available", code=1)
+    with pytest.raises(ClusterError, match=r"node configuration is not available.*`gpu_type`"):
+        rehearse(sender(tmp_path), arrays, write)
+    assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "key"),
+    [
+        ("invalid partition specified: gpuu", "partition"),
+        (
+            "Batch job submission failed: Invalid account or account/partition combination specified",
+            "account",
+        ),
+        ("Batch job submission failed: Invalid qos specification", "qos"),
+        ("Requested time limit is invalid (missing or exceeds some limit)", "time"),
+        ("Batch job submission failed: Requested node configuration is not available", "gpus"),
+        ("Invalid generic resource (gres) specification", "gpu_type"),
+        ("Memory specification can not be satisfied", "memory_gb"),
+    ],
+)
+def test_a_refusal_names_the_key_of_the_profile(words: str, key: str) -> None:
+    text = refusal(f"Traceback (most recent call last):\nsbatch: error: {words}\n")
+    assert text.startswith(words)
+    assert f"`{key}`" in text
+
+
+def test_an_unknown_refusal_is_passed_on() -> None:
+    assert refusal("sbatch: error: Something new") == "Something new"
+    assert refusal("plain words") == "plain words"

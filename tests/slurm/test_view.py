@@ -1,0 +1,153 @@
+"""What is said about a submitted run, from its token and the scheduler's answers."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from slurm.tokens import Token, claim
+from slurm.view import Standing, look_at
+from tests.slurm.fake_slurm import FakeSlurm
+
+OLD = (datetime.now(UTC) - timedelta(hours=1)).isoformat(timespec="seconds")
+
+
+@pytest.fixture
+def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSlurm:
+    return FakeSlurm(tmp_path, monkeypatch)
+
+
+def token(root: Path, name: str = "a", **content: Any) -> Token:
+    made = claim(root / name, 0, **{"name": "ablate-x-0", "written": OLD, **content})
+    assert made is not None
+    return made
+
+
+def seen(*tokens: Token) -> Standing:
+    found = look_at([token.run_dir for token in tokens], 5.0)
+    return found[tokens[0].run_dir]
+
+
+def test_runs_that_were_never_submitted_are_not_asked_about(tmp_path: Path, slurm: FakeSlurm) -> None:
+    assert look_at([tmp_path / "a", tmp_path / "b"], 5.0) == {}
+    assert slurm.calls("squeue") == slurm.calls("sacct") == []
+
+
+def test_many_runs_cost_one_question_each_to_queue_and_accounting(tmp_path: Path, slurm: FakeSlurm) -> None:
+    tokens = [token(tmp_path, str(k), job=f"7_{k}") for k in range(50)]
+    slurm.answer("squeue", "\n".join(f"7_{k}|RUNNING|n{k}|0:10|None" for k in range(50)))
+    found = look_at([token.run_dir for token in tokens], 5.0)
+    assert [found[token.run_dir].node for token in tokens] == [f"n{k}" for k in range(50)]
+    assert (len(slurm.calls("squeue")), len(slurm.calls("sacct"))) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("squeue", "state", "taken"),
+    [
+        ("7|PENDING||0:00|Priority", "queued", True),
+        ("7|REQUEUED||0:00|None", "queued", True),
+        ("7|CONFIGURING|n1|0:00|None", "queued", True),
+        ("7|RUNNING|n1|0:10|None", "running", True),
+        ("7|COMPLETING|n1|0:10|None", "running", True),
+        ("7|SUSPENDED|n1|0:10|None", "running", True),
+        ("7|FAILED|n1|0:10|NonZeroExitCode", "ended", False),
+        ("", "ended", False),
+    ],
+)
+def test_the_queue_says_where_a_job_is(
+    tmp_path: Path, slurm: FakeSlurm, squeue: str, state: str, taken: bool
+) -> None:
+    slurm.answer("squeue", squeue)
+    found = seen(token(tmp_path, job="7"))
+    assert (found.state, found.taken) == (state, taken)
+
+
+def test_the_queue_goes_before_an_accounting_that_lags(tmp_path: Path, slurm: FakeSlurm) -> None:
+    slurm.answer("squeue", "7|PENDING||0:00|BeginTime")
+    slurm.answer("sacct", "7|PREEMPTED|100|cpu=1|n1")
+    assert seen(token(tmp_path, job="7")).state == "queued"
+    slurm.answer("squeue", "")
+    slurm.answer("sacct", "7|RUNNING|100|cpu=1|n1")
+    assert seen(token(tmp_path, "b", job="7")).state == "ended"
+
+
+@pytest.mark.parametrize(
+    ("word", "reason"),
+    [
+        ("NODE_FAIL", "its node was lost"),
+        ("TIMEOUT", "time limit"),
+        ("OUT_OF_MEMORY", "memory_gb"),
+        ("CANCELLED by 1000", "cancelled"),
+    ],
+)
+def test_the_accounting_says_why_a_job_is_gone(
+    tmp_path: Path, slurm: FakeSlurm, word: str, reason: str
+) -> None:
+    slurm.answer("sacct", f"7|{word}|100|cpu=1|n1")
+    found = seen(token(tmp_path, job="7"))
+    assert (found.state, found.word, found.node) == ("ended", word.split()[0], "n1")
+    assert reason in found.reason
+
+
+def test_without_accounting_the_log_says_why(tmp_path: Path, slurm: FakeSlurm) -> None:
+    slurm.answer("sacct", error="disabled", code=1)
+    (tmp_path / "array").mkdir()
+    log = tmp_path / "array" / "7_0_log.out"
+    mine = token(tmp_path, job="7", folder=str(tmp_path / "array"))
+    assert seen(mine).reason == "its job 7 is gone"
+    log.write_text("epoch 1\nSegmentation fault\n")
+    assert seen(mine).reason == "its job 7 is gone; last line: Segmentation fault"
+    log.write_text("slurmstepd: error: Detected 1 oom_kill event in StepId=7.0\n")
+    assert "memory_gb" in seen(mine).reason
+    mine.cancel()
+    assert seen(mine).reason.startswith("cancelled by ")
+
+
+def test_a_queue_that_does_not_answer_leaves_a_run_taken(tmp_path: Path, slurm: FakeSlurm) -> None:
+    slurm.answer("squeue", error="down", code=1)
+    mine = token(tmp_path, job="7")
+    assert (seen(mine).state, seen(mine).taken) == ("unknown", True)
+    slurm.answer("sacct", "7|PENDING|0||None assigned")
+    assert seen(mine).state == "unknown"
+    slurm.answer("sacct", "7|FAILED|100|cpu=1|n1")  # that is past and will not change
+    assert (seen(mine).state, seen(mine).taken) == ("ended", False)
+
+
+def test_a_run_that_was_refused_is_free(tmp_path: Path, slurm: FakeSlurm) -> None:
+    found = seen(token(tmp_path, withdrawn="sbatch refused a: Invalid qos"))
+    assert (found.state, found.taken, found.reason) == ("free", False, "sbatch refused a: Invalid qos")
+    assert slurm.calls("squeue") == []
+
+
+def test_a_run_that_is_being_sent_is_taken(tmp_path: Path, slurm: FakeSlurm) -> None:
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    found = seen(token(tmp_path, written=now, user="ann"))
+    assert (found.state, found.taken) == ("sending", True)
+    assert "ann" in found.reason
+
+
+def test_a_launch_that_died_between_token_and_id_is_looked_up_by_name(
+    tmp_path: Path, slurm: FakeSlurm
+) -> None:
+    mine = token(tmp_path)
+    slurm.answer("squeue", "7_0|PENDING||0:00|ablate-x-0")
+    assert (seen(mine).state, seen(mine).taken) == ("queued", True)
+    slurm.answer("squeue", "7_0|RUNNING|n1|0:10|ablate-x-0")
+    assert seen(mine).taken
+    for gone in ("7_0|FAILED|n1|0:10|ablate-x-0", "7_0|RUNNING|n1|0:10|ablate-y-0", ""):
+        slurm.answer("squeue", gone)
+        assert (seen(mine).state, seen(mine).taken) == ("free", False)
+    slurm.answer("squeue", error="down", code=1)
+    assert (seen(mine).state, seen(mine).taken) == ("unknown", True)
+
+
+def test_only_the_last_submission_counts(tmp_path: Path, slurm: FakeSlurm) -> None:
+    token(tmp_path, job="7")
+    second = claim(tmp_path / "a", 1, job="8", written=OLD)
+    assert second is not None
+    slurm.answer("squeue", "7|RUNNING|n1|0:10|None\n8|PENDING||0:00|Priority")
+    found = seen(second)
+    assert (found.token.number, found.state, found.reason) == (2, "queued", "Priority")
