@@ -3,9 +3,9 @@
     eval "$(python -m slurm.testbed env)"; python benchmarks/soak.py [--minutes 20] [--epochs 60] [--seed 0]
 
 Submits Tables 1-8 at the smoke profile (19 runs) to the running testbed, and every few seconds does
-something to it: SIGKILL to a training process, a preempting job, the signal of a time limit, a node that loses
-its power, a job put back in the queue by hand, a second launch of the same grid. When all is quiet it checks
-every run and prints counts. Exit code 1 when a run is not done, was finished twice, was trained by two
+something to it: SIGKILL to a training process, a preempting job, the signal of a time limit, a node that
+loses its power, a job put back in the queue by hand, a second launch of the same grid. When all is quiet it
+checks every run and prints counts. Exit code 1 when a run is not done, was finished twice, was trained by two
 processes at once, or has other epochs than it should.
 """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -70,6 +71,14 @@ def train_on(
         for r in range(ranks)
     ]  # fmt: skip
     return ends(processes, seconds)
+
+
+def all_failed(results: list[tuple[int, str]]) -> bool:
+    """Whether every rank ended with an error.
+
+    gloo has been seen to abort (-6) while a rank that has said its error takes leave of one that is gone.
+    """
+    return all(code in (1, -signal.SIGABRT) for code, _ in results)
 
 
 def alone(config: RunConfig, run_dir: Path) -> None:
@@ -187,7 +196,7 @@ def test_when_a_rank_dies_the_others_end_with_an_error(tiny: Tiny, tmp_path: Pat
 
 def test_the_reason_of_a_rank_that_fails_reaches_the_run(tiny: Tiny, tmp_path: Path) -> None:
     results = train_on(2, tiny(), tmp_path / "run", "raise", 1, 2)
-    assert [code for code, _ in results] == [1, 1], results
+    assert all_failed(results), results
     state = RunDirectory(tmp_path / "run").read_state()
     assert state is not None and state["reason"] == "rank 1 failed: an accident"
 
@@ -212,7 +221,7 @@ def test_a_rank_that_hangs_is_given_up_after_the_timeout(tiny: Tiny, tmp_path: P
 
 def test_a_nan_on_one_rank_stops_all_before_the_weights_change(tiny: Tiny, tmp_path: Path) -> None:
     results = train_on(2, tiny(), tmp_path / "run", "nan", 1, 4)
-    assert [code for code, _ in results] == [1, 1], results
+    assert all_failed(results), results
     assert all("is not finite at epoch 2, step 1" in output for _, output in results)
 
 
