@@ -312,8 +312,9 @@ ADVICE = {
     "`sacctmgr show assoc user=$USER format=account,partition,qos` lists yours",
     "invalid qos": "the profile's `qos`; `sacctmgr show assoc user=$USER format=account,qos` lists yours",
     "time limit": "the profile's `time`; `sinfo -o '%P %l'` lists the longest of each partition",
-    "node configuration is not available": "no nodes have so many GPUs, CPUs or so much memory: the profile's "
-    "`nodes`, `gpus`, `gpu_type`, `cpus`, `memory_gb`, `constraint`; `sinfo -N -o '%N %G %c %m %f'` lists theirs",
+    "node configuration is not available": "no nodes have so many GPUs, CPUs or so much memory: the "
+    "profile's `nodes`, `gpus`, `gpu_type`, `cpus`, `memory_gb`, `constraint`; "
+    "`sinfo -N -o '%N %G %c %m %f'` lists theirs",
     "generic resource": "the profile's `gpus` and `gpu_type`; `sinfo -o '%N %G'` lists what nodes have",
     "job violates accounting": "a limit of the account or QOS; fewer runs at a time may do",
     "memory specification": "the profile's `memory_gb`; `sinfo -N -o '%N %m'` lists what nodes have",
