@@ -87,13 +87,16 @@ def command(
         )
     planned = plan_runs(wanted, profile, seeds, overrides, data, results)
     states = {run.run_id: standing(RunDirectory(run.run_dir)) for run in planned}
-    missing = [run for run in planned if states[run.run_id] != "done"]
+    elsewhere = on_a_cluster([run for run in planned if states[run.run_id] != "done"])
+    missing = [run for run in planned if states[run.run_id] != "done" and run.run_id not in elsewhere]
     parallel = jobs or fitting(planned)
     click.echo(
-        f"{len(planned)} runs: {len(planned) - len(missing)} done, {len(missing)} to run, "
+        f"{len(planned)} runs: {len(planned) - len(missing) - len(elsewhere)} done, {len(missing)} to run, "
         f"{min(parallel, len(missing))} at a time; in {results / 'runs'}",
         err=as_json,
     )
+    for name, why in elsewhere.items():
+        click.echo(f"left out: {name} {why}", err=True)
     warn_of_other_code(planned, states)
     warn_of_damage(planned, states)
     outcomes: dict[str, Outcome] = {}
@@ -107,7 +110,7 @@ def command(
     if as_json:
         records = [record(run, states[run.run_id], outcomes.get(run.run_id)) for run in planned]
         click.echo(json.dumps(records, indent=1, ensure_ascii=False))
-    ctx.exit(report(outcomes, missing, interrupted))
+    ctx.exit(report(outcomes, missing, interrupted) or int(bool(elsewhere)))
 
 
 def on_cluster(
@@ -182,6 +185,23 @@ def folder_of(ctx: click.Context, results: Path, of_cluster: str) -> Path:
     given = ctx.get_parameter_source("results")
     default = click.core.ParameterSource.DEFAULT
     return Path(of_cluster) if of_cluster and given == default else results
+
+
+def on_a_cluster(runs: Sequence[PlannedRun]) -> dict[str, str]:
+    """The runs that a cluster has, or may have, and as what; they are not trained here too."""
+    from slurm.scheduler import SECONDS
+    from slurm.view import look_at
+
+    found = {}
+    seen = look_at([run.run_dir for run in runs], SECONDS)
+    for run in runs:
+        there = seen.get(run.run_dir)
+        if there is not None and there.taken:
+            how = {"unknown": "may be on a cluster (squeue does not answer)"}.get(
+                there.state, f"is on a cluster: {there.state}"
+            )
+            found[run.run_id] = f"{how}, job {there.token.job}; `ablate cancel {run.run_id}` takes it off"
+    return found
 
 
 def action(state: str) -> str:

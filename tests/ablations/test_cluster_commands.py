@@ -482,3 +482,47 @@ def test_a_check_sends_a_tiny_job_and_remembers_what_it_saw(
     assert (read_json(results / "clusters" / "mine.json") or {})["shared"] is True
     assert list((results / "launches").iterdir()) == []
     assert not answer.exists()
+
+
+def test_a_launch_on_this_machine_leaves_what_the_cluster_has(
+    ablate: Ablate, slurm: FakeSlurm, launched: Path, results: Path
+) -> None:
+    slurm.answer(
+        "squeue", "7_0|PENDING||0:00|Resources\n7_1|PENDING||0:00|Resources\n7_2|RUNNING|n1|0:05|None\n"
+    )
+    result = ablate("launch", *NAMES, "--profile", "smoke")
+    assert result.exit_code == 1
+    assert "3 runs: 0 done, 0 to run" in result.stdout
+    assert result.stderr.count("is on a cluster: queued") == 2 and "is on a cluster: running" in result.stderr
+    slurm.answer("squeue", error="squeue: error: no answer", code=1)
+    slurm.answer("sacct", error="sacct: error: no answer", code=1)
+    assert "may be on a cluster" in ablate("launch", NAMES[0], "--profile", "smoke").stderr
+
+
+@pytest.mark.slow
+def test_a_thousand_runs_are_planned_as_arrays_of_what_the_cluster_allows(
+    ablate: Ablate, slurm: FakeSlurm, profile: str
+) -> None:
+    words = (
+        "launch",
+        "--all",
+        "--seeds",
+        "53",
+        "--profile",
+        "paper",
+        "--cluster",
+        profile,
+        "--dry-run",
+        "--force",
+    )
+    result = ablate(*words, "--json", "--data", "shapes")
+    planned = records_of(result)
+    assert len(planned) == len(set(planned)) == 19 * 53
+    text = ablate(*words, "--data", "shapes").stdout
+    # 53 fine-tuned runs are jobs of their own; 954 others fit into one array of up to 1,001.
+    assert "# 954 runs in 1 job" in text and "# 53 runs in 53 jobs or arrays" in text
+
+
+def records_of(result: Result) -> list[str]:
+    assert result.exit_code == 0, result.output
+    return [run["run"] for run in json.loads(result.stdout)["runs"]]

@@ -59,6 +59,7 @@ def test_a_preempted_run_ends_as_an_undisturbed_one(grid: Grid, undisturbed: Pat
         (
             grid.folder / "launches" / str(token(run).content["launch"]) / "arrays" / "0" / f"{job}_{name}"
         ).touch()
+    (run.path / ".checkpoint.pt.k9x2.tmp").write_bytes(b"half a checkpoint")
     urgent = ("sbatch", "--parsable", "-p", "urgent", "-N3", "--exclusive", "--wrap", "sleep 2")
     grid.bed.ask(*urgent)
     grid.until(lambda: endings(run) == ["preempted"])
