@@ -49,7 +49,7 @@ class Soak:
         self.bed, self.results, self.epochs = bed, folder / "results", epochs
         self.profile = folder / "soak.toml"
         self.profile.write_text(PROFILE)
-        self.doubles: list[str] = []
+        self.doubles: set[str] = set()
         self.pairs: dict[str, set[int]] = {}
         self.counts: collections.Counter[str] = collections.Counter()
 
@@ -84,8 +84,9 @@ class Soak:
         found: dict[str, list[int]] = {}
         for folder in Path("/proc").iterdir():
             try:
-                if b"submitit.core._submit" not in (folder / "cmdline").read_bytes().split(b"\0"):
-                    continue
+                words = (folder / "cmdline").read_bytes().split(b"\0")
+                if b"submitit.core._submit" not in words or not words[0].endswith(b"python"):
+                    continue  # srun has the same words behind its own
                 text = (folder / "environ").read_bytes().decode(errors="replace")
             except OSError:
                 continue
@@ -154,7 +155,7 @@ class Soak:
             if len(processes) > 1:
                 now[path.name] = processes
                 if len(processes & self.pairs.get(path.name, set())) > 1:
-                    self.doubles.append(f"{path.name}: {sorted(processes)}")
+                    self.doubles.add(f"{path.name}: {sorted(processes)}")
         self.pairs = now
 
     def verdict(self) -> dict[str, Any]:
@@ -175,7 +176,7 @@ class Soak:
                 wrong.append(f"{path.name} has epochs {epochs}")
             if ends.count("done") > 1:
                 wrong.append(f"{path.name} was finished {ends.count('done')} times")
-        return {"attempts": attempts, "endings": dict(kinds), "wrong": wrong, "doubles": self.doubles}
+        return {"attempts": attempts, "endings": dict(kinds), "wrong": wrong, "doubles": sorted(self.doubles)}
 
 
 def main() -> int:
@@ -192,7 +193,7 @@ def main() -> int:
         soak.launch()
         began = time.monotonic()
         while time.monotonic() - began < 60 * options.minutes and set(soak.states()) != {"done"}:
-            until = time.monotonic() + random.uniform(3, 12)
+            until = time.monotonic() + random.uniform(2, 8)
             while time.monotonic() < until:
                 soak.watch()
                 time.sleep(0.3)
