@@ -1,0 +1,101 @@
+"""Paired differences over seeds: the effect on this validation set, where training alone is random."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+LEVEL = 0.95
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean with its confidence interval; all in the units of the values.
+
+    `low`, `high`, `p` and `error` are None where one value cannot tell.
+    """
+
+    mean: float
+    n: int  # values: pairs of runs, or runs
+    error: float | None = None  # standard error of the mean
+    freedom: float = 0.0  # degrees of freedom
+    low: float | None = None
+    high: float | None = None
+    p: float | None = None  # two-sided, of the hypothesis that the mean is 0
+
+    @property
+    def half_width(self) -> float | None:
+        """Half of the interval's length."""
+        return None if self.low is None or self.high is None else (self.high - self.low) / 2
+
+
+def student(mean: float, error: float, freedom: float, n: int, level: float = LEVEL) -> Interval:
+    """mean ± t · error with `freedom` degrees of freedom, and the p-value of the mean being 0.
+
+    An error of exactly 0 gives an interval of no length, and p = 0 or, for a mean of 0, 1.
+    """
+    reach = float(stats.t.ppf(0.5 + level / 2, freedom)) * error
+    certain = 1.0 if mean == 0 else 0.0
+    p = float(2 * stats.t.sf(abs(mean) / error, freedom)) if error > 0 else certain
+    return Interval(mean, n, error, freedom, mean - reach, mean + reach, p)
+
+
+def over_seeds(values: Sequence[float], level: float = LEVEL) -> Interval:
+    """The mean of independent values ± t_{n-1} · s / √n.
+
+    Given the differences of runs with equal seeds this is the paired t-interval of an effect on this
+    validation set.
+
+    Args:
+        values: one per seed; at least one. A single value has no interval.
+        level: of confidence.
+
+    Raises:
+        ValueError: no values, or values that are not finite.
+    """
+    array = np.asarray(values, np.float64)
+    if array.size == 0 or not np.isfinite(array).all():
+        raise ValueError(f"{array.size} values of which {int((~np.isfinite(array)).sum())} are not finite")
+    mean = float(array.mean())
+    if array.size == 1:
+        return Interval(mean, 1)
+    error = float(array.std(ddof=1) / np.sqrt(array.size))
+    return student(mean, error, array.size - 1, array.size, level)
+
+
+def variance_left(variant: Sequence[float], baseline: Sequence[float]) -> float | None:
+    """The part of the unpaired variance that pairing by seed has left: s_Δ² / (s_a² + s_b²).
+
+    1 is what independent runs have on average; below 1 common random numbers have helped. None for fewer
+    than two pairs, or where nothing varies.
+
+    Args:
+        variant, baseline: scores, the same seeds in the same order.
+
+    Raises:
+        ValueError: different numbers of scores.
+    """
+    a, b = np.asarray(variant, np.float64), np.asarray(baseline, np.float64)
+    if a.shape != b.shape:
+        raise ValueError(f"{a.size} and {b.size} scores; pairs are needed")
+    if a.size < 2:
+        return None
+    unpaired = float(a.var(ddof=1) + b.var(ddof=1))
+    return float((a - b).var(ddof=1)) / unpaired if unpaired > 0 else None
+
+
+def holm(p_values: Sequence[float | None]) -> list[float | None]:
+    """Holm's correction over a family of tests (Holm 1979); None stays None and does not count.
+
+    Each result is the smallest family-wise error rate at which its hypothesis is rejected.
+    """
+    known = sorted((p, index) for index, p in enumerate(p_values) if p is not None)
+    corrected: list[float | None] = [None] * len(p_values)
+    above = 0.0
+    for rank, (p, index) in enumerate(known):
+        above = max(above, min(1.0, (len(known) - rank) * p))
+        corrected[index] = above
+    return corrected
