@@ -1,7 +1,7 @@
 """How many seeds an effect needs, and what effect so many seeds can show (paired t-test, two-sided).
 
-The power of n pairs for an effect δ is that of the noncentral t distribution with n - 1 degrees of freedom and
-noncentrality δ√n / σ, σ the standard deviation of the paired differences. A pilot of k pairs knows σ only
+The power of n pairs for an effect δ is that of the noncentral t distribution with n - 1 degrees of freedom
+and noncentrality δ√n / σ, σ the standard deviation of the paired differences. A pilot of k pairs knows σ only
 roughly, so plans use its upper confidence limit s · √((k-1) / χ²_{1-c}(k-1)): with probability c the promised
 power is then reached or passed. Assumed: differences of seeds are independent and normal, and later seeds
 scatter as the pilot's do.
@@ -68,8 +68,8 @@ def seeds_needed(
     """
     if effect == 0 or not 0 < wanted < 1 or not 0 < alpha < 1 or sigma < 0 or tests < 1:
         raise ValueError(
-            f"effect {effect}, power {wanted}, alpha {alpha}, sigma {sigma}, tests {tests}: the effect is not "
-            "0, power and alpha lie between 0 and 1, sigma is not negative, tests are at least 1"
+            f"effect {effect}, power {wanted}, alpha {alpha}, sigma {sigma}, tests {tests}: the effect is "
+            "not 0, power and alpha lie between 0 and 1, sigma is not negative, tests are at least 1"
         )
     each = alpha / tests
     low, high = 1, 2

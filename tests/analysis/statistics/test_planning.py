@@ -19,7 +19,7 @@ def test_the_power_is_that_of_simulated_tests(n: int, effect: float) -> None:
 
 @pytest.mark.parametrize("pilot", [3, 5, 10])
 def test_a_plan_from_a_pilot_keeps_its_promise_as_often_as_it_says(pilot: int) -> None:
-    """With the assurance of 80 % the seeds planned have 80 % power or more, whatever the pilot happened to see."""
+    """With an assurance of 80 % the seeds planned have 80 % power or more, whatever the pilot has seen."""
     random = np.random.default_rng(pilot)
     sigma, effect, kept = 0.2, 0.2, []
     for _ in range(400):

@@ -49,7 +49,8 @@ def test_a_true_effect_of_the_paper_is_found_consistent_whatever_the_number_of_s
         paper = round(51 + random.normal(0.3, 0.15), 1) - round(51 + random.normal(0, 0.15), 1)
         ours = over_seeds(variant - baseline)
         agreed.append(agreement(ours, paper, variant.std(ddof=1), baseline.std(ddof=1)))
-    assert 0.93 < np.mean(agreed) < 0.985  # a little above 95 % at three seeds
+    # At few seeds the rule errs on the safe side (99 % at three): t has n - 1 degrees of freedom.
+    assert 0.93 < np.mean(agreed) < 0.995
 
 
 def test_the_rule_of_the_interval_would_fail_more_often_the_more_seeds_are_run() -> None:
