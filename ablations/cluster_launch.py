@@ -18,7 +18,7 @@ from ablations.plan import PlannedRun
 from slurm import scheduler
 from slurm.cluster import Cluster
 from slurm.errors import ClusterError
-from slurm.files import read_json, replace_json
+from slurm.files import create_json, read_json, replace_json
 from slurm.snapshot import freeze
 from slurm.submission import (
     Array,
@@ -158,6 +158,8 @@ def check(plan: ClusterPlan, force: bool = False) -> None:
     from yolor_core.training.step import check_shares
 
     check_path(plan.results.absolute())
+    if plan.cluster.python and not plan.cluster.container and not Path(plan.cluster.python).exists():
+        raise ClusterError(f"environment = {plan.cluster.environment!r}: {plan.cluster.python} is not there")
     for request in plan.requests:
         run, wanted = plan.runs[request.name], request.resources
         try:
@@ -168,6 +170,12 @@ def check(plan: ClusterPlan, force: bool = False) -> None:
             ) from None
         estimate = plan.estimates[request.name]
         usable = 60 * wanted.minutes - plan.cluster.signal_delay - START_SECONDS
+        if usable <= 0 and not force:
+            raise ClusterError(
+                f"time = {wanted.time!r} leaves nothing to train: {plan.cluster.signal_delay} s of it are "
+                f"for saving (signal_delay), {START_SECONDS} s for starting. Raise `time` or lower "
+                "`signal_delay`, or say --force"
+            )
         epoch = estimate.epoch / wanted.ranks
         if epoch > usable and not force:
             basis = "finished runs here took" if estimate.measured else "by its FLOPs (the profile's tflops)"
@@ -190,6 +198,22 @@ def check_shared(results: Path, cluster: Cluster) -> None:
             f"{results.absolute()} is on a disk of this machine ({kind}), which the nodes do not see. Choose "
             "a folder on the shared file system with --results, ABLATE_RESULTS or the profile's `results`; "
             f"if it is shared, let `ablate cluster check {cluster.name} --results {results}` prove it"
+        )
+
+
+def check_owner(results: Path) -> None:
+    """Let one cluster alone submit from a results folder: another one's scheduler does not know its jobs.
+
+    Raises ClusterError where it belongs to another cluster.
+    """
+    name = scheduler.settings().get("ClusterName", "")
+    mark = results / "clusters" / "scheduler.json"
+    create_json(mark, {"ClusterName": name})
+    owner = (read_json(mark) or {}).get("ClusterName", name)
+    if owner != name:
+        raise ClusterError(
+            f"{results} belongs to cluster {owner!r}, this is {name!r}, which cannot see what runs there; "
+            "choose another folder with --results"
         )
 
 
@@ -241,6 +265,7 @@ def send(plan: ClusterPlan) -> Submitted:
         rehearse(sender, arrays, partial(_script, Path(folder)))
     plan.results.mkdir(parents=True, exist_ok=True)
     check_shared(plan.results, plan.cluster)
+    check_owner(plan.results)
     commit, dirty = code_commit()
     code = freeze(plan.results, {"commit": commit, "dirty": dirty, "by": user()})
     requests = plan.requests

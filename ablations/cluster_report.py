@@ -13,7 +13,7 @@ from slurm.submission import Submitted
 
 def describe_plan(plan: ClusterPlan, tables: Mapping[str, Iterable[str]]) -> str:
     """Runs and GPU hours by table, and in what jobs they would be sent."""
-    unit = "GPU h" if any(r.resources.gpus for r in plan.requests) else "process h"
+    unit = "GPU h" if plan.cluster.gpus else "process h"
     head = ("table", "runs", "done", "submitted", "to send", unit)
     lines = [head]
     for record in by_table(plan, tables):
@@ -71,10 +71,15 @@ def scripts(plan: ClusterPlan) -> str:
     return "\n".join(parts)
 
 
+def tell_left_out(runs: Mapping[str, str]) -> None:
+    """Name runs that are not sent, and why, on stderr."""
+    for name, why in runs.items():
+        click.echo(f"left out: {name}: {why}", err=True)
+
+
 def tell(plan: ClusterPlan, sent: Submitted, err: bool = False) -> None:
     """Say what was sent (on stderr if `err`), what was not, and how to look at it."""
-    for name, why in (plan.held | sent.left_out).items():
-        click.echo(f"left out: {name}: {why}", err=True)
+    tell_left_out(sent.left_out)
     if sent.taken:
         click.echo(
             f"{len(sent.taken)} runs were submitted by somebody else at this moment; left to them", err=True

@@ -47,21 +47,27 @@ class ClusterTraining(TrainingJob):
     local_disk: str = ""  # folder on the node's own disk, with variables as $SLURM_TMPDIR
 
     def __call__(self, stop: Callable[[], bool]) -> str:
-        """Returns "done" or "preempted"; raises as `train`."""
+        """Returns "done" or "preempted"; raises as `train`. The first process prints a line per epoch."""
+        from rich.console import Console
+
+        from ablations.plan import PlannedRun
+        from ablations.watching import PlainWatch
         from yolor_core.config import CocoConfig, RunConfig
         from yolor_core.training import train
         from yolor_core.training.distributed import place
 
         run, config = RunDirectory(self.run_dir), RunConfig.from_json(self.config)
+        watch: PlainWatch | None = None
         if self.local_disk and isinstance(config.data, CocoConfig):
             from yolor_core.data.pack.local import copy_packs
 
             config = config.model_copy(update={"data": copy_packs(config.data, self.local_disk)})
         if place().rank == 0:
+            watch = PlainWatch(PlannedRun(run.path.name, config, run.path), Console(width=200))
             deadline = time.monotonic() + LET_GO_SECONDS
             while run.running() and time.monotonic() < deadline:
                 time.sleep(0.5)
-        return train(config, run.path, stop)
+        return train(config, run.path, stop, watch)
 
 
 def claim(run: RunDirectory) -> str:

@@ -91,7 +91,8 @@ def view(path: Path, seen: Standing | None) -> RunView:
     except RunError as error:
         word, reason = "unreadable", str(error)
     if seen is not None and (seen.state != "ended" or word in ("interrupted", "failed", "cancelled")):
-        reason = reason if word == "failed" and reason else _about(seen) or reason
+        live = word in ("queued", "starting", "running")  # what is written is of an earlier attempt
+        reason = _about(seen) if live else reason if word == "failed" and reason else _about(seen) or reason
     spent = number(state.get("seconds")) or 0.0
     token = seen.token if seen else None
     return RunView(

@@ -9,7 +9,11 @@ import pandas as pd
 
 from ablations.costs import Cost
 from ablations.table import CONFLICT, COUNTED, QUOTED, Row, Table
+from analysis.statistics.seeds import holm, over_seeds, variance_left
+from analysis.statistics.verdicts import judge, judge_sign
 
+PAPER_PROFILE = "paper"  # the only one whose differences can be compared in size
+FAMILY = "AP"
 MEASURED, NOT_RUN, QUOTED_ROW = "measured", "not run", "quoted"
 
 
@@ -26,8 +30,16 @@ class Cell:
     paper_delta: float | None = None  # against the baseline's printed cell
     value: float | None = None  # mean over seeds
     std: float | None = None  # sample standard deviation over seeds; None for one seed
+    half_width: float | None = None  # of the 95 % interval of `value` over seeds
     delta: float | None = None  # mean over the seeds that row and baseline share
     delta_std: float | None = None  # of the paired differences
+    delta_low: float | None = None  # 95 % interval of `delta`, paired by seed, on this validation set
+    delta_high: float | None = None
+    p: float | None = None  # two-sided, of no difference
+    p_holm: float | None = None  # corrected for the table's variants, on AP
+    variance_left: float | None = None  # by pairing, of the unpaired variance
+    verdict: str | None = None  # on the paper's difference; see `analysis.statistics.verdicts`
+    why: str | None = None
     seeds: tuple[int, ...] = ()
     runs: tuple[str, ...] = ()
     lacks: str | None = None  # the task whose absence is why there can be no number
@@ -63,7 +75,13 @@ def table_cells(
                 cells.append(_counted(known, row, base, costs))
             else:
                 cells.append(_measured(known, row, base, runs))
-    return cells
+    return _corrected(cells)
+
+
+def _corrected(cells: list[Cell]) -> list[Cell]:
+    """Holm's correction over the variants of a table, on AP, which is what a table claims."""
+    corrected = iter(holm([cell.p for cell in cells if cell.metric == FAMILY]))
+    return [replace(cell, p_holm=next(corrected)) if cell.metric == FAMILY else cell for cell in cells]
 
 
 def _counted(cell: Cell, row: Row, base: Row, costs: Mapping[str, Cost]) -> Cell:
@@ -88,6 +106,7 @@ def _measured(cell: Cell, row: Row, base: Row, runs: Mapping[str, pd.DataFrame])
         cell,
         value=float(own.mean()),
         std=float(own.std()) if len(own) > 1 else None,
+        half_width=over_seeds(list(own)).half_width,
         seeds=tuple(sorted({int(seed) for seed in used["seed"]})),
         runs=tuple(used["run"]),
     )
@@ -97,11 +116,24 @@ def _measured(cell: Cell, row: Row, base: Row, runs: Mapping[str, pd.DataFrame])
     paired = (own - other).dropna()
     if paired.empty:
         return cell
-    return replace(
+    interval = over_seeds(list(paired))
+    a, b = own[paired.index], other[paired.index]
+    cell = replace(
         cell,
-        delta=float(paired.mean()),
+        delta=interval.mean,
         delta_std=float(paired.std()) if len(paired) > 1 else None,
+        delta_low=interval.low,
+        delta_high=interval.high,
+        p=interval.p,
+        variance_left=variance_left(list(a), list(b)),
     )
+    if cell.paper_delta is None or cell.metric in CONFLICT or len(paired) < 2:
+        return cell
+    if cell.profile == PAPER_PROFILE:
+        verdict = judge(interval, cell.paper_delta, float(a.std()), float(b.std()))
+    else:
+        verdict = judge_sign(interval, cell.paper_delta)
+    return replace(cell, verdict=verdict.word, why=verdict.why)
 
 
 def _by_seed(runs: pd.DataFrame | None, metric: str) -> pd.Series[float]:

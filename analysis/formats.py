@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Sequence
 
 from ablations.table import QUOTED
-from analysis.cells import MEASURED, QUOTED_ROW
+from analysis.cells import MEASURED, QUOTED_ROW, Cell
 from analysis.tables import FilledTable, heading, tidy
 from yolor_core.errors import UnknownNameError
 
@@ -120,9 +120,15 @@ def to_csv(filled: Sequence[FilledTable]) -> str:
     for column in ("seeds", "runs"):
         frame[column] = [" ".join(map(str, items)) for items in frame[column]]
     # Through text, so that a column of counts and percentages keeps parameters whole.
-    for column in ("paper", "paper_delta", "value", "std", "delta", "delta_std"):
+    for column in NUMBERS:
         frame[column] = [_plain(value) for value in frame[column].astype(object)]
     return frame.to_csv(index=False, lineterminator="\n")
+
+
+NUMBERS = (
+    "paper", "paper_delta", "value", "std", "half_width", "delta", "delta_std", "delta_low", "delta_high",
+    "p", "p_holm", "variance_left",
+)  # fmt: skip
 
 
 def to_json(filled: Sequence[FilledTable]) -> str:
@@ -134,6 +140,14 @@ def to_json(filled: Sequence[FilledTable]) -> str:
             "metric": cell.metric,
             "paper": cell.paper,
             "value": cell.value,
+            "half_width": cell.half_width,
+            "delta": cell.delta,
+            "delta_low": cell.delta_low,
+            "delta_high": cell.delta_high,
+            "p": cell.p,
+            "p_holm": cell.p_holm,
+            "paper_delta": cell.paper_delta,
+            "verdict": cell.verdict,
             "seeds": list(cell.seeds),
             "profile": cell.profile,
             "runs": list(cell.runs),
@@ -156,15 +170,38 @@ def lines(filled: FilledTable, row: str) -> list[tuple[str, list[str]]]:
         result.append(("paper", [with_delta(c.metric, c.paper, c.paper_delta) for c in cells]))
     marks = [filled.marks.get((row, cell.metric), "") for cell in cells]
     if any(cell.std is not None for cell in cells):
-        values = [_uncertain(c.metric, c.value, c.std) for c in cells]
-        deltas = [_uncertain(c.metric, c.delta, c.delta_std, sign="+") for c in cells]
+        values = [_uncertain(c.metric, c.value, c.half_width) for c in cells]
         result.append((ours, [v + mark for v, mark in zip(values, marks, strict=True)]))
         if any(cell.delta is not None for cell in cells):
-            result.append(("Δ", deltas))
+            result.append(("Δ", [_uncertain(c.metric, c.delta, half_of(c), sign="+") for c in cells]))
+        if any(cell.p is not None for cell in cells):
+            result.append(
+                (
+                    "p",
+                    [
+                        _chance(c.p) + (f", Holm {_chance(c.p_holm)}" if c.p_holm is not None else "")
+                        for c in cells
+                    ],
+                )
+            )
+        if any(cell.verdict is not None for cell in cells):
+            result.append(("verdict", [cell.verdict or MISSING for cell in cells]))
     else:
         texts = [with_delta(c.metric, c.value, c.delta) for c in cells]
         result.append((ours, [text + mark for text, mark in zip(texts, marks, strict=True)]))
     return result
+
+
+def half_of(cell: Cell) -> float | None:
+    """Half of the length of the interval of a difference."""
+    return (
+        None if cell.delta_low is None or cell.delta_high is None else (cell.delta_high - cell.delta_low) / 2
+    )
+
+
+def _chance(p: float | None) -> str:
+    """`0.034`, `<0.001`; a dash for None."""
+    return MISSING if p is None else "<0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
 
 
 def with_delta(metric: str, value: float | None, delta: float | None) -> str:

@@ -12,7 +12,7 @@ from ablations.overrides import Override
 from ablations.profiles import profile_named
 from ablations.registry import as_overrides, resolve
 from ablations.table import COUNTED, QUOTED, SCORES, Table
-from analysis.cells import MEASURED, NOT_RUN, QUOTED_ROW, Cell, table_cells
+from analysis.cells import MEASURED, NOT_RUN, PAPER_PROFILE, QUOTED_ROW, Cell, table_cells
 from analysis.footnotes import footnotes
 from yolor_core.errors import YolorError
 from yolor_core.identity import signature
@@ -158,8 +158,12 @@ def _caption(table: Table, profile: str, used: pd.DataFrame, overrides: Sequence
         parts.append(f"yolor_core {sources}")
         if len(seeds) > 1:
             parts.append(
-                "± is the standard deviation over seeds, Δ against the row's baseline is paired by seed"
+                "± is half of a 95 % interval over seeds (Student's t); Δ against the row's baseline is "
+                "paired by seed: the effect on this validation set, training alone being random; p is "
+                "two-sided, Holm corrects AP's for the table's variants"
             )
+            if profile != PAPER_PROFILE:
+                parts.append("verdicts compare signs only")
         else:
             parts.append("single runs, so a Δ includes the noise from run to run")
     return ". ".join(parts[:2]) + "; " + "; ".join(parts[2:]) + "."

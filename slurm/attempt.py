@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +21,9 @@ import submitit
 from slurm.signals import stop_on
 from slurm.task import STATES, describe
 from slurm.tokens import current, read
+
+LOOK_SECONDS = 20.0  # between two looks whether the run is still this job's
+GONE = "this submission does not count any more (a newer one does, or the run's folder is gone): ending"
 
 
 class Work(Protocol):
@@ -41,6 +45,7 @@ class Attempt:
 
     run_dir: Path
     number: int  # of the submission
+    launch: str
     work: Work
     variables: tuple[tuple[str, str], ...] = ()
 
@@ -49,10 +54,8 @@ class Attempt:
         os.environ.update(self.variables)
         rank, restart = int(os.environ.get("SLURM_PROCID", 0)), restarts()
         token = read(self.run_dir, self.number)
-        latest = current(self.run_dir)
-        if latest is not None and latest.number != self.number:
-            print(f"{latest.user} has submitted this run anew, as job {latest.job}; nothing to do here")
-            token.ended(rank, restart, state="elsewhere")
+        if superseded(self.run_dir, self.number, self.launch):
+            print(GONE, flush=True)
             return "elsewhere"
         if token.cancelled:
             token.ended(rank, restart, state="cancelled")
@@ -61,15 +64,20 @@ class Attempt:
             token.ended(rank, restart, state="elsewhere")
             return "elsewhere"
         if rank == 0:
+            if token.job is None:  # its launch was interrupted before it could write that down
+                token = token.update(job=job_id())
             node = os.environ.get("SLURM_JOB_NODELIST", socket.gethostname())
             token.note("start", job=job_id(), restart=restart, node=node)
         # After submitit's own handlers, which would exit in the middle of a step.
         with stop_on(signal.SIGTERM, signal.SIGUSR2) as stop:
             try:
-                state = self.work(stop)
+                state = self.work(self._stop(stop))
             except Exception as error:
                 traceback.print_exc()
                 sys.stderr.flush()
+                if superseded(self.run_dir, self.number, self.launch):
+                    print(GONE, flush=True)
+                    return "elsewhere"
                 final = bool(getattr(error, "final", False))
                 token.ended(rank, restart, state="failed", final=final, reason=_reason(error))
                 raise SystemExit(1) from None
@@ -80,9 +88,34 @@ class Attempt:
         token.ended(rank, restart, state=state)
         return state
 
+    def _stop(self, asked: Callable[[], bool]) -> Callable[[], bool]:
+        """Whether the run is asked to stop; ends the process at once when the run is not its own any more.
+
+        Somebody has removed the run's folder, and perhaps begun it anew: whatever this process still wrote
+        would be written into theirs.
+        """
+        looked = time.monotonic()
+
+        def stop() -> bool:
+            nonlocal looked
+            if time.monotonic() - looked > LOOK_SECONDS:
+                looked = time.monotonic()
+                if superseded(self.run_dir, self.number, self.launch):
+                    print(GONE, flush=True)
+                    os._exit(0)
+            return asked()
+
+        return stop
+
     def checkpoint(self) -> submitit.helpers.DelayedSubmission:
         """For a signal that arrives before the handlers are there: the same once more."""
         return submitit.helpers.DelayedSubmission(self)
+
+
+def superseded(run_dir: Path, number: int, launch: str) -> bool:
+    """Whether a submission is not the one that counts: a newer one is there, or its token is gone."""
+    latest = current(run_dir)
+    return latest is None or latest.number != number or latest.content.get("launch") != launch
 
 
 def restarts() -> int:

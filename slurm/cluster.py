@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import fnmatch
+import os
 import re
 import tomllib
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
 from slurm.errors import ClusterError
 
@@ -20,6 +21,8 @@ CONSTRAINT = re.compile(r"[A-Za-z0-9_.,:@/+&|\[\]()*-]*")
 
 Name = Annotated[str, Field(pattern=f"^{ONE_WORD.pattern}$")]
 Natural = Annotated[int, Field(ge=1)]
+Memory = Annotated[float, Field(ge=0.1, allow_inf_nan=False)]
+Time = Annotated[str, BeforeValidator(lambda value: str(value) if type(value) is int else value)]
 
 
 class _Model(BaseModel):
@@ -35,8 +38,8 @@ class Resources(_Model):
     gpu_type: Name = ""
     processes: Natural = 1  # per node where there are no GPUs
     cpus: Natural = 8  # per process
-    memory_gb: Annotated[float, Field(gt=0)] | None = None  # per node; None: the partition's default
-    time: str = "24:00:00"  # as sbatch takes it: minutes, HH:MM:SS or D-HH:MM:SS
+    memory_gb: Memory | None = None  # per node; None: the partition's default
+    time: Time = "24:00:00"  # as sbatch takes it: minutes, HH:MM:SS or D-HH:MM:SS
     constraint: Annotated[str, Field(pattern=f"^{CONSTRAINT.pattern}$")] = ""
 
     @field_validator("time")
@@ -77,8 +80,8 @@ class Override(_Model):
     gpu_type: Name | None = None
     processes: Natural | None = None
     cpus: Natural | None = None
-    memory_gb: Annotated[float, Field(gt=0)] | None = None
-    time: str | None = None
+    memory_gb: Memory | None = None
+    time: Time | None = None
     constraint: str | None = None
 
 
@@ -102,7 +105,9 @@ class Cluster(Resources):
     data: str = ""  # folder in COCO's layout; --data goes before it
     local_disk: str = ""  # folder on a node's own disk, as $SLURM_TMPDIR; packed data are copied to it
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda)$")] = "auto"
-    tflops: Annotated[float, Field(gt=0)] = 20.0  # one GPU (or process) really does in training, to estimate
+    tflops: Annotated[float, Field(gt=0, allow_inf_nan=False)] = (
+        20.0  # one GPU (or process) really does in training, to estimate
+    )
     override: tuple[Override, ...] = ()
 
     def resources(self, experiment: str) -> Resources:
@@ -112,6 +117,11 @@ class Cluster(Resources):
             if fnmatch.fnmatchcase(experiment, override.experiments):
                 chosen |= override.model_dump(exclude={"experiments"}, exclude_none=True)
         return _validated(Resources, chosen, f"cluster profile {self.name!r}, override for {experiment!r}")
+
+    @field_validator("environment", "results", "data")
+    @classmethod
+    def _expanded(cls, value: str) -> str:
+        return os.path.expandvars(os.path.expanduser(value))
 
     @cached_property
     def python(self) -> str:
@@ -154,7 +164,7 @@ def load_cluster(name: str) -> Cluster:
         listed = ", ".join(known)
         raise ClusterError(f"unknown cluster {name!r}; allowed: {listed}, or the path of a TOML file")
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise ClusterError(
             f"{path}: {error.strerror}; --cluster takes a name or the path of a file"

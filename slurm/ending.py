@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from slurm import scheduler
-from slurm.attempt import job_id, restarts
+from slurm.attempt import job_id, restarts, superseded
 from slurm.errors import ClusterError
 from slurm.files import read_json
 from slurm.tokens import Token, read
@@ -128,7 +128,11 @@ def entry(folder: Path) -> dict[str, Any]:
 def end(folder: Path, exit_code: int) -> int:
     """Judge this job's attempt and carry the verdict out; returns the job's own exit code."""
     job, restart, about = job_id(), restarts(), entry(folder)
-    token = read(Path(about["run_dir"]), int(about["number"]))
+    run_dir, number = Path(about["run_dir"]), int(about["number"])
+    if superseded(run_dir, number, str(about["launch"])):
+        print("ending: elsewhere -> leave", flush=True)
+        return 1  # what waits for this run must not take it for done
+    token = read(run_dir, number)
     # The job's id may not be in the token yet.
     own_log = folder / f"{job}_0_log.out"
     log = tail(own_log)
@@ -151,7 +155,7 @@ def end(folder: Path, exit_code: int) -> int:
         if verdict.kind == "cancelled":
             _leave(folder, "preempted", verdict.reason)
             return 1
-        return exit_code
+        return exit_code if verdict.kind == "done" else exit_code or 1
     if verdict.action == "requeue":
         try:
             scheduler.requeue(job)

@@ -187,6 +187,7 @@ class Sender:
                 "run": request.name,
                 "run_dir": str(request.run_dir),
                 "number": owned[request.name].number,
+                "launch": done.launch,
                 "requeues": self.cluster.requeues,
                 "retries": self.cluster.retries,
             }
@@ -195,7 +196,7 @@ class Sender:
         replace_json(folder / "jobs.json", {"jobs": about})
         variables = tuple(self.cluster.variables.items())
         attempts = [
-            Attempt(request.run_dir, owned[request.name].number, request.work, variables)
+            Attempt(request.run_dir, owned[request.name].number, done.launch, request.work, variables)
             for request in array.requests
         ]
         executor = self._executor(array, number, needed)

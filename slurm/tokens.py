@@ -102,11 +102,14 @@ class Token:
     def outcomes(self, restart: int) -> list[dict[str, Any]]:
         """How the processes of one attempt ended, as far as they could say."""
         paths = sorted(self._path.parent.glob(f"{self.number:04}.outcome.*.json"))
-        return [v for path in paths if (v := read_json(path)) and v.get("restart") == restart]
+        found = [value for path in paths if (value := read_json(path)) is not None]
+        mine = (restart, self.content.get("launch"))
+        return [value for value in found if (value.get("restart"), value.get("launch")) == mine]
 
     def ended(self, rank: int, restart: int, **fields: Any) -> None:
         """Leave how one process of an attempt ended."""
-        replace_json(self._beside(f"outcome.{rank}.json"), {"rank": rank, "restart": restart, **fields})
+        about = {"rank": rank, "restart": restart, "launch": self.content.get("launch")}
+        replace_json(self._beside(f"outcome.{rank}.json"), about | fields)
 
     @property
     def _path(self) -> Path:

@@ -9,6 +9,7 @@ from pathlib import Path
 from slurm import scheduler
 from slurm.ending import MEMORY, last_lines, tail
 from slurm.errors import ClusterError
+from slurm.files import read_json
 from slurm.scheduler import Seen
 from slurm.tokens import Token, current
 
@@ -54,7 +55,7 @@ def look_at(run_dirs: Iterable[Path], seconds: float) -> dict[Path, Standing]:
     queued, past = scheduler.look([str(token.job) for token in sent], seconds)
     lost = [token for token in tokens if not token.job and not token.withdrawn]
     named: Mapping[str, Seen] | None = {}
-    if any(token.age > SENDING_SECONDS for token in lost):
+    if lost:
         try:
             named = scheduler.queue_named({token.name for token in lost}, seconds)
         except ClusterError:
@@ -84,13 +85,27 @@ def _standing(token: Token, queued: Mapping[str, Seen] | None, past: Mapping[str
 def _unsent(token: Token, named: Mapping[str, Seen] | None) -> Standing:
     if token.withdrawn:
         return Standing(token, "free", reason=token.withdrawn)
+    for job, seen in (named or {}).items():
+        if (
+            seen.reason == token.name
+            and seen.alive
+            and _place(token) in (None, int(job.partition("_")[2] or 0))
+        ):
+            found = Token(token.run_dir, token.number, {**token.content, "job": job})
+            state = "queued" if seen.waiting else "running"
+            return Standing(found, state, seen.state, seen.node, "", seen.seconds)
     if token.age <= SENDING_SECONDS:
         return Standing(token, "sending", reason=f"{token.user} is submitting it")
     if named is None:
         return Standing(token, "unknown", reason="squeue did not answer")
-    if any(seen.alive for seen in named.values() if seen.reason == token.name):
-        return Standing(token, "queued", reason=f"job {token.name}, whose launch was interrupted")
     return Standing(token, "free", reason="the launch was interrupted before it was sent")
+
+
+def _place(token: Token) -> int | None:
+    """The run's number in its array, by the list that was written before the array was sent."""
+    jobs = (read_json(Path(str(token.content.get("folder"))) / "jobs.json") or {}).get("jobs") or []
+    names = [str(job.get("run")) for job in jobs if isinstance(job, dict)]
+    return names.index(token.run_dir.name) if token.run_dir.name in names else None
 
 
 def _why(token: Token, word: str) -> str:

@@ -26,10 +26,13 @@ def command(names: tuple[str, ...], everything: bool, results: Path) -> None:
     scheduler.require()
     views = overview(results, scheduler.SECONDS)
     wanted = views if everything else chosen(views, names)
-    live = [view for view in wanted if view.submitted and view.job]
-    for view in live:
+    mine = [view for view in wanted if view.submitted]
+    live = [view for view in mine if view.job]
+    for view in mine:
         if view.token is not None:
             view.token.cancel()  # first, so that a run that is just being requeued sees it
     scheduler.cancel([view.job for view in live if view.job])
-    rest = len(wanted) - len(live)
+    for view in (view for view in mine if not view.job):
+        click.echo(f"{view.run} is just being submitted; if its job comes, it will end at once", err=True)
+    rest = len(wanted) - len(mine)
     click.echo(f"cancelled {len(live)} runs" + (f"; {rest} were not on the cluster" if rest else ""))

@@ -10,6 +10,8 @@ import click
 
 from ablations.options import json_option, results_option
 
+LEAST = 0.005  # hours below which a ratio says nothing
+
 
 @click.command("cost")
 @results_option
@@ -94,7 +96,7 @@ def describe(results: Path) -> tuple[list[dict[str, Any]], bool]:
             mine = [booked[job] for job in jobs[view.run] if job in booked]
             spent = sum(seen.gpu_seconds or seen.seconds * token.gpus for seen in mine) / 3600
             record["booked"] = (record["booked"] or 0.0) + spent
-            if view.state == "done" and expected:
+            if view.state == "done" and expected >= LEAST:
                 compared.setdefault(name, []).append(spent / expected)
     for name, record in records.items():
         ratios = compared.get(name)

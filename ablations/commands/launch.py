@@ -104,11 +104,15 @@ def command(
     if dry_run:
         if not as_json:
             for run in planned:
-                click.echo(f"{action(states[run.run_id]):<6}  {run.run_id}  ({states[run.run_id]})")
+                word = "leave" if run.run_id in elsewhere else action(states[run.run_id])
+                click.echo(f"{word:<6}  {run.run_id}  ({states[run.run_id]})")
     elif missing:
         outcomes, interrupted = run_missing(missing, parallel, sys.stderr if as_json else sys.stdout)
     if as_json:
         records = [record(run, states[run.run_id], outcomes.get(run.run_id)) for run in planned]
+        for each in records:
+            if each["run"] in elsewhere:
+                each |= {"action": "leave", "reason": elsewhere[each["run"]]}
         click.echo(json.dumps(records, indent=1, ensure_ascii=False))
     ctx.exit(report(outcomes, missing, interrupted) or int(bool(elsewhere)))
 
@@ -128,7 +132,7 @@ def on_cluster(
 ) -> int:
     """Plan for a cluster, say so, and submit unless `dry_run`; returns the exit code."""
     from ablations.cluster_launch import by_table, check, plan_on_cluster, send
-    from ablations.cluster_report import describe_plan, scripts, tell
+    from ablations.cluster_report import describe_plan, scripts, tell, tell_left_out
     from ablations.plan import plan_runs
     from ablations.registry import select
     from slurm import scheduler
@@ -153,6 +157,7 @@ def on_cluster(
     if selection.named:
         tables["by name"] = [i for slug in sorted(selection.named) for i in ids.get(slug, [])]
     click.echo(describe_plan(plan, tables), err=as_json)
+    tell_left_out(plan.held)
     warn_of_damage(planned, plan.states)
     sent = None
     if dry_run:
@@ -177,7 +182,7 @@ def on_cluster(
         ]
         content = {"tables": by_table(plan, tables), "runs": runs, "launch": sent.launch if sent else None}
         click.echo(json.dumps(content, indent=1, ensure_ascii=False))
-    return 1 if sent is not None and (sent.problem or sent.left_out or plan.held) else 0
+    return int(bool(plan.held or (sent is not None and (sent.problem or sent.left_out))))
 
 
 def folder_of(ctx: click.Context, results: Path, of_cluster: str) -> Path:

@@ -30,7 +30,7 @@ def command(
     wait or run are left alone.
     """
     from ablations.cluster_launch import check, plan_on_cluster, planned_again, send
-    from ablations.cluster_report import tell
+    from ablations.cluster_report import tell, tell_left_out
     from ablations.overview import UNFINISHED, chosen, overview
     from slurm import scheduler
     from slurm.cluster import load_cluster
@@ -61,10 +61,9 @@ def command(
             )
             problem = True
         plan = plan_on_cluster([run for run in planned.values() if run is not None], profile, results)
+        tell_left_out(plan.held)
         check(plan, force)
         if not plan.requests:
-            for name, why in plan.held.items():
-                click.echo(f"left out: {name}: {why}", err=True)
             click.echo("nothing to retry")
             problem |= bool(plan.held)
             continue

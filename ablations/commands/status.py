@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ablations.overview import RunView
 
 WATCH_SECONDS, PATIENCE = 5.0, 4.0
+WIDE = 110  # columns of a terminal that show everything
 
 
 @click.command("status")
@@ -55,7 +56,7 @@ def _watch(views: list[RunView], look: Any) -> None:
     from rich.live import Live
 
     console = Console()
-    with Live(table(views, console.height - 3), console=console, auto_refresh=False) as live:
+    with Live(table(views, console.height, console.width), console=console, auto_refresh=False) as live:
         live.refresh()
         while any(view.state in ("queued", "starting", "running") for view in views):
             try:
@@ -63,7 +64,7 @@ def _watch(views: list[RunView], look: Any) -> None:
             except KeyboardInterrupt:
                 return
             views = look()
-            live.update(table(views, console.height - 3), refresh=True)
+            live.update(table(views, console.height, console.width), refresh=True)
 
 
 HEAD = ("run", "state", "epoch", "AP", "time", "left", "node", "GPU h", "reason")
@@ -95,18 +96,21 @@ def text(views: Sequence[RunView]) -> str:
     return "\n".join([*rows, summary(views)])
 
 
-def table(views: Sequence[RunView], most: int) -> Table:
-    """The same for a terminal that shows `most` lines: those that run come first."""
+def table(views: Sequence[RunView], most: int, width: int) -> Table:
+    """The same for a terminal of so many lines and columns: those that run come first."""
     from rich.table import Table
     from rich.text import Text
 
     order = ("running", "starting", "queued", "failed")
     ranked = sorted(views, key=lambda v: order.index(v.state) if v.state in order else len(order))
     shown = Table(box=None, pad_edge=False, caption=summary(views), caption_justify="left")
-    for name in HEAD:
-        shown.add_column(name, no_wrap=name != "reason", overflow="ellipsis")
-    for view in ranked[: max(most - 3, 3)]:
-        shown.add_row(*(Text(cell) for cell in cells(view)))
+    columns = [c for c, name in enumerate(HEAD) if width >= WIDE or name not in ("node", "GPU h", "time")]
+    for column in columns:
+        # rich narrows columns that may wrap before the others: only the name and the reason may give way.
+        shown.add_column(HEAD[column], no_wrap=HEAD[column] not in ("run", "reason"))
+    for view in ranked[: max(most - 6, 3)]:
+        texts = cells(view)
+        shown.add_row(*(Text(texts[c], no_wrap=True, overflow="ellipsis") for c in columns))
     return shown
 
 

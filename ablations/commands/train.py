@@ -40,15 +40,20 @@ def command(
     """
     import signal
 
+    from ablations.commands.launch import on_a_cluster
     from ablations.plan import plan_runs
     from ablations.registry import experiment_named
     from slurm.signals import stop_on
+    from yolor_core.errors import RunError
     from yolor_core.training.distributed import place
 
     experiment_named(experiment)  # a table would be more than one run
     speaks = place().rank == 0
     with stop_on(signal.SIGINT, signal.SIGTERM, once=True) as stop:
-        for run in plan_runs([experiment], profile, [seed], overrides, data, results):
+        runs = plan_runs([experiment], profile, [seed], overrides, data, results)
+        for name, why in on_a_cluster(runs).items() if speaks else ():
+            raise RunError(f"{name} {why}")
+        for run in runs:
             if train_here(run, stop, quiet=not speaks) != "done":
                 if speaks:
                     click.echo("interrupted; the same command goes on from here", err=True)

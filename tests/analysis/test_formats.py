@@ -111,9 +111,13 @@ def test_text_shows_paper_ours_and_the_differences_in_both(filled: list[FilledTa
     text = render(filled[:2], "text")
     lines = [re.split(r"\s{2,}", line.strip()) for line in text.splitlines()]
     assert ["baseline", "paper", "47.8", "66.3", "52.1", "30.1", "52.5", "62.0"] in lines
-    assert ["ours", *(f"{40.5 + place:.1f} ± 0.7" for place in range(6))] in lines
-    assert ["ours", *(f"{42 + place:.1f} ± 1.4" for place in range(6))] in lines
-    assert ["Δ", *["+1.5 ± 0.7"] * 6] in lines
+    # Half-widths of two values d apart: t of one degree of freedom is 12.706, times d / 2.
+    assert ["ours", *(f"{40.5 + place:.1f} ± 6.4" for place in range(6))] in lines
+    assert ["ours", *(f"{42 + place:.1f} ± 12.7" for place in range(6))] in lines
+    assert ["Δ", *["+1.5 ± 6.4"] * 6] in lines
+    # t = 1.5 / 0.5 = 3 with one degree of freedom: p = 0.205; one variant, so Holm changes nothing.
+    assert ["p", "0.20, Holm 0.20", *["0.20"] * 5] in lines
+    assert ["verdict", *["undecided"] * 6] in lines
     assert ["+ iFA", "paper", "47.9 (+0.1)", *("66.6 (+0.3)", "52.3 (+0.2)", "30.6 (+0.5)")] == lines[
         [line[0] for line in lines].index("+ iFA")
     ][:6]

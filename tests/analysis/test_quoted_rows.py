@@ -85,6 +85,14 @@ def test_csv_and_json_tell_quoted_from_counted_from_missing(filled: list[FilledT
     assert cells["9", "CenterNet2", "AP"] == {
         "table": "9", "row": "CenterNet2", "metric": "AP", "paper": 56.4, "value": None,
         "seeds": [], "profile": "mini", "runs": [],
+        "half_width": None,
+        "delta": None,
+        "delta_low": None,
+        "delta_high": None,
+        "p": None,
+        "p_holm": None,
+        "verdict": None,
+        "paper_delta": None,
     }  # fmt: skip
 
 

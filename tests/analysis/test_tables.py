@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from scipy import stats
 
 from ablations.costs import Cost
 from ablations.registry import table_named
@@ -184,3 +185,41 @@ def test_tidy_has_one_line_per_cell(tmp_path: Path, fabricate: Fabricate) -> Non
     frame = tidy([filled(tmp_path, "1"), filled(tmp_path, "7")])
     assert len(frame) == 2 * 6 + 4 * 3
     assert set(frame["status"]) == {"measured", "not run", "counted"}
+
+
+def test_intervals_corrections_and_verdicts_are_those_of_the_paired_t_test(
+    tmp_path: Path, fabricate: Fabricate
+) -> None:
+    base = [0.400, 0.420, 0.450, 0.430]
+    gains = {
+        "csp-fast.add-fa": [0.010, 0.012, 0.011, 0.013],
+        "csp-fast.mul-fa": [-0.020, -0.019, -0.022, -0.021],
+        "csp-fast.cat-fa": [0.010, -0.010, 0.020, -0.005],
+    }
+    for seed, ap in enumerate(base):
+        fabricate("csp-fast", seed, ap)
+        for slug, gain in gains.items():
+            fabricate(slug, seed, ap + gain[seed])
+    table = filled(tmp_path, "4")
+    cells = {c.experiment: c for c in table.cells if c.metric == "AP" and c.experiment in gains}
+    p_values = {}
+    for slug, gain in gains.items():
+        cell, reference = cells[slug], stats.ttest_1samp([100 * g for g in gain], 0)
+        low, high = reference.confidence_interval(0.95)
+        assert (cell.delta_low, cell.delta_high) == pytest.approx((low, high), abs=1e-9)
+        p_values[slug] = reference.pvalue
+        assert cell.p == pytest.approx(reference.pvalue)
+    ordered = sorted(p_values, key=p_values.__getitem__)
+    worst = 0.0
+    for rank, slug in enumerate(ordered):
+        worst = max(worst, min(1.0, (3 - rank) * p_values[slug]))
+        assert cells[slug].p_holm == pytest.approx(worst)
+    assert cells["csp-fast.cat-fa"].verdict == "undecided"
+    signs = {slug: cells[slug].verdict for slug in ("csp-fast.add-fa", "csp-fast.mul-fa")}
+    for slug, word in signs.items():
+        paper = cells[slug].paper_delta
+        assert paper is not None and paper != 0
+        same = (paper > 0) == (gains[slug][0] > 0)
+        assert word == ("same sign" if same else "opposite sign")
+    assert "verdicts compare signs only" in table.caption
+    assert any("of the unpaired variance" in note for note in table.notes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ import pytest
 
 from slurm import attempt
 from slurm.attempt import Attempt, job_id, restarts
-from slurm.tokens import Token, claim, read
+from slurm.tokens import Token, claim, current, read
 
 
 @dataclass
@@ -46,13 +47,13 @@ def token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Token:
     monkeypatch.setenv("SLURM_JOB_ID", "9")
     monkeypatch.setenv("SLURM_JOB_NODELIST", "n[1-2]")
     monkeypatch.setattr(attempt, "clear_leftovers", lambda: None)
-    made = claim(tmp_path / "run", 0, job="7_2")
+    made = claim(tmp_path / "run", 0, job="7_2", launch="mine")
     assert made is not None
     return made
 
 
 def call(token: Token, work: Does) -> str:
-    return Attempt(token.run_dir, token.number, work, (("ABLATE_TEST_NOTE", "set"),))()
+    return Attempt(token.run_dir, token.number, "mine", work, (("ABLATE_TEST_NOTE", "set"),))()
 
 
 def ended(token: Token, restart: int = 0) -> list[tuple[int, str]]:
@@ -89,8 +90,47 @@ def test_a_run_that_was_submitted_anew_is_left_alone(
     work = Does(lambda stop: "done")
     assert call(token, work) == "elsewhere"
     assert work.calls == 0
-    assert ended(token) == [(0, "elsewhere")]
-    assert "bob" in capsys.readouterr().out
+    assert "does not count any more" in capsys.readouterr().out
+
+
+def test_a_run_whose_folder_was_begun_anew_is_left_alone(token: Token) -> None:
+    """Its first submission has the same number, but is another one."""
+    shutil.rmtree(token.run_dir)
+    work = Does(lambda stop: "done")
+    assert call(token, work) == "elsewhere"
+    assert claim(token.run_dir, 0, job="88", launch="theirs") is not None
+    assert call(token, work) == "elsewhere"
+    assert work.calls == 0
+
+
+def test_a_run_that_is_begun_anew_meanwhile_ends_without_writing(
+    token: Token, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attempt, "LOOK_SECONDS", 0.0)
+    left: list[int] = []
+
+    def leave(code: int) -> None:
+        left.append(code)
+        raise SystemExit(code)
+
+    monkeypatch.setattr(attempt.os, "_exit", leave)
+
+    def train(stop: Callable[[], bool]) -> str:
+        assert not stop()
+        shutil.rmtree(token.run_dir)
+        stop()
+        raise AssertionError("it went on")
+
+    with pytest.raises(SystemExit):
+        call(token, Does(train))
+    assert left == [0] and not token.run_dir.exists()
+
+
+def test_a_job_writes_down_its_id_where_its_launch_could_not(token: Token) -> None:
+    token.update(job=None)
+    call(token, Does(lambda stop: "done"))
+    now = current(token.run_dir)
+    assert now is not None and now.job == "7_2"
 
 
 def test_a_cancelled_run_is_not_started(token: Token) -> None:
@@ -187,7 +227,7 @@ def test_leftovers_of_a_killed_process_are_removed(tmp_path: Path, monkeypatch: 
 
 def test_a_signal_before_the_handlers_starts_the_same_again(token: Token) -> None:
     work = Does(lambda stop: "done")
-    again = Attempt(token.run_dir, token.number, work).checkpoint()
+    again = Attempt(token.run_dir, token.number, "mine", work).checkpoint()
     assert again.function.run_dir == token.run_dir
     assert again.function() == "done"
     assert read(token.run_dir, 1).outcomes(0)[0]["state"] == "done"

@@ -105,7 +105,7 @@ def test_what_is_no_time_is_refused(text: str) -> None:
         ("gpus = -1", ["gpus = -1", "greater than or equal to 0"]),
         ("nodes = 0", ["nodes = 0"]),
         ("cpus = 'eight'", ["cpus = 'eight'", "integer"]),
-        ("memory_gb = 0", ["memory_gb = 0", "greater than 0"]),
+        ("memory_gb = 0", ["memory_gb = 0", "greater than or equal to 0.1"]),
         ("time = '1h'", ["time = '1h'", "D-HH:MM:SS"]),
         ("time = '0'", ["time = '0'", "at least one minute"]),
         ("partition = 'gpu; rm -rf'", ["partition = 'gpu; rm -rf'"]),

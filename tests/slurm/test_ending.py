@@ -120,16 +120,30 @@ class Job:
     def __init__(self, root: Path, slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch) -> None:
         self.folder, self.run_dir, self.left = root / "array", root / "run", root / "left.json"
         self.slurm, self.monkeypatch = slurm, monkeypatch
-        token = claim(self.run_dir, 0, folder=str(self.folder), name="ablate-x-0")
+        token = claim(self.run_dir, 0, folder=str(self.folder), name="ablate-x-0", launch="x")
         assert token is not None
         self.token: Token = token
         self.folder.mkdir()
-        about = {"run": "run", "run_dir": str(self.run_dir), "number": 1, "requeues": 5, "retries": 2}
-        other = {"run": "other", "run_dir": str(root / "other"), "number": 3, "requeues": 0, "retries": 0}
+        about = {
+            "run": "run",
+            "run_dir": str(self.run_dir),
+            "number": 1,
+            "launch": "x",
+            "requeues": 5,
+            "retries": 2,
+        }
+        other = {
+            "run": "other",
+            "run_dir": str(root / "other"),
+            "number": 3,
+            "launch": "x",
+            "requeues": 0,
+            "retries": 0,
+        }
         (self.folder / "jobs.json").write_text(json.dumps({"jobs": [other, about]}))
         work = Leaves(str(self.left))
         with (self.folder / "50_1_submitted.pkl").open("wb") as file:
-            cloudpickle.dump(DelayedSubmission(Attempt(self.run_dir, 1, work)), file)  # type: ignore[arg-type]
+            cloudpickle.dump(DelayedSubmission(Attempt(self.run_dir, 1, "x", work)), file)  # type: ignore[arg-type]
         monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "50")
         monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "1")
         monkeypatch.setenv("SLURM_JOB_ID", "52")
@@ -255,6 +269,7 @@ def test_a_requeue_that_slurm_has_done_already_is_no_failure(job: Job) -> None:
 
 
 def test_a_submission_that_was_replaced_is_not_requeued(job: Job) -> None:
-    job.token.ended(0, 0, state="elsewhere")
-    assert end(job.folder, 0) == 0
-    assert (job.ends(), job.requeued(), job.how_left()) == (["elsewhere"], 0, None)
+    """Nor does it count as done: another run may wait for it."""
+    assert claim(job.run_dir, 1, launch="theirs") is not None
+    assert end(job.folder, 0) == 1
+    assert (job.ends(), job.requeued(), job.how_left()) == ([], 0, None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -108,6 +109,20 @@ def test_scancel_is_no_preemption(grid: Grid) -> None:
     grid.bed.ask("scancel", token.job)
     grid.until(lambda: not jobs(grid))
     grid.until(lambda: grid.states() == ["cancelled"])
+
+
+def test_a_run_whose_folder_was_removed_is_trained_by_its_new_job_alone(grid: Grid) -> None:
+    grid.launch("csp-fast", *LONG)
+    run = grid.training(2)
+    run.path.rename(run.path.with_name(".removed"))  # a run that writes cannot be removed in one go
+    shutil.rmtree(run.path.with_name(".removed"))
+    grid.launch("csp-fast", *LONG)
+    token = current(run.path)
+    assert token is not None
+    grid.until(lambda: jobs(grid) == {token.job})  # the old job ends by itself
+    state = grid.training(1).read_state()
+    assert state is not None and state["state"] == "running"
+    grid.call("cancel", "--all")
 
 
 def test_retry_submits_what_failed_and_nothing_else(grid: Grid) -> None:
