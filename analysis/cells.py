@@ -31,6 +31,7 @@ class Cell:
     value: float | None = None  # mean over seeds
     std: float | None = None  # sample standard deviation over seeds; None for one seed
     half_width: float | None = None  # of the 95 % interval of `value` over seeds
+    pairs: int = 0  # seeds (and data) that row and baseline share
     delta: float | None = None  # mean over the seeds that row and baseline share
     delta_std: float | None = None  # of the paired differences
     delta_low: float | None = None  # 95 % interval of `delta`, paired by seed, on this validation set
@@ -120,6 +121,7 @@ def _measured(cell: Cell, row: Row, base: Row, runs: Mapping[str, pd.DataFrame])
     a, b = own[paired.index], other[paired.index]
     cell = replace(
         cell,
+        pairs=interval.n,
         delta=interval.mean,
         delta_std=float(paired.std()) if len(paired) > 1 else None,
         delta_low=interval.low,

@@ -16,7 +16,7 @@ METRICS = (*SCORES, *CONFLICT)
 IDENTITY = ("run", "experiment", "profile", "seed", "signature", "fingerprint", "source_hash", "data")
 PROGRESS = ("state", "reason", "epoch", "epochs", "seconds")
 UNREADABLE = "unreadable"  # state of a directory that cannot be read
-COLUMNS = (*IDENTITY, *PROGRESS, *METRICS, "commit", "dirty", "device", "images", "path")
+COLUMNS = (*IDENTITY, *PROGRESS, *METRICS, "commit", "dirty", "device", "ranks", "images", "path")
 
 
 def load_runs(results: Path) -> pd.DataFrame:
@@ -71,6 +71,7 @@ def _record(directory: RunDirectory) -> dict[str, Any]:
         "commit": run.get("commit"),
         "dirty": run.get("dirty"),
         "device": run.get("device"),
+        "ranks": number(run.get("ranks")) or 1,
         "images": evaluation.get("images"),
         "path": str(directory.path),
         "state": state.get("state"),
