@@ -29,6 +29,7 @@ COMMANDS = {
     "cost": "GPU hours: estimated, and what the cluster has booked.",
     "cluster": "Cluster profiles: list them, check that one works.",
     "tables": "The paper's tables beside what was measured here.",
+    "compare": "Two runs, or files of detections, on the same images.",
     "plan": "Seeds and GPU hours that an effect needs, by pilot runs.",
     "data": "Write the synthetic dataset out, check or pack a COCO folder.",
     "weights": "Import the authors' weights, export weights for other programs.",

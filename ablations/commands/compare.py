@@ -1,0 +1,172 @@
+"""`ablate compare`: two runs, or two files of detections from any project, on the same images."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ablations.options import json_option, results_option
+
+if TYPE_CHECKING:
+    from analysis.comparison import Comparison, Difference
+    from yolor_core.evaluation.detections import Detections
+
+CLASSES, IMAGES = 10, 10  # that the text shows
+
+
+@click.command("compare")
+@click.argument("a", metavar="A")
+@click.argument("b", metavar="B")
+@click.option("--truth", metavar="FILE", help="COCO instances file that files of detections are scored on.")
+@click.option("--resamples", type=click.IntRange(min=100), default=10_000, show_default=True)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the resamples.")
+@results_option
+@json_option
+def command(
+    a: str, b: str, truth: str | None, resamples: int, seed: int, results: Path, as_json: bool
+) -> None:
+    """Compare B with A: every COCO score, each class, and the images that changed most.
+
+    A and B are runs (a folder, or a name of `ablate status`), or files of detections in COCO's results format
+    (.json) or of a run (.parquet), with --truth. Both are scored on the same resamples of the images. The
+    intervals say how the difference might come out on other images; how it might come out in another training
+    they cannot say: for that, run several seeds and see `ablate tables`.
+    """
+    from analysis.comparison import compare
+    from yolor_core.evaluation.engine import Truth, check_detections, match
+
+    content = json_file(Path(truth)) if truth else None
+    arms = [load(name, content, results) for name in (a, b)]
+    matches = []
+    for boxes, detections in arms:
+        read = Truth.read(boxes)
+        check_detections(read, detections)
+        matches.append(match(read, detections))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    found = compare(matches[0], matches[1], resamples, seed, cores)
+    if as_json:
+        click.echo(json.dumps({"a": a, "b": b, **asdict(found)}, indent=1, ensure_ascii=False))
+    else:
+        click.echo(text(found, a, b))
+
+
+def load(name: str, truth: dict[str, Any] | None, results: Path) -> tuple[dict[str, Any], Detections]:
+    """The annotations and detections of one arm. Raises RunError or DataError, naming what is missing."""
+    from yolor_core.errors import DataError
+    from yolor_core.evaluation.detections import Detections
+
+    path = Path(name)
+    if path.suffix not in (".json", ".parquet"):
+        return of_run(find_run(name, results), truth)
+    if truth is None:
+        raise DataError(
+            f"{name} is a file of detections; name the annotations it is scored on with --truth FILE"
+        )
+    if path.suffix == ".json":
+        entries = json_file(path, list)
+        return truth, Detections.from_results(entries)
+    try:
+        return truth, Detections.read(path)
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(f"{name} cannot be read: {error}") from None
+
+
+def json_file(path: Path, kind: type = dict) -> Any:
+    """The content of a JSON file. Raises DataError naming it."""
+    from yolor_core.errors import DataError
+
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror}") from None
+    except ValueError as error:
+        raise DataError(f"{path} is not JSON: {error}") from None
+    if not isinstance(content, kind):
+        wanted = "a list of detections" if kind is list else "a COCO instances file"
+        raise DataError(f"{path} holds {type(content).__name__}; {wanted} is needed")
+    return content
+
+
+def find_run(name: str, results: Path) -> Path:
+    """The folder of a run, by path or by its name in the results folder."""
+    from ablations.overview import chosen, overview
+    from yolor_core.errors import RunError
+
+    if (Path(name) / "run.json").is_file():
+        return Path(name)
+    views = chosen(overview(results), [name])
+    if len(views) > 1:
+        raise RunError(f"{name!r} means {len(views)} runs: {', '.join(v.run for v in views[:6])}; name one")
+    return views[0].run_dir
+
+
+def of_run(folder: Path, truth: dict[str, Any] | None) -> tuple[dict[str, Any], Detections]:
+    """The detections of a finished run, and the annotations that it was evaluated on."""
+    from yolor_core.config import RunConfig
+    from yolor_core.data import load_images
+    from yolor_core.errors import RunError
+    from yolor_core.evaluation.detections import Detections
+    from yolor_core.runs.directory import RunDirectory
+
+    run = RunDirectory(folder)
+    record = run.read_run()
+    if record is None or not run.detections.is_file():
+        raise RunError(
+            f"{folder} has no {run.detections.name}; only finished runs that detect can be compared"
+        )
+    if truth is None:
+        truth = load_images(RunConfig.from_json(json.dumps(record["config"])).data, "val").coco
+    return truth, Detections.read(run.detections)
+
+
+def text(found: Comparison, a: str, b: str) -> str:
+    """For a terminal."""
+    lines = [f"A: {a}", f"B: {b}", ""]
+    lines += _grid(("", "A", "B", "B - A", "95 % (percentile)", "95 % (BCa)"), found.metrics)
+    known = [each for each in found.classes if each.delta is not None]
+    lines += ["", f"classes that differ most, of {len(found.classes)}"]
+    lines += _grid(("AP of", "A", "B", "B - A", "95 % (percentile)"), known[:CLASSES])
+    lines += ["", "images that differ most, and what each adds to the difference of AP"]
+    lines += [f"{image:>12}  {part:+.3f}" for image, part in found.images[:IMAGES]]
+    lines += [
+        "",
+        f"{found.resamples} resamples of {found.image_count} images, the same for both. The intervals are of "
+        "the images alone: training noise is not in them.",
+        *found.warnings,
+    ]
+    return "\n".join(lines)
+
+
+def _grid(head: tuple[str, ...], rows: Any) -> list[str]:
+    table = [head, *(_line(row)[: len(head)] for row in rows)]
+    widths = [max(len(line[column]) for line in table) for column in range(len(head))]
+    return [
+        "  ".join(
+            [line[0].ljust(widths[0]), *(t.rjust(w) for t, w in zip(line[1:], widths[1:], strict=True))]
+        )
+        for line in table
+    ]
+
+
+def _line(row: Difference) -> tuple[str, ...]:
+    return (
+        row.name,
+        _shown(row.a),
+        _shown(row.b),
+        _shown(row.delta, "+"),
+        _span(row.percentile),
+        _span(row.bca),
+    )
+
+
+def _shown(value: float | None, sign: str = "") -> str:
+    return "–" if value is None else f"{value:{sign}.2f}"
+
+
+def _span(interval: tuple[float, float] | None) -> str:
+    return "–" if interval is None else f"{interval[0]:+.2f} to {interval[1]:+.2f}"

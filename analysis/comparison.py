@@ -1,0 +1,121 @@
+"""Two models on the same validation images: where they differ, and how sure the images let us be."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analysis.statistics.resampled import bca_interval, percentile_interval
+from yolor_core.evaluation.coco import METRICS
+from yolor_core.evaluation.engine import (
+    Matches,
+    PairedBootstrap,
+    Resampled,
+    compress,
+    paired_bootstrap,
+    resample,
+    score,
+)
+
+BLOCK = 256  # images left out at a time, to keep the weights small
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One score of both models, in percent; None where it is undefined."""
+
+    name: str
+    a: float | None
+    b: float | None
+    delta: float | None = None
+    percentile: tuple[float, float] | None = None  # 95 %
+    bca: tuple[float, float] | None = None  # 95 %
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All that a comparison of two models says."""
+
+    metrics: tuple[Difference, ...]
+    classes: tuple[Difference, ...]  # AP of each, the largest differences first
+    images: tuple[tuple[int, float], ...]  # image id, its part in the difference of AP; the largest first
+    resamples: int
+    image_count: int
+    warnings: tuple[str, ...]
+
+
+def compare(a: Matches, b: Matches, resamples: int, seed: int = 0, threads: int = 1) -> Comparison:
+    """Score two models on the same images and on the same resamples of them.
+
+    Args:
+        a, b: of both models on the same truth; the difference is b - a.
+        resamples: of the images.
+        seed: of the draws.
+        threads: to work on.
+
+    Raises:
+        DataError: the models were not scored on the same images, categories and boxes.
+    """
+    drawn = paired_bootstrap(a, b, resamples, seed, threads, per_class=True)
+    without = [leave_one_out(each) for each in (a, b)]
+    metrics = tuple(_metric(name, drawn, without) for name in METRICS)
+    classes = _classes(score(a)["per_class"], score(b)["per_class"], drawn)
+    influence = _influence(drawn, without)
+    order = np.argsort(-np.abs(influence), kind="stable")
+    images = tuple((int(a.image_ids[i]), float(influence[i])) for i in order if influence[i])
+    return Comparison(metrics, classes, images, resamples, len(a.image_ids), tuple(drawn.warnings))
+
+
+def leave_one_out(matches: Matches) -> Resampled:
+    """The scores without each image in turn, images by rising id."""
+    events, images = compress(matches), len(matches.image_ids)
+    parts = []
+    for start in range(0, images, BLOCK):
+        some = range(start, min(start + BLOCK, images))
+        weights = np.ones((len(some), images), np.uint8)
+        weights[np.arange(len(some)), list(some)] = 0
+        parts.append(resample(events, weights, per_class=False))
+    return Resampled.join(parts)
+
+
+def _metric(name: str, drawn: PairedBootstrap, without: list[Resampled]) -> Difference:
+    a, b = _percent(drawn.a[name]), _percent(drawn.b[name])
+    if a is None or b is None:
+        return Difference(name, a, b)
+    resampled = 100 * drawn.difference(name)
+    left_out = 100 * (without[1].metrics[name] - without[0].metrics[name])
+    if np.isfinite(resampled).sum() < 2:
+        return Difference(name, a, b, b - a)
+    bca = bca_interval(b - a, resampled, left_out)
+    return Difference(name, a, b, b - a, percentile_interval(resampled), bca)
+
+
+def _classes(
+    a: Mapping[str, float | None], b: Mapping[str, float | None], drawn: PairedBootstrap
+) -> tuple[Difference, ...]:
+    found = []
+    for index, name in enumerate(drawn.resampled_a.names):
+        first, second = _percent(a[name]), _percent(b[name])
+        if first is None or second is None:
+            found.append(Difference(name, first, second))
+            continue
+        values = 100 * (drawn.resampled_b.per_class[:, index] - drawn.resampled_a.per_class[:, index])
+        some = np.isfinite(values).sum() > 1
+        interval = percentile_interval(values) if some else None
+        found.append(Difference(name, first, second, second - first, interval))
+    return tuple(sorted(found, key=lambda each: -abs(each.delta or 0.0)))
+
+
+def _influence(drawn: PairedBootstrap, without: list[Resampled]) -> NDArray[np.float64]:
+    """What each image adds to the difference of AP (percent): the difference less that without the image."""
+    a, b = drawn.a["AP"], drawn.b["AP"]
+    if a is None or b is None:
+        return np.zeros(len(without[0].metrics["AP"]))
+    return 100 * np.nan_to_num((b - a) - (without[1].metrics["AP"] - without[0].metrics["AP"]))
+
+
+def _percent(value: float | None) -> float | None:
+    return None if value is None else 100 * value

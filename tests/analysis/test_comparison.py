@@ -1,0 +1,194 @@
+"""Comparing two models: on real reference files, from the command line, and what it refuses."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from ablations.cli import main
+from analysis.comparison import compare
+from yolor_core.evaluation.coco import METRICS, evaluate_boxes
+from yolor_core.evaluation.detections import Detections
+from yolor_core.evaluation.engine import match
+
+Entries = list[dict[str, Any]]
+
+
+def dataset(images: int = 60, seed: int = 0) -> tuple[dict[str, Any], Entries, Entries]:
+    """Annotations, and what two detectors found: the second misses less."""
+    random = np.random.default_rng(seed)
+    boxes: list[dict[str, Any]] = []
+    found: tuple[Entries, Entries] = ([], [])
+    for image in range(1, images + 1):
+        for _ in range(4):
+            corner, side = random.uniform(0, 300, 2), random.uniform(8, 150, 2)
+            category = int(random.integers(1, 4))
+            box = [*map(float, corner), *map(float, side)]
+            about = {"image_id": image, "category_id": category}
+            boxes.append(about | {"id": len(boxes) + 1, "bbox": box, "area": box[2] * box[3], "iscrowd": 0})
+            for arm, (chance, spread) in enumerate(((0.5, 6.0), (0.8, 4.0))):
+                if random.random() < chance:
+                    moved = [float(v) for v in np.array(box) + random.normal(0, spread, 4)]
+                    moved[2:] = [max(v, 1.0) for v in moved[2:]]
+                    found[arm].append(about | {"bbox": moved, "score": float(random.uniform(0.3, 1))})
+    names = [{"id": i, "name": name} for i, name in enumerate(("ant", "bee", "cat"), 1)]
+    pictures = [{"id": i, "width": 500, "height": 500, "file_name": f"{i}.jpg"} for i in range(1, images + 1)]
+    return {"images": pictures, "annotations": boxes, "categories": names}, *found
+
+
+def test_scores_are_pycocotools_and_the_better_model_is_significantly_better() -> None:
+    truth, first, second = dataset()
+    a, b = (Detections.from_results(entries) for entries in (first, second))
+    found = compare(match(truth, a), match(truth, b), 500)
+    references = [evaluate_boxes(copy.deepcopy(truth), arm) for arm in (a, b)]
+    for each in found.metrics:
+        expected = [r["detection"][each.name] for r in references]
+        assert [each.a, each.b] == pytest.approx([100 * v for v in expected])
+    assert [each.name for each in found.metrics] == list(METRICS)
+    ap = found.metrics[0]
+    assert ap.delta is not None and ap.percentile is not None and ap.bca is not None
+    assert ap.percentile[0] > 0 and ap.bca[0] > 0
+    assert ap.percentile[0] < ap.delta < ap.percentile[1]
+    assert {each.name for each in found.classes} == {"ant", "bee", "cat"}
+    sizes = [abs(each.delta or 0) for each in found.classes]
+    assert sizes == sorted(sizes, reverse=True)
+
+
+def test_an_images_part_is_the_difference_less_that_without_the_image() -> None:
+    truth, first, second = dataset(30, 1)
+    a, b = (Detections.from_results(entries) for entries in (first, second))
+    found = compare(match(truth, a), match(truth, b), 100)
+    image, part = found.images[0]
+    rest = {
+        **truth,
+        "images": [i for i in truth["images"] if i["id"] != image],
+        "annotations": [x for x in truth["annotations"] if x["image_id"] != image],
+    }
+    without = []
+    for entries in (first, second):
+        kept = Detections.from_results([e for e in entries if e["image_id"] != image])
+        without.append(100 * evaluate_boxes(copy.deepcopy(rest), kept)["detection"]["AP"])
+    delta = found.metrics[0].delta
+    assert delta is not None
+    assert part == pytest.approx(delta - (without[1] - without[0]))
+    assert any("only 30 images" in warning for warning in found.warnings)
+
+
+def test_a_model_does_not_differ_from_itself() -> None:
+    truth, first, _ = dataset(20)
+    arm = match(truth, Detections.from_results(first))
+    found = compare(arm, arm, 100)
+    assert all(each.delta in (None, 0.0) for each in (*found.metrics, *found.classes))
+    assert all(each.percentile in (None, (0.0, 0.0)) for each in found.metrics)
+    assert found.images == ()
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Callable[..., tuple[str, str, str]]:
+    """Write annotations and two files of detections; `spoil` may change them before."""
+
+    def write(
+        spoil: Callable[[dict[str, Any], Entries, Entries], None] | None = None,
+    ) -> tuple[str, str, str]:
+        content = dataset()
+        if spoil is not None:
+            spoil(*content)
+        paths = [tmp_path / name for name in ("truth.json", "a.json", "b.json")]
+        for path, value in zip(paths, content, strict=True):
+            path.write_text(json.dumps(value))
+        return str(paths[0]), str(paths[1]), str(paths[2])
+
+    return write
+
+
+def run(truth: str, a: str, b: str, *more: str) -> Result:
+    return CliRunner().invoke(main, ["compare", a, b, "--truth", truth, "--resamples", "100", *more])
+
+
+def test_files_of_any_project_are_compared(files: Callable[..., tuple[str, str, str]]) -> None:
+    names = files()
+    result = run(*names)
+    assert result.exit_code == 0, result.output
+    assert "training noise is not in them" in result.stdout
+    found = json.loads(run(*names, "--json").stdout)
+    assert [m["name"] for m in found["metrics"]] == list(METRICS)
+    assert run(*names).stdout == result.stdout  # seeded
+
+
+def unknown_image(truth: dict[str, Any], a: Entries, b: Entries) -> None:
+    a[3]["image_id"] = 999
+
+
+def unknown_category(truth: dict[str, Any], a: Entries, b: Entries) -> None:
+    b[0]["category_id"] = 77
+
+
+def not_a_number(truth: dict[str, Any], a: Entries, b: Entries) -> None:
+    a[0]["score"] = float("nan")
+
+
+def a_percentage(truth: dict[str, Any], a: Entries, b: Entries) -> None:
+    b[0]["score"] = 87.0
+
+
+def twice(truth: dict[str, Any], a: Entries, b: Entries) -> None:
+    a.append(dict(a[5]))
+
+
+def no_box(truth: dict[str, Any], a: Entries, b: Entries) -> None:
+    del a[2]["bbox"]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (unknown_image, "image ids are not in the annotations"),
+        (unknown_category, "category ids are not in the annotations"),
+        (not_a_number, "scores are not in [0, 1]"),
+        (a_percentage, "scores are not in [0, 1]"),
+        (twice, "exact duplicates"),
+        (no_box, "result 2 has no bbox"),
+    ],
+)
+def test_detections_that_would_give_a_wrong_number_are_refused(
+    files: Callable[..., tuple[str, str, str]], spoil: Callable[..., None], words: str
+) -> None:
+    result = run(*files(spoil))
+    assert result.exit_code == 2 and words in result.stderr
+    assert result.stdout == ""
+
+
+def test_files_need_the_annotations_they_are_scored_on(
+    files: Callable[..., tuple[str, str, str]], tmp_path: Path
+) -> None:
+    truth, a, b = files()
+    alone = CliRunner().invoke(main, ["compare", a, b])
+    assert alone.exit_code == 2 and "--truth" in alone.stderr
+    assert "is not JSON" in run(truth, a, str(_write(tmp_path / "c.json", "{"))).stderr
+    assert "a list of detections is needed" in run(truth, a, str(_write(tmp_path / "c.json", "{}"))).stderr
+    assert "No such file" in run(truth, a, str(tmp_path / "none.json")).stderr
+
+
+def _write(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path
+
+
+def test_the_reference_detections_of_the_coco_api_are_compared_with_a_worse_copy(real_data: Path) -> None:
+    folder = real_data / "eval" / "cocoapi_val2014_100"
+    truth = json.loads((folder / "instances_val2014_100.json").read_text())
+    entries = json.loads((folder / "instances_val2014_fakebbox100_results.json").read_text())
+    worse = [e for i, e in enumerate(entries) if i % 3]
+    a, b = (Detections.from_results(some) for some in (worse, entries))
+    found = compare(match(truth, a), match(truth, b), 300)
+    reference = evaluate_boxes(truth, b)["detection"]
+    assert [m.b for m in found.metrics] == pytest.approx([100 * reference[m.name] for m in found.metrics])
+    ap = found.metrics[0]
+    assert ap.percentile is not None and ap.percentile[0] > 0
