@@ -43,6 +43,7 @@ from slurm.testbed.processes import (
 
 UP_SECONDS = 30.0  # for one daemon; it takes a second or two on an idle machine
 ASK_SECONDS = 30.0
+REVOCATION_SECONDS = 2.0
 READY = ("idle", "mixed", "allocated", "completing")
 CLIENT_SECONDS = 3.0
 RESUME_SECONDS = 5.0  # a node that is down for no other reason returns by itself (ReturnToService)
@@ -181,8 +182,10 @@ class Testbed:
         """Let all pending jobs start now whose start lies in the future; how many there were.
 
         A requeued job waits for `requeue_delay` seconds, and with `--begin` a job waits as it asked to. The
-        tasks of an array that never ran count as one.
+        tasks of an array that never ran count as one. A job that was requeued a moment ago is refused by its
+        node ("credential revoked") when it comes back within the same second, so this waits before.
         """
+        time.sleep(REVOCATION_SECONDS)
         whole = ("SLURM_TIME_FORMAT=%s", "SLURM_BITSTR_LEN=0")  # seconds; long lists of array tasks uncut
         listing = ("squeue", "--noheader", "--states=PENDING", "--format=%i|%S")
         lines = self.ask("env", *whole, *listing).splitlines()
