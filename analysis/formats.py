@@ -140,6 +140,9 @@ def to_json(filled: Sequence[FilledTable]) -> str:
             "metric": cell.metric,
             "paper": cell.paper,
             "value": cell.value,
+            "seeds": list(cell.seeds),
+            "profile": cell.profile,
+            "runs": list(cell.runs),
             "half_width": cell.half_width,
             "delta": cell.delta,
             "delta_low": cell.delta_low,
@@ -148,9 +151,6 @@ def to_json(filled: Sequence[FilledTable]) -> str:
             "p_holm": cell.p_holm,
             "paper_delta": cell.paper_delta,
             "verdict": cell.verdict,
-            "seeds": list(cell.seeds),
-            "profile": cell.profile,
-            "runs": list(cell.runs),
         }
         for each in filled
         for cell in each.cells

@@ -159,7 +159,10 @@ def test_tables_without_runs_have_null_values_and_the_papers_cells(tmp_path: Pat
     records = json.loads(result.output)
     assert len(records) == 25 * 6 + 4 * 3 + 5 * 6  # Table 3 has six scores of other tasks
     for record in records:
-        assert list(record) == ["table", "row", "metric", "paper", "value", "seeds", "profile", "runs"]
+        assert list(record) == [
+            *("table", "row", "metric", "paper", "value", "seeds", "profile", "runs"),
+            *("half_width", "delta", "delta_low", "delta_high", "p", "p_holm", "paper_delta", "verdict"),
+        ]
         if record["metric"] in ("parameters", "MFLOPs"):
             assert record["value"] == record["paper"]
         else:
@@ -232,7 +235,7 @@ def test_an_error_of_the_system_names_the_file(
     def fail(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr("ablations.commands.status.describe", fail)
+    monkeypatch.setattr("ablations.overview.overview", fail)
     result = ablate("status")
     assert (result.exit_code, result.stderr) == (2, f"ablate: {line}\n")
 

@@ -108,15 +108,16 @@ def test_data_is_a_folder_or_the_shapes_or_the_profiles_own(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("text", "seeds"), [("0", [0]), ("0,3", [0, 3]), ("0-3", [0, 1, 2, 3]), ("5,1-2,5", [5, 1, 2])]
+    ("text", "seeds"),
+    [("2", [0, 1]), ("0,", [0]), ("0,3", [0, 3]), ("0-3", [0, 1, 2, 3]), ("5,1-2,5", [5, 1, 2])],
 )
 def test_seeds_are_lists_and_ranges(text: str, seeds: list[int]) -> None:
     assert parse_seeds(text) == seeds
 
 
-@pytest.mark.parametrize("text", ["", "a", "-1", "3-1", "1-", "1,,2", "0.5"])
+@pytest.mark.parametrize("text", ["", "0", "a", "-1", "3-1", "1-", "1,,2", "0.5"])
 def test_other_seeds_are_refused_with_an_example(text: str) -> None:
-    with pytest.raises(ConfigError, match="0,2 or 0-4"):
+    with pytest.raises(ConfigError, match="as 0-4 or 0,2 or 7,"):
         parse_seeds(text)
     with pytest.raises(ConfigError, match="seed"):
         plan_runs(["csp"], "mini", [-1], fingerprint="f")

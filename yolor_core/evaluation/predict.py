@@ -16,6 +16,8 @@ from yolor_core.implicit.loading import load_class
 from yolor_core.models import Detector
 from yolor_core.tasks.registry import TASKS
 
+MANY_IMAGES = 1_000  # below this pycocotools is done before compiled code is loaded
+
 
 @dataclass(frozen=True)
 class Predictions:
@@ -55,15 +57,23 @@ def predict(
     return Predictions({task: collector.found() for task, collector in collectors.items()})
 
 
-def evaluate(predictions: Predictions, images: ImageSet) -> dict[str, Any]:
+def evaluate(predictions: Predictions, images: ImageSet, official: bool = True) -> dict[str, Any]:
     """What evaluation.json says: for detection what `evaluate_boxes` returns, "classification" with what
     `score_classes` and "embedding" with what `score_embeddings` returns; the keys of the model's tasks only.
+
+    Reported numbers are pycocotools'. With `official` false, as in the middle of a training, many images are
+    scored by `evaluation.engine`, which gives the same numbers to the bit in a hundredth of the time.
 
     Raises InputError for logits and embeddings that are not finite.
     """
     result: dict[str, Any] = {}
     for task, found in predictions.found.items():
-        result |= _collector(task).score(found, images)
+        if task == "detection" and not official and len(images) >= MANY_IMAGES:
+            from yolor_core.evaluation.engine import match, score  # numba takes a second to import
+
+            result |= score(match(images.coco, found))
+        else:
+            result |= _collector(task).score(found, images)
     return result
 
 

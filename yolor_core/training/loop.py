@@ -340,7 +340,7 @@ class _Training:
         return ranks.lead(lambda: self._score(Predictions.merge(parts), final))
 
     def _score(self, predictions: Predictions, final: bool) -> dict[str, float | None]:
-        result = evaluate(predictions, self.val)
+        result = evaluate(predictions, self.val, official=final)
         if final:
             if predictions.detections is not None:
                 predictions.detections.write(self.run.detections)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import subprocess
+import tempfile
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -25,10 +27,25 @@ def skip_reason() -> str | None:
 
 
 @pytest.fixture(scope="module")
-def testbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Testbed]:
+def shorts() -> Iterator[Iterator[Path]]:
+    """Short paths: those of SLURM's sockets have a limit, which pytest's own folders pass."""
+    with tempfile.TemporaryDirectory(prefix="bed-", dir="/tmp") as folder:
+        yield (Path(folder) / str(number) for number in count())
+
+
+@pytest.fixture
+def short(shorts: Iterator[Path]) -> Path:
+    """An empty folder of its own."""
+    folder = next(shorts)
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def testbed(shorts: Iterator[Path]) -> Iterator[Testbed]:
     if reason := skip_reason():
         pytest.skip(reason)
-    bed = Testbed(tmp_path_factory.mktemp("bed"))
+    bed = Testbed(next(shorts))
     assert bed.start(nodes=2, accounting=False)
     yield bed
     bed.stop()
@@ -109,10 +126,10 @@ def test_the_command_line_tells_the_shell_what_it_needs(testbed: Testbed) -> Non
 
 
 @pytest.mark.slow
-def test_stop_leaves_no_process_and_no_file(tmp_path: Path) -> None:
+def test_stop_leaves_no_process_and_no_file(short: Path) -> None:
     if reason := skip_reason():
         pytest.skip(reason)
-    bed = Testbed(tmp_path / "b")
+    bed = Testbed(short / "b")
     bed.start(nodes=1, gpus=0, accounting=False)
     client = None
     try:
@@ -134,45 +151,45 @@ def test_stop_leaves_no_process_and_no_file(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_daemon_that_does_not_come_up_is_named_with_its_log(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    short: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if reason := skip_reason():
         pytest.skip(reason)
-    bed = Testbed(tmp_path / "b")
+    bed = Testbed(short / "b")
     monkeypatch.setattr("slurm.testbed.config._lines", lambda section: "NoSuchSetting=1\n")
     with pytest.raises(TestbedError, match=r"(?s)slurmctld ended at once.*NoSuchSetting"):
         bed.start(nodes=1, accounting=False)
     assert not bed.folder.exists()
 
 
-def test_a_folder_with_other_things_in_it_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_with_other_things_in_it_is_refused(short: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.geteuid", lambda: 0)
     monkeypatch.setattr("slurm.testbed.cluster.missing_programs", lambda accounting: [])
-    (tmp_path / "thesis.txt").touch()
+    (short / "thesis.txt").touch()
     with pytest.raises(TestbedError, match="something else than a testbed"):
-        Testbed(tmp_path).start()
-    assert Testbed(tmp_path).stop() is False
-    assert (tmp_path / "thesis.txt").exists()
+        Testbed(short).start()
+    assert Testbed(short).stop() is False
+    assert (short / "thesis.txt").exists()
 
 
-def test_missing_programs_come_with_their_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_programs_come_with_their_packages(short: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.geteuid", lambda: 0)
     monkeypatch.setattr("slurm.testbed.cluster.missing_programs", lambda accounting: ["slurmd"])
     with pytest.raises(
         TestbedError, match=r"slurmd: not installed.*apt-get install -y --no-install-recommends"
     ):
-        Testbed(tmp_path / "b").start()
+        Testbed(short / "b").start()
 
 
-def test_who_is_not_root_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_is_not_root_is_told(short: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.geteuid", lambda: 1000)
     with pytest.raises(TestbedError, match="needs root"):
-        Testbed(tmp_path / "b").start()
+        Testbed(short / "b").start()
 
 
-def test_what_is_asked_of_no_testbed_is_answered_with_how_to_start_one(tmp_path: Path) -> None:
+def test_what_is_asked_of_no_testbed_is_answered_with_how_to_start_one(short: Path) -> None:
     with pytest.raises(
         TestbedError, match=r"there is no testbed in .* Start one: python -m slurm.testbed start"
     ):
-        _ = Testbed(tmp_path).nodes
-    assert Testbed(tmp_path).running() is False
+        _ = Testbed(short).nodes
+    assert Testbed(short).running() is False

@@ -251,3 +251,20 @@ def test_half_precision_predictions_are_scored_in_single(images: ImageSet) -> No
     half: Any = Coded(torch.bfloat16)
     found = predict(half, images, CONFIG, CPU).found
     assert found["classification"].logits.dtype == found["embedding"].embedding.dtype == np.float32
+
+
+def test_in_the_middle_of_a_training_many_images_are_scored_fast_and_equally(
+    images: ImageSet, model: Detector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = predict(model, images, CONFIG, CPU)
+    official = evaluate(found, images)
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("pycocotools was asked")
+
+    monkeypatch.setattr("yolor_core.evaluation.predict.MANY_IMAGES", len(images))
+    monkeypatch.setattr("yolor_core.evaluation.detect.evaluate_boxes", refuse)
+    assert evaluate(found, images, official=False) == official
+    monkeypatch.setattr("yolor_core.evaluation.predict.MANY_IMAGES", len(images) + 1)
+    with pytest.raises(AssertionError, match="pycocotools"):
+        evaluate(found, images, official=False)
