@@ -38,6 +38,9 @@ class Cell:
     delta_high: float | None = None
     p: float | None = None  # two-sided, of no difference
     p_holm: float | None = None  # corrected for the table's variants, on AP
+    images_low: float | None = None  # 95 % interval of `delta` on images like these
+    images_high: float | None = None
+    images_p: float | None = None
     variance_left: float | None = None  # by pairing, of the unpaired variance
     verdict: str | None = None  # on the paper's difference; see `analysis.statistics.verdicts`
     why: str | None = None

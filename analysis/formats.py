@@ -127,7 +127,7 @@ def to_csv(filled: Sequence[FilledTable]) -> str:
 
 NUMBERS = (
     "paper", "paper_delta", "value", "std", "half_width", "delta", "delta_std", "delta_low", "delta_high",
-    "p", "p_holm", "variance_left",
+    "p", "p_holm", "images_low", "images_high", "images_p", "variance_left",
 )  # fmt: skip
 
 
@@ -151,6 +151,9 @@ def to_json(filled: Sequence[FilledTable]) -> str:
             "p_holm": cell.p_holm,
             "paper_delta": cell.paper_delta,
             "verdict": cell.verdict,
+            "images_low": cell.images_low,
+            "images_high": cell.images_high,
+            "images_p": cell.images_p,
         }
         for each in filled
         for cell in each.cells
@@ -174,6 +177,8 @@ def lines(filled: FilledTable, row: str) -> list[tuple[str, list[str]]]:
         result.append((ours, [v + mark for v, mark in zip(values, marks, strict=True)]))
         if any(cell.delta is not None for cell in cells):
             result.append(("Δ", [_uncertain(c.metric, c.delta, half_of(c), sign="+") for c in cells]))
+        if any(cell.images_low is not None for cell in cells):
+            result.append(("Δ, other images", [_span(c.metric, c.images_low, c.images_high) for c in cells]))
         if any(cell.p is not None for cell in cells):
             result.append(
                 (
@@ -197,6 +202,13 @@ def half_of(cell: Cell) -> float | None:
     return (
         None if cell.delta_low is None or cell.delta_high is None else (cell.delta_high - cell.delta_low) / 2
     )
+
+
+def _span(metric: str, low: float | None, high: float | None) -> str:
+    """`-0.3 to +1.2`; a dash for None."""
+    if low is None or high is None:
+        return MISSING
+    return f"{number(metric, low, '+')} to {number(metric, high, '+')}"
 
 
 def _chance(p: float | None) -> str:

@@ -57,12 +57,14 @@ def command(
 
 def load(name: str, truth: dict[str, Any] | None, results: Path) -> tuple[dict[str, Any], Detections]:
     """The annotations and detections of one arm. Raises RunError or DataError, naming what is missing."""
+    from analysis.other_images import stored
     from yolor_core.errors import DataError
     from yolor_core.evaluation.detections import Detections
 
     path = Path(name)
     if path.suffix not in (".json", ".parquet"):
-        return of_run(find_run(name, results), truth)
+        annotations, detections = stored(find_run(name, results))
+        return truth or annotations, detections
     if truth is None:
         raise DataError(
             f"{name} is a file of detections; name the annotations it is scored on with --truth FILE"
@@ -103,25 +105,6 @@ def find_run(name: str, results: Path) -> Path:
     if len(views) > 1:
         raise RunError(f"{name!r} means {len(views)} runs: {', '.join(v.run for v in views[:6])}; name one")
     return views[0].run_dir
-
-
-def of_run(folder: Path, truth: dict[str, Any] | None) -> tuple[dict[str, Any], Detections]:
-    """The detections of a finished run, and the annotations that it was evaluated on."""
-    from yolor_core.config import RunConfig
-    from yolor_core.data import load_images
-    from yolor_core.errors import RunError
-    from yolor_core.evaluation.detections import Detections
-    from yolor_core.runs.directory import RunDirectory
-
-    run = RunDirectory(folder)
-    record = run.read_run()
-    if record is None or not run.detections.is_file():
-        raise RunError(
-            f"{folder} has no {run.detections.name}; only finished runs that detect can be compared"
-        )
-    if truth is None:
-        truth = load_images(RunConfig.from_json(json.dumps(record["config"])).data, "val").coco
-    return truth, Detections.read(run.detections)
 
 
 def text(found: Comparison, a: str, b: str) -> str:

@@ -37,6 +37,12 @@ FEW = 3  # things named in one line
 @click.option("--fingerprint", metavar="PREFIX", help="Use runs on data of this fingerprint only.")
 @click.option("--source", metavar="PREFIX", help="Use runs of yolor_core sources of this hash only.")
 @click.option("--mixed", is_flag=True, help="Allow runs of different sources or different data in one table.")
+@click.option(
+    "--images",
+    type=click.IntRange(min=2),
+    metavar="RESAMPLES",
+    help="Also the effect on images like these: bootstrap the validation images so often, as 1000.",
+)
 def command(
     names: tuple[str, ...],
     form: str,
@@ -47,6 +53,7 @@ def command(
     fingerprint: str | None,
     source: str | None,
     mixed: bool,
+    images: int | None,
 ) -> None:
     """Print tables: the paper's cell, ours, and the difference to the row's baseline in both.
 
@@ -71,6 +78,13 @@ def command(
     _name_unreadable(everything)
     runs = _keep(_keep(everything, "fingerprint", fingerprint), "source_hash", source)
     filled = [fill_table(t, profile, runs, parsed, _costs(t), seeds, mixed) for t in tables]
+    if images is not None:
+        import os
+
+        from analysis.other_images import with_other_images
+
+        threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        filled = [with_other_images(each, runs, parsed, images, threads=threads) for each in filled]
     click.echo(render(filled, form), nl=False)
     _hint_at_settings(filled, profile, runs, overrides)
 
