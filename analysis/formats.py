@@ -1,10 +1,11 @@
-"""Printing filled tables: text, Markdown, CSV, LaTeX and JSON."""
+"""Printing filled tables: text, Markdown, CSV, LaTeX, HTML and JSON."""
 
 from __future__ import annotations
 
 import io
 import json
 from collections.abc import Callable, Sequence
+from html import escape
 
 from ablations.table import QUOTED
 from analysis.cells import MEASURED, QUOTED_ROW, Cell
@@ -76,6 +77,23 @@ def to_markdown(filled: Sequence[FilledTable]) -> str:
         pipes = ["| " + " | ".join(map(_markdown, line)) + " |" for line in (head, *body)]
         pipes.insert(1, "| " + " | ".join(rule) + " |")
         blocks += [_markdown(each.caption), "\n".join(pipes), *map(_markdown, each.notes)]
+    return "\n\n".join(blocks) + "\n"
+
+
+def to_html(filled: Sequence[FilledTable]) -> str:
+    """One `table` element each, for a page or a notebook; no styles."""
+    blocks = []
+    for each in filled:
+        head = "".join(f"<th>{escape(text)}</th>" for text in ("row", "", *each.table.metrics))
+        body = []
+        for row in each.table.rows:
+            for number, (source, texts) in enumerate(lines(each, row.label)):
+                name = f"<th>{escape(row.label)}</th>" if number == 0 else "<th></th>"
+                cells = "".join(f"<td>{escape(text)}</td>" for text in (source, *texts))
+                body.append(f"<tr>{name}{cells}</tr>")
+        notes = [f"<p>{escape(note)}</p>" for note in each.notes]
+        parts = ["<table>", f"<caption>{escape(each.caption)}</caption>", f"<thead><tr>{head}</tr></thead>"]
+        blocks.append("\n".join([*parts, "<tbody>", *body, "</tbody>", "</table>", *notes]))
     return "\n\n".join(blocks) + "\n"
 
 
@@ -262,5 +280,6 @@ FORMATS: dict[str, Callable[[Sequence[FilledTable]], str]] = {
     "markdown": to_markdown,
     "csv": to_csv,
     "latex": to_latex,
+    "html": to_html,
     "json": to_json,
 }

@@ -28,7 +28,7 @@ FEW = 3  # things named in one line
     default="text",
     show_default=True,
     metavar="FORMAT",
-    help="text, markdown, csv, latex or json.",
+    help="text, markdown, csv, latex, html or json.",
 )
 @profile_option
 @results_option

@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pandas as pd
 import pytest
@@ -14,7 +15,7 @@ from markdown_it import MarkdownIt
 
 from ablations.costs import model_cost
 from ablations.registry import paper, tables
-from analysis.formats import FORMATS, LATEX, number, render
+from analysis.formats import FORMATS, LATEX, lines, number, render
 from analysis.runs import load_runs
 from analysis.tables import FilledTable, fill_table, tidy
 from yolor_core.errors import UnknownNameError
@@ -155,3 +156,19 @@ def test_an_unknown_format_lists_the_known(filled: list[FilledTable]) -> None:
 )
 def test_numbers(metric: str, value: float | None, sign: str, text: str) -> None:
     assert number(metric, value, sign) == text
+
+
+def test_html_is_well_formed_and_has_every_cell_of_the_text(filled: list[FilledTable]) -> None:
+    root = ElementTree.fromstring(f"<body>{render(filled, 'html')}</body>")
+    tables = root.findall("table")
+    assert len(tables) == len(filled)
+    for element, each in zip(tables, filled, strict=True):
+        rows = [[cell.text or "" for cell in row] for row in element.iter("tr")]
+        assert rows[0] == ["row", "", *each.table.metrics]
+        expected = [
+            [row.label if number == 0 else "", source, *texts]
+            for row in each.table.rows
+            for number, (source, texts) in enumerate(lines(each, row.label))
+        ]
+        assert rows[1:] == expected
+        assert element.findtext("caption") == each.caption
