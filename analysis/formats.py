@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Callable, Sequence
 from html import escape
 
@@ -14,6 +15,8 @@ from yolor_core.errors import UnknownNameError
 
 MISSING = "–"
 DIGITS = {"parameters": 0, "MFLOPs": 4, "task cosine": 3}  # others, percent and GFLOPs: one
+NUMBER = re.compile(r"[+-]?\d{1,3}(?: \d{3})*(?:\.\d+)?(?: ± \d+(?:\.\d+)?)?")
+SIUNITX = r"\sisetup{retain-explicit-plus, separate-uncertainty, group-digits=integer}"
 LATEX = {
     "\\": r"\textbackslash{}",
     **{sign: f"\\{sign}" for sign in "&%$#_{}"},
@@ -98,30 +101,33 @@ def to_html(filled: Sequence[FilledTable]) -> str:
 
 
 def to_latex(filled: Sequence[FilledTable]) -> str:
-    """One `table` environment each; needs no package, and XeLaTeX, LuaLaTeX or pdfLaTeX (UTF-8) will do.
+    """One `table` environment each; the document loads the packages booktabs and siunitx.
 
     LaTeX numbers tables itself, so the caption starts with the title; the label holds the paper's number.
+    Numbers are siunitx's, so that its settings (a decimal comma, say) reach them.
     """
     blocks = []
     for each in filled:
         body = []
         for row in each.table.rows:
             for number, (source, texts) in enumerate(lines(each, row.label)):
-                cells = [row.label if number == 0 else "", source, *texts]
-                body.append(" & ".join(map(_latex, cells)) + r" \\")
-            body.append(r"\hline")
+                words = [_latex(text) for text in (row.label if number == 0 else "", source)]
+                body.append(" & ".join([*words, *map(_latex_cell, texts)]) + r" \\")
+            body.append(r"\midrule")
+        body[-1] = r"\bottomrule"
         notes = [rf"\par\smallskip {{\footnotesize {_latex(note)}}}" for note in each.notes]
         blocks.append(
             "\n".join(
                 [
                     r"\begin{table}",
                     r"\centering",
+                    SIUNITX,
                     rf"\caption{{{_latex(each.caption.removeprefix(heading(each.table)))}}}",
                     rf"\label{{tab:ablation-{_anchor(each.table.name)}}}",
                     rf"\begin{{tabular}}{{ll{'r' * len(each.table.metrics)}}}",
-                    r"\hline",
+                    r"\toprule",
                     " & ".join(["row", "", *map(_latex, each.table.metrics)]) + r" \\",
-                    r"\hline",
+                    r"\midrule",
                     *body,
                     r"\end{tabular}",
                     *notes,
@@ -269,6 +275,17 @@ def _markdown(text: str) -> str:
 
 def _latex(text: str) -> str:
     return "".join(LATEX.get(sign, sign) for sign in text)
+
+
+def _latex_cell(text: str) -> str:
+    """A cell whose numbers are siunitx's: `47.9 (+0.1)` -> `\\num{47.9} (\\num{+0.1})`."""
+    parts, end = [], 0
+    for found in NUMBER.finditer(text):
+        plain = found[0].replace(" ± ", " +- ")
+        mantissa, sign, spread = plain.partition(" +- ")
+        parts += [_latex(text[end : found.start()]), rf"\num{{{mantissa.replace(' ', '')}{sign}{spread}}}"]
+        end = found.end()
+    return "".join([*parts, _latex(text[end:])])
 
 
 def _anchor(name: str) -> str:

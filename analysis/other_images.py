@@ -16,7 +16,7 @@ from ablations.registry import as_overrides, resolve
 from ablations.table import ALL_DETECTION
 from analysis.cells import Cell
 from analysis.statistics.crossed import on_images_like_these
-from analysis.tables import FilledTable
+from analysis.tables import UNASKED, FilledTable
 from yolor_core.config import RunConfig
 from yolor_core.data.load import load_images
 from yolor_core.errors import RunError
@@ -97,7 +97,8 @@ def with_other_images(
     arms = {slug: _by_seed(used[used["signature"] == each], scores) for slug, each in signatures.items()}
     images = int(used["images"].dropna().iloc[0]) if used["images"].notna().any() else 0
     cells = tuple(_widened(filled, cell, arms, images) for cell in filled.cells)
-    return replace(filled, cells=cells, caption=f"{filled.caption} {caption(resamples)}")
+    said = filled.caption.replace(f"; {UNASKED}", "")
+    return replace(filled, cells=cells, caption=f"{said} {caption(resamples)}")
 
 
 def caption(resamples: int) -> str:

@@ -17,6 +17,7 @@ from analysis.footnotes import footnotes
 from yolor_core.errors import YolorError
 from yolor_core.identity import signature
 
+UNASKED = "the effect on images like these is not shown (--images)"
 PREFIX = 8  # characters of a hash that people read
 
 
@@ -162,6 +163,7 @@ def _caption(table: Table, profile: str, used: pd.DataFrame, overrides: Sequence
                 "paired by seed: the effect on this validation set, training alone being random; p is "
                 "two-sided, Holm corrects AP's for the table's variants"
             )
+            parts.append(UNASKED)
             if profile != PAPER_PROFILE:
                 parts.append("verdicts compare signs only")
         else:

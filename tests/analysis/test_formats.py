@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import re
+import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree
@@ -15,7 +17,7 @@ from markdown_it import MarkdownIt
 
 from ablations.costs import model_cost
 from ablations.registry import paper, tables
-from analysis.formats import FORMATS, LATEX, lines, number, render
+from analysis.formats import FORMATS, LATEX, _latex_cell, lines, number, render
 from analysis.runs import load_runs
 from analysis.tables import FilledTable, fill_table, tidy
 from yolor_core.errors import UnknownNameError
@@ -172,3 +174,40 @@ def test_html_is_well_formed_and_has_every_cell_of_the_text(filled: list[FilledT
         ]
         assert rows[1:] == expected
         assert element.findtext("caption") == each.caption
+
+
+@pytest.mark.parametrize(
+    ("text", "latex"),
+    [
+        ("47.9 (+0.1)", r"\num{47.9} (\num{+0.1})"),
+        ("42.0 ± 12.7", r"\num{42.0 +- 12.7}"),
+        ("326 264.7304 (+8.5680)†", r"\num{326264.7304} (\num{+8.5680})$\dagger$"),
+        ("0.034, Holm <0.001", r"\num{0.034}, Holm $<$\num{0.001}"),
+        ("-0.3 to +1.2", r"\num{-0.3} to \num{+1.2}"),
+        ("–", "--"),
+        ("not reproduced", "not reproduced"),
+    ],
+)
+def test_numbers_of_cells_are_siunitxs(text: str, latex: str) -> None:
+    assert _latex_cell(text) == latex
+
+
+@pytest.mark.slow
+def test_latex_compiles_with_booktabs_and_siunitx(filled: list[FilledTable], tmp_path: Path) -> None:
+    compiler = shutil.which("pdflatex")
+    if compiler is None:
+        pytest.skip("no pdflatex: apt-get install --no-install-recommends texlive-latex-base texlive-science")
+    document = [
+        r"\documentclass{article}",
+        r"\usepackage{booktabs,siunitx}",
+        r"\begin{document}",
+        render(filled, "latex"),
+        r"\clearpage",
+        r"\end{document}",
+    ]
+    (tmp_path / "tables.tex").write_text("\n".join(document))
+    command = [compiler, "-interaction=nonstopmode", "-halt-on-error", "tables.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert (tmp_path / "tables.pdf").stat().st_size > 10_000
+    assert "siunitx Warning" not in done.stdout

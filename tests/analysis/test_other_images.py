@@ -87,7 +87,9 @@ def test_the_command_prints_both_targets(tmp_path: Path, study: object) -> None:
     words = ["tables", "1", "--results", str(tmp_path), "--images", "50"]
     shown = CliRunner().invoke(main, words)
     assert shown.exit_code == 0, shown.output
-    assert "Δ, other images" in shown.stdout and "the effect on images like these" in shown.stdout
+    assert "Δ, other images" in shown.stdout and "the effect on images like these, training" in shown.stdout
+    assert "is not shown (--images)" not in shown.stdout
+    assert "is not shown (--images)" in CliRunner().invoke(main, words[:-2]).stdout
     records = json.loads(CliRunner().invoke(main, [*words, "--format", "json"]).stdout)
     (cell,) = (r for r in records if (r["row"], r["metric"]) == ("+ iFA", "AP"))
     assert cell["images_low"] < cell["delta"] < cell["images_high"]

@@ -66,7 +66,7 @@ def test_markdown_and_latex_hold_the_quoted_rows(filled: list[FilledTable]) -> N
     assert [token.type for token in tokens].count("table_open") == 2
     latex = render(filled, "latex")
     assert latex.isascii()
-    assert r"CopyPaste & paper, quoted & 57.3 & -- & -- & -- \\" in latex
+    assert r"CopyPaste & paper, quoted & \num{57.3} & -- & -- & -- \\" in latex
     assert r"$\ddagger$" in latex
 
 

@@ -145,7 +145,7 @@ def test_every_format_holds_the_scores(store: Path) -> None:
     latex = render(tables, "latex")
     assert latex.isascii()
     assert "emb recall@1" in latex
-    assert "C alone & ours & -- & -- & 50.0 & 60.0 & 40.0 & -- & -- & -- & -- " in latex
+    assert r"C alone & ours & -- & -- & \num{50.0} & \num{60.0} & \num{40.0} & -- & -- & -- & -- " in latex
     assert "| C alone | ours | – | – | 50.0 | 60.0 | 40.0 | – | – | – | – |" in render(tables, "markdown")
     cells = {(r["table"], r["row"], r["metric"]): r["value"] for r in json.loads(render(tables, "json"))}
     assert cells["3", "JDC", "cls mAP"] == cells["3x", "JDC", "cls mAP"] == pytest.approx(48.0)
