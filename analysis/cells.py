@@ -84,7 +84,10 @@ def table_cells(
 
 def _corrected(cells: list[Cell]) -> list[Cell]:
     """Holm's correction over the variants of a table, on AP, which is what a table claims."""
-    corrected = iter(holm([cell.p for cell in cells if cell.metric == FAMILY]))
+    family = [cell for cell in cells if cell.metric == FAMILY]
+    # Those that have not run yet belong to it: p-values must not grow as rows finish.
+    planned = sum(cell.paper_delta is not None or cell.delta is not None for cell in family)
+    corrected = iter(holm([cell.p for cell in family], planned))
     return [replace(cell, p_holm=next(corrected)) if cell.metric == FAMILY else cell for cell in cells]
 
 
@@ -106,22 +109,25 @@ def _measured(cell: Cell, row: Row, base: Row, runs: Mapping[str, pd.DataFrame])
     if frame is None or own.empty:
         return cell
     used = frame[frame[cell.metric].notna()]
+    seeds = own.groupby(level="seed").mean()
     cell = replace(
         cell,
         value=float(own.mean()),
-        std=float(own.std()) if len(own) > 1 else None,
-        half_width=over_seeds(list(own)).half_width,
+        std=float(seeds.std()) if len(seeds) > 1 else None,
+        half_width=over_seeds(list(seeds)).half_width,
         seeds=tuple(sorted({int(seed) for seed in used["seed"]})),
         runs=tuple(used["run"]),
     )
     other = _by_seed(runs.get(base.slug or ""), cell.metric)
     if base is row or other.empty:
         return cell
-    paired = (own - other).dropna()
+    shared = (own - other).dropna().index
+    # Seeds are what is random: runs of one seed on several data are one value.
+    a, b = (arm[shared].groupby(level="seed").mean() for arm in (own, other))
+    paired = a - b
     if paired.empty:
         return cell
     interval = over_seeds(list(paired))
-    a, b = own[paired.index], other[paired.index]
     cell = replace(
         cell,
         pairs=interval.n,

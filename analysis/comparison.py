@@ -20,6 +20,7 @@ from yolor_core.evaluation.engine import (
     score,
 )
 
+DEFINED = 0.9  # of the resamples
 BLOCK = 256  # images left out at a time, to keep the weights small
 
 
@@ -87,7 +88,7 @@ def _metric(name: str, drawn: PairedBootstrap, without: list[Resampled]) -> Diff
         return Difference(name, a, b)
     resampled = 100 * drawn.difference(name)
     left_out = 100 * (without[1].metrics[name] - without[0].metrics[name])
-    if np.isfinite(resampled).sum() < 2:
+    if not _tells(resampled, b - a):
         return Difference(name, a, b, b - a)
     bca = bca_interval(b - a, resampled, left_out)
     return Difference(name, a, b, b - a, percentile_interval(resampled), bca)
@@ -103,10 +104,15 @@ def _classes(
             found.append(Difference(name, first, second))
             continue
         values = 100 * (drawn.resampled_b.per_class[:, index] - drawn.resampled_a.per_class[:, index])
-        some = np.isfinite(values).sum() > 1
-        interval = percentile_interval(values) if some else None
+        interval = percentile_interval(values) if _tells(values, second - first) else None
         found.append(Difference(name, first, second, second - first, interval))
     return tuple(sorted(found, key=lambda each: -abs(each.delta or 0.0)))
+
+
+def _tells(resampled: NDArray[np.float64], observed: float) -> bool:
+    """Whether resamples say how sure a difference is: most of them have such boxes, and they differ."""
+    defined = resampled[np.isfinite(resampled)]
+    return len(defined) >= DEFINED * len(resampled) and (observed == 0 or bool(np.ptp(defined) > 0))
 
 
 def _influence(drawn: PairedBootstrap, without: list[Resampled]) -> NDArray[np.float64]:

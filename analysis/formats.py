@@ -175,6 +175,10 @@ def to_json(filled: Sequence[FilledTable]) -> str:
             "p_holm": cell.p_holm,
             "paper_delta": cell.paper_delta,
             "verdict": cell.verdict,
+            "pairs": cell.pairs,
+            "std": cell.std,
+            "delta_std": cell.delta_std,
+            "variance_left": cell.variance_left,
             "images_low": cell.images_low,
             "images_high": cell.images_high,
             "images_p": cell.images_p,
@@ -200,7 +204,9 @@ def lines(filled: FilledTable, row: str) -> list[tuple[str, list[str]]]:
         values = [_uncertain(c.metric, c.value, c.half_width) for c in cells]
         result.append((ours, [v + mark for v, mark in zip(values, marks, strict=True)]))
         if any(cell.delta is not None for cell in cells):
-            result.append(("Δ", [_uncertain(c.metric, c.delta, half_of(c), sign="+") for c in cells]))
+            pairs = max(cell.pairs for cell in cells)
+            deltas = [_uncertain(c.metric, c.delta, half_of(c), sign="+") for c in cells]
+            result.append((f"Δ, {pairs} pair{'s' if pairs != 1 else ''}", deltas))
         if any(cell.images_low is not None for cell in cells):
             result.append(("Δ, other images", [_span(c.metric, c.images_low, c.images_high) for c in cells]))
         if any(cell.p is not None for cell in cells):
@@ -232,7 +238,7 @@ def _span(metric: str, low: float | None, high: float | None) -> str:
     """`-0.3 to +1.2`; a dash for None."""
     if low is None or high is None:
         return MISSING
-    return f"{number(metric, low, '+')} to {number(metric, high, '+')}"
+    return f"{number(metric, low, '+', 1)} to {number(metric, high, '+', 1)}"
 
 
 def _chance(p: float | None) -> str:
@@ -246,19 +252,21 @@ def with_delta(metric: str, value: float | None, delta: float | None) -> str:
     return text if delta is None else f"{text} ({number(metric, delta, sign='+')})"
 
 
-def number(metric: str, value: float | None, sign: str = "") -> str:
+def number(metric: str, value: float | None, sign: str = "", more: int = 0) -> str:
     """`47.9`, `1 234 567`, `1 234.5678`; a dash for None."""
     if value is None:
         return MISSING
     if metric in QUOTED:
         return f"{value:{sign},g}".replace(",", " ")  # 30 and 6.5, as printed
-    digits = DIGITS.get(metric, 1)
+    digits = DIGITS.get(metric, 1) + more
     return f"{round(value, digits) + 0.0:{sign},.{digits}f}".replace(",", " ")  # + 0.0 turns -0.0 into 0.0
 
 
-def _uncertain(metric: str, value: float | None, std: float | None, sign: str = "") -> str:
-    text = number(metric, value, sign)
-    return text if std is None else f"{text} ± {number(metric, std)}"
+def _uncertain(metric: str, value: float | None, half: float | None, sign: str = "") -> str:
+    """With one digit more than the paper prints: its effects are as small as that digit."""
+    if value is None or half is None:
+        return number(metric, value, sign)
+    return f"{number(metric, value, sign, 1)} ± {number(metric, half, more=1)}"
 
 
 def _plain(value: float | None) -> str:

@@ -22,9 +22,11 @@ from yolor_core.data.load import load_images
 from yolor_core.errors import RunError
 from yolor_core.evaluation.detections import Detections
 from yolor_core.evaluation.engine import Matches, Truth, bootstrap, match, score
+from yolor_core.evaluation.engine.checks import FEW_IMAGES
 from yolor_core.identity import signature
 from yolor_core.runs.directory import RunDirectory
 
+DEFINED = 0.9  # of the resamples: below it an interval would be of those alone that have such boxes
 Scores = dict[str, NDArray[np.float64]]  # metric -> (resamples + 1,), the first on the images themselves
 
 
@@ -57,6 +59,12 @@ def resampled_scores(paths: Sequence[Path], resamples: int, seed: int, threads: 
     found: dict[Path, Scores] = {}
     for path, each, values in zip(paths, matches, drawn, strict=True):
         own = score(each)["detection"]
+        written = ((RunDirectory(path).read_evaluation() or {}).get("detection") or {}).get("AP")
+        if own["AP"] is None or written is None or abs(own["AP"] - written) > 1e-6:
+            raise RunError(
+                f"{path}: its detections have AP {own['AP']} on today's annotations, {written} was written; "
+                "the data have changed since, so other images cannot be drawn from them"
+            )
         found[path] = {
             name: np.concatenate([[np.nan if own[name] is None else own[name]], values.metrics[name]])
             for name in ALL_DETECTION
@@ -97,8 +105,14 @@ def with_other_images(
     arms = {slug: _by_seed(used[used["signature"] == each], scores) for slug, each in signatures.items()}
     images = int(used["images"].dropna().iloc[0]) if used["images"].notna().any() else 0
     cells = tuple(_widened(filled, cell, arms, images) for cell in filled.cells)
+    if all(cell.images_low is None for cell in cells):
+        return filled
+    notes = filled.notes
+    if images < FEW_IMAGES:
+        few = f"Only {images} images: a bootstrap over fewer than {FEW_IMAGES} understates how they scatter."
+        notes = (*notes, few)
     said = filled.caption.replace(f"; {UNASKED}", "")
-    return replace(filled, cells=cells, caption=f"{said} {caption(resamples)}")
+    return replace(filled, cells=cells, notes=notes, caption=f"{said} {caption(resamples)}")
 
 
 def caption(resamples: int) -> str:
@@ -128,8 +142,9 @@ def _widened(
         return cell
     differences = 100 * np.stack([own[key][cell.metric] - other[key][cell.metric] for key in shared])
     observed, drawn = differences[:, 0], differences[:, 1:].T
-    drawn = drawn[np.isfinite(drawn).all(axis=1)]
-    if not np.isfinite(observed).all() or len(drawn) < 2:
+    defined = np.isfinite(drawn).all(axis=1)
+    if not np.isfinite(observed).all() or defined.mean() < DEFINED:
         return cell
+    drawn = drawn[defined]
     interval = on_images_like_these(observed, drawn, images)
     return replace(cell, images_low=interval.low, images_high=interval.high, images_p=interval.p)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import pandas as pd
-
 from analysis.cells import FAMILY, Cell
 from analysis.statistics.planning import ALPHA, POWER, effect_seen, seeds_needed, upper_sigma
 from analysis.tables import FilledTable
+
+NO_SPREAD = 1e-9  # percent
 
 
 @dataclass(frozen=True)
@@ -27,16 +27,17 @@ class RowPlan:
     problem: str | None = None  # why there is no plan
 
 
-def hours_of(runs: pd.DataFrame, experiment: str, profile: str) -> float | None:
-    """Mean GPU hours of the finished runs of an experiment at a profile; None where there are none."""
-    same = runs[(runs["experiment"] == experiment) & (runs["profile"] == profile) & (runs["state"] == "done")]
-    spent = (same["seconds"] * same["ranks"].fillna(1)).dropna()
-    return None if spent.empty else float(spent.astype(float).mean()) / 3600
+def hours_of(filled: FilledTable, experiment: str) -> float | None:
+    """Mean GPU hours of the runs of an experiment that count in a table; None where there are none."""
+    runs = filled.runs.get(experiment)
+    if runs is None or runs.empty:
+        return None
+    spent = (runs["seconds"].astype(float) * runs["ranks"].fillna(1).astype(float)).dropna()
+    return None if spent.empty or spent.mean() <= 0 else float(spent.mean()) / 3600
 
 
 def plan_seeds(
     filled: FilledTable,
-    runs: pd.DataFrame,
     effect: float,
     wanted: float = POWER,
     alpha: float = ALPHA,
@@ -49,7 +50,7 @@ def plan_seeds(
     cells = variants(filled)
     plans = []
     for cell in cells:
-        plan = _pilot(filled, cell, runs)
+        plan = _pilot(filled, cell)
         if plan.sigma is not None:
             try:
                 found = seeds_needed(effect, plan.sigma, wanted, alpha, len(cells))
@@ -63,7 +64,6 @@ def plan_seeds(
 
 def plan_budget(
     filled: FilledTable,
-    runs: pd.DataFrame,
     hours: float,
     wanted: float = POWER,
     alpha: float = ALPHA,
@@ -73,8 +73,8 @@ def plan_budget(
     All variants and their baselines get the same number of seeds, those of the pilot included.
     """
     cells = variants(filled)
-    plans = [_pilot(filled, cell, runs) for cell in cells]
-    each = seed_hours(filled, runs)
+    plans = [_pilot(filled, cell) for cell in cells]
+    each = seed_hours(filled)
     if each is None:
         return [
             RowPlan(**{**vars(p), "problem": p.problem or "nobody knows what a run takes"}) for p in plans
@@ -95,11 +95,10 @@ def plan_budget(
     ]
 
 
-def seed_hours(filled: FilledTable, runs: pd.DataFrame) -> float | None:
+def seed_hours(filled: FilledTable) -> float | None:
     """GPU hours of one more seed of a whole table: each experiment once; None where one is unknown."""
-    profile = filled.cells[0].profile
     slugs = dict.fromkeys(row.slug for row in filled.table.rows if row.slug)
-    found = [hours_of(runs, slug, profile) for slug in slugs]
+    found = [hours_of(filled, slug) for slug in slugs]
     known = [hours for hours in found if hours is not None]
     return sum(known) if len(known) == len(found) and known else None
 
@@ -115,20 +114,23 @@ def variants(filled: FilledTable) -> list[Cell]:
     ]
 
 
-def _pilot(filled: FilledTable, cell: Cell, runs: pd.DataFrame) -> RowPlan:
+def _pilot(filled: FilledTable, cell: Cell) -> RowPlan:
     slug = cell.experiment or ""
     row = next(row for row in filled.table.rows if row.label == cell.row)
     other = filled.table.baseline(row, FAMILY).slug or ""
-    own = [hours_of(runs, name, cell.profile) for name in (slug, other)]
+    own = [hours_of(filled, name) for name in (slug, other)]
     hours = sum(h for h in own if h is not None) if None not in own else None
     if cell.pairs < 2 or cell.delta_std is None:
         why = f"{cell.pairs} pilot pairs; at least 2 are needed to know how differences scatter"
         return RowPlan(cell.row, slug, cell.pairs, hours=hours, problem=why)
+    if cell.delta_std < NO_SPREAD:
+        why = "the pilot's differences are all equal, so they do not say how far seeds scatter"
+        return RowPlan(cell.row, slug, cell.pairs, cell.delta_std, hours=hours, problem=why)
     sigma = upper_sigma(cell.delta_std, cell.pairs)
     return RowPlan(cell.row, slug, cell.pairs, cell.delta_std, sigma, hours=hours)
 
 
-def total_hours(filled: FilledTable, runs: pd.DataFrame, plans: Sequence[RowPlan]) -> float | None:
+def total_hours(filled: FilledTable, plans: Sequence[RowPlan]) -> float | None:
     """GPU hours that a plan still costs: every experiment up to the seeds it needs, shared baselines once."""
     needed: dict[str, int] = {}
     for plan in plans:
@@ -137,12 +139,10 @@ def total_hours(filled: FilledTable, runs: pd.DataFrame, plans: Sequence[RowPlan
         row = next(row for row in filled.table.rows if row.label == plan.row)
         for slug in (plan.experiment, filled.table.baseline(row, FAMILY).slug or ""):
             needed[slug] = max(needed.get(slug, 0), plan.seeds)
-    profile = filled.cells[0].profile
     total = 0.0
     for slug, seeds in needed.items():
-        each = hours_of(runs, slug, profile)
+        each = hours_of(filled, slug)
         if each is None:
             return None
-        same = runs[(runs["experiment"] == slug) & (runs["profile"] == profile) & (runs["state"] == "done")]
-        total += each * max(0, seeds - same["seed"].nunique())
-    return total
+        total += each * max(0, seeds - filled.runs[slug]["seed"].nunique())
+    return total if needed else None

@@ -35,6 +35,7 @@ class FilledTable:
     status: Mapping[str, str]  # row label -> measured, not run, running ...
     notes: tuple[str, ...] = ()
     marks: Mapping[tuple[str, str], str] = field(default_factory=dict)  # (row, metric) -> footnote sign
+    runs: Mapping[str, pd.DataFrame] = field(default_factory=dict)  # the runs that count, by experiment
 
     def cell(self, row: str, metric: str) -> Cell:
         """The cell of a row label and a metric."""
@@ -78,7 +79,8 @@ def fill_table(
         _refuse_mixture(table, used)
     cells = tuple(table_cells(table, profile, chosen, costs or {}))
     notes, marks = footnotes(table, cells, costs or {})
-    return FilledTable(table, _caption(table, profile, used, parsed), cells, status, notes, marks)
+    caption = _caption(table, profile, used, parsed)
+    return FilledTable(table, caption, cells, status, notes, marks, chosen)
 
 
 def tidy(filled: Sequence[FilledTable]) -> pd.DataFrame:
@@ -161,7 +163,8 @@ def _caption(table: Table, profile: str, used: pd.DataFrame, overrides: Sequence
             parts.append(
                 "± is half of a 95 % interval over seeds (Student's t); Δ against the row's baseline is "
                 "paired by seed: the effect on this validation set, training alone being random; p is "
-                "two-sided, Holm corrects AP's for the table's variants"
+                "two-sided, Holm corrects AP's for the table's variants; verdicts use the uncorrected "
+                "interval"
             )
             parts.append(UNASKED)
             if profile != PAPER_PROFILE:

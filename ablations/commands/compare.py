@@ -64,7 +64,7 @@ def load(name: str, truth: dict[str, Any] | None, results: Path) -> tuple[dict[s
     path = Path(name)
     if path.suffix not in (".json", ".parquet"):
         annotations, detections = stored(find_run(name, results))
-        return truth or annotations, detections
+        return truth if truth is not None else annotations, detections
     if truth is None:
         raise DataError(
             f"{name} is a file of detections; name the annotations it is scored on with --truth FILE"

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 @profile_option
 @results_option
 @set_option
+@click.option("--mixed", is_flag=True, help="Allow runs of different sources or different data.")
 @json_option
 def command(
     name: str,
@@ -36,6 +37,7 @@ def command(
     profile: str,
     results: Path,
     overrides: tuple[str, ...],
+    mixed: bool,
     as_json: bool,
 ) -> None:
     """Plan a table from pilot runs: two seeds or more of each row, the same for its baseline.
@@ -53,21 +55,20 @@ def command(
 
     if (effect is None) == (budget is None):
         raise click.UsageError("say --effect or --budget")
-    if effect is not None and not effect > 0:
-        raise ConfigError(f"--effect is {effect}; a number of AP (percent) above 0 is needed")
-    if budget is not None and not budget > 0:
+    if effect is not None and not 0 < effect <= 100:
+        raise ConfigError(f"--effect is {effect}; a number of AP (percent) above 0, at most 100, is needed")
+    if budget is not None and not 0 < budget < 1e9:
         raise ConfigError(f"--budget is {budget}; a number of GPU hours above 0 is needed")
     if not 0 < wanted < 1 or not 0 < alpha < 1:
         raise ConfigError(f"--power {wanted}, --alpha {alpha}: both lie between 0 and 1")
     profile_named(profile)
     (table,) = select_tables([name])
-    runs = load_runs(results)
-    filled = fill_table(table, profile, runs, as_overrides(overrides))
+    filled = fill_table(table, profile, load_runs(results), as_overrides(overrides), mixed=mixed)
     if effect is not None:
-        plans = plan_seeds(filled, runs, effect, wanted, alpha)
+        plans = plan_seeds(filled, effect, wanted, alpha)
     else:
-        plans = plan_budget(filled, runs, float(budget or 0), wanted, alpha)
-    hours = total_hours(filled, runs, plans)
+        plans = plan_budget(filled, float(budget or 0), wanted, alpha)
+    hours = total_hours(filled, plans)
     if as_json:
         content = {"table": table.name, "rows": [vars(plan) for plan in plans], "gpu_hours_to_come": hours}
         click.echo(json.dumps(content, indent=1, ensure_ascii=False))

@@ -39,7 +39,7 @@ FEW = 3  # things named in one line
 @click.option("--mixed", is_flag=True, help="Allow runs of different sources or different data in one table.")
 @click.option(
     "--images",
-    type=click.IntRange(min=2),
+    type=click.IntRange(min=200),
     metavar="RESAMPLES",
     help="Also the effect on images like these: bootstrap the validation images so often, as 1000.",
 )

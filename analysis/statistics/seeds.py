@@ -87,15 +87,19 @@ def variance_left(variant: Sequence[float], baseline: Sequence[float]) -> float 
     return float((a - b).var(ddof=1)) / unpaired if unpaired > 0 else None
 
 
-def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """Holm's correction over a family of tests (Holm 1979); None stays None and does not count.
+def holm(p_values: Sequence[float | None], tests: int = 0) -> list[float | None]:
+    """Holm's correction over a family of tests (Holm 1979); None stays None.
 
     Each result is the smallest family-wise error rate at which its hypothesis is rejected.
+
+    Args:
+        p_values: of the tests that were made.
+        tests: of the family, where more are to come; at least as many as were made.
     """
     known = sorted((p, index) for index, p in enumerate(p_values) if p is not None)
     corrected: list[float | None] = [None] * len(p_values)
     above = 0.0
     for rank, (p, index) in enumerate(known):
-        above = max(above, min(1.0, (len(known) - rank) * p))
+        above = max(above, min(1.0, (max(tests, len(known)) - rank) * p))
         corrected[index] = above
     return corrected

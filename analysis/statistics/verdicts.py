@@ -15,7 +15,7 @@ from scipy import stats
 
 from analysis.statistics.seeds import LEVEL, Interval
 
-Word = Literal["reproduced", "consistent", "not reproduced", "undecided", "same sign", "opposite sign"]
+Word = Literal["reproduced", "not reproduced", "undecided", "same sign", "opposite sign"]
 ROUNDING = 2 * 0.1**2 / 12  # variance of two cells rounded to 0.1 AP, in AP²
 NEGLIGIBLE = 0.2  # AP: an effect of 0 in the paper is reproduced by an interval within ± this
 

@@ -192,3 +192,52 @@ def test_the_reference_detections_of_the_coco_api_are_compared_with_a_worse_copy
     assert [m.b for m in found.metrics] == pytest.approx([100 * reference[m.name] for m in found.metrics])
     ap = found.metrics[0]
     assert ap.percentile is not None and ap.percentile[0] > 0
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("image_id", 6.9), ("image_id", True), ("image_id", "6"), ("image_id", 2**70), ("image_id", None),
+        ("category_id", 1.5), ("category_id", 2**40), ("bbox", [1, 2, 3]), ("bbox", [1, 2, 3, None]),
+        ("bbox", None), ("score", "0.5"), ("score", True),
+    ],
+)  # fmt: skip
+def test_values_that_would_be_cast_into_others_are_refused(
+    files: Callable[..., tuple[str, str, str]], field: str, value: object
+) -> None:
+    def spoil(truth: dict[str, Any], a: Entries, b: Entries) -> None:
+        a[4][field] = value
+
+    result = run(*files(spoil))
+    assert result.exit_code == 2 and f"result 4: {field} is" in result.stderr, result.output
+
+
+@pytest.mark.parametrize("content", ["[1]", "[null]", '["a"]'])
+def test_entries_that_are_no_objects_are_refused(
+    files: Callable[..., tuple[str, str, str]], tmp_path: Path, content: str
+) -> None:
+    truth, a, _ = files()
+    result = run(truth, a, str(_write(tmp_path / "odd.json", content)))
+    assert result.exit_code == 2 and "result 0 is" in result.stderr
+
+
+@pytest.mark.parametrize("missing", ["annotations", "images", "categories"])
+def test_annotations_without_their_lists_are_refused(
+    files: Callable[..., tuple[str, str, str]], missing: str
+) -> None:
+    def spoil(truth: dict[str, Any], a: Entries, b: Entries) -> None:
+        del truth[missing]
+
+    result = run(*files(spoil))
+    assert result.exit_code == 2 and f"no list {missing!r}" in result.stderr
+
+
+def test_where_few_resamples_have_such_boxes_there_is_no_interval() -> None:
+    truth, first, second = dataset(60)
+    truth["annotations"] = [x for x in truth["annotations"] if x["area"] <= 96**2]
+    big = {"image_id": 3, "category_id": 1, "bbox": [10.0, 10.0, 300.0, 300.0]}
+    truth["annotations"].append(big | {"id": 9999, "area": 90_000.0, "iscrowd": 0})
+    arms = [match(truth, Detections.from_results(some)) for some in (first, [*second, big | {"score": 0.9}])]
+    found = {each.name: each for each in compare(*arms, 200).metrics}
+    assert found["APL"].delta is not None and found["APL"].percentile is None
+    assert found["AP"].percentile is not None

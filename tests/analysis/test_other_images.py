@@ -84,7 +84,7 @@ def test_the_interval_is_the_crossed_one_of_shared_resamples(
 
 
 def test_the_command_prints_both_targets(tmp_path: Path, study: object) -> None:
-    words = ["tables", "1", "--results", str(tmp_path), "--images", "50"]
+    words = ["tables", "1", "--results", str(tmp_path), "--images", "200"]
     shown = CliRunner().invoke(main, words)
     assert shown.exit_code == 0, shown.output
     assert "Δ, other images" in shown.stdout and "the effect on images like these, training" in shown.stdout

@@ -36,21 +36,20 @@ def test_the_plan_has_the_promised_power_and_one_seed_less_has_not(
     tmp_path: Path, fabricate: Fabricate
 ) -> None:
     filled = pilot(tmp_path, fabricate)
-    (plan,) = plan_seeds(filled, load_runs(tmp_path), 0.2)
+    (plan,) = plan_seeds(filled, 0.2)
     spread = statistics.stdev(100 * gain for gain in GAINS["csp-fast.add-fa"])
     assert (plan.pairs, plan.spread) == (3, pytest.approx(spread))
     assert plan.sigma == pytest.approx(spread * math.sqrt(2 / stats.chi2.ppf(0.2, 2)))
     assert plan.seeds is not None and plan.sigma is not None
     assert power(plan.seeds, 0.2, plan.sigma) >= 0.8 > power(plan.seeds - 1, 0.2, plan.sigma)
     assert plan.hours == pytest.approx(2 * HOUR)
-    assert total_hours(filled, load_runs(tmp_path), [plan]) == pytest.approx(2 * HOUR * (plan.seeds - 3))
+    assert total_hours(filled, [plan]) == pytest.approx(2 * HOUR * (plan.seeds - 3))
 
 
 def test_a_budget_buys_whole_seeds_of_the_whole_table(tmp_path: Path, fabricate: Fabricate) -> None:
     filled = pilot(tmp_path, fabricate)
-    runs = load_runs(tmp_path)
-    assert seed_hours(filled, runs) == pytest.approx(2 * HOUR)
-    (plan,) = plan_budget(filled, runs, 10.9 * 2 * HOUR)
+    assert seed_hours(filled) == pytest.approx(2 * HOUR)
+    (plan,) = plan_budget(filled, 10.9 * 2 * HOUR)
     assert plan.seeds == 13 and plan.effect is not None and plan.sigma is not None
     assert power(13, plan.effect, plan.sigma) == pytest.approx(0.8, abs=1e-6)
 
@@ -64,7 +63,7 @@ def test_a_family_is_planned_for_the_worst_case_of_its_correction(
             fabricate(slug, seed, 0.4 + 0.01 * seed + [0.002, 0.004, -0.001][seed] * (1 + number))
     runs = load_runs(tmp_path)
     filled = fill_table(table_named("4"), "mini", runs)
-    plans = {plan.experiment: plan for plan in plan_seeds(filled, runs, 0.2)}
+    plans = {plan.experiment: plan for plan in plan_seeds(filled, 0.2)}
     planned = [plan for plan in plans.values() if plan.seeds is not None]
     assert len(planned) == 3 and len(plans) > 3
     for plan in planned:
@@ -96,6 +95,8 @@ def test_the_command_prints_rows_and_hours(tmp_path: Path, fabricate: Fabricate)
         (("1", "--effect", "0"), "--effect is 0.0"),
         (("1", "--effect", "-1"), "--effect is -1.0"),
         (("1", "--budget", "nan"), "--budget is nan"),
+        (("1", "--budget", "inf"), "--budget is inf"),
+        (("1", "--effect", "inf"), "--effect is inf"),
         (("1", "--effect", "0.2", "--power", "1"), "--power 1.0"),
         (("nope", "--effect", "0.2"), "nope"),
     ],
@@ -109,3 +110,22 @@ def test_without_pilot_runs_there_is_no_plan(tmp_path: Path) -> None:
     result = call(tmp_path, "1", "--effect", "0.2")
     assert result.exit_code == 0
     assert "0 pilot pairs; at least 2 are needed" in result.stdout
+
+
+def test_a_pilot_without_scatter_has_no_plan(tmp_path: Path, fabricate: Fabricate) -> None:
+    for seed in range(3):
+        fabricate("csp-fast", seed, 0.0)
+        fabricate("csp-fast.add-fa", seed, 0.0)
+    for words in (("--effect", "0.2"), ("--budget", "1")):
+        shown = call(tmp_path, "1", *words).stdout
+        assert "the pilot's differences are all equal" in shown
+
+
+def test_runs_with_other_settings_neither_count_nor_pay(tmp_path: Path, fabricate: Fabricate) -> None:
+    filled = pilot(tmp_path, fabricate)
+    before = total_hours(filled, plan_seeds(filled, 0.2))
+    for seed in range(20):
+        for slug in ("csp-fast", "csp-fast.add-fa"):
+            fabricate(slug, seed, 0.4, overrides=("train.batch=16",))
+    after = fill_table(table_named("1"), "mini", load_runs(tmp_path))
+    assert total_hours(after, plan_seeds(after, 0.2)) == before

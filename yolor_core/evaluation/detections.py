@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from yolor_core.errors import DataError
 from yolor_core.runs.files import write_atomically
 
+LARGEST_ID = 2**31  # of images and categories
 PER_IMAGE_AND_CATEGORY = 100  # COCO scores no more (maxDets)
 
 
@@ -75,12 +76,16 @@ class Detections:
         """From COCO's results format (`image_id`, `category_id`, `bbox`, `score`), without rounding.
 
         Raises:
-            DataError: naming the first entry that lacks a field.
+            DataError: naming the first entry that lacks a field, or has an id that is no whole number, a box
+                that is not four numbers, or a score that is no number.
         """
         for index, entry in enumerate(results):
+            if not isinstance(entry, dict):
+                raise DataError(f"result {index} is {entry!r:.60}, not an object")
             missing = [key for key in ("image_id", "category_id", "bbox", "score") if key not in entry]
             if missing:
                 raise DataError(f"result {index} has no {', '.join(missing)}")
+            _check_entry(index, entry)
         return cls(
             np.array([r["image_id"] for r in results], np.int64),
             np.array([r["category_id"] for r in results], np.int32),
@@ -103,3 +108,21 @@ class Detections:
         columns = {name: table[name].to_numpy() for name in table.column_names}
         boxes = np.stack([columns[name] for name in ("x", "y", "width", "height")], 1)
         return cls(columns["image_id"], columns["category_id"], boxes, columns["score"])
+
+
+def _check_entry(index: int, entry: dict) -> None:
+    """Raises DataError for values that would be cut or cast into others."""
+    for key in ("image_id", "category_id"):
+        value = entry[key]
+        whole = _is_number(value) and value == value and abs(value) < LARGEST_ID and value == int(value)
+        if not whole:
+            raise DataError(f"result {index}: {key} is {value!r:.60}; a whole number is needed")
+    box = entry["bbox"]
+    if not isinstance(box, list | tuple) or len(box) != 4 or not all(map(_is_number, box)):
+        raise DataError(f"result {index}: bbox is {box!r:.60}; four numbers x, y, width, height are needed")
+    if not _is_number(entry["score"]):
+        raise DataError(f"result {index}: score is {entry['score']!r:.60}; a number is needed")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)

@@ -39,18 +39,25 @@ class Truth:
         Raises:
             DataError: naming a field that an annotation lacks, an id given twice, or boxes that are no boxes.
         """
-        names = {category["id"]: category["name"] for category in content["categories"]}
-        image_ids = np.unique(np.array([image["id"] for image in content["images"]], np.int64))
-        category_ids = np.array(sorted(names), np.int64)
+        for key in ("images", "annotations", "categories"):
+            if not isinstance(content.get(key), list):
+                raise DataError(
+                    f"the annotations have no list {key!r}; a COCO instances file has three of them"
+                )
         annotations = content["annotations"]
         try:
+            names = {category["id"]: category["name"] for category in content["categories"]}
+            image_ids = np.unique(np.array([image["id"] for image in content["images"]], np.int64))
+            category_ids = np.array(sorted(names), np.int64)
             ids = np.array([a["id"] for a in annotations], np.int64)
             image = np.array([a["image_id"] for a in annotations], np.int64)
             category = np.array([a["category_id"] for a in annotations], np.int64)
             boxes = _boxes([a["bbox"] for a in annotations])
             area = np.array([a["area"] for a in annotations], np.float64)
         except KeyError as error:
-            raise DataError(f"an annotation has no {error.args[0]!r}") from None
+            raise DataError(f"an annotation, image or category has no {error.args[0]!r}") from None
+        except (TypeError, ValueError, OverflowError) as error:
+            raise DataError(f"an annotation, image or category cannot be read: {error}") from None
         crowd = np.array([bool(a.get("iscrowd", 0)) for a in annotations], bool)
         if len(np.unique(ids)) < len(ids):
             value, times = np.unique(ids, return_counts=True)

@@ -156,7 +156,7 @@ def test_annotations_that_are_none_are_refused(scene, change, message) -> None:
 def test_an_annotation_without_a_field_is_refused(scene) -> None:
     truth, _ = scene(2)
     del truth["annotations"][0]["area"]
-    with pytest.raises(DataError, match="an annotation has no 'area'"):
+    with pytest.raises(DataError, match="has no 'area'"):
         Truth.read(truth)
 
 
