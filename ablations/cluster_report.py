@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from ablations.cluster_launch import ClusterPlan, by_table, rehearsal
+from ablations.columns import aligned
 from slurm.submission import Submitted
 
 
@@ -26,13 +27,7 @@ def describe_plan(plan: ClusterPlan, tables: Mapping[str, Iterable[str]]) -> str
         lines.append(
             ("in all", str(len(states)), str(states.count("done")), str(taken), str(sent), hours(plan.hours))
         )
-    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
-    text = [
-        "  ".join(
-            [line[0].ljust(widths[0]), *(t.rjust(w) for t, w in zip(line[1:], widths[1:], strict=True))]
-        )
-        for line in lines
-    ]
+    text = aligned(lines)
     if plan.requests:
         text.append(basis(plan))
     return "\n".join(text)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,7 +45,6 @@ class Estimator:
         self.by_profile: dict[str, list[float]] = {}
         self.flops: dict[tuple[str, int], float] = {}
         self.images: dict[DataConfig, tuple[int, int]] = {}
-        self.signatures: dict[tuple[str, str], str] = {}
         self.finished = list(_finished(runs_folder(results)))
         for record, seconds in self.finished:
             self.by_signature.setdefault(str(record.get("signature")), []).append(seconds)
@@ -140,8 +139,3 @@ def _config(record: dict[str, Any]) -> RunConfig | None:
         return RunConfig.model_validate(record.get("config"))
     except ValueError:  # of another version of the suite
         return None
-
-
-def total(estimates: Sequence[Estimate]) -> float:
-    """GPU hours of all of them."""
-    return sum(estimate.hours for estimate in estimates)

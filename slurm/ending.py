@@ -101,12 +101,14 @@ def _exit(code: int) -> str:
 
 def tail(path: Path | None) -> str:
     """The end of a log; nothing where there is none."""
+    if path is None:
+        return ""
     try:
-        with path.open("rb") as file:  # type: ignore[union-attr]
+        with path.open("rb") as file:
             file.seek(0, 2)
             file.seek(max(0, file.tell() - LOG_BYTES))
             return file.read().decode(errors="replace")
-    except (OSError, AttributeError):
+    except OSError:
         return ""
 
 

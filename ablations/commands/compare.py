@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ablations.columns import aligned
 from ablations.options import json_option, results_option
 
 if TYPE_CHECKING:
@@ -126,14 +127,7 @@ def text(found: Comparison, a: str, b: str) -> str:
 
 
 def _grid(head: tuple[str, ...], rows: Any) -> list[str]:
-    table = [head, *(_line(row)[: len(head)] for row in rows)]
-    widths = [max(len(line[column]) for line in table) for column in range(len(head))]
-    return [
-        "  ".join(
-            [line[0].ljust(widths[0]), *(t.rjust(w) for t, w in zip(line[1:], widths[1:], strict=True))]
-        )
-        for line in table
-    ]
+    return aligned([head, *(_line(row)[: len(head)] for row in rows)])
 
 
 def _line(row: Difference) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from ablations.columns import aligned
 from ablations.options import json_option, results_option
 
 LEAST = 0.005  # hours below which a ratio says nothing
@@ -46,10 +47,8 @@ def command(results: Path, as_json: bool) -> None:
         )
         for record in [*records, {"experiment": "in all", **total, "ratio": None}]
     )
-    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
-    for line in lines:
-        rest = (t.rjust(w) for t, w in zip(line[1:], widths[1:], strict=True))
-        click.echo("  ".join([line[0].ljust(widths[0]), *rest]).rstrip())
+    for line in aligned(lines):
+        click.echo(line.rstrip())
     if not answered:
         click.echo("sacct does not answer here, so nothing is known of what was booked", err=True)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from ablations.columns import aligned
 from ablations.options import json_option
 
 HEAD = {
@@ -66,13 +67,7 @@ def describe() -> list[dict[str, Any]]:
 def text(records: list[dict[str, Any]]) -> str:
     """The records as aligned columns."""
     lines = [tuple(HEAD.values()), *(tuple(_shown(record[key]) for key in HEAD) for record in records)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(HEAD))]
-    return "\n".join(
-        "  ".join(
-            [line[0].ljust(widths[0]), *(t.rjust(w) for t, w in zip(line[1:], widths[1:], strict=True))]
-        )
-        for line in lines
-    )
+    return "\n".join(aligned(lines))
 
 
 def _shown(value: object) -> str:

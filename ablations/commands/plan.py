@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ablations.columns import aligned
 from ablations.options import json_option, profile_option, results_option, set_option
 
 if TYPE_CHECKING:
@@ -94,14 +95,7 @@ def text(plans: Sequence[RowPlan]) -> str:
         )
         for plan in plans
     )
-    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
-    rows = [
-        "  ".join(
-            [line[0].ljust(widths[0]), *(t.rjust(w) for t, w in zip(line[1:], widths[1:], strict=True))]
-        )
-        for line in lines
-    ]
-    return "\n".join([*rows, *(f"{plan.row}: {plan.problem}" for plan in plans if plan.problem)])
+    return "\n".join([*aligned(lines), *(f"{plan.row}: {plan.problem}" for plan in plans if plan.problem)])
 
 
 def _shown(value: float | None) -> str:

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 from slurm.testbed import config
@@ -232,7 +233,10 @@ class Testbed:
         for name in shape.node_names:
             self._start_node(name)
         for name in shape.node_names:
-            wait_up(name, layout, lambda name=name: self.node_states().get(name) == "idle", UP_SECONDS)  # type: ignore[misc]
+            wait_up(name, layout, partial(self._idle, name), UP_SECONDS)
+
+    def _idle(self, name: str) -> bool:
+        return self.node_states().get(name) == "idle"
 
     def _write_configuration(self, shape: Shape, ports: Ports) -> None:
         layout, password = self.layout, secrets.token_hex(16)
