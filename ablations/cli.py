@@ -30,6 +30,7 @@ COMMANDS = {
     "cluster": "Cluster profiles: list them, check that one works.",
     "tables": "The paper's tables beside what was measured here.",
     "compare": "Two runs, or files of detections, on the same images.",
+    "features": "Write features of real images beside runs.",
     "plan": "Seeds and GPU hours that an effect needs, by pilot runs.",
     "data": "Write the synthetic dataset out, check or pack a COCO folder.",
     "weights": "Import the authors' weights, export weights for other programs.",

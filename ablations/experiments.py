@@ -114,6 +114,18 @@ class Experiment:
         science = self._with_model(self.science.model.model_copy(update=changed))
         return replace(self, slug=slug, title=title, science=science)
 
+    def with_faster_bias(self, rate: float) -> Experiment:
+        """This experiment with `predictor_bias_rate`: the control of + iPR, which needs no knowledge."""
+        train = self.science.train
+        optimiser = train.optimiser.model_copy(update={"predictor_bias_rate": rate})
+        changed = {"train": train.model_copy(update={"optimiser": optimiser})}
+        return replace(
+            self,
+            slug=f"{self.slug}.faster-bias",
+            title=f"{self.title}, predictor bias at {rate:g} times its rate",
+            science=checked(self.science.model_copy(update=changed)),
+        )
+
     def finetuned(self) -> Experiment:
         """This experiment trained 125 + 25 epochs longer (section 5.8), starting from its own checkpoint."""
         train = self.science.train
@@ -136,9 +148,11 @@ def checked(science: Science) -> Science:
 
 
 def part_slug(part: ImplicitConfig) -> str:
-    """`add-fa`, `mul-pr-wh`, `add-fa-network`."""
-    form = "" if part.form == "vector" else f"-{part.form}"
-    return f"{SHORT.get(part.operator, part.operator)}-{part.site}{form}"
+    """`add-fa`, `mul-pr-wh`, `add-fa-network`, `add-fa-frozen`."""
+    words = [SHORT.get(part.operator, part.operator), part.site]
+    words += [] if part.form == "vector" else [part.form]
+    words += [] if part.learning == "learnt" else [part.learning]
+    return "-".join(words)
 
 
 def implicit_slug(part: ImplicitConfig) -> str:
@@ -151,7 +165,8 @@ def part_title(part: ImplicitConfig) -> str:
     from yolor_core.implicit.registry import SITES
 
     operator = SYMBOL.get(part.operator, part.operator)
-    return f"{operator} {PREFIX.get(part.form, part.form + ' ')}{SITES[part.site].symbol}"
+    title = f"{operator} {PREFIX.get(part.form, part.form + ' ')}{SITES[part.site].symbol}"
+    return title if part.learning == "learnt" else f"{title} ({part.learning})"
 
 
 CSP_FAST = Experiment(

@@ -161,7 +161,7 @@ PROFILES: dict[str, Profile] = {
                 numerics=ON_A_CPU,
             ),
             ShapesConfig(train_images=640, val_images=200, size=160),
-            Execution(threads=1, cache_images=True, evaluate_every=6, checkpoint_every=2),
+            Execution(threads=1, cache_images=True, evaluate_every=4, checkpoint_every=2),
         ),
         Profile(
             "proxy",

@@ -2,8 +2,8 @@
 
 The paper's own are always there: its ablation study, Tables 1-8, which is what "all" means everywhere, and
 Tables 9, A1 and A2, which have to be named. So have Tables 3x and 6x, which extend Tables 3 and 6 by rows
-that the paper does not have. A table of your own is a Python file, passed by path wherever a table is
-accepted (see `ablations.user_tables`).
+that the paper does not have, and the table of controls. A table of your own is a Python file, passed by path
+wherever a table is accepted (see `ablations.user_tables`).
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def paper() -> Selection:
 
 @cache
 def everything() -> Selection:
-    """Every table that is here: 1-8, then 9, A1 and A2, then 3x and 6x."""
+    """Every table that is here: 1-8, then 9, A1 and A2, then 3x, 6x and controls."""
     from ablations.tables import EXTENDED, FURTHER, TABLES
 
     found = (*TABLES, *FURTHER, *EXTENDED)
@@ -145,6 +145,8 @@ def select_tables(names: Sequence[str] = ()) -> tuple[Table, ...]:
 
 def _looks_like_table(name: str) -> bool:
     short = _short_table(name)
+    if short in {_short_table(table.name) for table in everything().tables}:
+        return True
     return name.lower().startswith("table") or short[:1].isdigit() or bool(APPENDIX.fullmatch(short))
 
 

@@ -73,7 +73,7 @@ def value(cell: str, slug: str) -> Any:
     """`1280; y4-p7 1536` -> 1536 for y4-p7, else 1280."""
     usual, *others = [part.strip() for part in cell.split(";")]
     exceptions = dict(other.split() for other in others)
-    text = exceptions.get(slug.split(".")[0], usual)
+    text = exceptions.get(slug, exceptions.get(slug.split(".")[0], usual))
     return json.loads(text) if re.fullmatch(r"-?[\d.]+|true|false", text) else text
 
 

@@ -55,6 +55,9 @@ class ImplicitConfig(Config):
     activation: Literal["none", "relu", "silu", "tanh"] = "none"  # between the layers of the network form
     sparse: NonNegative = 0.0  # factorisation form: weight of the L1 penalty on c
     nonnegative: bool = False  # factorisation form: softplus on Z and c (NMF)
+    # Controls. frozen: g(z) keeps its initial value. folded: that value is merged into the predictor before
+    # training (eq. 9, eq. 10), which then goes on without implicit knowledge.
+    learning: Literal["learnt", "frozen", "folded"] = "learnt"
 
     @field_validator("site")
     @classmethod
@@ -85,6 +88,12 @@ class ImplicitConfig(Config):
                 f"form 'markov' at site {self.site!r}: a chain runs over feature maps; sites that allow it: "
                 f"{allowed}"
             )
+        if self.learning == "folded" and (self.operator == "concatenate" or self.form == "markov"):
+            raise ValueError(
+                f"learning 'folded' with operator {self.operator!r} and form {self.form!r}: what is merged "
+                "into the predictor before training neither widens it nor is chained; allowed: operators add "
+                "and multiply with forms other than markov"
+            )
         if self.form != "network" and (self.depth != 1 or self.activation != "none"):
             raise ValueError(f"depth and activation belong to form 'network', not to {self.form!r}")
         if self.form != "factorisation" and (self.sparse or self.nonnegative):
@@ -114,6 +123,10 @@ class BranchConfig(Config):
             raise ValueError(
                 f"implicit.site = {self.implicit.site!r} in branch {self.task!r}: a branch has its "
                 "representation in front of its predictor; allowed: fa"
+            )
+        if self.implicit is not None and self.implicit.learning == "folded":
+            raise ValueError(
+                f"implicit.learning = 'folded' in branch {self.task!r}; allowed in a branch: learnt, frozen"
             )
         if self.task != "embedding" and (self.variant != "jde" or self.dimension):
             raise ValueError(f"variant and dimension belong to task 'embedding', not to {self.task!r}")
@@ -217,6 +230,9 @@ class OptimiserConfig(Config):
     warmup_min_iterations: Annotated[int, Field(ge=0)] = 1000
     warmup_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.8
     warmup_bias_lr: NonNegative = 0.1
+    # Learning rate of the detection predictors' biases: a bias's own plus (rate - 1) times the weights'. With
+    # 2 an output's bias moves as bias and + iPR together do: the control of Table 2's row.
+    predictor_bias_rate: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 1.0
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.9999
     ema_updates: Positive = 2000.0  # d = ema_decay * (1 - exp(-updates / ema_updates))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ablations.table import Table
 from ablations.tables import (
+    controls,
     table1,
     table2,
     table3,
@@ -26,4 +27,4 @@ TABLES: tuple[Table, ...] = tuple(
 # comparisons with other models: only when named
 FURTHER: tuple[Table, ...] = tuple(module.TABLE for module in (table9, tablea1, tablea2))
 # rows that the paper does not have, beside the rows of a table that it has: only when named
-EXTENDED: tuple[Table, ...] = tuple(module.TABLE for module in (table3x, table6x))
+EXTENDED: tuple[Table, ...] = tuple(module.TABLE for module in (table3x, table6x, controls))

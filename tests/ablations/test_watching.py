@@ -132,7 +132,7 @@ def test_plain_lines_tell_epochs_and_a_heartbeat_within_long_ones() -> None:
     heartbeats = said()
     assert len(heartbeats) == 2  # after 30 seconds each
     assert heartbeats[0] == (
-        "epoch 1/24  step 31/80  box 0.0612  obj 0.3211  cls 0.6948  80 images/s  32:19 left"
+        "epoch 1/24  step 31/80  box 0.0612  obj 0.3211  cls 0.6948  80 images/s  32:44 left"
     )
     watch.epoch_finished(epoch_record(1))
     assert said()[2].startswith("epoch  1/24  box 0.0612  obj 0.3211  cls 0.6948   0:08  80 images/s  ")

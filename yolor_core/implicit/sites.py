@@ -74,9 +74,14 @@ class Site(nn.Module, ABC):
 class FeatureSite(Site):
     """A site in front of the predictor, with one representation for all anchors or one for each."""
 
-    def forward(self, maps: Maps) -> Maps:
-        """Maps (B, C, H, W), one or one per anchor -> maps (B, C + added_channels, H, W), likewise."""
+    def forward(self, maps: Maps, neutral: bool = False) -> Maps:
+        """Maps (B, C, H, W), one or one per anchor -> maps (B, C + added_channels, H, W), likewise.
+
+        neutral: with the value that changes nothing in place of every g(z).
+        """
         g = [form() for form in self.forms]
+        if neutral:
+            g = [torch.full_like(values, self.operator.centre) for values in g]
         several = max(len(maps), len(g))
         maps = maps if len(maps) == several else maps * several
         g = g if len(g) == several else g * several

@@ -57,9 +57,8 @@ class Detector(nn.Module):
         style = Style(architecture.flavour, architecture.activation, architecture.batch_norm_eps)
         self.backbone = Backbone(architecture, config.width, config.depth, style)
         channels = self.backbone.channels  # also those of the heads
-        implicit = ImplicitKnowledge(
-            config.implicit, self.level_names, channels, self.anchors_per_level, self.outputs
-        )
+        kept = [part for part in config.implicit if part.learning != "folded"]
+        implicit = ImplicitKnowledge(kept, self.level_names, channels, self.anchors_per_level, self.outputs)
         predictors = [
             Predictor(c, added, self.anchors_per_level, self.outputs)
             for c, added in zip(channels, implicit.added, strict=True)
@@ -131,6 +130,20 @@ class Detector(nn.Module):
         """Set the anchor buffer from the architecture, times the configured scale."""
         values = torch.tensor(self.architecture.anchors, dtype=torch.float32) * self.config.anchor_scale
         self.anchors.copy_(values)
+
+    def describe_levels(self) -> list[dict[str, Any]]:
+        """Name, stride (pixels), channels and anchors (width, height; pixels) by level, finest first."""
+        return [
+            {
+                "name": name,
+                "stride": stride,
+                "channels": channels,
+                "anchors": [[round(side, 3) for side in pair] for pair in anchors.tolist()],
+            }
+            for name, stride, channels, anchors in zip(
+                self.level_names, self.strides, self.backbone.channels, self.anchors, strict=True
+            )
+        ]
 
     def features(self, images: Tensor) -> list[Tensor]:
         """(B, 3, H, W) -> the heads' maps (B, channels, H / stride, W / stride), finest first.

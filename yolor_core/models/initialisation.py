@@ -11,7 +11,10 @@ import math
 import torch
 from torch import nn
 
+from yolor_core.config import ImplicitConfig
 from yolor_core.implicit.draws import Draws
+from yolor_core.implicit.loading import load_class
+from yolor_core.implicit.registry import SITES
 from yolor_core.implicit.sites import Site
 from yolor_core.models.detector import Detector
 from yolor_core.models.predictor import Predictor
@@ -28,6 +31,7 @@ def initialise(model: Detector, seed: int) -> None:
     Convolutions as in PyTorch: U(-1/sqrt(fan_in), 1/sqrt(fan_in)); BatchNorm weight 1, bias 0; implicit
     representations by their form (section 4.3). Predictor biases get the prior of `prior_bias` in every
     model: in the released main branch it silently fails for baselines, which would confound comparisons.
+    What is to be `folded` is drawn as it would be for learning, and merged into the predictor.
     The layers of branches are drawn as PyTorch's too, their biases included, without a prior.
     """
     draws = Draws(seed)
@@ -48,6 +52,9 @@ def initialise(model: Detector, seed: int) -> None:
         assert predictor.bias is not None
         prior = prior_bias(stride, model.classes).to(predictor.bias)
         predictor.bias.add_(prior.repeat(model.anchors_per_level))
+    for part in reversed(model.config.implicit):
+        if part.learning == "folded":
+            _merge(model, part, draws)
     model.reset_anchors()
 
 
@@ -62,6 +69,20 @@ def prior_bias(stride: int, classes: int) -> torch.Tensor:
     bias[4] = math.log(OBJECTS_PER_IMAGE / (PRIOR_SIZE / stride) ** 2)
     bias[5:] = math.log(0.6 / (classes - 0.99)) if classes > 1 else math.log(0.6 / 0.4)
     return bias
+
+
+def _merge(model: Detector, part: ImplicitConfig, draws: Draws) -> None:
+    """Draw a representation as it would be for learning, and make it part of every level's predictor."""
+    for level, channels in zip(model.level_names, model.backbone.channels, strict=True):
+        predictor: Predictor = model.part("predictor", level)
+        assert predictor.bias is not None
+        site = load_class(SITES[part.site].function)(
+            channels, model.anchors_per_level, model.outputs, part
+        ).to(predictor.weight.device)
+        site.reset(draws.within(f"implicit.sites.{part.site}.{level}"))
+        weight, bias = site.fold(predictor.weight, predictor.bias)
+        predictor.weight.copy_(weight)
+        predictor.bias.copy_(bias)
 
 
 def _bound(fan_in: int) -> float:

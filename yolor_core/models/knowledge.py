@@ -58,6 +58,8 @@ class ImplicitKnowledge(nn.Module):
                     config,
                     *((before,) if chained and before is not None else ()),
                 )
+                if config.learning == "frozen":
+                    site.requires_grad_(False)
                 before = site
                 self.added[index] += site.added_channels
                 levels[name] = site

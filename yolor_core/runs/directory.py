@@ -1,8 +1,9 @@
 """Reading and writing one run directory (`results/runs/<run id>/`). No torch, no pandas.
 
 Files: run.json (who), state.json (how far), metrics.jsonl (one line per epoch), evaluation.json,
-detections.parquet, implicit.parquet, weights.safetensors, checkpoint.pt and checkpoint.previous.pt;
-nonfinite.json where a run stopped because of a loss that is not finite.
+detections.parquet, implicit.parquet, effects.parquet, dataset.json, weights.safetensors, checkpoint.pt and
+checkpoint.previous.pt; features.parquet where somebody asked for it; nonfinite.json where a run stopped
+because of a loss that is not finite.
 """
 
 from __future__ import annotations
@@ -40,6 +41,9 @@ class RunDirectory:
         self.evaluation = self.path / "evaluation.json"
         self.detections = self.path / "detections.parquet"
         self.implicit = self.path / "implicit.parquet"
+        self.effects = self.path / "effects.parquet"
+        self.dataset = self.path / "dataset.json"
+        self.features = self.path / "features.parquet"
         self.weights = self.path / "weights.safetensors"
         self.priors = self.path / "implicit_priors.safetensors"
         self.checkpoint = self.path / "checkpoint.pt"

@@ -17,11 +17,12 @@ from yolor_core.config import RunConfig
 from yolor_core.data import TrainingBatches, data_fingerprint, load_images
 from yolor_core.data.annotations import check_same_classes
 from yolor_core.data.identities import check_identities
+from yolor_core.data.summary import reference_images, summarise
 from yolor_core.device import choose_device
 from yolor_core.errors import ConfigError, RunError, summary
 from yolor_core.evaluation.predict import Predictions, evaluate, predict
 from yolor_core.identity import joined_sources, signature
-from yolor_core.models import create_model, implicit_priors, implicit_values
+from yolor_core.models import create_model, implicit_priors
 from yolor_core.runs.directory import RunDirectory, now
 from yolor_core.runs.files import write_atomically, write_json
 from yolor_core.runs.record import describe_run, job_ids
@@ -167,6 +168,7 @@ class _Training:
             run,
             science.train.epochs,
             self.batches.steps,
+            reference_images(self.val, science.evaluation.size, max(model.strides)),
             tensorboard=execution.tensorboard and ranks.main,
             watch=watch if ranks.main else None,
         )
@@ -220,7 +222,11 @@ class _Training:
         device = self.ranks.device
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
         record = describe_run(self.config, fingerprint, name, report, parameters)
-        return record | {"ranks": self.ranks.ranks}
+        return record | {
+            "ranks": self.ranks.ranks,
+            "classes": list(self.images.names),
+            "levels": self.state.model.describe_levels(),
+        }
 
     def _earlier(self, record: dict[str, Any]) -> dict[str, Any] | None:
         """run.json of an earlier attempt; one that is damaged is written anew."""
@@ -265,9 +271,11 @@ class _Training:
             record["continues"] = source.path.name
             record["source_hash"] = joined_sources(found[1]["source_hash"], record["source_hash"])
         else:
-            self.progress.history.add(0, implicit_values(self.state.model))
+            self.progress.look(0, self.state.model)
         run.nonfinite.unlink(missing_ok=True)
         self.progress.write()
+        size = self.config.science.evaluation.size
+        write_json(run.dataset, {"train": summarise(self.images, size), "val": summarise(self.val, size)})
         write_json(run.run, record)
         self.progress.beat("running", self.state)
         self.progress.started(record, self.state)

@@ -1,5 +1,5 @@
-"""What a run reports while it trains: metrics.jsonl, implicit.parquet, TensorBoard's event files, the
-heartbeat in state.json, and words to whoever watches.
+"""What a run reports while it trains: metrics.jsonl, implicit.parquet, effects.parquet, TensorBoard's event
+files, the heartbeat in state.json, and words to whoever watches.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from typing import Any
 
 import torch
 
-from yolor_core.models import implicit_values
+from yolor_core.models import Detector, implicit_values
+from yolor_core.models.effects import implicit_effects, mean_features
 from yolor_core.runs.directory import RunDirectory
-from yolor_core.training.history import ImplicitHistory
+from yolor_core.training.history import EffectHistory, ImplicitHistory
 from yolor_core.training.schedule import Settings
 from yolor_core.training.state import TrainingState
 from yolor_core.training.tensorboard import EventFiles
@@ -32,6 +33,7 @@ class Progress:
         epochs: of the whole run.
         steps: of an epoch.
         tensorboard: whether to write event files too.
+        reference: images, uint8 (B, 3, H, W), of which the effects of implicit knowledge are means.
         watch: who is told.
     """
 
@@ -40,6 +42,7 @@ class Progress:
         run: RunDirectory,
         epochs: int,
         steps: int,
+        reference: torch.Tensor,
         tensorboard: bool = False,
         watch: Watch | None = None,
     ) -> None:
@@ -47,13 +50,22 @@ class Progress:
         self.watch = watch or Unwatched()
         self.events = EventFiles(run.path / "tensorboard") if tensorboard else None
         self.metrics: list[dict[str, Any]] = []
-        self.history = ImplicitHistory()
+        self.reference = reference
+        self.history, self.effects = ImplicitHistory(), EffectHistory()
         self.last_beat = self.last_glance = 0.0
 
     def load(self, source: RunDirectory, metrics: list[dict[str, Any]]) -> None:
-        """Take over what `source` recorded: the metrics of its checkpoint, and its implicit values so far."""
+        """Take over what `source` recorded: metrics of its checkpoint, implicit values and effects."""
         self.metrics = list(metrics)
-        self.history = ImplicitHistory.read(source, len(metrics))
+        self.history.read(source.implicit, len(metrics))
+        self.effects.read(source.effects, len(metrics))
+
+    def look(self, epoch: int, model: Detector) -> None:
+        """Record what implicit knowledge is in `model` after `epoch` finished epochs, and what it does."""
+        values = implicit_values(model)
+        self.history.add(epoch, values)
+        if values and model.config.detection:
+            self.effects.add(epoch, implicit_effects(model, mean_features(model, self.reference)))
 
     def beat(self, state: str, now: TrainingState, reason: str | None = None) -> None:
         """Write state.json."""
@@ -116,13 +128,14 @@ class Progress:
                 **scores,
             }
         )
-        self.history.add(finished, implicit_values(now.average.model))
+        self.look(finished, now.average.model)
         self.watch.epoch_finished(self.metrics[-1])
 
     def write(self) -> None:
-        """Write metrics.jsonl, implicit.parquet and the event files."""
+        """Write metrics.jsonl, implicit.parquet, effects.parquet and the event files."""
         self.run.write_metrics(self.metrics)
-        self.history.write(self.run)
+        self.history.write(self.run.implicit)
+        self.effects.write(self.run.effects)
         if self.events is not None:
             self.events.update(self.metrics, self.history.table)
 

@@ -71,7 +71,7 @@ def test_a_full_disk_names_the_file_and_leaves_the_last_checkpoint(
 
     def full(handle: int) -> None:
         writes.append(handle)
-        if len(writes) > 8:  # into the second epoch; from now on nothing can be written, state.json neither
+        if len(writes) > 11:  # into the second epoch; from now on nothing can be written, state.json neither
             raise OSError(number, os.strerror(number))
         fsync(handle)
 

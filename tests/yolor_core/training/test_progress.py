@@ -23,6 +23,7 @@ from yolor_core.training.watch import Moment
 
 Tiny = Callable[..., RunConfig]
 SETTINGS = Settings(0.01, 0.02, 0.9, 1)
+REFERENCE = torch.zeros(1, 3, 64, 64, dtype=torch.uint8)
 
 
 class Notes:
@@ -90,7 +91,7 @@ def test_whoever_watches_a_resumed_run_hears_where_it_goes_on(tiny: Tiny, tmp_pa
 
 def test_steps_are_told_a_few_times_a_second_at_most(tiny: Tiny, tmp_path: Path) -> None:
     notes = Notes()
-    state, report = a_state(tiny), Progress(RunDirectory(tmp_path), 1, 1000, watch=notes)
+    state, report = a_state(tiny), Progress(RunDirectory(tmp_path), 1, 1000, REFERENCE, watch=notes)
     for state.step in range(500):  # much less than a second
         report.beat_if_due(state)
     assert 1 <= len(notes.told) < 250
@@ -98,7 +99,7 @@ def test_steps_are_told_a_few_times_a_second_at_most(tiny: Tiny, tmp_path: Path)
 
 def test_further_quantities_join_the_record_and_stay_json(tiny: Tiny, tmp_path: Path) -> None:
     run = RunDirectory(tmp_path)
-    state, report = a_state(tiny), Progress(run, 1, 3)
+    state, report = a_state(tiny), Progress(run, 1, 3, REFERENCE)
     state.totals.add(4, {"loss/box": 0.5})
     state.seconds = 2.0
     extra = {"grad_norm": 1.25, "data_seconds": math.nan}

@@ -1,0 +1,57 @@
+"""`ablate features`: write features of real images beside a run, for figures that need no model."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import click
+
+from ablations.chosen import device_option
+from ablations.options import results_option
+
+
+@click.command("features")
+@click.argument("runs", nargs=-1, required=True, metavar="RUN...")
+@click.option("--images", type=click.IntRange(min=1), default=64, show_default=True, help="First of val.")
+@click.option("--cells", type=click.IntRange(min=2), default=400, show_default=True, help="On every level.")
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the choice of cells."
+)
+@device_option
+@results_option
+def command(runs: tuple[str, ...], images: int, cells: int, seed: int, device: str, results: Path) -> None:
+    """Write features.parquet into each RUN (a folder, or a name of `ablate status`) that is done.
+
+    For cells with an object and cells without, on every level: the features in front of the implicit
+    knowledge and behind it, and what the predictor says with it and without.
+    """
+    import pyarrow.parquet as pq
+    import torch
+
+    from ablations.commands.compare import find_run
+    from yolor_core.data import load_images
+    from yolor_core.device import choose_device
+    from yolor_core.evaluation.features import collect_features
+    from yolor_core.runs.directory import RunDirectory
+    from yolor_core.runs.files import write_atomically
+    from yolor_core.weights import load_run
+
+    target = choose_device(device)
+    for name in runs:
+        directory = RunDirectory(find_run(name, results))
+        model, config = load_run(directory.path)
+        torch.set_num_threads(config.execution.threads)
+        science = config.science
+        table = collect_features(
+            model.to(target),
+            load_images(config.data, "val"),
+            science.evaluation,
+            science.train.loss,
+            target,
+            images,
+            cells,
+            seed,
+        )
+        write_atomically(directory.features, partial(pq.write_table, table, compression="zstd"))
+        click.echo(f"{directory.features}: {table.num_rows} cells")
