@@ -22,7 +22,7 @@ from yolor_core.runs.directory import RunDirectory
 from yolor_core.runs.files import read_json, unreadable
 
 KEYS = ("run", "experiment", "profile", "seed")
-IMPLICIT = ("epoch", "site", "level", "form", "operator", "index", "value")
+IMPLICIT = ("epoch", "site", "level", "form", "operator", "index", "value", "anchor", "output")
 EFFECTS = ("epoch", "site", "level", "index", "before", "after", "anchor", "output", "effect")
 BOX = ("x", "y", "w", "h", "obj")  # the first outputs of an anchor; classes follow
 
@@ -62,8 +62,26 @@ def load_metrics(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def load_implicit(runs: pd.DataFrame, epochs: Epochs = "last") -> pd.DataFrame:
-    """g(z) of every site, columns `KEYS` and `IMPLICIT`: after the last recorded epoch, or after all."""
-    return _joined(runs, lambda directory: _parquet(directory.implicit, epochs), IMPLICIT)
+    """g(z) of every site, columns `KEYS` and `IMPLICIT`: after the last recorded epoch, or after all.
+
+    Behind the predictor (PR, PR*) `anchor` and `output` say what a value acts on; elsewhere, and in runs
+    whose run.json does not tell, they are -1 and "".
+    """
+
+    def read(directory: RunDirectory) -> pd.DataFrame:
+        frame = _parquet(directory.implicit, epochs).assign(anchor=-1, output="")
+        try:
+            outputs = layout(directory.path).outputs
+        except RunError:
+            return frame
+        for site, names in (("pr", outputs), ("pr-wh", ("w", "h"))):
+            here = (frame["site"] == site).to_numpy()
+            index = frame.loc[here, "index"].to_numpy()
+            frame.loc[here, "anchor"] = index // len(names)
+            frame.loc[here, "output"] = np.array(names)[index % len(names)]
+        return frame
+
+    return _joined(runs, read, IMPLICIT)
 
 
 def load_effects(runs: pd.DataFrame, epochs: Epochs = "last") -> pd.DataFrame:

@@ -1,7 +1,7 @@
 """A training step of this code against the released one: forward, loss, backward, SGD, EMA on the CPU.
 
     YOLOR_PEER=<checkout of the released branch `paper`> python benchmarks/training_step.py
-        [--models P6 small] [--ways ...] [--size 320] [--batch 8] [--threads 2] [--repeats 7]
+        [--models P6 small] [--ways ...] [--size 640] [--batch 8] [--threads 2] [--repeats 5]
 
 Same architecture (checked by the number of parameters), same batch of random images with 20 boxes each, same
 number of threads. Every way runs in a process of its own, so that none meets memory another has warmed; they
@@ -16,10 +16,11 @@ Every step updates weights and average, which is the dearest case: the recipe ac
 
 Aims (ratio of the medians): P6 1.2 in float32 and 2.2 in bfloat16; small 1 and 1.7. `outside` is the share of
 our step that is not forward, loss or backward (moving and scaling the batch, checks, SGD, EMA); aim 3 %. It
-is a cost per parameter, so it halves when batch or area double.
+is a cost per parameter, so it halves when batch or area double; the default is the smallest size and batch
+that a GPU of the published commands sees.
 
 On one thread PyTorch gives 1x1 convolutions of fewer than 16 float32 images to a slower kernel, in both code
-bases; they are then a third of the time and the ratio in float32 is smaller. Memory for P6: 10 GiB.
+bases; they are then a third of the time and the ratio in float32 is smaller. Memory for P6: 20 GiB, 8 with --size 320.
 """
 
 from __future__ import annotations
@@ -241,10 +242,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--ways", nargs="+", choices=OURS, default=[way for way in OURS if "channels" in way])
-    parser.add_argument("--size", type=int, default=320, help="pixels, a multiple of 64")
+    parser.add_argument("--size", type=int, default=640, help="pixels, a multiple of 64")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args()
     for model in options.models:
         compare(model, options)

@@ -1,0 +1,245 @@
+"""What implicit knowledge does to the raw predictions: where runs, seeds, operators and forms are compared.
+
+The effect of a site is the raw prediction (logits) for the mean feature of 16 validation images with g(z),
+less that with the value that changes nothing: W a for + FA. Each figure is a pair, as in `analysis.implicit`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter, StrMethodFormatter
+
+from analysis.implicit import CLASSES, PANELS, block
+from analysis.nothing import NothingToShow
+from analysis.series import banded, series_names
+from analysis.style import GREY, figure, legend, look, styled
+
+NONE = "No run with implicit knowledge has recorded its effects yet: launch a table, as `ablate launch 1`."
+GROUPS = ("x, y", "w, h", "obj", CLASSES)
+NAMED = 12  # classes
+MARKED = 60  # runs that a similarity can name
+
+
+def anchors_data(effects: pd.DataFrame) -> pd.DataFrame:
+    """Mean effect (logits) on each block of an anchor's outputs.
+
+    Columns series, site, level, anchor, block, mean, low, high, runs, band. Raises NothingToShow.
+    """
+    if effects.empty:
+        raise NothingToShow(NONE)
+    frame = effects.assign(series=series_names(effects), block=effects["output"].map(block))
+    by = ["series", "site", "level", "anchor", "block"]
+    of_run = frame.groupby([*by, "run"], observed=True)["effect"].mean().rename("value").reset_index()
+    return banded(of_run, by)
+
+
+@styled()
+def anchors(data: pd.DataFrame) -> Figure:
+    """Effect on boxes, objectness and classes by anchor: a row for each experiment and site."""
+    rows = list(dict.fromkeys(zip(data["series"], data["site"], strict=True)))[:PANELS]
+    levels = sorted(set(data["level"]))
+    made, axes = figure(
+        "page", 1.6 * len(rows) + 0.5, rows=len(rows), columns=len(levels), sharex=True, sharey="row"
+    )
+    for line, (series, site) in zip(axes, rows, strict=True):
+        for each, level in zip(line, levels, strict=True):
+            chosen = (data["series"] == series) & (data["site"] == site) & (data["level"] == level)
+            here = data[chosen]
+            for place, (anchor, part) in enumerate(here.groupby("anchor")):
+                ordered = part.set_index("block").reindex(GROUPS)
+                x = np.arange(len(GROUPS)) + 0.16 * (place - (here["anchor"].nunique() - 1) / 2)
+                low, high = ordered["mean"] - ordered["low"], ordered["high"] - ordered["mean"]
+                style = look(place) | {"linestyle": ""}
+                each.errorbar(
+                    x,
+                    ordered["mean"],
+                    np.clip([low, high], 0, None),
+                    label=f"anchor {anchor + 1}",
+                    lw=0.8,
+                    **style,
+                )
+            each.axhline(0, color=GREY, lw=0.6)
+            each.set_xticks(range(len(GROUPS)), GROUPS)
+            each.set_title(f"{level}")
+        line[0].set_ylabel(f"{series}\n{site}: effect (logits)", fontsize=6)
+    legend(made, made.axes, columns=4)
+    return made
+
+
+def classes_data(
+    effects: pd.DataFrame, frequency: Mapping[str, int], scores: pd.DataFrame | None = None
+) -> pd.DataFrame:
+    """Mean effect on each class's logit, beside how often the class occurs and its AP.
+
+    Args:
+        effects: of `load_effects`.
+        frequency: training boxes of each class, by name.
+        scores: columns run, output (the class) and AP (percent), where there are any.
+
+    Columns series, site, output, mean, low, high, runs, band, boxes and AP (mean over runs).
+    """
+    frame = effects[effects["output"].isin(list(frequency))]
+    if frame.empty:
+        raise NothingToShow(NONE)
+    frame = frame.assign(series=series_names(frame))
+    by = ["series", "site", "output"]
+    of_run = frame.groupby([*by, "run"], observed=True)["effect"].mean().rename("value").reset_index()
+    found = banded(of_run, by)
+    found["boxes"] = found["output"].map(frequency).astype(float)
+    if scores is None or scores.empty:
+        return found.assign(AP=np.nan)
+    ap = of_run.merge(scores, on=["run", "output"], how="left").groupby(by, as_index=False)["AP"].mean()
+    return found.merge(ap, on=by, how="left")
+
+
+@styled()
+def classes(data: pd.DataFrame) -> Figure:
+    """Effect on a class against its boxes in the training data and, where it is known, against its AP."""
+    panels = [("boxes", "boxes in the training data"), ("AP", "AP of the class (%)")]
+    panels = [(column, label) for column, label in panels if data[column].notna().any()]
+    made, axes = figure("page", 2.9, columns=len(panels), sharey=True)
+    for each, (column, label) in zip(axes.flat, panels, strict=True):
+        for place, ((series, site), rows) in enumerate(data.groupby(["series", "site"], sort=False)):
+            style = look(place) | {"linestyle": ""}
+            spread = np.clip([rows["mean"] - rows["low"], rows["high"] - rows["mean"]], 0, None)
+            each.errorbar(rows[column], rows["mean"], spread, label=f"{series}, {site}", lw=0.6, **style)
+        _name_classes(each, data, column)
+        each.axhline(0, color=GREY, lw=0.6)
+        each.set_xlabel(label)
+    axes[0, 0].set_xscale("log")
+    axes[0, 0].xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes[0, 0].xaxis.set_minor_formatter(NullFormatter())
+    axes[0, 0].set_ylabel("mean effect on its logit")
+    legend(made, made.axes, columns=3)
+    return made
+
+
+def _name_classes(axes: Axes, data: pd.DataFrame, column: str) -> None:
+    """Write the class above its highest mark; of many classes those with the largest effects."""
+    tops = data.loc[data.groupby("output")["mean"].idxmax()].dropna(subset=[column])
+    for row in tops.loc[tops["mean"].abs().nlargest(NAMED).index].itertuples():
+        place = (getattr(row, column), row.mean)
+        axes.annotate(str(row.output), place, fontsize=6, xytext=(3, 3), textcoords="offset points")
+
+
+def vectors(effects: pd.DataFrame) -> pd.DataFrame:
+    """One row for each run and site, indexed by (series, seed, run, site): its effect on every output.
+
+    Outputs that a run does not have, as of a model with other levels, are NaN. Raises NothingToShow without
+    effects.
+    """
+    if effects.empty:
+        raise NothingToShow(NONE)
+    frame = effects.assign(series=series_names(effects))
+    return frame.pivot(
+        index=["series", "seed", "run", "site"], columns=["level", "index"], values="effect"
+    ).sort_index(axis=1)
+
+
+def similarity_data(effects: pd.DataFrame) -> pd.DataFrame:
+    """Cosines between the effects of all runs and sites. Columns a, site_a, b, site_b, cosine.
+
+    a and b are `series seed N`; models whose outputs are not the same have no cosine (NaN). Raises
+    NothingToShow where there are fewer than two.
+    """
+    wide = vectors(effects)
+    if len(wide) < 2:
+        raise NothingToShow("One run with implicit knowledge only: similarity needs two, as of two seeds.")
+    known = wide.notna().to_numpy()
+    values = wide.fillna(0.0).to_numpy()
+    unit = values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-12)
+    alike = (known[:, None] == known[None]).all(2)
+    cosine = np.where(alike, unit @ unit.T, np.nan)
+    names = [f"{series} seed {seed}" for series, seed, _, _ in wide.index]
+    sites = list(wide.index.get_level_values("site"))
+    count = len(names)
+    left, right = np.divmod(np.arange(count * count), count)
+    return pd.DataFrame(
+        {
+            "a": np.array(names)[left],
+            "site_a": np.array(sites)[left],
+            "b": np.array(names)[right],
+            "site_b": np.array(sites)[right],
+            "cosine": cosine.ravel(),
+        }
+    )
+
+
+@styled()
+def similarity(data: pd.DataFrame) -> Figure:
+    """Heat map of the cosines; numbers in the cells where they have room, none where outputs differ."""
+    rows = list(dict.fromkeys(zip(data["a"], data["site_a"], strict=True)))
+    table = data["cosine"].to_numpy().reshape(len(rows), len(rows))
+    size = min(max(3.3, 0.16 * len(rows) + 2.2), 9.0)
+    made, axes = figure("page", size)
+    each = axes[0, 0]
+    mesh = each.imshow(table, vmin=-1, vmax=1, cmap="PuOr", interpolation="nearest")
+    each.grid(False)
+    if len(rows) <= MARKED:
+        names = [f"{name}, {site}" for name, site in rows]
+        each.set_xticks(range(len(rows)), names, rotation=90, fontsize=5)
+        each.set_yticks(range(len(rows)), names, fontsize=5)
+    if len(rows) <= 14:
+        for i, j in zip(*np.nonzero(~np.isnan(table)), strict=True):
+            dark = abs(table[i, j]) > 0.6
+            each.text(
+                j, i, f"{table[i, j]:.1f}", ha="center", va="center", fontsize=5, color="w" if dark else "k"
+            )
+    made.colorbar(mesh, ax=each, label="cosine of the effects")
+    return made
+
+
+def components_data(effects: pd.DataFrame) -> pd.DataFrame:
+    """Principal components of the effects of all runs and sites, after centring.
+
+    Columns series, seed, run, site, first, second (logits), their shares of the variance, and left_out: how
+    many runs have other outputs than most, as a model with other levels, and are not shown. Raises
+    NothingToShow where there are fewer than three.
+    """
+    everything = vectors(effects)
+    outputs = pd.Series([tuple(row) for row in everything.notna().to_numpy()])
+    usual = (outputs == outputs.mode().iloc[0]).to_numpy()
+    wide = everything[usual].dropna(axis=1)
+    if len(wide) < 3:
+        raise NothingToShow(f"{len(wide)} effects of runs; principal components need three.")
+    centred = wide.to_numpy() - wide.to_numpy().mean(0)
+    u, s, _ = np.linalg.svd(centred, full_matrices=False)
+    share = s**2 / max(float((s**2).sum()), 1e-30)
+    found = wide.index.to_frame(index=False)
+    places = u[:, :2] * s[:2]
+    return found.assign(
+        first=places[:, 0],
+        second=places[:, 1],
+        share_first=share[0],
+        share_second=share[1],
+        left_out=int((~usual).sum()),
+    )
+
+
+@styled()
+def components(data: pd.DataFrame) -> Figure:
+    """Every run as a point in the plane of the first two components, seeds written beside."""
+    made, axes = figure("page", 3.4)
+    each = axes[0, 0]
+    for place, ((series, site), rows) in enumerate(data.groupby(["series", "site"], sort=False)):
+        style: dict[str, Any] = look(place) | {"linestyle": ""}
+        each.plot(rows["first"], rows["second"], label=f"{series}, {site}", **style)
+        for row in rows.itertuples():
+            each.annotate(
+                str(row.seed), (row.first, row.second), fontsize=5, xytext=(3, 2), textcoords="offset points"
+            )
+    first, second = data["share_first"].iloc[0], data["share_second"].iloc[0]
+    each.set(
+        xlabel=f"first component ({first:.0%} of the variance), logits",
+        ylabel=f"second ({second:.0%}), logits",
+    )
+    others = data["left_out"].iloc[0]
+    note = f"; {others} not shown, of models with other levels or classes" if others else ""
+    legend(made, made.axes, columns=3, title=f"Numbers beside the marks are seeds{note}")
+    return made

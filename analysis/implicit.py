@@ -1,0 +1,172 @@
+"""The learnt representations themselves: Fig. 9, how they came about, what they hold for anchors and classes.
+
+Each figure is a pair: `…_data` makes the frame behind it from the frames of `analysis.records`, and the
+function without `_data` draws that. Raw channels in front of a predictor have no common order across seeds,
+so several runs are compared in what they do to the predictions (`analysis.effects`); only what acts on the
+predictions themselves (PR) is averaged here.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import TwoSlopeNorm
+from matplotlib.figure import Figure
+
+from analysis.nothing import NothingToShow
+from analysis.records import BOX
+from analysis.series import banded, series_names
+from analysis.style import GREY, figure, legend, look, styled
+
+BLOCKS = {"x": "x, y", "y": "x, y", "w": "w, h", "h": "w, h", "obj": "obj"}  # all else are classes
+CLASSES = "classes"
+PANELS = 6  # experiments in one figure
+TRACES = 12  # values followed over the epochs
+
+
+def block(output: str) -> str:
+    """The block of Fig. 9 that an output belongs to."""
+    return BLOCKS.get(output, CLASSES)
+
+
+def learned_data(implicit: pd.DataFrame) -> pd.DataFrame:
+    """Fig. 9: the representation behind the predictor, value by dimension.
+
+    Columns series, operator, level, index, anchor, output, block, mean, low, high, runs, band; the value that
+    changes nothing is 0 for addition and 1 for multiplication. Raises NothingToShow without such runs.
+    """
+    frame = implicit[(implicit["site"] == "pr") & (implicit["output"] != "")]
+    if frame.empty:
+        raise NothingToShow("No run with prediction refinement (iPR) has begun: launch Table 2 or 4.")
+    frame = frame.assign(series=series_names(frame))
+    by = ["series", "operator", "level", "index", "anchor", "output"]
+    found = banded(frame, by).sort_values(["series", "level", "index"])
+    return found.assign(block=found["output"].map(block))
+
+
+@styled()
+def learned(data: pd.DataFrame) -> Figure:
+    """Fig. 9: a panel for each experiment, a line for each pyramid level, the outputs' blocks marked."""
+    series = list(dict.fromkeys(data["series"]))[:PANELS]
+    made, axes = figure("page", 1.9 * len(series) + 0.5, rows=len(series))
+    levels = sorted(set(data["level"]))
+    for each, name in zip(axes.flat, series, strict=True):
+        rows = data[data["series"] == name]
+        for place, level in enumerate(levels):
+            here = rows[rows["level"] == level].sort_values("index")
+            style = look(place) | {"markevery": max(len(here) // 30, 1), "markersize": 2.5}
+            each.plot(here["index"], here["mean"], label=str(level), **style)
+            each.fill_between(here["index"], here["low"], here["high"], color=style["color"], alpha=0.2, lw=0)
+        _blocks(each, rows[rows["level"] == levels[0]])
+        runs, operator = rows["runs"].max(), rows["operator"].iloc[0]
+        over = f"mean of {runs} runs, band: {rows['band'].iloc[0]}" if runs > 1 else "one run"
+        each.set(title=f"{name} ({over})", ylabel=f"g(z), {operator}")
+    axes[-1, 0].set_xlabel("dimension: anchors × (x, y, w, h, obj, classes)")
+    legend(made, made.axes, columns=len(levels), title="Pyramid level")
+    return made
+
+
+def _blocks(axes: Axes, rows: pd.DataFrame) -> None:
+    """Shade every other block of outputs and name it below the upper edge."""
+    ordered = rows.sort_values("index")
+    starts = ordered[["anchor", "block"]].ne(ordered[["anchor", "block"]].shift()).any(axis=1)
+    edges = [*ordered.loc[starts, "index"], ordered["index"].max() + 1]
+    wide = len(ordered) > 60
+    for place, (name, left, right) in enumerate(
+        zip(ordered.loc[starts, "block"], edges, edges[1:], strict=False)
+    ):
+        if place % 2:
+            axes.axvspan(left - 0.5, right - 0.5, color="#000000", alpha=0.05, lw=0)
+        if not wide or name == CLASSES:
+            axes.annotate(
+                name,
+                ((left + right - 1) / 2, 1),
+                xycoords=("data", "axes fraction"),
+                xytext=(0, -7),
+                textcoords="offset points",
+                ha="center",
+                fontsize=6,
+                color=GREY,
+            )
+    for edge in ordered.loc[ordered["output"] == BOX[0], "index"]:
+        axes.axvline(edge - 0.5, color=GREY, lw=0.6, ls=":")
+    axes.set_xlim(edges[0] - 0.5, edges[-1] - 0.5)
+
+
+def evolution_data(history: pd.DataFrame) -> pd.DataFrame:
+    """How one run's representations came about: `history` is `load_implicit(runs, "all")` of one run.
+
+    Columns run, site, level, epoch, index, output, value and change (since the initial value). Raises
+    NothingToShow for a run without implicit knowledge, ValueError for several runs.
+    """
+    if history.empty:
+        raise NothingToShow("This run has no implicit knowledge, or has not begun.")
+    if history["run"].nunique() > 1:
+        raise ValueError("evolution_data takes the history of one run")
+    keys = ["site", "level", "index"]
+    first = history.loc[history.groupby(keys, observed=True)["epoch"].idxmin(), [*keys, "value"]]
+    joined = history.merge(first.rename(columns={"value": "start"}), on=keys)
+    joined["change"] = joined["value"] - joined["start"]
+    columns = ["run", "site", "level", "epoch", "index", "output", "value", "change"]
+    return joined[columns].sort_values(["site", "level", "epoch", "index"], ignore_index=True)
+
+
+@styled()
+def heat_map(data: pd.DataFrame) -> Figure:
+    """Change of every value over the epochs, a panel for each site and level; dimensions upwards."""
+    places = list(dict.fromkeys(zip(data["site"], data["level"], strict=True)))
+    columns = data["level"].nunique()
+    rows = -(-len(places) // columns)
+    made, axes = figure("page", 2.0 * rows, rows=rows, columns=columns, sharex=True)
+    largest = float(data["change"].abs().max()) or 1.0
+    norm = TwoSlopeNorm(0.0, -largest, largest)
+    for each, (site, level) in zip(axes.flat, places, strict=False):
+        here = data[(data["site"] == site) & (data["level"] == level)]
+        table = here.pivot(index="index", columns="epoch", values="change")
+        each.pcolormesh(
+            _edges(table.columns.to_numpy()),
+            np.arange(len(table) + 1) - 0.5,
+            table.to_numpy(),
+            norm=norm,
+            cmap="PuOr",
+            rasterized=True,
+        )
+        each.grid(False)
+        each.set(title=f"{level}, site {site}", xlabel="epoch", ylabel="dimension")
+    scale = ScalarMappable(norm, "PuOr")
+    made.colorbar(scale, ax=list(axes.flat), label="change of g(z) since the start")
+    return made
+
+
+@styled()
+def trajectories(data: pd.DataFrame) -> Figure:
+    """The values that moved most, over the epochs; named where they act on one output."""
+    places = list(dict.fromkeys(zip(data["site"], data["level"], strict=True)))
+    columns = data["level"].nunique()
+    rows = -(-len(places) // columns)
+    made, axes = figure("page", 2.2 * rows, rows=rows, columns=columns, sharex=True)
+    for each, (site, level) in zip(axes.flat, places, strict=False):
+        here = data[(data["site"] == site) & (data["level"] == level)]
+        last = here[here["epoch"] == here["epoch"].max()].set_index("index")
+        most = last["change"].abs().nlargest(TRACES).index
+        for place, index in enumerate(most):
+            trace = here[here["index"] == index].sort_values("epoch")
+            name = last.loc[index, "output"] or str(index)
+            style = look(place) | {"markevery": [-1]}
+            each.plot(trace["epoch"], trace["change"], **style)
+            if place < 4:
+                end = (trace["epoch"].iloc[-1], trace["change"].iloc[-1])
+                each.annotate(f" {name}", end, fontsize=6, va="center", color=style["color"])
+        each.margins(x=0.14)
+        each.set(title=f"{level}, site {site}", xlabel="epoch", ylabel="change of g(z)")
+    return made
+
+
+def _edges(epochs: np.ndarray) -> np.ndarray:
+    """Borders of cells around epochs, halfway between neighbours."""
+    if len(epochs) == 1:
+        return np.array([epochs[0] - 0.5, epochs[0] + 0.5])
+    middle = (epochs[1:] + epochs[:-1]) / 2
+    return np.concatenate([[2 * epochs[0] - middle[0]], middle, [2 * epochs[-1] - middle[-1]]])

@@ -1,0 +1,238 @@
+"""The images that two runs differ most in, each twice: with the truth and with what either run found."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle as Patch
+from matplotlib.patheffects import withStroke
+from numpy.typing import NDArray
+from PIL import Image
+
+from analysis.comparison import Comparison
+from analysis.labels import Rectangle, place_labels
+from analysis.nothing import NothingToShow
+from analysis.other_images import stored
+from analysis.style import PALETTE, PHOTOGRAPH, figure, signed, styled
+from yolor_core.config import RunConfig
+from yolor_core.data.images import Pixels, Sample
+from yolor_core.data.load import load_images
+from yolor_core.errors import DataError, RunError
+from yolor_core.evaluation.detections import Detections
+from yolor_core.evaluation.engine.overlap import overlaps
+from yolor_core.runs.directory import RunDirectory
+
+BOX = ("x", "y", "width", "height")
+COLUMNS = (
+    *("image", "image_width", "image_height", "part", "model", "run", "score_from"),
+    *("kind", "name", "score", *BOX, "right"),
+)
+OVERLAP = 0.5  # IoU from which a box of the right class is right
+LONGEST = 240  # pixels of a picture's long side in a figure
+PANEL = (118.0, 110.0)  # points, about the width and height of a picture in the figure
+SMALL = 5  # points, the size of labels
+LETTER = 0.62 * SMALL  # points, their width
+PLATE = {"facecolor": "white", "alpha": 0.75, "linewidth": 0, "pad": 0.4}
+HALO = [withStroke(linewidth=2, foreground="white")]
+TRUTH: dict[str, Any] = {"edgecolor": "black", "linestyle": ":", "linewidth": 1.1, "path_effects": HALO}
+RIGHT: dict[str, Any] = {"edgecolor": PALETTE[0], "linestyle": "-", "linewidth": 1.1}
+WRONG: dict[str, Any] = {"edgecolor": PALETTE[1], "linestyle": (0, (4, 1.5)), "linewidth": 1.1}
+
+
+def changed_data(
+    comparison: Comparison, a: Path, b: Path, images: int = 4, score: float = 0.3
+) -> pd.DataFrame:
+    """Boxes in the images that differ most, in the order of `Comparison.images`, columns `COLUMNS`.
+
+    `part` is what an image adds to the difference of AP (B - A, percentage points). `kind` is "truth" or
+    "detection"; boxes and image sizes are in pixels of the original image; `score_from` is the argument
+    `score`. `right` says of a detection that it is right (its class, an overlap of `OVERLAP`, none better for
+    the same true box), and of a true box that it was found.
+
+    Args:
+        comparison: of the runs.
+        a, b: their folders.
+        images: how many.
+        score: below it detections are left out.
+
+    Raises:
+        NothingToShow: no image differs, or a run has no detections.
+    """
+    if not comparison.images:
+        raise NothingToShow(f"{a.name} and {b.name} score the same with or without any image.")
+    chosen = comparison.images[:images]
+    parts = [
+        _boxes(content, detections, image, score).assign(part=part, model=model, run=path.name)
+        for model, path in (("A", a), ("B", b))
+        for content, detections in [_stored(path)]
+        for image, part in chosen
+    ]
+    data = pd.concat(parts, ignore_index=True).assign(score_from=score)[list(COLUMNS)]
+    if data.empty:
+        raise NothingToShow(f"The images that differ have no true boxes, nor any found with {score} or more.")
+    order = {image: place for place, (image, _) in enumerate(chosen)}
+    return data.sort_values("image", key=lambda column: column.map(order), kind="stable", ignore_index=True)
+
+
+def photographs(run: Path, images: Iterable[int], longest: int = LONGEST) -> dict[int, Pixels]:
+    """Pixels of validation images of a run by image id: uint8 RGB, the long side at most `longest`.
+
+    Raises NothingToShow where the dataset or an image is not on this machine.
+    """
+    record = RunDirectory(run).read_run() or {}
+    try:
+        known = load_images(RunConfig.from_json(json.dumps(record["config"])).data, "val")
+    except (DataError, KeyError) as error:
+        raise NothingToShow(f"The images of {run.name} are not here: {error}") from None
+    places = {int(each): place for place, each in enumerate(known.ids)}
+    return {image: _small(known.sample(places[image]), longest) for image in images}
+
+
+@styled()
+def changed(data: pd.DataFrame, pixels: Mapping[int, Pixels]) -> Figure:
+    """Two panels for each image, A and B, two images in a row.
+
+    Args:
+        data: of `changed_data`.
+        pixels: of `photographs`, of every image of `data`.
+    """
+    images = list(dict.fromkeys(data["image"]))
+    rows = -(-len(images) // 2)
+    made, axes = figure("page", 0.6 + 1.75 * rows, rows, 4)
+    for each in axes.flat:
+        each.axis("off")
+    for place, image in enumerate(images):
+        own = data[data["image"] == image]
+        for side, model in enumerate("AB"):
+            panel = axes[place // 2, 2 * (place % 2) + side]
+            size = own[["image_width", "image_height"]].iloc[0]
+            name = f"{PHOTOGRAPH}{2 * place + side}"
+            _panel(
+                panel, own[own["model"] == model], (int(size.iloc[0]), int(size.iloc[1])), pixels[image], name
+            )
+            part = f": {signed(own['part'].iloc[0], 2)}" if side else ""
+            panel.set_title(f"{model}, image {image}{part}", fontsize=7)
+    _key(made, data)
+    return made
+
+
+def _stored(run: Path) -> tuple[dict[str, Any], Detections]:
+    try:
+        return stored(run)
+    except (DataError, RunError) as error:
+        raise NothingToShow(f"The boxes of {run.name} cannot be shown: {error}") from None
+
+
+def _boxes(content: dict[str, Any], detections: Detections, image: int, score: float) -> pd.DataFrame:
+    """True boxes and detections of an image; crowds, and what lies in them, are left out."""
+    size = next(each for each in content["images"] if each["id"] == image)
+    names = {each["id"]: each["name"] for each in content["categories"]}
+    mine = [each for each in content["annotations"] if each["image_id"] == image]
+    crowds = pd.DataFrame([_true(each) for each in mine if each.get("iscrowd")], columns=["class", *BOX])
+    truth = pd.DataFrame([_true(each) for each in mine if not each.get("iscrowd")], columns=["class", *BOX])
+    some = (detections.image_id == image) & (detections.scores >= score)
+    found = pd.DataFrame(detections.boxes[some], columns=list(BOX), dtype=float)
+    found = found.assign(**{"class": detections.category_id[some], "score": detections.scores[some]})
+    found = found.sort_values("score", ascending=False, kind="stable", ignore_index=True)
+    taken, right = _assigned(found, truth)
+    within = (_overlaps(found, crowds, crowd=True) >= OVERLAP).any(axis=1) & ~right
+    both = [
+        truth.assign(kind="truth", score=np.nan, right=taken),
+        found.assign(kind="detection", right=right)[~within],
+    ]
+    joined = pd.concat([each for each in both if len(each)] or both[:1], ignore_index=True)
+    return joined.assign(
+        image=image, image_width=size["width"], image_height=size["height"], name=joined["class"].map(names)
+    )
+
+
+def _true(annotation: dict[str, Any]) -> tuple[float, ...]:
+    return (annotation["category_id"], *annotation["bbox"])
+
+
+def _assigned(found: pd.DataFrame, truth: pd.DataFrame) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Which true boxes are found, (t,), and which detections are right, (d,): the best choose first."""
+    shared = _overlaps(found, truth)
+    taken, right = np.zeros(len(truth), bool), np.zeros(len(found), bool)
+    for place in range(len(found)):
+        free = np.where(taken, -1.0, shared[place])
+        if len(free) and free.max() >= OVERLAP:
+            taken[free.argmax()] = right[place] = True
+    return taken, right
+
+
+def _overlaps(found: pd.DataFrame, truth: pd.DataFrame, crowd: bool = False) -> NDArray[np.float64]:
+    """IoU (found, truth), 0 where classes differ."""
+    out = np.zeros((len(found), len(truth)))
+    boxes = [np.ascontiguousarray(each[list(BOX)].to_numpy(float)) for each in (found, truth)]
+    overlaps(boxes[0], boxes[1], np.full(len(truth), crowd), out)
+    return out * (found["class"].to_numpy()[:, None] == truth["class"].to_numpy()[None])
+
+
+def _small(sample: Sample, longest: int) -> Pixels:
+    for note in sample.notes:
+        if note.kind == "unreadable":
+            raise NothingToShow(f"The pictures cannot be shown: {note.text}")
+    image = Image.fromarray(sample.pixels)
+    image.thumbnail((longest, longest))
+    return np.asarray(image, np.uint8)
+
+
+def _panel(axes: Axes, boxes: pd.DataFrame, size: tuple[int, int], pixels: Pixels, name: str) -> None:
+    """A picture of `size` (width, height) with its boxes; the best detection is drawn last.
+
+    Labels stand by what is wrong first, then by what is right, as far as they find a place.
+    """
+    width, height = size
+    axes.imshow(pixels, extent=(0, width, height, 0), interpolation="none", gid=name)
+    wrong: list[tuple[Rectangle, str]] = []
+    right: list[tuple[Rectangle, str]] = []
+    for box in boxes.to_dict("records"):
+        x, y, wide, high = (float(box[side]) for side in BOX)
+        true, corners = box["kind"] == "truth", (x, y, x + wide, y + high)
+        kind = TRUTH if true else RIGHT if box["right"] else WRONG
+        place = 2 - (0 if true else box["score"])
+        axes.add_patch(Patch((x, y), wide, high, fill=False, zorder=4 - place, **kind))
+        if not box["right"]:
+            wrong.append(
+                (corners, f"missed: {box['name']}" if true else f"✗ {box['name']} {box['score']:.2f}")
+            )
+        elif not true:
+            right.append((corners, f"✓ {box['name']} {box['score']:.2f}"))
+    point = max(width / PANEL[0], height / PANEL[1])
+    corners_of, texts = zip(*wrong, *right, strict=True) if wrong or right else ((), ())
+    for label in place_labels(corners_of, texts, size, LETTER * point, 1.4 * SMALL * point):
+        middle = (label.top + label.bottom) / 2
+        axes.text(label.left, middle, label.text, fontsize=SMALL, va="center", zorder=5, bbox=PLATE)
+    axes.set(xlim=(0, width), ylim=(height, 0), anchor="N")
+
+
+def _key(made: Figure, data: pd.DataFrame) -> None:
+    """What the lines mean, below the figure."""
+    names = data.groupby("model")["run"].first()
+    runs = "; ".join(f"{model}: {name}" for model, name in names.items())
+    least = data["score_from"].iloc[0]
+    title = (
+        f"{runs}\nNumbers above B: what the image adds to the difference of AP, B − A (percentage points). "
+        "Labels that find no place are left out."
+    )
+    kinds = {
+        "true box": TRUTH,
+        f"✓ right detection, score {least} or more": RIGHT,
+        "✗ wrong detection": WRONG,
+    }
+    handles = [
+        Line2D([], [], color=kind["edgecolor"], linestyle=kind["linestyle"], linewidth=1.1, label=label)
+        for label, kind in kinds.items()
+    ]
+    made.legend(
+        handles=handles, loc="outside lower center", ncols=3, title=title, title_fontsize=7, alignment="left"
+    )

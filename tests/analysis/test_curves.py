@@ -1,0 +1,229 @@
+"""Curves over epochs, from frames written by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.collections import FillBetweenPolyCollection
+from matplotlib.figure import Figure
+
+from analysis import curves
+from analysis.nothing import NothingToShow
+from analysis.records import KEYS
+from analysis.series import BANDS
+from analysis.statistics.seeds import over_seeds
+
+EMPTY = pd.DataFrame(columns=[*KEYS, "epoch"])
+
+
+def run(
+    experiment: str = "csp", seed: int = 0, epochs: int = 3, profile: str = "mini", **more: Any
+) -> pd.DataFrame:
+    """Metrics of one run; AP is known after the last two epochs."""
+    epoch = np.arange(1, epochs + 1)
+    return pd.DataFrame(
+        {
+            "run": f"{experiment}-{profile}-s{seed}",
+            "experiment": experiment,
+            "profile": profile,
+            "seed": seed,
+            "epoch": epoch,
+            "loss/box": 1 / epoch + 0.1 * seed,
+            "loss/obj": 2 / epoch,
+            "loss/cls": 3 / epoch,
+            "lr/weights": 0.01 / epoch,
+            "lr/bias": 0.1 / epoch,
+            "seconds": 1800.0,
+            "images_per_second": 50.0 + seed,
+            "AP": np.where(epoch > epochs - 2, 0.1 * epoch + 0.01 * seed, np.nan),
+            **more,
+        }
+    )
+
+
+def together(*runs: pd.DataFrame) -> pd.DataFrame:
+    return pd.concat(runs, ignore_index=True)
+
+
+def at(data: pd.DataFrame, series: str, quantity: str, epoch: int) -> pd.Series:
+    rows = data[(data["series"] == series) & (data["quantity"] == quantity) & (data["epoch"] == epoch)]
+    assert len(rows) == 1
+    return rows.iloc[0]
+
+
+def labelled(axes: Axes) -> dict[str, Any]:
+    handles, labels = axes.get_legend_handles_labels()
+    return dict(zip(labels, handles, strict=True))
+
+
+def title(made: Figure) -> str:
+    return " ".join(made.legends[0].get_title().get_text().split())
+
+
+def test_few_seeds_are_banded_by_their_extremes() -> None:
+    data = curves.losses_data(together(*(run(seed=seed) for seed in range(3))))
+    row = at(data, "csp", "loss/box", 2)
+    assert (row["mean"], row["low"], row["high"]) == pytest.approx((0.6, 0.5, 0.7))
+    assert (row["runs"], row["of"], row["band"]) == (3, 3, BANDS[0])
+
+
+def test_five_seeds_are_banded_by_the_t_interval_of_their_mean() -> None:
+    data = curves.losses_data(together(*(run(seed=seed) for seed in range(5))))
+    row, expected = at(data, "csp", "loss/box", 1), over_seeds([1 + 0.1 * seed for seed in range(5)])
+    assert (row["mean"], row["low"], row["high"]) == pytest.approx(
+        (expected.mean, expected.low, expected.high)
+    )
+    assert row["band"] == BANDS[1]
+    assert BANDS[1] in title(curves.losses(data))
+
+
+def test_single_run_has_no_band() -> None:
+    data = curves.losses_data(run())
+    assert set(data["band"]) == {""} and (data["low"] == data["high"]).all()
+    assert title(curves.losses(data)) == "One run each."
+
+
+def test_fig_11_has_a_line_with_and_one_without_implicit_knowledge_in_each_panel() -> None:
+    data = curves.losses_data(together(run("csp-fast"), run("csp-fast.add-fa", epochs=2)))
+    made = curves.losses(data)
+    assert [axes.get_title() for axes in made.axes] == ["box", "objectness", "classification"]
+    for axes, scale in zip(made.axes, (1, 2, 3), strict=True):
+        found = labelled(axes)
+        assert list(found) == ["csp-fast", "csp-fast.add-fa"]
+        assert found["csp-fast"].get_ydata() == pytest.approx([scale, scale / 2, scale / 3])
+        assert found["csp-fast.add-fa"].get_ydata() == pytest.approx([scale, scale / 2])
+        assert axes.get_xlabel() == "epoch"
+        styles = {(line.get_linestyle(), line.get_marker()) for line in found.values()}
+        assert len(styles) == 2
+
+
+def test_bands_of_a_figure_span_the_data() -> None:
+    made = curves.losses(curves.losses_data(together(run(), run(seed=1))))
+    (band,) = [each for each in made.axes[0].collections if isinstance(each, FillBetweenPolyCollection)]
+    heights = band.get_paths()[0].vertices[:, 1]
+    assert (heights.min(), heights.max()) == pytest.approx((1 / 3, 1.1))
+
+
+def test_epochs_that_only_some_seeds_have_reached_are_thin_and_said() -> None:
+    data = curves.losses_data(together(run(epochs=4), run(seed=1, epochs=2)))
+    assert at(data, "csp", "loss/box", 4)["runs"] == 1
+    made = curves.losses(data)
+    full = labelled(made.axes[0])["csp"]
+    assert list(full.get_xdata()) == [1, 2]
+    thin = [line for line in made.axes[0].get_lines() if line is not full]
+    assert list(thin[0].get_xdata()) == [2, 3, 4] and thin[0].get_linewidth() < full.get_linewidth()
+    assert "Thin: some runs have not come so far." in title(made)
+    whole = curves.losses(curves.losses_data(together(run(), run(seed=1))))
+    assert "Thin" not in title(whole)
+
+
+def test_mixed_profiles_are_series_of_their_own() -> None:
+    data = curves.losses_data(together(run(), run(profile="proxy", epochs=5)))
+    assert set(data["series"]) == {"csp (mini)", "csp (proxy)"}
+
+
+def test_two_runs_of_one_seed_are_not_averaged() -> None:
+    other = run().assign(run="csp-mini-s0-other")
+    data = curves.losses_data(together(run(), other, run("p6")))
+    assert set(data["series"]) == {"csp-mini-s0", "csp-mini-s0-other", "p6"}
+
+
+def test_ap_is_in_percent_and_only_of_evaluated_epochs() -> None:
+    data = curves.ap_data(run())
+    assert data["epoch"].tolist() == [2, 3]
+    assert data["mean"].tolist() == pytest.approx([20, 30])
+    assert curves.ap(data).axes[0].get_ylabel() == "AP (%)"
+
+
+def test_one_evaluation_of_several_seeds_shows_its_spread() -> None:
+    data = curves.ap_data(together(run(epochs=1), run(epochs=1, seed=1)))
+    (bar,) = [each for each in curves.ap(data).axes[0].collections if hasattr(each, "get_segments")]
+    assert bar.get_segments()[0][:, 1] == pytest.approx([10, 11])
+
+
+def test_series_of_a_single_epoch_stand_side_by_side() -> None:
+    data = curves.ap_data(together(run("a", epochs=1), run("b", epochs=1), run("c", epochs=1)))
+    axes = curves.ap(data).axes[0]
+    places = [float(line.get_xdata()[0]) for line in labelled(axes).values()]
+    assert places == pytest.approx([0.85, 1, 1.15])
+    assert [tick for tick in axes.get_xticks() if 0.5 < tick < 1.5] == [1]
+
+
+def test_gpu_hours_count_every_epoch_on_every_rank() -> None:
+    runs = pd.DataFrame({"run": ["csp-mini-s0", "p6-mini-s0"], "ranks": [8, 1]})
+    data = curves.ap_hours_data(together(run(), run("p6")), runs)
+    assert data[data["series"] == "csp"]["hours"].tolist() == pytest.approx([8, 12])
+    assert data[data["series"] == "p6"]["hours"].tolist() == pytest.approx([1, 1.5])
+    assert curves.ap_hours(data).axes[0].get_xlabel() == "GPU hours of training"
+
+
+def test_short_runs_are_shown_over_minutes_or_seconds() -> None:
+    runs = pd.DataFrame({"run": ["csp-mini-s0"], "ranks": [1]})
+    for seconds, unit, last in ((60.0, "minutes", 3.0), (1.0, "seconds", 3.0)):
+        axes = curves.ap_hours(curves.ap_hours_data(run(seconds=seconds), runs)).axes[0]
+        assert axes.get_xlabel() == f"GPU {unit} of training"
+        assert labelled(axes)["csp"].get_xdata()[-1] == pytest.approx(last)
+
+
+def test_equal_learning_rates_are_drawn_once() -> None:
+    slower = run("slow", **{"lr/weights": 0.001})
+    data = curves.learning_rate_data(together(run("a"), run("b"), run("c"), slower))
+    assert set(data["series"]) == {"a and 2 alike", "slow"}
+    made = curves.learning_rate(data)
+    assert [axes.get_yscale() for axes in made.axes] == ["log", "log"]
+
+
+def test_speed_starts_at_nothing() -> None:
+    data = curves.speed_data(together(run(), run(seed=2)))
+    assert data["mean"].tolist() == pytest.approx([51] * 3)
+    assert curves.speed(data).axes[0].get_ylim()[0] == 0
+
+
+def test_conflict_has_a_panel_for_each_pair_and_a_line_at_nothing() -> None:
+    pairs = {"conflict/detection-embedding": [0.2, np.nan, -0.1]}
+    others = {"conflict/detection-classification": 0.3}
+    data = curves.conflict_data(together(run("jde", **pairs), run("jdc", **others), run("csp")))
+    made = curves.conflict(data)
+    assert {axes.get_title() for axes in made.axes} == {
+        "detection and embedding",
+        "detection and classification",
+    }
+    assert set(data["series"]) == {"jde", "jdc"}
+    for axes in made.axes:
+        assert any(list(line.get_ydata()) == [0, 0] for line in axes.get_lines())
+    colours = [next(iter(labelled(axes).values())).get_color() for axes in made.axes]
+    assert colours[0] != colours[1], "a series looks the same in all panels, and two series differ"
+
+
+def test_values_that_are_no_numbers_are_left_out() -> None:
+    data = curves.losses_data(run(**{"loss/box": [1.0, np.inf, None]}))
+    assert data[data["quantity"] == "loss/box"]["epoch"].tolist() == [1]
+
+
+@pytest.mark.parametrize(
+    ("make", "missing"),
+    [
+        (curves.losses_data, "loss"),
+        (curves.ap_data, "AP"),
+        (curves.learning_rate_data, "learning rate"),
+        (curves.speed_data, "images per second"),
+        (curves.conflict_data, "several tasks"),
+    ],
+)
+def test_what_is_missing_is_named(make: Callable[[pd.DataFrame], pd.DataFrame], missing: str) -> None:
+    for frame in (EMPTY, run()[[*KEYS, "epoch"]]):
+        with pytest.raises(NothingToShow, match=missing):
+            make(frame)
+
+
+def test_hours_without_an_evaluation_or_times_are_not_shown() -> None:
+    runs = pd.DataFrame({"run": ["csp-mini-s0"], "ranks": [1]})
+    with pytest.raises(NothingToShow, match="AP"):
+        curves.ap_hours_data(run().drop(columns="AP"), runs)
+    with pytest.raises(NothingToShow, match="seconds"):
+        curves.ap_hours_data(EMPTY, runs)

@@ -1,0 +1,135 @@
+"""The style of the figures, and their SVG text."""
+
+from __future__ import annotations
+
+import base64
+import re
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from analysis.style import PHOTOGRAPH, figure, legend, look, signed, styled, svg
+
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+@styled()
+def drawn(series: int = 2) -> Figure:
+    made, axes = figure("page", columns=2)
+    for index in range(series):
+        axes[0, 0].plot([0, 1, 2], np.arange(3) ** index, label=f"series {index}", **look(index))
+    axes[0, 1].imshow(np.arange(16).reshape(4, 4))
+    legend(made, axes.flat)
+    return made
+
+
+def text(made: Figure, prefix: str = "one") -> str:
+    return svg(made, "A title", "What is to be seen", prefix)
+
+
+def test_axes_are_always_a_grid_and_widths_are_those_of_a_paper() -> None:
+    for width, inches in (("column", 3.3), ("page", 7.0)):
+        made, axes = figure(width, 2.5, rows=2, columns=1)  # type: ignore[arg-type]
+        assert axes.shape == (2, 1)
+        assert made.get_size_inches().tolist() == [inches, 2.5]
+
+
+def test_style_ends_with_its_context_and_ignores_what_was_set_before() -> None:
+    with mpl.rc_context({"font.size": 20, "lines.linestyle": ":"}):
+        with styled():
+            assert mpl.rcParams["font.size"] == 8
+            assert mpl.rcParams["lines.linestyle"] == "-"
+        assert mpl.rcParams["font.size"] == 20
+
+
+def test_series_differ_without_colour() -> None:
+    looks = [(look(i)["linestyle"], look(i)["marker"]) for i in range(40)]
+    assert len(set(looks)) == 40
+    everything = [tuple(look(i).values()) for i in range(280)]
+    assert len(set(everything)) == 280
+    assert tuple(look(280).values()) == everything[0]
+
+
+def test_same_figure_gives_same_text_however_often_it_is_written() -> None:
+    made = drawn()
+    assert text(made) == text(made) == text(drawn())
+
+
+def test_text_is_well_formed_has_no_size_no_date_and_a_description() -> None:
+    root = ElementTree.fromstring(text(drawn()))
+    assert root.tag == f"{SVG}svg"
+    assert "width" not in root.attrib and "height" not in root.attrib
+    assert root.attrib["viewBox"].startswith("0 0 504 ")
+    assert root.attrib["role"] == "img"
+    names = [root.find(f"{SVG}{tag}") for tag in ("title", "desc")]
+    assert [name.text for name in names if name is not None] == ["A title", "What is to be seen"]
+    assert root.attrib["aria-labelledby"].split() == [name.attrib["id"] for name in names if name is not None]
+    assert "metadata" not in text(drawn()) and "<style" not in text(drawn())
+
+
+def test_title_and_description_are_escaped() -> None:
+    root = ElementTree.fromstring(svg(drawn(), "a < b & c", "<script>", "x"))
+    assert [root.findtext(f"{SVG}{tag}") for tag in ("title", "desc")] == ["a < b & c", "<script>"]
+
+
+def test_words_stay_words() -> None:
+    root = ElementTree.fromstring(text(drawn()))
+    assert "series 1" in {each.text for each in root.iter(f"{SVG}text")}
+
+
+def test_ids_of_two_figures_never_clash_and_every_reference_has_its_id() -> None:
+    found = [set(re.findall(r'\bid="([^"]+)"', text(drawn(), prefix))) for prefix in ("one", "two")]
+    assert found[0] and not found[0] & found[1]
+    for prefix, ids in zip(("one", "two"), found, strict=True):
+        referred = re.findall(r'(?:url\(#|href="#)([^")]+)', text(drawn(), prefix))
+        assert referred and set(referred) <= ids
+
+
+@pytest.mark.parametrize("prefix", ["", "1st", "with space", 'quote"'])
+def test_prefix_that_starts_no_id_is_refused(prefix: str) -> None:
+    with pytest.raises(ValueError, match="prefix"):
+        text(drawn(), prefix)
+
+
+def test_only_photographs_lose_detail() -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
+
+    def embedded(gid: str) -> tuple[str, bytes]:
+        made, axes = figure()
+        axes[0, 0].imshow(noise, interpolation="none", gid=gid)
+        found = re.search(r"data:image/(\w+);base64,\s*([^\"]*)", text(made))
+        assert found
+        return found[1], base64.b64decode(found[2])
+
+    assert embedded("heat")[0] == "png"
+    kind, content = embedded(f"{PHOTOGRAPH}0")
+    assert kind == "jpeg" and content.startswith(b"\xff\xd8")
+    assert len(content) < len(embedded("heat")[1])
+
+
+def test_legend_names_each_label_once_under_its_title() -> None:
+    made, axes = figure(columns=2)
+    for each in axes.flat:
+        each.plot([0, 1], label="same")
+    legend(made, axes.flat, title="what they are")
+    (shown,) = made.legends
+    assert [label.get_text() for label in shown.get_texts()] == ["same"]
+    assert shown.get_title().get_text() == "what they are"
+
+
+@pytest.mark.parametrize(("value", "shown"), [(1.25, "+1.2"), (-3.0, "−3.0"), (-0.01, "0.0"), (0.0, "0.0")])
+def test_differences_have_a_sign_unless_they_round_to_nothing(value: float, shown: str) -> None:
+    assert signed(value, 1) == shown
+
+
+def test_figures_need_neither_torch_nor_pyplot() -> None:
+    modules = ("style", "series", "curves", "labels", "differences", "pictures")
+    code = f"import sys, {', '.join(f'analysis.{name}' for name in modules)}\n"
+    code += "print('torch' in sys.modules, 'matplotlib.pyplot' in sys.modules)"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stdout.split() == ["False", "False"]
