@@ -29,6 +29,7 @@ COMMANDS = {
     "cost": "GPU hours: estimated, and what the cluster has booked.",
     "cluster": "Cluster profiles: list them, check that one works.",
     "tables": "The paper's tables beside what was measured here.",
+    "report": "Tables, figures and runs as a folder of web pages.",
     "compare": "Two runs, or files of detections, on the same images.",
     "features": "Write features of real images beside runs.",
     "plan": "Seeds and GPU hours that an effect needs, by pilot runs.",

@@ -6,6 +6,7 @@ less that with the value that changes nothing: W a for + FA. Each figure is a pa
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,7 +14,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter, StrMethodFormatter
 
 from analysis.implicit import CLASSES, PANELS, block
 from analysis.nothing import NothingToShow
@@ -23,7 +23,8 @@ from analysis.style import GREY, figure, legend, look, styled
 NONE = "No run with implicit knowledge has recorded its effects yet: launch a table, as `ablate launch 1`."
 GROUPS = ("x, y", "w, h", "obj", CLASSES)
 NAMED = 12  # classes
-MARKED = 60  # runs that a similarity can name
+DECADE = 10
+NUMBERED = 14  # runs whose similarities can be written into the cells
 
 
 def anchors_data(effects: pd.DataFrame) -> pd.DataFrame:
@@ -112,9 +113,8 @@ def classes(data: pd.DataFrame) -> Figure:
         _name_classes(each, data, column)
         each.axhline(0, color=GREY, lw=0.6)
         each.set_xlabel(label)
-    axes[0, 0].set_xscale("log")
-    axes[0, 0].xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    axes[0, 0].xaxis.set_minor_formatter(NullFormatter())
+    if data["boxes"].max() > DECADE * data["boxes"].min() > 0:
+        axes[0, 0].set_xscale("log")
     axes[0, 0].set_ylabel("mean effect on its logit")
     legend(made, made.axes, columns=3)
     return made
@@ -148,7 +148,7 @@ def similarity_data(effects: pd.DataFrame) -> pd.DataFrame:
     a and b are `series seed N`; models whose outputs are not the same have no cosine (NaN). Raises
     NothingToShow where there are fewer than two.
     """
-    wide = vectors(effects)
+    wide = vectors(effects).sort_index(level=["series", "site", "seed"])
     if len(wide) < 2:
         raise NothingToShow("One run with implicit knowledge only: similarity needs two, as of two seeds.")
     known = wide.notna().to_numpy()
@@ -173,25 +173,27 @@ def similarity_data(effects: pd.DataFrame) -> pd.DataFrame:
 
 @styled()
 def similarity(data: pd.DataFrame) -> Figure:
-    """Heat map of the cosines; numbers in the cells where they have room, none where outputs differ."""
+    """Heat map of the cosines, seeds side by side; numbers where they have room, white: other outputs."""
     rows = list(dict.fromkeys(zip(data["a"], data["site_a"], strict=True)))
     table = data["cosine"].to_numpy().reshape(len(rows), len(rows))
-    size = min(max(3.3, 0.16 * len(rows) + 2.2), 9.0)
-    made, axes = figure("page", size)
+    groups = [f"{name.rsplit(' seed ', 1)[0]}, {site}" for name, site in rows]
+    edges = [0, *(k for k in range(1, len(rows)) if groups[k] != groups[k - 1]), len(rows)]
+    middles = [(left + right - 1) / 2 for left, right in itertools.pairwise(edges)]
+    names = [f"{groups[left]} ({right - left})" for left, right in itertools.pairwise(edges)]
+    made, axes = figure("page", 5.2)
     each = axes[0, 0]
     mesh = each.imshow(table, vmin=-1, vmax=1, cmap="PuOr", interpolation="nearest")
     each.grid(False)
-    if len(rows) <= MARKED:
-        names = [f"{name}, {site}" for name, site in rows]
-        each.set_xticks(range(len(rows)), names, rotation=90, fontsize=5)
-        each.set_yticks(range(len(rows)), names, fontsize=5)
-    if len(rows) <= 14:
+    each.set_xticks(middles, names, rotation=90, fontsize=6)
+    each.set_yticks(middles, names, fontsize=6)
+    for edge in edges[1:-1]:
+        each.axhline(edge - 0.5, color=GREY, lw=0.4)
+        each.axvline(edge - 0.5, color=GREY, lw=0.4)
+    if len(rows) <= NUMBERED:
         for i, j in zip(*np.nonzero(~np.isnan(table)), strict=True):
-            dark = abs(table[i, j]) > 0.6
-            each.text(
-                j, i, f"{table[i, j]:.1f}", ha="center", va="center", fontsize=5, color="w" if dark else "k"
-            )
-    made.colorbar(mesh, ax=each, label="cosine of the effects")
+            colour = "w" if abs(table[i, j]) > 0.6 else "k"
+            each.text(j, i, f"{table[i, j]:.1f}", ha="center", va="center", fontsize=5, color=colour)
+    made.colorbar(mesh, ax=each, label="cosine of the effects (runs in brackets)", shrink=0.8)
     return made
 
 

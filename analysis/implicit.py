@@ -24,6 +24,7 @@ BLOCKS = {"x": "x, y", "y": "x, y", "w": "w, h", "h": "w, h", "obj": "obj"}  # a
 CLASSES = "classes"
 PANELS = 6  # experiments in one figure
 TRACES = 12  # values followed over the epochs
+NAMED = 2  # of them, whose names have room
 
 
 def block(output: str) -> str:
@@ -62,14 +63,15 @@ def learned(data: pd.DataFrame) -> Figure:
         _blocks(each, rows[rows["level"] == levels[0]])
         runs, operator = rows["runs"].max(), rows["operator"].iloc[0]
         over = f"mean of {runs} runs, band: {rows['band'].iloc[0]}" if runs > 1 else "one run"
-        each.set(title=f"{name} ({over})", ylabel=f"g(z), {operator}")
+        each.set_title(f"{name} ({over})", pad=12)
+        each.set_ylabel(f"g(z), {operator}")
     axes[-1, 0].set_xlabel("dimension: anchors × (x, y, w, h, obj, classes)")
     legend(made, made.axes, columns=len(levels), title="Pyramid level")
     return made
 
 
 def _blocks(axes: Axes, rows: pd.DataFrame) -> None:
-    """Shade every other block of outputs and name it below the upper edge."""
+    """Shade every other block of outputs and name it above the panel."""
     ordered = rows.sort_values("index")
     starts = ordered[["anchor", "block"]].ne(ordered[["anchor", "block"]].shift()).any(axis=1)
     edges = [*ordered.loc[starts, "index"], ordered["index"].max() + 1]
@@ -84,7 +86,7 @@ def _blocks(axes: Axes, rows: pd.DataFrame) -> None:
                 name,
                 ((left + right - 1) / 2, 1),
                 xycoords=("data", "axes fraction"),
-                xytext=(0, -7),
+                xytext=(0, 2),
                 textcoords="offset points",
                 ha="center",
                 fontsize=6,
@@ -156,7 +158,7 @@ def trajectories(data: pd.DataFrame) -> Figure:
             name = last.loc[index, "output"] or str(index)
             style = look(place) | {"markevery": [-1]}
             each.plot(trace["epoch"], trace["change"], **style)
-            if place < 4:
+            if place < NAMED:
                 end = (trace["epoch"].iloc[-1], trace["change"].iloc[-1])
                 each.annotate(f" {name}", end, fontsize=6, va="center", color=style["color"])
         each.margins(x=0.14)

@@ -69,7 +69,10 @@ def load_implicit(runs: pd.DataFrame, epochs: Epochs = "last") -> pd.DataFrame:
     """
 
     def read(directory: RunDirectory) -> pd.DataFrame:
-        frame = _parquet(directory.implicit, epochs).assign(anchor=-1, output="")
+        frame = _parquet(directory.implicit, epochs)
+        if frame.empty:
+            return frame
+        frame = frame.assign(anchor=-1, output="")
         try:
             outputs = layout(directory.path).outputs
         except RunError:

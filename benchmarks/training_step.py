@@ -20,7 +20,7 @@ is a cost per parameter, so it halves when batch or area double; the default is 
 that a GPU of the published commands sees.
 
 On one thread PyTorch gives 1x1 convolutions of fewer than 16 float32 images to a slower kernel, in both code
-bases; they are then a third of the time and the ratio in float32 is smaller. Memory for P6: 20 GiB, 8 with --size 320.
+bases; they are then a third of the time and the ratio in float32 is smaller. P6 takes 20 GiB, 8 at 320 px.
 """
 
 from __future__ import annotations

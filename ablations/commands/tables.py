@@ -76,8 +76,8 @@ def command(
         raise UnknownNameError("format", form, FORMATS)
     everything = load_runs(results)
     _name_unreadable(everything)
-    runs = _keep(_keep(everything, "fingerprint", fingerprint), "source_hash", source)
-    filled = [fill_table(t, profile, runs, parsed, _costs(t), seeds, mixed) for t in tables]
+    runs = kept(kept(everything, "fingerprint", fingerprint), "source_hash", source)
+    filled = [fill_table(t, profile, runs, parsed, costs_of(t), seeds, mixed) for t in tables]
     if images is not None:
         import os
 
@@ -131,7 +131,7 @@ def _hint_at_settings(
         )
 
 
-def _costs(table: Table) -> dict[str, Cost]:
+def costs_of(table: Table) -> dict[str, Cost]:
     """Counted on full-size models; torch is imported only for a table that shows counts."""
     from ablations.table import COUNTED
 
@@ -146,7 +146,7 @@ def _costs(table: Table) -> dict[str, Cost]:
     }
 
 
-def _keep(runs: pd.DataFrame, column: str, prefix: str | None) -> pd.DataFrame:
+def kept(runs: pd.DataFrame, column: str, prefix: str | None) -> pd.DataFrame:
     if prefix is None:
         return runs
     from yolor_core.errors import UnknownNameError

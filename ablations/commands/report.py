@@ -1,0 +1,71 @@
+"""`ablate report`: tables, figures and runs as a folder of web pages."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from ablations.options import Folder, profile_option, results_option, seeds_option, set_option
+
+
+@click.command("report")
+@click.argument("names", nargs=-1, metavar="[TABLE|FILE.py]...")
+@profile_option
+@results_option
+@seeds_option(None, "Use these seeds only, as in 5 (the first five) or 0,3 or 7,; all there are by default.")
+@click.option(
+    "--out",
+    type=Folder(path_type=Path),
+    metavar="DIR",
+    help="Folder to write; an older report in it is replaced.  [default: report in the folder of results]",
+)
+@set_option
+@click.option("--fingerprint", metavar="PREFIX", help="Use runs on data of this fingerprint only.")
+@click.option("--source", metavar="PREFIX", help="Use runs of yolor_core sources of this hash only.")
+@click.option("--mixed", is_flag=True, help="Allow runs of different sources or different data in one table.")
+def command(
+    names: tuple[str, ...],
+    profile: str,
+    results: Path,
+    seeds: list[int] | None,
+    out: Path | None,
+    overrides: tuple[str, ...],
+    fingerprint: str | None,
+    source: str | None,
+    mixed: bool,
+) -> None:
+    """Write the tables (1-8 without names), the figures and a page for every run as a folder of web pages.
+
+    Open its index.html in a browser: nothing else is needed, no server and no network.
+    """
+    from ablations.profiles import profile_named
+    from ablations.registry import as_overrides, select_tables
+
+    select_tables(names)  # so that bad input is answered at once
+    profile_named(profile)
+    parsed = as_overrides(overrides)
+
+    from ablations.commands.tables import costs_of, kept
+    from analysis.report import write_report
+    from analysis.runs import load_runs
+    from analysis.study import open_study
+
+    runs = kept(kept(load_runs(results), "fingerprint", fingerprint), "source_hash", source)
+    study = open_study(results, profile, names, parsed, seeds, everything=runs, mixed=mixed, costs=costs_of)
+    written = write_report(study, out or results / "report", _logs)
+    for text in written.warnings:
+        click.echo(text, err=True)
+    if written.nothing:
+        click.echo(f"nothing to show in {len(written.nothing)} figures; the report says why", err=True)
+    click.echo(f"{written.tables} tables, {written.figures} figures, {written.runs} runs: {written.index}")
+
+
+def _logs(run_dir: Path) -> Sequence[Path]:
+    """The log of a run's last job, or those of its last start on this machine."""
+    from ablations.commands.logs import log_files
+    from ablations.overview import RunView
+    from slurm.tokens import current
+
+    return log_files(RunView(run_dir.name, run_dir, "", token=current(run_dir)))

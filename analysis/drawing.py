@@ -1,0 +1,30 @@
+"""What the catalogue holds: a figure of a study, with the words around it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from analysis.study import Study
+
+SCORES, CURVES = "Scores", "Training"
+IMPLICIT, DIFFERENCES = "Implicit knowledge", "Differences"
+SECTIONS = (SCORES, IMPLICIT, CURVES, DIFFERENCES)  # in the order of the report
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure: `data` of a study gives the frame that `draw` draws.
+
+    Both raise NothingToShow where there is nothing to show. `name` is that of its files.
+    """
+
+    name: str
+    title: str
+    caption: str
+    section: str
+    data: Callable[[Study], pd.DataFrame]
+    draw: Callable[[pd.DataFrame], Figure]

@@ -1,0 +1,61 @@
+"""The catalogue's figures as files: an SVG, and its data as CSV beside it."""
+
+from __future__ import annotations
+
+import gzip
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from analysis.catalogue import Drawing, drawings
+from analysis.nothing import NothingToShow
+from analysis.study import Study
+from analysis.style import svg
+
+LARGE = 1_000_000  # bytes of a CSV that is packed
+DIGITS = "%.6g"
+BOX = re.compile(r'viewBox="[\d.]+ [\d.]+ ([\d.]+) ([\d.]+)"')
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A figure of the report: its files relative to the report, or why there is nothing to show."""
+
+    drawing: Drawing
+    nothing: str | None = None
+    svg: str = ""
+    csv: str = ""
+    rows: int = 0
+    width: int = 0  # points
+    height: int = 0
+
+
+def write_figures(study: Study, folder: Path) -> list[Shown]:
+    """Draw the catalogue into `folder`/figures."""
+    (folder / "figures").mkdir()
+    return [_write(drawing, study, folder) for drawing in drawings(study)]
+
+
+def _write(drawing: Drawing, study: Study, folder: Path) -> Shown:
+    try:
+        data = drawing.data(study)
+        text = svg(drawing.draw(data), drawing.title, drawing.caption, drawing.name)
+    except NothingToShow as reason:
+        return Shown(drawing, nothing=str(reason))
+    path = f"figures/{drawing.name}.svg"
+    (folder / path).write_text(text, encoding="utf-8")
+    found = BOX.search(text)
+    width, height = (round(float(found[1])), round(float(found[2]))) if found else (504, 300)
+    csv = write_csv(data, folder, f"figures/{drawing.name}.csv")
+    return Shown(drawing, svg=path, csv=csv, rows=len(data), width=width, height=height)
+
+
+def write_csv(data: pd.DataFrame, folder: Path, name: str) -> str:
+    """Write a frame, packed where it is large; returns the file's name below `folder`."""
+    text = data.to_csv(index=False, float_format=DIGITS, lineterminator="\n").encode()
+    if len(text) > LARGE:
+        name, text = f"{name}.gz", gzip.compress(text, mtime=0)
+    (folder / name).write_bytes(text)
+    return name

@@ -1,0 +1,165 @@
+"""A page per run: what it was, where it ran, what it printed and what came out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ablations.table import ALL_DETECTION, SCORES
+from analysis.formats import number
+from analysis.report.curves import Panel, panels
+from analysis.report.logs import Log
+from analysis.report.tables import Entry
+from yolor_core.errors import RunError
+from yolor_core.runs.directory import RunDirectory
+from yolor_core.runs.files import number as finite
+
+Facts = list[tuple[str, str]]  # label, text
+UNKNOWN = "not recorded"
+
+
+@dataclass
+class RunPage:
+    """All that the page of a run shows. What cannot be read is in `problems`."""
+
+    run: str
+    path: str
+    state: str
+    experiment: str | None
+    seed: str
+    facts: Facts
+    code: Facts = field(default_factory=list)
+    environment: Facts = field(default_factory=list)
+    data: Facts = field(default_factory=list)
+    config: str = ""
+    scores: list[Entry] = field(default_factory=list)  # the twelve COCO numbers, in order of `ALL_DETECTION`
+    others: Facts = field(default_factory=list)  # other tasks' scores
+    classes: list[tuple[str, Entry]] = field(default_factory=list)
+    panels: list[Panel] = field(default_factory=list)
+    csv: str = ""
+    logs: Sequence[Log] = ()
+    cells: list[tuple[str, str, str]] = field(default_factory=list)  # table, its anchor, row
+    problems: list[str] = field(default_factory=list)
+
+
+def run_page(row: pd.Series, metrics: pd.DataFrame, logs: Sequence[Log]) -> RunPage:
+    """Gather the page of a run: `row` of `load_runs`, its epochs, the ends of its logs."""
+    directory = RunDirectory(Path(row["path"]))
+    problems: list[str] = []
+    if isinstance(row["reason"], str) and row["reason"]:
+        problems.append(row["reason"])
+    record, state, evaluation = (
+        _try(read, problems) for read in (directory.read_run, directory.read_state, directory.read_evaluation)
+    )
+    seed = finite(row["seed"])
+    page = RunPage(
+        run=str(row["run"]),
+        path=str(row["path"]),
+        state=str(row["state"]) if isinstance(row["state"], str) else "unknown",
+        experiment=row["experiment"] if isinstance(row["experiment"], str) else None,
+        seed="unknown" if seed is None else str(int(seed)),
+        facts=_times(record, state),
+        logs=logs,
+        problems=problems,
+    )
+    if record:
+        page.code = _code(record)
+        page.environment = _environment(record)
+        page.data = _data(record, row)
+        page.config = json.dumps(record.get("config", {}), indent=1, ensure_ascii=False)
+    _scores(page, evaluation)
+    if not metrics.empty:
+        page.panels = panels(metrics)
+    return page
+
+
+def _try(read: Any, problems: list[str]) -> dict[str, Any]:
+    try:
+        return read() or {}
+    except RunError as error:
+        if str(error) not in problems:
+            problems.append(str(error))
+        return {}
+
+
+def _times(record: dict[str, Any], state: dict[str, Any]) -> Facts:
+    epochs, seconds = state.get("epochs"), finite(state.get("seconds"))
+    return [
+        ("epochs", f"{state.get('epoch', 0)} of {epochs}" if epochs else UNKNOWN),
+        ("training time", UNKNOWN if seconds is None else duration(seconds)),
+        ("started", _text(record.get("started"))),
+        ("ended", _text(record.get("ended"))),
+        ("last sign of life", _text(state.get("heartbeat"))),
+        ("resumes", _text(record.get("resumes"))),
+    ]
+
+
+def _code(record: dict[str, Any]) -> Facts:
+    dirty = record.get("dirty")
+    changed = UNKNOWN if dirty is None else "yes: the commit does not say all of the code" if dirty else "no"
+    return [
+        ("commit", _text(record.get("commit"))),
+        ("changed since the commit", changed),
+        ("hash of yolor_core's sources", _text(record.get("source_hash"))),
+        ("signature of the settings", _text(record.get("signature"))),
+    ]
+
+
+def _environment(record: dict[str, Any]) -> Facts:
+    packages = record.get("packages")
+    found = [
+        ("device", _text(record.get("device"))),
+        ("processes", _text(record.get("ranks"))),
+        ("SLURM jobs", ", ".join(map(str, record.get("jobs") or [])) or "none"),
+        ("Python", _text(record.get("python"))),
+    ]
+    if isinstance(packages, dict):
+        found += [(str(name), _text(version)) for name, version in packages.items()]
+    return found
+
+
+def _data(record: dict[str, Any], row: pd.Series) -> Facts:
+    found = [("data", _text(row["data"])), ("fingerprint", _text(record.get("fingerprint")))]
+    reports = record.get("data_report")
+    for split in ("train", "val"):
+        report = reports.get(split) if isinstance(reports, dict) else None
+        if isinstance(report, dict):
+            found.append((split, f"{report.get('images')} images, {report.get('boxes')} boxes"))
+    return found
+
+
+def _scores(page: RunPage, evaluation: dict[str, Any]) -> None:
+    detection = evaluation.get("detection")
+    if isinstance(detection, dict):
+        values = [_percent(detection.get(name)) for name in ALL_DETECTION]
+        page.scores = [Entry(number("AP", value, more=1), sort=value) for value in values]
+    for column, score in SCORES.items():
+        scores = evaluation.get(score.task)
+        if score.task != "detection" and isinstance(scores, dict):
+            page.others.append((f"{column} (%)", number(column, _percent(scores.get(score.name)), more=1)))
+    classes = evaluation.get("per_class")
+    if isinstance(classes, dict):
+        found = [(str(name), _percent(value)) for name, value in classes.items()]
+        page.classes = [(name, Entry(number("AP", value, more=1), sort=value)) for name, value in found]
+
+
+def duration(seconds: float) -> str:
+    """`9.5 s`, `12 min 3 s`, `4 h 10 min`."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _percent(value: object) -> float | None:
+    found = finite(value)
+    return None if found is None else 100 * float(found)
+
+
+def _text(value: object) -> str:
+    return UNKNOWN if value is None or value == "" else str(value)

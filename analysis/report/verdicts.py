@@ -1,0 +1,76 @@
+"""The summary of a study: every variant's difference in AP, and what it says about the paper's."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from analysis.cells import FAMILY, Cell
+from analysis.formats import MISSING, half_of, number
+from analysis.report.tables import Links, against
+from analysis.studies import variants
+from analysis.study import Study
+
+OPEN = "no verdict"
+
+
+@dataclass(frozen=True)
+class VerdictLine:
+    """One variant of one table."""
+
+    cell: Cell
+    table: str
+    against: str
+    href: str | None  # the pairs behind the difference
+    delta: str
+    p: str
+    paper: str
+    verdict: str
+    why: str
+
+
+def verdict_lines(study: Study, links: Links) -> list[VerdictLine]:
+    """The variants of the filled tables in order, measured or not."""
+    found = []
+    for name, filled in study.filled.items():
+        rows = {row.label: row for row in filled.table.rows}
+        for cell in variants(filled):
+            base = filled.table.baseline(rows[cell.row], FAMILY)
+            half = half_of(cell)
+            delta = number(FAMILY, cell.delta, "+", 1) + ("" if half is None else f" ± {half:.2f}")
+            missing = [r.label for r in (rows[cell.row], base) if filled.cell(r.label, FAMILY).value is None]
+            pairs = against(base.slug) if cell.pairs and base.slug else None
+            found.append(
+                VerdictLine(
+                    cell,
+                    name,
+                    base.label,
+                    None if pairs is None else links.experiment(cell.experiment, pairs),
+                    delta,
+                    MISSING if cell.p_holm is None else f"{cell.p_holm:.2g}",
+                    number(FAMILY, cell.paper_delta, "+"),
+                    cell.verdict or OPEN,
+                    cell.why or _why(cell, missing),
+                )
+            )
+    return found
+
+
+def _why(cell: Cell, missing: Sequence[str]) -> str:
+    if missing:
+        return f"without a finished run: {'; '.join(missing)}"
+    if cell.pairs == 0:
+        return "no seed in common with its baseline"
+    if cell.paper_delta is None:
+        return "the paper has no such difference"
+    return "one seed in common: run more"
+
+
+def sentence(lines: Sequence[VerdictLine]) -> str:
+    """How many variants have which verdict."""
+    if not lines:
+        return "These tables have no variants in AP."
+    counts = Counter(line.verdict for line in lines)
+    parts = ", ".join(f"{count} {word}" for word, count in counts.most_common())
+    return f"{len(lines)} rows are compared with a baseline in AP: {parts}."

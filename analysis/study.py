@@ -1,0 +1,232 @@
+"""One study: the runs of some tables at one profile, and what they left, each file read once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ablations.costs import Cost
+from ablations.experiments import Experiment
+from ablations.overrides import Override
+from ablations.profiles import profile_named
+from ablations.registry import as_overrides, merge, resolve, select_tables
+from ablations.table import Table
+from analysis.comparison import Comparison
+from analysis.differences import compare_runs
+from analysis.pairs import most_different
+from analysis.records import Layout, dataset, layout, load_effects, load_implicit, load_metrics
+from analysis.runs import UNREADABLE, load_runs
+from analysis.spectra import load_spectra
+from analysis.tables import FilledTable, MixedRunsError, fill_table
+from yolor_core.errors import RunError
+from yolor_core.identity import signature
+from yolor_core.runs.directory import RunDirectory
+from yolor_core.runs.files import number
+
+RESAMPLES = 500  # of the images, for one comparison
+GOING = ("running", "queued", "preempted")
+Loader = Callable[[pd.DataFrame], pd.DataFrame]
+
+
+def no_costs(table: Table) -> Mapping[str, Cost]:
+    """For tables whose parameters and FLOPs nobody counts: counting needs torch, which analysis has not."""
+    return {}
+
+
+@dataclass(frozen=True)
+class Study:
+    """The runs of a results folder that count for some tables at one profile. Made by `open_study`.
+
+    What is derived is computed when it is first asked for, and kept.
+    """
+
+    results: Path
+    profile: str
+    tables: tuple[Table, ...]
+    everything: pd.DataFrame = field(repr=False)  # of `load_runs`, whatever the profile
+    overrides: tuple[Override, ...] = ()
+    seeds: tuple[int, ...] | None = None
+    mixed: bool = False  # whether tables may mix runs of different sources or data
+    costs: Callable[[Table], Mapping[str, Cost]] = no_costs
+    unread: dict[str, str] = field(default_factory=dict)  # run -> what could not be read of it, so far
+
+    @property
+    def experiments(self) -> tuple[Experiment, ...]:
+        """Those of the tables, each once, in order of first mention."""
+        return merge(experiment for table in self.tables for experiment in table.experiments)
+
+    @cached_property
+    def runs(self) -> pd.DataFrame:
+        """Runs in any state with the settings of the tables' experiments; columns of `analysis.runs`."""
+        wanted = {signature(resolve(each, self.profile, self.overrides)) for each in self.experiments}
+        frame = self.everything[self.everything["signature"].isin(wanted)]
+        return frame if self.seeds is None else frame[frame["seed"].isin(self.seeds)]
+
+    @cached_property
+    def listed(self) -> pd.DataFrame:
+        """Runs of the profile in any state, with any settings, and those that do not say their profile."""
+        profile = self.everything["profile"]
+        return self.everything[profile.isna() | (profile == self.profile)]
+
+    @cached_property
+    def filled(self) -> dict[str, FilledTable]:
+        """The tables with their cells, by name; those that would mix runs are in `refused` instead."""
+        return self._filling[0]
+
+    @cached_property
+    def refused(self) -> dict[str, str]:
+        """Why tables are not filled, by name."""
+        return self._filling[1]
+
+    @cached_property
+    def _filling(self) -> tuple[dict[str, FilledTable], dict[str, str]]:
+        filled: dict[str, FilledTable] = {}
+        refused: dict[str, str] = {}
+        for table in self.tables:
+            try:
+                filled[table.name] = fill_table(
+                    table,
+                    self.profile,
+                    self.everything,
+                    self.overrides,
+                    self.costs(table),
+                    self.seeds,
+                    self.mixed,
+                )
+            except MixedRunsError as error:
+                refused[table.name] = str(error)
+        return filled, refused
+
+    @cached_property
+    def all_metrics(self) -> pd.DataFrame:
+        """Epochs of the listed runs, those of other settings too; see `analysis.records.load_metrics`."""
+        return self._read(load_metrics, self.listed)
+
+    @cached_property
+    def metrics(self) -> pd.DataFrame:
+        """Epochs of `runs`: losses, learning rates, times and, where evaluated, scores (fractions)."""
+        frame = self.all_metrics[self.all_metrics["run"].isin(self.runs["run"])]
+        return load_metrics(self.runs.iloc[:0]) if frame.empty else frame
+
+    @cached_property
+    def implicit(self) -> pd.DataFrame:
+        """g(z) of `runs` after their last epoch."""
+        return self._read(load_implicit, self.runs)
+
+    @cached_property
+    def effects(self) -> pd.DataFrame:
+        """What the implicit knowledge of `runs` does to raw predictions after their last epoch (logits)."""
+        return self._read(load_effects, self.runs)
+
+    @cached_property
+    def spectra(self) -> pd.DataFrame:
+        """Singular values of the matrices behind the implicit knowledge of `runs`."""
+        return self._read(load_spectra, self.runs)
+
+    @cached_property
+    def layouts(self) -> dict[str, Layout]:
+        """Levels and classes of those runs that say them."""
+        found = {}
+        for run, path in zip(self.runs["run"], self.runs["path"], strict=True):
+            with suppress(RunError):
+                found[str(run)] = layout(path)
+        return found
+
+    def history(self, run: str) -> pd.DataFrame:
+        """g(z) of one run after every epoch."""
+        return self._read(lambda rows: load_implicit(rows, "all"), self._only(run))
+
+    def effect_history(self, run: str) -> pd.DataFrame:
+        """The effects of one run after every epoch (logits)."""
+        return self._read(lambda rows: load_effects(rows, "all"), self._only(run))
+
+    @cached_property
+    def class_boxes(self) -> dict[str, int]:
+        """Boxes of each class in the training data, as the first run says that has recorded them."""
+        for path in self.runs["path"]:
+            with suppress(RunError):
+                return dict(zip(layout(path).classes, dataset(path)["train"]["boxes_per_class"], strict=True))
+        return {}
+
+    @cached_property
+    def class_scores(self) -> pd.DataFrame:
+        """AP of each class (percent) of every finished run: columns run, output (the class) and AP."""
+        done = self.runs[self.runs["state"] == "done"]
+        rows = []
+        for run, path in zip(done["run"], done["path"], strict=True):
+            with suppress(RunError):
+                scores = (RunDirectory(path).read_evaluation() or {}).get("per_class") or {}
+                rows += [(run, name, 100 * ap) for name, ap in scores.items() if number(ap) is not None]
+        return pd.DataFrame(rows, columns=["run", "output", "AP"])
+
+    @cached_property
+    def compared(self) -> tuple[Path, Path, Comparison]:
+        """A baseline's run, a variant's, and how they compare image by image: see `analysis.pairs`.
+
+        Raises NothingToShow where there are no two such runs with detections.
+        """
+        a, b = most_different(self.filled.values())
+        return a, b, compare_runs(a, b, RESAMPLES, threads=os.cpu_count() or 1)
+
+    def _only(self, run: str) -> pd.DataFrame:
+        return self.runs[self.runs["run"] == run]
+
+    def _read(self, load: Loader, runs: pd.DataFrame) -> pd.DataFrame:
+        """Run by run, so that a damaged file costs that run only."""
+        empty = load(runs.iloc[:0])
+        parts = []
+        for place in range(len(runs)):
+            one = runs.iloc[place : place + 1]
+            if one["state"].iloc[0] == UNREADABLE:
+                continue
+            try:
+                part = load(one)
+            except RunError as error:
+                self.unread[str(one["run"].iloc[0])] = str(error)
+                continue
+            if not part.empty:
+                parts.append(part)
+        return pd.concat(parts, ignore_index=True) if parts else empty
+
+
+def open_study(
+    results: Path | str,
+    profile: str = "mini",
+    tables: Sequence[str] = (),
+    overrides: Sequence[str | Override] = (),
+    seeds: Sequence[int] | None = None,
+    **further: Any,
+) -> Study:
+    """The study in a results folder.
+
+    Args:
+        results: its runs are in `results`/runs; it may be empty or absent.
+        profile: of the runs that count.
+        tables: names or Python files; Tables 1-8 by default.
+        overrides: as they were given to `ablate launch --set`.
+        seeds: those that count; all by default.
+        further: other fields of `Study`; `everything`, where the runs are loaded already.
+
+    Raises:
+        UnknownNameError: no such profile, table or field.
+    """
+    profile_named(profile)
+    chosen, parsed = select_tables(tables), as_overrides(overrides)
+    folder = Path(results)
+    everything = further.pop("everything", None)
+    return Study(
+        results=folder,
+        profile=profile,
+        tables=chosen,
+        everything=load_runs(folder) if everything is None else everything,
+        overrides=tuple(parsed),
+        seeds=None if seeds is None else tuple(seeds),
+        **further,
+    )

@@ -1,0 +1,71 @@
+"""A study holds the runs that count, and reads what they left run by run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from analysis.nothing import NothingToShow
+from analysis.study import open_study
+from tests.analysis.report.conftest import make_run
+from yolor_core.errors import UnknownNameError
+
+Make = Callable[..., Path]
+
+
+def test_runs_of_a_study_have_its_profile_settings_and_seeds(tmp_path: Path) -> None:
+    wanted = [make_run(tmp_path, "csp-fast", seed).name for seed in (0, 1)]
+    make_run(tmp_path, "csp-fast", 2)
+    make_run(tmp_path, "csp-fast", 0, profile="smoke")
+    make_run(tmp_path, "csp-fast", 0, overrides=("train.epochs=3",))
+    make_run(tmp_path, "csp", 0)  # of Table 3
+    study = open_study(tmp_path, "mini", ["1"], seeds=[0, 1])
+    assert list(study.runs["run"]) == wanted
+    assert len(study.listed) == 5 and len(study.everything) == 6
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "implicit.parquet", "effects.parquet"])
+def test_a_run_that_lacks_a_file_adds_no_rows(tmp_path: Path, name: str) -> None:
+    (make_run(tmp_path, "csp-fast.add-fa", 0) / name).unlink()
+    whole = make_run(tmp_path, "csp-fast.add-fa", 1).name
+    study = open_study(tmp_path, "mini", ["1"])
+    found = {"metrics.jsonl": "metrics", "implicit.parquet": "implicit", "effects.parquet": "effects"}
+    assert set(getattr(study, found[name])["run"]) == {whole} and study.unread == {}
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "implicit.parquet", "effects.parquet"])
+def test_a_damaged_file_is_named_and_the_other_runs_are_read(tmp_path: Path, name: str) -> None:
+    folder = make_run(tmp_path, "csp-fast.add-fa", 0)
+    (folder / name).write_bytes(b"nonsense")
+    whole = make_run(tmp_path, "csp-fast.add-fa", 1).name
+    study = open_study(tmp_path, "mini", ["1"])
+    frames = [study.metrics, study.implicit, study.effects]
+    assert all(whole in set(frame["run"]) for frame in frames)
+    assert list(study.unread) == [folder.name] and name in study.unread[folder.name]
+
+
+def test_an_empty_study_has_empty_frames(tmp_path: Path) -> None:
+    study = open_study(tmp_path / "nowhere", "mini", ["1"])
+    for frame in (study.runs, study.metrics, study.implicit, study.effects, study.class_scores):
+        assert isinstance(frame, pd.DataFrame) and frame.empty
+    assert study.class_boxes == {} and study.refused == {} and "1" in study.filled
+    with pytest.raises(NothingToShow):
+        _ = study.compared
+
+
+def test_scores_of_classes_are_in_percent(tmp_path: Path) -> None:
+    run = make_run(tmp_path, "csp-fast", ap=0.25).name
+    scores = open_study(tmp_path, "mini", ["1"]).class_scores
+    assert scores.to_dict("records") == [
+        {"run": run, "output": "disc", "AP": 25.0},
+        {"run": run, "output": "square", "AP": 25.0},
+    ]
+
+
+@pytest.mark.parametrize(("words", "said"), [(("huge",), "profile"), (("mini", ["99"]), "table")])
+def test_unknown_names_are_refused(tmp_path: Path, words: tuple[str], said: str) -> None:
+    with pytest.raises(UnknownNameError, match=f"unknown {said}"):
+        open_study(tmp_path, *words)
