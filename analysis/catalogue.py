@@ -7,8 +7,8 @@ from matplotlib.figure import Figure
 
 from ablations.table import Table
 from analysis import curves, differences, pictures, scores
-from analysis.drawing import CURVES, DIFFERENCES, SCORES, SECTIONS, Drawing
-from analysis.knowledge import KNOWLEDGE
+from analysis.drawing import CURVES, DIFFERENCES, SCORES, SECTIONS, Drawing, table_anchor
+from analysis.knowledge import KNOWLEDGE, anchor_sizes, of_table
 from analysis.study import Study
 
 __all__ = ["CATALOGUE", "SECTIONS", "Drawing", "drawings"]
@@ -23,6 +23,8 @@ def drawings(study: Study) -> tuple[Drawing, ...]:
         *(_ap(table) for table in tables),
         *CATALOGUE[2:],
         *KNOWLEDGE,
+        anchor_sizes(study),
+        *(drawing for table in tables for drawing in of_table(table)),
         *_differences(study),
     )
 
@@ -83,7 +85,7 @@ CATALOGUE: tuple[Drawing, ...] = (
 
 def _losses(table: Table) -> Drawing:
     return Drawing(
-        f"losses-{_anchor(table)}",
+        f"losses-{table_anchor(table)}",
         f"Losses over epochs, Table {table.name}",
         "Box, objectness and classification loss with and without implicit knowledge (the paper's Fig. 11).",
         CURVES,
@@ -94,7 +96,7 @@ def _losses(table: Table) -> Drawing:
 
 def _ap(table: Table) -> Drawing:
     return Drawing(
-        f"ap-{_anchor(table)}",
+        f"ap-{table_anchor(table)}",
         f"AP over epochs, Table {table.name}",
         "AP of the averaged weights on the validation images, where it was evaluated.",
         CURVES,
@@ -140,7 +142,3 @@ def _differences(study: Study) -> tuple[Drawing, ...]:
 
 def _of(study: Study, table: Table) -> pd.DataFrame:
     return study.metrics[study.metrics["experiment"].isin([each.slug for each in table.experiments])]
-
-
-def _anchor(table: Table) -> str:
-    return "table-" + "".join(sign if sign.isascii() and sign.isalnum() else "-" for sign in table.name)

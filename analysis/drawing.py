@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import pandas as pd
 from matplotlib.figure import Figure
 
+from ablations.table import Table
 from analysis.study import Study
 
 SCORES, CURVES = "Scores", "Training"
@@ -28,3 +29,8 @@ class Drawing:
     section: str
     data: Callable[[Study], pd.DataFrame]
     draw: Callable[[pd.DataFrame], Figure]
+
+
+def table_anchor(table: Table) -> str:
+    """What the names of a table's figures end with, letters, digits and `-`."""
+    return "table-" + "".join(sign if sign.isascii() and sign.isalnum() else "-" for sign in table.name)

@@ -15,7 +15,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.implicit import CLASSES, PANELS, block
+from analysis.implicit import CLASSES, block, by_dimension
 from analysis.nothing import NothingToShow
 from analysis.series import banded, series_names
 from analysis.style import GREY, figure, legend, look, styled
@@ -25,6 +25,18 @@ GROUPS = ("x, y", "w, h", "obj", CLASSES)
 NAMED = 12  # classes
 DECADE = 10
 NUMBERED = 14  # runs whose similarities can be written into the cells
+
+
+def dimensions_data(effects: pd.DataFrame) -> pd.DataFrame:
+    """The effect on every output (logits) of every site, for `implicit.learned`: Fig. 9 of all sites.
+
+    Raises NothingToShow.
+    """
+    if effects.empty:
+        raise NothingToShow(NONE)
+    quantity = "effect of " + effects["site"].astype(str) + " (logits)"
+    named = effects.assign(series=series_names(effects), quantity=quantity, value=effects["effect"])
+    return by_dimension(named)
 
 
 def anchors_data(effects: pd.DataFrame) -> pd.DataFrame:
@@ -43,7 +55,7 @@ def anchors_data(effects: pd.DataFrame) -> pd.DataFrame:
 @styled()
 def anchors(data: pd.DataFrame) -> Figure:
     """Effect on boxes, objectness and classes by anchor: a row for each experiment and site."""
-    rows = list(dict.fromkeys(zip(data["series"], data["site"], strict=True)))[:PANELS]
+    rows = list(dict.fromkeys(zip(data["series"], data["site"], strict=True)))
     levels = sorted(set(data["level"]))
     made, axes = figure(
         "page", 1.6 * len(rows) + 0.5, rows=len(rows), columns=len(levels), sharex=True, sharey="row"

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from analysis.nothing import NothingToShow
 from analysis.records import BOX, Layout
 from analysis.series import banded, series_names
-from analysis.spread import spread
+from analysis.spread import cut, spread
 from analysis.style import GREY, figure, legend, look, styled
 
 NONE = "No run with implicit knowledge has recorded its effects yet: launch a table, as `ablate launch 5`."
@@ -90,7 +90,7 @@ def anchor_sizes(data: pd.DataFrame, boxes: Mapping[str, Any] | None = None) -> 
         data: of `geometry_data`.
         boxes: a split of `analysis.records.dataset`, for `size_edges` and `sizes`; None draws no boxes.
     """
-    rows = _acting(data, list(CHANGES), "%", "No site changes the size of a box: launch Table 5.")
+    rows, rest = _acting(data, list(CHANGES), "%", "No site changes the size of a box: launch Table 5.")
     made, axes = figure("page", 2.4 * len(rows) + 0.6, rows=len(rows), columns=2, width_ratios=(1, 1.25))
     levels = sorted(set(data["level"]))
     for (sizes, changes), (name, part) in zip(axes, rows.items(), strict=True):
@@ -101,7 +101,7 @@ def anchor_sizes(data: pd.DataFrame, boxes: Mapping[str, Any] | None = None) -> 
         _by_anchor(changes, part, levels, CHANGES, "%")
         changes.set(ylabel="change of size (%)", title="full: width, open: height")
     grey = "; the darker, the more boxes of the dataset" if boxes is not None else ""
-    title = f"{spread(data, 'Mark', 'bar')}\nLeft, from open to full: without and with the site{grey}"
+    title = f"{spread(data, 'Mark', 'bar')}\nLeft, from open to full: without and with the site{grey}{rest}"
     legend(made, axes[:, 0], len(levels) + 1, title)
     return made
 
@@ -112,7 +112,7 @@ def centre_offsets(data: pd.DataFrame) -> Figure:
 
     Raises NothingToShow where no site moves a centre.
     """
-    rows = _acting(
+    rows, rest = _acting(
         data, list(OFFSETS), "px", "No site moves the centre of a box; × iPR* cannot: launch Table 2."
     )
     levels = sorted(set(data["level"]))
@@ -124,22 +124,26 @@ def centre_offsets(data: pd.DataFrame) -> Figure:
     for each, (name, part) in zip(axes.flat, rows.items(), strict=False):
         _by_anchor(each, part, levels, OFFSETS, "px")
         each.set(ylabel="shift of the centre (px)", title=name)
-    title = f"{spread(data, 'Mark', 'bar')}; full: x, to the right; open: y, down"
+    title = f"{spread(data, 'Mark', 'bar')}; full: x, to the right; open: y, down{rest}"
     legend(made, made.axes, len(levels), title)
     return made
 
 
-def _acting(data: pd.DataFrame, quantities: list[str], unit: str, otherwise: str) -> dict[str, pd.DataFrame]:
-    """The experiments and sites that do something to these quantities, by name."""
-    shown = data[data["quantity"].isin(quantities) & (data["unit"] == unit)]
-    moved = shown[shown[["low", "high"]].abs().max(axis=1) > 0]
+def _acting(
+    data: pd.DataFrame, quantities: list[str], unit: str, otherwise: str
+) -> tuple[dict[str, pd.DataFrame], str]:
+    """The experiments and sites that do something to these quantities, by name, and what is left out."""
+    given = data[data["quantity"].isin(quantities) & (data["unit"] == unit)]
+    moved = given[given[["low", "high"]].abs().max(axis=1) > 0]
     names = sorted(set(zip(moved["series"], moved["site"], strict=True)), key=_place)
     if not names:
         raise NothingToShow(otherwise)
-    return {
+    shown, rest = cut(names, PANELS)
+    rows = {
         f"{series}, site {site}": data[(data["series"] == series) & (data["site"] == site)]
-        for series, site in names[:PANELS]
+        for series, site in shown
     }
+    return rows, rest
 
 
 def _place(name: tuple[str, str]) -> tuple[int, str]:

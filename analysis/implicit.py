@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from analysis.nothing import NothingToShow
 from analysis.records import BOX
@@ -22,7 +23,6 @@ from analysis.style import GREY, figure, legend, look, styled
 
 BLOCKS = {"x": "x, y", "y": "x, y", "w": "w, h", "h": "w, h", "obj": "obj"}  # all else are classes
 CLASSES = "classes"
-PANELS = 6  # experiments in one figure
 TRACES = 12  # values followed over the epochs
 NAMED = 2  # of them, whose names have room
 
@@ -35,36 +35,42 @@ def block(output: str) -> str:
 def learned_data(implicit: pd.DataFrame) -> pd.DataFrame:
     """Fig. 9: the representation behind the predictor, value by dimension.
 
-    Columns series, operator, level, index, anchor, output, block, mean, low, high, runs, band; the value that
-    changes nothing is 0 for addition and 1 for multiplication. Raises NothingToShow without such runs.
+    Columns series, quantity ("g(z), add"), level, index, anchor, output, block, mean, low, high, runs, band;
+    the value that changes nothing is 0 for addition and 1 for multiplication. Raises NothingToShow without
+    such runs.
     """
     frame = implicit[(implicit["site"] == "pr") & (implicit["output"] != "")]
     if frame.empty:
         raise NothingToShow("No run with prediction refinement (iPR) has begun: launch Table 2 or 4.")
-    frame = frame.assign(series=series_names(frame))
-    by = ["series", "operator", "level", "index", "anchor", "output"]
-    found = banded(frame, by).sort_values(["series", "level", "index"])
+    return by_dimension(
+        frame.assign(series=series_names(frame), quantity="g(z), " + frame["operator"].astype(str))
+    )
+
+
+def by_dimension(frame: pd.DataFrame) -> pd.DataFrame:
+    """What `learned` draws: of a frame with series, quantity, level, index, anchor, output, run and value."""
+    by = ["series", "quantity", "level", "index", "anchor", "output"]
+    found = banded(frame, by).sort_values(["series", "quantity", "level", "index"], ignore_index=True)
     return found.assign(block=found["output"].map(block))
 
 
 @styled()
 def learned(data: pd.DataFrame) -> Figure:
-    """Fig. 9: a panel for each experiment, a line for each pyramid level, the outputs' blocks marked."""
-    series = list(dict.fromkeys(data["series"]))[:PANELS]
-    made, axes = figure("page", 1.9 * len(series) + 0.5, rows=len(series))
+    """Fig. 9: a panel for each experiment and quantity, a line for each level, the outputs' blocks marked."""
+    panels = list(data.groupby(["series", "quantity"], sort=False))
+    made, axes = figure("page", 1.9 * len(panels) + 0.5, rows=len(panels))
     levels = sorted(set(data["level"]))
-    for each, name in zip(axes.flat, series, strict=True):
-        rows = data[data["series"] == name]
+    for each, ((name, quantity), rows) in zip(axes.flat, panels, strict=True):
         for place, level in enumerate(levels):
             here = rows[rows["level"] == level].sort_values("index")
             style = look(place) | {"markevery": max(len(here) // 30, 1), "markersize": 2.5}
             each.plot(here["index"], here["mean"], label=str(level), **style)
             each.fill_between(here["index"], here["low"], here["high"], color=style["color"], alpha=0.2, lw=0)
         _blocks(each, rows[rows["level"] == levels[0]])
-        runs, operator = rows["runs"].max(), rows["operator"].iloc[0]
+        runs = rows["runs"].max()
         over = f"mean of {runs} runs, band: {rows['band'].iloc[0]}" if runs > 1 else "one run"
         each.set_title(f"{name} ({over})", pad=12)
-        each.set_ylabel(f"g(z), {operator}")
+        each.set_ylabel(quantity)
     axes[-1, 0].set_xlabel("dimension: anchors × (x, y, w, h, obj, classes)")
     legend(made, made.axes, columns=len(levels), title="Pyramid level")
     return made
@@ -136,9 +142,49 @@ def heat_map(data: pd.DataFrame) -> Figure:
             rasterized=True,
         )
         each.grid(False)
+        each.xaxis.set_major_locator(MaxNLocator(4, integer=True))
         each.set(title=f"{level}, site {site}", xlabel="epoch", ylabel="dimension")
     scale = ScalarMappable(norm, "PuOr")
     made.colorbar(scale, ax=list(axes.flat), label="change of g(z) since the start")
+    made.suptitle(str(data["run"].iloc[0]))
+    return made
+
+
+def settling_data(history: pd.DataFrame) -> pd.DataFrame:
+    """When one run's representations settled: the cosine of every epoch's change with the last one's.
+
+    Raw representations can be compared within one run only. Columns run, site, level, epoch, cosine and size
+    (the norm of the change over the last one's). Raises as `evolution_data`, and NothingToShow for a run in
+    which nothing has changed yet.
+    """
+    data = evolution_data(history)
+    keys = ["run", "site", "level", "epoch"]
+    rows = []
+    for (run, site, level), part in data.groupby(keys[:3], observed=True, sort=False):
+        table = part.pivot(index="epoch", columns="index", values="change").sort_index()
+        norms = np.linalg.norm(table.to_numpy(), axis=1)
+        if norms[-1] == 0:
+            continue
+        cosine = table.to_numpy() @ table.to_numpy()[-1] / np.maximum(norms * norms[-1], 1e-30)
+        moved = norms > 0
+        columns = {"epoch": table.index[moved], "cosine": cosine[moved], "size": norms[moved] / norms[-1]}
+        rows.append(pd.DataFrame(columns).assign(run=str(run), site=str(site), level=str(level)))
+    if not rows:
+        raise NothingToShow("The implicit knowledge of this run has not changed since its start.")
+    return pd.concat(rows, ignore_index=True)[[*keys, "cosine", "size"]]
+
+
+@styled()
+def settling(data: pd.DataFrame) -> Figure:
+    """Direction and length of the change since the start over the epochs, a line for each site and level."""
+    made, axes = figure("page", 2.4, columns=2, sharex=True)
+    for place, ((site, level), rows) in enumerate(data.groupby(["site", "level"], sort=False)):
+        style = look(place) | {"markevery": max(len(rows) // 8, 1)}
+        axes[0, 0].plot(rows["epoch"], rows["cosine"], label=f"{level}, site {site}", **style)
+        axes[0, 1].plot(rows["epoch"], rows["size"], **style)
+    axes[0, 0].set(xlabel="epoch", ylabel="cosine with the last change")
+    axes[0, 1].set(xlabel="epoch", ylabel="length over the last one's")
+    legend(made, made.axes, columns=4, title=str(data["run"].iloc[0]))
     return made
 
 
@@ -163,6 +209,7 @@ def trajectories(data: pd.DataFrame) -> Figure:
                 each.annotate(f" {name}", end, fontsize=6, va="center", color=style["color"])
         each.margins(x=0.14)
         each.set(title=f"{level}, site {site}", xlabel="epoch", ylabel="change of g(z)")
+    made.suptitle(str(data["run"].iloc[0]))
     return made
 
 

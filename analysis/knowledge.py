@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pandas as pd
 
-from analysis import effects, geometry, implicit, spectra
-from analysis.drawing import IMPLICIT, Drawing
+from ablations.table import Table
+from analysis import alignment, effects, geometry, implicit, projection, spectra
+from analysis.drawing import IMPLICIT, Drawing, table_anchor
 from analysis.nothing import NothingToShow
 from analysis.study import Study
 
@@ -35,12 +36,12 @@ KNOWLEDGE: tuple[Drawing, ...] = (
         implicit.trajectories,
     ),
     Drawing(
-        "effects-by-anchor",
-        "Effect on the predictions by anchor",
-        "Mean change of an anchor's raw outputs (logits) by implicit knowledge, at a level's mean feature.",
+        "settling",
+        "When the representation settled",
+        "Of the same run: direction and length of the change since the start, beside the last one.",
         IMPLICIT,
-        lambda study: effects.anchors_data(study.effects),
-        effects.anchors,
+        lambda study: implicit.settling_data(_first_history(study)),
+        implicit.settling,
     ),
     Drawing(
         "effects-by-class",
@@ -75,12 +76,24 @@ KNOWLEDGE: tuple[Drawing, ...] = (
         geometry.centre_offsets,
     ),
     Drawing(
-        "anchor-sizes",
-        "Size of the anchors before and after",
-        "In pixels of the training size, with the change in percent.",
+        "projection",
+        "Features along the learned direction",
+        "Our reading of the paper's Fig. 3, which is a drawing: inner product of real features with the unit "
+        "vector learned at FA (a, or g - 1), cells with an object against others. An AUC inside the brackets "
+        "is no better than random vectors; adding a constant cannot change the effective dimension.",
         IMPLICIT,
-        lambda study: geometry.geometry_data(study.effects, study.layouts),
-        geometry.anchor_sizes,
+        lambda study: projection.projection_data(study.features, study.implicit),
+        projection.projection,
+    ),
+    Drawing(
+        "alignment",
+        "Alignment of the levels' predictions",
+        "Our reading of the paper's Fig. 4, which is a drawing: raw predictions of anchors with an object, "
+        "without and with implicit knowledge, in the plane of their first two principal components. The "
+        "number is the mean distance between the levels' centroids over the spread inside levels.",
+        IMPLICIT,
+        lambda study: alignment.alignment_data(study.features),
+        alignment.alignment,
     ),
     Drawing(
         "spectra",
@@ -92,6 +105,48 @@ KNOWLEDGE: tuple[Drawing, ...] = (
         spectra.spectra,
     ),
 )
+
+
+def anchor_sizes(study: Study) -> Drawing:
+    """Over the boxes that the study was trained on."""
+    return Drawing(
+        "anchor-sizes",
+        "Size of the anchors before and after",
+        "What each anchor predicts for the mean feature of its level, without the site and with it, in "
+        "pixels of the training size. The mean feature is mostly background, and a factor acts inside the "
+        "sigmoid, so it cannot move a raw value of 0.",
+        IMPLICIT,
+        lambda study: geometry.geometry_data(study.effects, study.layouts),
+        lambda data: geometry.anchor_sizes(data, study.training_data),
+    )
+
+
+def of_table(table: Table) -> tuple[Drawing, ...]:
+    """Figures with a panel for each row."""
+
+    def effects_of(study: Study) -> pd.DataFrame:
+        rows = {experiment.slug for experiment in table.experiments}
+        return study.effects[study.effects["experiment"].isin(rows)]
+
+    return (
+        Drawing(
+            f"effects-{table_anchor(table)}",
+            f"Effect on every raw output, Table {table.name}",
+            "What implicit knowledge adds to the raw outputs (logits) at a level's mean feature, by "
+            "dimension as in Fig. 9: for + iFA it is W a. Here seeds, operators and forms can be compared.",
+            IMPLICIT,
+            lambda study: effects.dimensions_data(effects_of(study)),
+            implicit.learned,
+        ),
+        Drawing(
+            f"anchors-{table_anchor(table)}",
+            f"Effect by anchor, Table {table.name}",
+            "The same, as means over the outputs of a block.",
+            IMPLICIT,
+            lambda study: effects.anchors_data(effects_of(study)),
+            effects.anchors,
+        ),
+    )
 
 
 def _first_history(study: Study) -> pd.DataFrame:

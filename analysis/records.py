@@ -135,7 +135,7 @@ def dataset(path: Path | str) -> dict[str, Any]:
     file = RunDirectory(path).dataset
     content = read_json(file)
     if content is None:
-        raise RunError(f"{file} is missing; it was not written by older code")
+        raise RunError(f"{file} is missing; older code did not write it")
     return content
 
 

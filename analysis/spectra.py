@@ -23,7 +23,7 @@ from safetensors import SafetensorError, safe_open
 from analysis.nothing import NothingToShow
 from analysis.records import KEYS
 from analysis.series import banded, series_names
-from analysis.spread import spread
+from analysis.spread import cut, spread
 from analysis.style import GREY, figure, legend, look, styled
 from yolor_core.runs.directory import RunDirectory
 from yolor_core.runs.files import unreadable
@@ -170,7 +170,7 @@ def _expected(part: pd.DataFrame) -> pd.DataFrame:
 def spectra(data: pd.DataFrame) -> Figure:
     """Singular values, logarithmic, the largest first: a panel for each experiment, a line for each level."""
     by = ["series", "site", "tensor", "layer"]
-    panels = list(data.groupby(by, sort=False))[:PANELS]
+    panels, rest = cut(data.groupby(by, sort=False), PANELS)
     columns = min(len(panels), 2)
     rows = -(-len(panels) // columns)
     made, axes = figure("page", 2.6 * rows + 0.5, rows=rows, columns=columns, sharey=True)
@@ -185,7 +185,7 @@ def spectra(data: pd.DataFrame) -> Figure:
         each.set_xlabel("place among the singular values (0 largest, 1 smallest)")
     for each in axes[:, 0]:
         each.set_ylabel("relative to the largest")
-    legend(made, made.axes, columns=len(levels) + 1, title=spread(data))
+    legend(made, made.axes, columns=len(levels) + 1, title=spread(data) + rest)
     return made
 
 

@@ -1,10 +1,15 @@
-"""How a figure says over how many runs its means are taken, and what their bands are."""
+"""What legends say: over how many runs means are taken, what bands are, what a figure has no room for."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TypeVar
 
 import pandas as pd
 
 from analysis.series import BANDS
+
+Panel = TypeVar("Panel")
 
 
 def spread(data: pd.DataFrame, mark: str = "Line", band: str = "band") -> str:
@@ -18,3 +23,10 @@ def spread(data: pd.DataFrame, mark: str = "Line", band: str = "band") -> str:
     number = f"{most}" if least == most else f"{least} to {most}"
     named = " or ".join(name for name in BANDS if (data["band"] == name).any())
     return f"{mark}: mean of {number} runs; {band}: {named}"
+
+
+def cut(panels: Iterable[Panel], most: int) -> tuple[list[Panel], str]:
+    """The panels that a figure has room for, and what its legend says of the others, "" without any."""
+    found = list(panels)
+    rest = len(found) - most
+    return found[:most], f"\n{rest} more {'is' if rest == 1 else 'are'} in the data only" if rest > 0 else ""

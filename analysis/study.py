@@ -20,6 +20,7 @@ from ablations.registry import as_overrides, merge, resolve, select_tables
 from ablations.table import Table
 from analysis.comparison import Comparison
 from analysis.differences import compare_runs
+from analysis.features import load_features
 from analysis.pairs import most_different
 from analysis.records import Layout, dataset, layout, load_effects, load_implicit, load_metrics
 from analysis.runs import UNREADABLE, load_runs
@@ -131,6 +132,11 @@ class Study:
         return self._read(load_spectra, self.runs)
 
     @cached_property
+    def features(self) -> pd.DataFrame:
+        """Features of real images of those `runs` for which `ablate features` has written them."""
+        return self._read(load_features, self.runs)
+
+    @cached_property
     def layouts(self) -> dict[str, Layout]:
         """Levels and classes of those runs that say them."""
         found = {}
@@ -146,6 +152,14 @@ class Study:
     def effect_history(self, run: str) -> pd.DataFrame:
         """The effects of one run after every epoch (logits)."""
         return self._read(lambda rows: load_effects(rows, "all"), self._only(run))
+
+    @cached_property
+    def training_data(self) -> dict[str, Any] | None:
+        """The training split in numbers (`analysis.records.dataset`), of the first run that has them."""
+        for path in self.runs["path"]:
+            with suppress(RunError):
+                return dict(dataset(path)["train"])
+        return None
 
     @cached_property
     def class_boxes(self) -> dict[str, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import pytest
 from yolor_core.runs.directory import RunDirectory
 
 pytestmark = pytest.mark.slow
+FIGURES = (Path(__file__).parents[2] / "docs" / "figures.md").read_text(encoding="utf-8")
 ABLATE = [sys.executable, "-c", "from ablations.cli import main; main()"]
 
 
@@ -39,8 +41,8 @@ def ablate(*arguments: str) -> str:
     return output
 
 
-def test_launch_all_then_tables(tmp_path: Path) -> None:
-    options = ("--profile", "smoke", "--results", str(tmp_path))
+def test_launch_all_then_tables_and_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = ("--profile", "smoke", "--results", str(tmp_path / "results"))
     ablate("launch", "--all", *options)
     cells: list[dict[str, Any]] = json.loads(ablate("tables", "--format", "json", *options))
     trained = [cell for cell in cells if cell["metric"] == "AP" and cell["runs"]]
@@ -53,6 +55,16 @@ def test_launch_all_then_tables(tmp_path: Path) -> None:
         assert 0 <= three[row, measured] <= 100
         assert three[row, missing] is None
     assert "19 done, 0 to run" in ablate("launch", "--all", *options)
+    runs = sorted(path.name for path in (tmp_path / "results" / "runs").iterdir())
+    ablate("features", *runs, "--results", str(tmp_path / "results"))
+    assert "8 tables" in ablate("report", *options)
+    index = (tmp_path / "results" / "report" / "index.html").read_text(encoding="utf-8")
+    assert all(run in index for run in runs)
+    assert re.findall(r'<div class="figure" id="figure-([\w-]+)">', index) == []
+    (source,) = re.findall(r"^```python\n(.*?)^```", FIGURES, re.MULTILINE | re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(source.replace('"mini"', '"smoke"'), "docs/figures.md", "exec"), {})
+    assert (tmp_path / "figure9.pdf").stat().st_size > 5_000
 
 
 def test_controls_and_markov_rows_train_and_have_the_scores_of_their_tasks(tmp_path: Path) -> None:

@@ -13,10 +13,12 @@ from analysis.effects import (
     classes_data,
     components,
     components_data,
+    dimensions_data,
     similarity,
     similarity_data,
     vectors,
 )
+from analysis.implicit import learned
 from analysis.nothing import NothingToShow
 
 OUTPUTS = ("x", "y", "w", "h", "obj", "disc", "ring")
@@ -130,3 +132,15 @@ def test_what_is_missing_is_said() -> None:
         similarity_data(effects(RISING))
     with pytest.raises(NothingToShow, match="2 effects of runs; principal components need three"):
         components_data(pd.concat([effects(RISING), effects(RISING, 1)]))
+
+
+def test_fig_9_shows_effects_of_every_site() -> None:
+    refined = effects(-RISING).assign(site="pr")
+    data = dimensions_data(pd.concat([effects(RISING), refined, effects(RISING + 2, seed=1)]))
+    assert set(data["quantity"]) == {"effect of fa (logits)", "effect of pr (logits)"}
+    row = data[(data["quantity"] == "effect of fa (logits)") & (data["level"] == "P4")].iloc[3]
+    assert (row["mean"], row["runs"], row["output"], row["block"]) == (14 + 3 + 1, 2, "h", "w, h")
+    assert [axes.get_ylabel() for axes in learned(data).axes] == [
+        "effect of fa (logits)",
+        "effect of pr (logits)",
+    ]

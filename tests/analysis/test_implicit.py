@@ -8,7 +8,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.implicit import evolution_data, heat_map, learned, learned_data, trajectories
+from analysis.implicit import (
+    evolution_data,
+    heat_map,
+    learned,
+    learned_data,
+    settling,
+    settling_data,
+    trajectories,
+)
 from analysis.nothing import NothingToShow
 
 OUTPUTS = ("x", "y", "w", "h", "obj", "disc", "ring")
@@ -99,3 +107,17 @@ def test_trajectories_name_the_values_that_moved_most() -> None:
 def test_one_epoch_can_be_drawn_too() -> None:
     data = evolution_data(values(epochs=(0,)))
     assert len(heat_map(data).axes) == 3 and len(trajectories(data).axes) == 2
+
+
+def test_settling_compares_every_change_with_the_last() -> None:
+    frame = values(epochs=(0, 2, 4))
+    turned = (frame["epoch"] == 2) & (frame["level"] == "P4")
+    start = 400 + frame["index"]
+    frame.loc[turned, "value"] = (2 * start - frame["value"])[turned]  # the opposite change
+    data = settling_data(frame).set_index(["level", "epoch"])
+    assert data.index.tolist() == [("P3", 2), ("P3", 4), ("P4", 2), ("P4", 4)]  # none before anything changed
+    np.testing.assert_allclose(data["cosine"], [1, 1, -1, 1])
+    np.testing.assert_allclose(data["size"], [0.5, 1, 0.5, 1])
+    assert len(settling(data.reset_index()).axes[0].lines) == 2
+    with pytest.raises(NothingToShow, match="has not changed"):
+        settling_data(values(epochs=(0,)))

@@ -1,0 +1,153 @@
+"""Notebooks executed top to bottom in a kernel on a small study: what has to come out of their cells."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from nbformat import NotebookNode
+
+pytestmark = pytest.mark.slow
+
+SVG = "image/svg+xml"
+PROBE = "import sys; print('torch' in sys.modules)"
+
+
+def outputs(notebook: NotebookNode, cell: str | None = None) -> list[NotebookNode]:
+    cells = [c for c in notebook.cells if c.cell_type == "code" and cell in (None, c.id)]
+    return [output for each in cells for output in each.outputs]
+
+
+def said(notebook: NotebookNode, cell: str | None = None) -> str:
+    return "".join(output.text for output in outputs(notebook, cell) if output.output_type == "stream")
+
+
+def figures(notebook: NotebookNode) -> list[str]:
+    """Titles of the figures; each has to be a drawing with much in it, not empty axes."""
+    titles = []
+    for output in outputs(notebook):
+        if SVG in output.get("data", {}):
+            root = ElementTree.fromstring(output.data[SVG])
+            drawn = [each.tag.rpartition("}")[2] for each in root.iter()]
+            assert sum(drawn.count(tag) for tag in ("path", "use", "image", "text")) > 30
+            titles.append(output.data["text/plain"])
+    return titles
+
+
+class Rows(HTMLParser):
+    """The texts of the cells of HTML tables, row by row."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.rows: list[list[str]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: object) -> None:
+        if tag == "tr":
+            self.rows.append([])
+        elif tag in ("td", "th"):
+            self.rows[-1].append("")
+
+    def handle_data(self, data: str) -> None:
+        if self.rows and self.rows[-1]:
+            self.rows[-1][-1] += data.strip()
+
+
+def tables(notebook: NotebookNode, cell: str) -> list[list[list[str]]]:
+    pages = [o.data["text/html"] for o in outputs(notebook, cell) if "text/html" in o.get("data", {})]
+    return [Rows(page).rows for page in pages if "<table" in page]
+
+
+def ap(results: Path, experiment: str) -> list[float]:
+    """Percent, of the runs of an experiment in order of their seeds."""
+    found = sorted((results / "runs").glob(f"{experiment}-smoke-s*/evaluation.json"))
+    return [100 * json.loads(path.read_text())["detection"]["AP"] for path in found]
+
+
+def test_tables_show_the_measured_numbers(execute: Callable[..., NotebookNode], study: Path) -> None:
+    notebook = execute("01_tables", study, PROBE)
+    shown = tables(notebook, "tables")
+    assert len(shown) == 8
+    mean = sum(ap(study, "csp-fast.add-fa")) / 2
+    (ours,) = [row for row in shown[0][-5:] if row[1] == "ours"]
+    assert ours[2].startswith(f"{mean:.2f} ± ")
+    assert figures(notebook) == ["Δ AP of every row", "AP of every run"]
+    ((head, *rows),) = tables(notebook, "cells")
+    assert {row[head.index("table")] for row in rows} >= {"1", "2", "4"}
+    assert r"\begin{tabular}" in said(notebook, "latex")
+    assert said(notebook).splitlines()[-1] == "False", "tables need no torch"
+
+
+def test_implicit_vectors_show_what_was_learnt(execute: Callable[..., NotebookNode], study: Path) -> None:
+    notebook = execute("02_implicit_vectors", study, PROBE)
+    assert set(figures(notebook)) >= {
+        "What was learnt, by dimension",
+        "Effect on every raw output",
+        "Effect by anchor",
+        "Effect by class",
+        "Shift of the boxes' centres",
+        "Size of the anchors before and after",
+        "Similarity of the effects",
+        "Principal components of the effects",
+        "Objects and background along the learnt vector",
+        "Levels in the space of predictions",
+    }
+    assert any(title.startswith("Change over epochs, csp-fast.add-") for title in figures(notebook))
+    assert "launch Table 6" in said(notebook, "runs")
+    assert said(notebook).splitlines()[-1] == "False", "vectors need no torch"
+
+
+def test_a_hundred_runs_need_no_weights(
+    execute: Callable[..., NotebookNode], copies: Callable[..., Path]
+) -> None:
+    results = copies(100)
+    assert not list(results.rglob("weights*"))
+    notebook = execute("02_implicit_vectors", results, PROBE)
+    assert "100 runs (100 done)" in said(notebook, "open")
+    assert {"What was learnt, by dimension", "Similarity of the effects"} <= set(figures(notebook))
+    assert said(notebook).splitlines()[-1] == "False"
+
+
+def test_curves_show_every_quantity(execute: Callable[..., NotebookNode], study: Path) -> None:
+    notebook = execute("03_training_curves", study)
+    assert figures(notebook) == [
+        "Losses over epochs",
+        "AP over epochs",
+        "AP over GPU time",
+        "Learning rate",
+        "Training speed",
+    ]
+    assert "only runs of several tasks do" in said(notebook, "conflict")
+    (rows,) = tables(notebook, "frame")
+    assert "loss/box" in rows[0]
+
+
+def test_two_runs_are_compared(execute: Callable[..., NotebookNode], study: Path) -> None:
+    notebook = execute("04_compare_two_runs", study)
+    assert figures(notebook) == ["Scores and classes of A and B", "Images that changed most"]
+    ((head, first, *_),) = tables(notebook, "frame")
+    chosen = outputs(notebook, "choose")[0].data["text/plain"]
+    a, b = re.findall(r"(\S+)-smoke-s0-", chosen)
+    assert a == "csp-fast"
+    assert first[head.index("name")] == "AP"
+    assert float(first[head.index("a")]) == pytest.approx(ap(study, a)[0], abs=0.006)
+    assert float(first[head.index("b")]) == pytest.approx(ap(study, b)[0], abs=0.006)
+
+
+def test_an_ablation_of_ones_own_fills_its_table(
+    execute: Callable[..., NotebookNode], tmp_path: Path
+) -> None:
+    notebook = execute("05_write_your_own_ablation", tmp_path)
+    assert "(missing)" in said(notebook, "plan")
+    assert "2 of 2 done" in said(notebook, "launch")
+    (rows,) = tables(notebook, "read")
+    (place,) = [k for k, row in enumerate(rows) if row[0] == "+ iFA, std 0.2"]
+    assert rows[place][1].startswith("ours")
+    assert re.fullmatch(r"\d+\.\d \([+-]\d+\.\d\)", rows[place][2])
+    assert figures(notebook) == ["Losses over epochs"]
+    assert not list(tmp_path.iterdir()), "the user's own folder of results is left alone"
