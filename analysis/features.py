@@ -10,14 +10,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
-from analysis.records import KEYS
-from yolor_core.runs.directory import RunDirectory
-from yolor_core.runs.files import unreadable
+from analysis.records import joined, read_parquet
 
 FEATURES = (
     "image", "level", "row", "column", "anchor", "class", "width", "height",
@@ -38,19 +34,7 @@ def load_features(runs: pd.DataFrame) -> pd.DataFrame:
     Args:
         runs: rows of `analysis.runs.load_runs`.
     """
-    parts = []
-    for run in runs.itertuples():
-        path = RunDirectory(str(run.path)).features
-        if not path.exists():
-            continue
-        try:
-            part = pq.read_table(path).to_pandas()
-        except (OSError, pa.ArrowException) as error:
-            raise unreadable(path, str(error)) from None
-        for place, key in enumerate(KEYS):
-            part.insert(place, key, getattr(run, key))
-        parts.append(part)
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=[*KEYS, *FEATURES])
+    return joined(runs, lambda directory: read_parquet(directory.features), FEATURES)
 
 
 def auc(objects: NDArray[Any], others: NDArray[Any]) -> NDArray[np.float64]:

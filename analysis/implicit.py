@@ -124,14 +124,10 @@ def evolution_data(history: pd.DataFrame) -> pd.DataFrame:
 @styled()
 def heat_map(data: pd.DataFrame) -> Figure:
     """Change of every value over the epochs, a panel for each site and level; dimensions upwards."""
-    places = list(dict.fromkeys(zip(data["site"], data["level"], strict=True)))
-    columns = data["level"].nunique()
-    rows = -(-len(places) // columns)
-    made, axes = figure("page", 2.0 * rows, rows=rows, columns=columns, sharex=True)
+    made, panels = _by_level(data, 2.0)
     largest = float(data["change"].abs().max()) or 1.0
     norm = TwoSlopeNorm(0.0, -largest, largest)
-    for each, (site, level) in zip(axes.flat, places, strict=False):
-        here = data[(data["site"] == site) & (data["level"] == level)]
+    for each, here in panels:
         table = here.pivot(index="index", columns="epoch", values="change")
         each.pcolormesh(
             _edges(table.columns.to_numpy()),
@@ -143,10 +139,9 @@ def heat_map(data: pd.DataFrame) -> Figure:
         )
         each.grid(False)
         each.xaxis.set_major_locator(MaxNLocator(4, integer=True))
-        each.set(title=f"{level}, site {site}", xlabel="epoch", ylabel="dimension")
+        each.set(xlabel="epoch", ylabel="dimension")
     scale = ScalarMappable(norm, "PuOr")
-    made.colorbar(scale, ax=list(axes.flat), label="change of g(z) since the start")
-    made.suptitle(str(data["run"].iloc[0]))
+    made.colorbar(scale, ax=made.axes, label="change of g(z) since the start")
     return made
 
 
@@ -191,12 +186,8 @@ def settling(data: pd.DataFrame) -> Figure:
 @styled()
 def trajectories(data: pd.DataFrame) -> Figure:
     """The values that moved most, over the epochs; named where they act on one output."""
-    places = list(dict.fromkeys(zip(data["site"], data["level"], strict=True)))
-    columns = data["level"].nunique()
-    rows = -(-len(places) // columns)
-    made, axes = figure("page", 2.2 * rows, rows=rows, columns=columns, sharex=True)
-    for each, (site, level) in zip(axes.flat, places, strict=False):
-        here = data[(data["site"] == site) & (data["level"] == level)]
+    made, panels = _by_level(data, 2.2)
+    for each, here in panels:
         last = here[here["epoch"] == here["epoch"].max()].set_index("index")
         most = last["change"].abs().nlargest(TRACES).index
         for place, index in enumerate(most):
@@ -208,9 +199,24 @@ def trajectories(data: pd.DataFrame) -> Figure:
                 end = (trace["epoch"].iloc[-1], trace["change"].iloc[-1])
                 each.annotate(f" {name}", end, fontsize=6, va="center", color=style["color"])
         each.margins(x=0.14)
-        each.set(title=f"{level}, site {site}", xlabel="epoch", ylabel="change of g(z)")
-    made.suptitle(str(data["run"].iloc[0]))
+        each.set(xlabel="epoch", ylabel="change of g(z)")
     return made
+
+
+def _by_level(data: pd.DataFrame, height: float) -> tuple[Figure, list[tuple[Axes, pd.DataFrame]]]:
+    """A figure named after the run, a panel for each site and level with its rows; levels side by side."""
+    parts = list(data.groupby(["site", "level"], observed=True, sort=False))
+    columns = data["level"].nunique()
+    rows = -(-len(parts) // columns)
+    made, axes = figure("page", height * rows, rows=rows, columns=columns, sharex=True)
+    made.suptitle(str(data["run"].iloc[0]))
+    for spare in axes.flat[len(parts) :]:
+        spare.remove()
+    panels = []
+    for each, ((site, level), here) in zip(axes.flat, parts, strict=False):
+        each.set_title(f"{level}, site {site}")
+        panels.append((each, here))
+    return made, panels
 
 
 def _edges(epochs: np.ndarray) -> np.ndarray:

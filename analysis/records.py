@@ -58,7 +58,7 @@ def load_metrics(runs: pd.DataFrame) -> pd.DataFrame:
     def read(directory: RunDirectory) -> pd.DataFrame:
         return pd.DataFrame(directory.read_metrics())
 
-    return _joined(runs, read, ("epoch",))
+    return joined(runs, read, ("epoch",))
 
 
 def load_implicit(runs: pd.DataFrame, epochs: Epochs = "last") -> pd.DataFrame:
@@ -69,7 +69,7 @@ def load_implicit(runs: pd.DataFrame, epochs: Epochs = "last") -> pd.DataFrame:
     """
 
     def read(directory: RunDirectory) -> pd.DataFrame:
-        frame = _parquet(directory.implicit, epochs)
+        frame = read_parquet(directory.implicit, epochs)
         if frame.empty:
             return frame
         frame = frame.assign(anchor=-1, output="")
@@ -84,7 +84,7 @@ def load_implicit(runs: pd.DataFrame, epochs: Epochs = "last") -> pd.DataFrame:
             frame.loc[here, "output"] = np.array(names)[index % len(names)]
         return frame
 
-    return _joined(runs, read, IMPLICIT)
+    return joined(runs, read, IMPLICIT)
 
 
 def load_effects(runs: pd.DataFrame, epochs: Epochs = "last") -> pd.DataFrame:
@@ -95,7 +95,7 @@ def load_effects(runs: pd.DataFrame, epochs: Epochs = "last") -> pd.DataFrame:
     """
 
     def read(directory: RunDirectory) -> pd.DataFrame:
-        frame = _parquet(directory.effects, epochs)
+        frame = read_parquet(directory.effects, epochs)
         if frame.empty:
             return frame
         names = np.array(layout(directory.path).outputs)
@@ -106,7 +106,7 @@ def load_effects(runs: pd.DataFrame, epochs: Epochs = "last") -> pd.DataFrame:
             effect=frame["after"] - frame["before"],
         )
 
-    return _joined(runs, read, EFFECTS)
+    return joined(runs, read, EFFECTS)
 
 
 def layout(path: Path | str) -> Layout:
@@ -139,9 +139,16 @@ def dataset(path: Path | str) -> dict[str, Any]:
     return content
 
 
-def _joined(
+def joined(
     runs: pd.DataFrame, read: Callable[[RunDirectory], pd.DataFrame], columns: tuple[str, ...]
 ) -> pd.DataFrame:
+    """What `read` finds in every run, one below another, behind the columns `KEYS` of the run.
+
+    Args:
+        runs: rows of `load_runs`.
+        read: a frame of its own for every run, empty where there is nothing.
+        columns: of the result where no run has anything.
+    """
     parts = []
     for row in runs.itertuples():
         part = read(RunDirectory(str(row.path)))
@@ -155,7 +162,11 @@ def _joined(
     return pd.concat(parts, ignore_index=True)
 
 
-def _parquet(path: Path, epochs: Epochs) -> pd.DataFrame:
+def read_parquet(path: Path, epochs: Epochs = "all") -> pd.DataFrame:
+    """A file of a run, of all `epochs` or the last one; empty where it is not there.
+
+    Raises RunError where it is damaged.
+    """
     try:
         table = pq.read_table(path)
         if epochs == "last" and table.num_rows:
