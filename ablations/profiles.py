@@ -160,8 +160,8 @@ PROFILES: dict[str, Profile] = {
                 },
                 # The recipe scales this gain by classes / 80; 8 gives the 5 shapes the 0.5 that COCO has.
                 loss={"classification": 8.0, "images_per_mean": 0},
-                # The defaults cost detection 17 and 15 AP (pilot runs, seed 0); with these it loses 4.5 and 5,
-                # and classification itself is better by 14 mAP.
+                # The defaults cost detection 17 and 15 AP (pilot runs, seed 0); with these it loses 4.5 and
+                # 5, and classification itself is better by 14 mAP.
                 tasks={"classification": 0.1, "embedding": 0.01},
                 numerics=ON_A_CPU,
             ),

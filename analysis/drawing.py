@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -32,5 +34,11 @@ class Drawing:
 
 
 def table_anchor(table: Table) -> str:
-    """What the names of a table's figures end with, letters, digits and `-`."""
-    return "table-" + "".join(sign if sign.isascii() and sign.isalnum() else "-" for sign in table.name)
+    """What a table's figures, files and part of a page are named after: letters, digits and `-`.
+
+    Names that differ give names that differ, whatever signs they have.
+    """
+    plain = re.sub(r"[^a-z0-9]+", "-", table.name.lower()).strip("-")
+    if plain == table.name.lower():
+        return f"table-{plain}"
+    return f"table-{plain}-{hashlib.sha256(table.name.encode()).hexdigest()[:6]}"

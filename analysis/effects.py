@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from analysis.implicit import CLASSES, block, by_dimension
 from analysis.nothing import NothingToShow
 from analysis.series import banded, series_names
-from analysis.style import GREY, figure, legend, look, styled
+from analysis.style import GREY, figure, legend, look, signed, styled
 
 NONE = "No run with implicit knowledge has recorded its effects yet: launch a table, as `ablate launch 1`."
 GROUPS = ("x, y", "w, h", "obj", CLASSES)
@@ -95,26 +95,33 @@ def classes_data(
         frequency: training boxes of each class, by name.
         scores: columns run, output (the class) and AP (percent), where there are any.
 
-    Columns series, site, output, mean, low, high, runs, band, boxes and AP (mean over runs).
+    Columns series, site, output, mean, low, high, runs, band, boxes and AP: of the class, the mean over all
+    these runs. Sites that act on no class are left out.
     """
     frame = effects[effects["output"].isin(list(frequency))]
-    if frame.empty:
+    if effects.empty:
         raise NothingToShow(NONE)
+    if frame.empty:
+        raise NothingToShow("No run says how often the classes occur: dataset.json is missing or damaged.")
     frame = frame.assign(series=series_names(frame))
+    acts = frame.groupby(["series", "site"], observed=True)["effect"].transform(lambda v: v.abs().max()) > 0
+    frame = frame[acts]
+    if frame.empty:
+        raise NothingToShow("No site acts on the classes: × iPR* changes widths and heights only.")
     by = ["series", "site", "output"]
     of_run = frame.groupby([*by, "run"], observed=True)["effect"].mean().rename("value").reset_index()
     found = banded(of_run, by)
     found["boxes"] = found["output"].map(frequency).astype(float)
     if scores is None or scores.empty:
         return found.assign(AP=np.nan)
-    ap = of_run.merge(scores, on=["run", "output"], how="left").groupby(by, as_index=False)["AP"].mean()
-    return found.merge(ap, on=by, how="left")
+    ap = scores[scores["run"].isin(of_run["run"])].groupby("output")["AP"].mean()
+    return found.assign(AP=found["output"].map(ap).astype(float))
 
 
 @styled()
 def classes(data: pd.DataFrame) -> Figure:
     """Effect on a class against its boxes in the training data and, where it is known, against its AP."""
-    panels = [("boxes", "boxes in the training data"), ("AP", "AP of the class (%)")]
+    panels = [("boxes", "boxes in the training data"), ("AP", "AP of the class, mean of the runs (%)")]
     panels = [(column, label) for column, label in panels if data[column].notna().any()]
     made, axes = figure("page", 2.9, columns=len(panels), sharey=True)
     for each, (column, label) in zip(axes.flat, panels, strict=True):
@@ -191,12 +198,13 @@ def similarity(data: pd.DataFrame) -> Figure:
     groups = [f"{name.rsplit(' seed ', 1)[0]}, {site}" for name, site in rows]
     edges = [0, *(k for k in range(1, len(rows)) if groups[k] != groups[k - 1]), len(rows)]
     middles = [(left + right - 1) / 2 for left, right in itertools.pairwise(edges)]
-    names = [f"{groups[left]} ({right - left})" for left, right in itertools.pairwise(edges)]
-    made, axes = figure("page", 5.2)
+    spans = enumerate(itertools.pairwise(edges), 1)
+    names = [f"{place}  {groups[left]} ({right - left})" for place, (left, right) in spans]
+    made, axes = figure("page", 4.6)
     each = axes[0, 0]
     mesh = each.imshow(table, vmin=-1, vmax=1, cmap="PuOr", interpolation="nearest")
     each.grid(False)
-    each.set_xticks(middles, names, rotation=90, fontsize=6)
+    each.set_xticks(middles, [str(place) for place in range(1, len(names) + 1)], fontsize=6)
     each.set_yticks(middles, names, fontsize=6)
     for edge in edges[1:-1]:
         each.axhline(edge - 0.5, color=GREY, lw=0.4)
@@ -204,7 +212,7 @@ def similarity(data: pd.DataFrame) -> Figure:
     if len(rows) <= NUMBERED:
         for i, j in zip(*np.nonzero(~np.isnan(table)), strict=True):
             colour = "w" if abs(table[i, j]) > 0.6 else "k"
-            each.text(j, i, f"{table[i, j]:.1f}", ha="center", va="center", fontsize=5, color=colour)
+            each.text(j, i, signed(float(table[i, j]), 1), ha="center", va="center", fontsize=5, color=colour)
     made.colorbar(mesh, ax=each, label="cosine of the effects (runs in brackets)", shrink=0.8)
     return made
 

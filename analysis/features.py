@@ -19,6 +19,7 @@ FEATURES = (
     "image", "level", "row", "column", "anchor", "class", "width", "height",
     "feature", "aligned", "before", "after",
 )  # fmt: skip
+NEEDED = ("image", "level", "anchor", "class", "feature", "aligned", "before", "after")
 BACKGROUND = -1  # in the column class
 NONE = "No features of real images yet: `ablate features RUN` writes them beside a finished run."
 
@@ -34,7 +35,7 @@ def load_features(runs: pd.DataFrame) -> pd.DataFrame:
     Args:
         runs: rows of `analysis.runs.load_runs`.
     """
-    return joined(runs, lambda directory: read_parquet(directory.features), FEATURES)
+    return joined(runs, lambda directory: read_parquet(directory.features, NEEDED), FEATURES)
 
 
 def auc(objects: NDArray[Any], others: NDArray[Any]) -> NDArray[np.float64]:

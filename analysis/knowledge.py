@@ -111,7 +111,7 @@ def anchor_sizes(study: Study) -> Drawing:
     """Over the boxes that the study was trained on."""
     return Drawing(
         "anchor-sizes",
-        "Size of the anchors before and after",
+        "Predicted box sizes without and with a site",
         "What each anchor predicts for the mean feature of its level, without the site and with it, in "
         "pixels of the training size. The mean feature is mostly background, and a factor acts inside the "
         "sigmoid, so it cannot move a raw value of 0.",

@@ -6,7 +6,7 @@ lacks a file, as one that has not started or was made by older code, adds no row
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -69,7 +69,7 @@ def load_implicit(runs: pd.DataFrame, epochs: Epochs = "last") -> pd.DataFrame:
     """
 
     def read(directory: RunDirectory) -> pd.DataFrame:
-        frame = read_parquet(directory.implicit, epochs)
+        frame = read_parquet(directory.implicit, IMPLICIT[:7], epochs)
         if frame.empty:
             return frame
         frame = frame.assign(anchor=-1, output="")
@@ -95,7 +95,7 @@ def load_effects(runs: pd.DataFrame, epochs: Epochs = "last") -> pd.DataFrame:
     """
 
     def read(directory: RunDirectory) -> pd.DataFrame:
-        frame = read_parquet(directory.effects, epochs)
+        frame = read_parquet(directory.effects, EFFECTS[:6], epochs)
         if frame.empty:
             return frame
         names = np.array(layout(directory.path).outputs)
@@ -136,6 +136,11 @@ def dataset(path: Path | str) -> dict[str, Any]:
     content = read_json(file)
     if content is None:
         raise RunError(f"{file} is missing; older code did not write it")
+    fields = ("boxes_per_class", "images_per_class", "sizes", "size_edges")
+    for split in ("train", "val"):
+        part = content.get(split)
+        if not isinstance(part, dict) or not all(isinstance(part.get(field), list) for field in fields):
+            raise unreadable(file, f"{split} needs the lists {', '.join(fields)}")
     return content
 
 
@@ -162,13 +167,16 @@ def joined(
     return pd.concat(parts, ignore_index=True)
 
 
-def read_parquet(path: Path, epochs: Epochs = "all") -> pd.DataFrame:
-    """A file of a run, of all `epochs` or the last one; empty where it is not there.
+def read_parquet(path: Path, columns: Collection[str], epochs: Epochs = "all") -> pd.DataFrame:
+    """A file of a run that has these columns, of all `epochs` or the last one; empty where it is not there.
 
-    Raises RunError where it is damaged.
+    Raises RunError where it is damaged or lacks a column.
     """
     try:
         table = pq.read_table(path)
+        lacking = sorted(set(columns) - set(table.column_names))
+        if lacking:
+            raise unreadable(path, f"it has no column {', '.join(lacking)}")
         if epochs == "last" and table.num_rows:
             table = table.filter(pc.field("epoch") == pc.max(table["epoch"]))
     except FileNotFoundError:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -32,7 +32,7 @@ from yolor_core.runs.directory import RunDirectory
 from yolor_core.runs.files import number
 
 RESAMPLES = 500  # of the images, for one comparison
-GOING = ("running", "queued", "preempted")
+GOING = ("running", "queued", "preempted", "interrupted", "waiting", "cancelled", "not sent")
 Loader = Callable[[pd.DataFrame], pd.DataFrame]
 
 
@@ -117,19 +117,25 @@ class Study:
         return load_metrics(self.runs.iloc[:0]) if frame.empty else frame
 
     @cached_property
+    def settled(self) -> pd.DataFrame:
+        """Those `runs` whose last epoch can be compared: finished ones; all, where none has finished."""
+        done = self.runs[self.runs["state"] == "done"]
+        return self.runs if done.empty else done
+
+    @cached_property
     def implicit(self) -> pd.DataFrame:
-        """g(z) of `runs` after their last epoch."""
-        return self._read(load_implicit, self.runs)
+        """g(z) of the `settled` runs after their last epoch."""
+        return self._read(load_implicit, self.settled)
 
     @cached_property
     def effects(self) -> pd.DataFrame:
-        """What the implicit knowledge of `runs` does to raw predictions after their last epoch (logits)."""
-        return self._read(load_effects, self.runs)
+        """What the implicit knowledge of the `settled` runs does to raw predictions at the end (logits)."""
+        return self._read(load_effects, self.settled)
 
     @cached_property
     def spectra(self) -> pd.DataFrame:
-        """Singular values of the matrices behind the implicit knowledge of `runs`."""
-        return self._read(load_spectra, self.runs)
+        """Singular values of the matrices behind the implicit knowledge of the `settled` runs."""
+        return self._read(load_spectra, self.settled)
 
     @cached_property
     def features(self) -> pd.DataFrame:
@@ -140,9 +146,9 @@ class Study:
     def layouts(self) -> dict[str, Layout]:
         """Levels and classes of those runs that say them."""
         found = {}
-        for run, path in zip(self.runs["run"], self.runs["path"], strict=True):
-            with suppress(RunError):
-                found[str(run)] = layout(path)
+        for run, path in self._paths(self.settled):
+            with self._noted(run):
+                found[run] = layout(path)
         return found
 
     def history(self, run: str) -> pd.DataFrame:
@@ -156,17 +162,19 @@ class Study:
     @cached_property
     def training_data(self) -> dict[str, Any] | None:
         """The training split in numbers (`analysis.records.dataset`), of the first run that has them."""
-        for path in self.runs["path"]:
-            with suppress(RunError):
+        for run, path in self._paths(self.settled):
+            with self._noted(run):
                 return dict(dataset(path)["train"])
         return None
 
     @cached_property
     def class_boxes(self) -> dict[str, int]:
         """Boxes of each class in the training data, as the first run says that has recorded them."""
-        for path in self.runs["path"]:
-            with suppress(RunError):
-                return dict(zip(layout(path).classes, dataset(path)["train"]["boxes_per_class"], strict=True))
+        for run, path in self._paths(self.settled):
+            with self._noted(run):
+                return dict(
+                    zip(layout(path).classes, dataset(path)["train"]["boxes_per_class"], strict=False)
+                )
         return {}
 
     @cached_property
@@ -174,9 +182,13 @@ class Study:
         """AP of each class (percent) of every finished run: columns run, output (the class) and AP."""
         done = self.runs[self.runs["state"] == "done"]
         rows = []
-        for run, path in zip(done["run"], done["path"], strict=True):
-            with suppress(RunError):
+        for run, path in self._paths(done):
+            with self._noted(run):
                 scores = (RunDirectory(path).read_evaluation() or {}).get("per_class") or {}
+                if not isinstance(scores, dict):
+                    raise RunError(
+                        f"{path}/evaluation.json: per_class is {scores!r:.40}; a score by class is needed"
+                    )
                 rows += [(run, name, 100 * ap) for name, ap in scores.items() if number(ap) is not None]
         return pd.DataFrame(rows, columns=["run", "output", "AP"])
 
@@ -189,6 +201,21 @@ class Study:
         a, b = most_different(self.filled.values())
         return a, b, compare_runs(a, b, RESAMPLES, threads=os.cpu_count() or 1)
 
+    @staticmethod
+    def _paths(runs: pd.DataFrame) -> Iterator[tuple[str, str]]:
+        readable = runs[runs["state"] != UNREADABLE]
+        return zip(readable["run"].astype(str), readable["path"].astype(str), strict=True)
+
+    @contextmanager
+    def _noted(self, run: str) -> Iterator[None]:
+        """A file of a run that cannot be read costs what is in it, and is named in `unread`."""
+        try:
+            yield
+        except RunError as error:
+            known = self.unread.get(run, "")
+            if str(error) not in known:
+                self.unread[run] = f"{known} {error}.".strip() if known else f"{error}."
+
     def _only(self, run: str) -> pd.DataFrame:
         return self.runs[self.runs["run"] == run]
 
@@ -200,13 +227,10 @@ class Study:
             one = runs.iloc[place : place + 1]
             if one["state"].iloc[0] == UNREADABLE:
                 continue
-            try:
+            with self._noted(str(one["run"].iloc[0])):
                 part = load(one)
-            except RunError as error:
-                self.unread[str(one["run"].iloc[0])] = str(error)
-                continue
-            if not part.empty:
-                parts.append(part)
+                if not part.empty:
+                    parts.append(part)
         return pd.concat(parts, ignore_index=True) if parts else empty
 
 

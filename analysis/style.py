@@ -17,6 +17,7 @@ import matplotlib as mpl
 from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -61,6 +62,7 @@ RC: dict[str, Any] = {
     "image.cmap": "viridis",
     "figure.facecolor": "white",
     "savefig.facecolor": "white",
+    "text.parse_math": False,  # names of rows may hold $
     "svg.fonttype": "none",
     "svg.hashsalt": "yolor",
 }
@@ -153,6 +155,8 @@ def svg(made: Figure, title: str, description: str, prefix: str) -> str:
     """
     if not re.fullmatch(r"[A-Za-z][\w-]*", prefix, re.ASCII):
         raise ValueError(f"prefix is {prefix!r}; a letter, then letters, digits, - and _ are needed")
+    for label in made.findobj(Text):
+        label.set_text(_printable(label.get_text()))
     made.draw_without_rendering()
     made.set_layout_engine("none")
     file = io.StringIO()
@@ -162,7 +166,13 @@ def svg(made: Figure, title: str, description: str, prefix: str) -> str:
     text = re.sub(r'\bid="', f'id="{prefix}-', text)
     text = re.sub(r'(url\(#|href="#)', rf"\g<1>{prefix}-", text)
     text = PLACES.sub(lambda found: f'{found[1]}="{LONG.sub(_shorter, found[2])}"', text)
-    return ROOT.sub(lambda found: _root(found[1], title, description, prefix), text, count=1) + "\n"
+    words = _printable(title), _printable(description)
+    return ROOT.sub(lambda found: _root(found[1], *words, prefix), text, count=1) + "\n"
+
+
+def _printable(text: str) -> str:
+    """A text without the signs that XML cannot have, which would spoil the file."""
+    return "".join(sign if sign.isprintable() or sign == "\n" else "\ufffd" for sign in text)
 
 
 def _jpeg(png: str) -> str:

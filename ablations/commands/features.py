@@ -32,15 +32,20 @@ def command(runs: tuple[str, ...], images: int, cells: int, seed: int, device: s
     from ablations.commands.compare import find_run
     from yolor_core.data import load_images
     from yolor_core.device import choose_device
+    from yolor_core.errors import InputError
     from yolor_core.evaluation.features import collect_features
     from yolor_core.runs.directory import RunDirectory
     from yolor_core.runs.files import write_atomically
     from yolor_core.weights import load_run
 
     target = choose_device(device)
-    for name in runs:
-        directory = RunDirectory(find_run(name, results))
+    folders = [RunDirectory(find_run(name, results)) for name in runs]  # all, before the first takes its time
+    for directory in folders:
         model, config = load_run(directory.path)
+        if not config.science.model.detection:
+            raise InputError(
+                f"{directory.path} does not detect; features are taken in front of its predictors"
+            )
         torch.set_num_threads(config.execution.threads)
         science = config.science
         table = collect_features(

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from ablations.options import Folder, profile_option, results_option, seeds_option, set_option
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @click.command("report")
@@ -52,7 +56,8 @@ def command(
     from analysis.runs import load_runs
     from analysis.study import open_study
 
-    runs = kept(kept(load_runs(results), "fingerprint", fingerprint), "source_hash", source)
+    runs = _as_status_says(load_runs(results), results)
+    runs = kept(kept(runs, "fingerprint", fingerprint), "source_hash", source)
     study = open_study(results, profile, names, parsed, seeds, everything=runs, mixed=mixed, costs=costs_of)
     written = write_report(study, out or results / "report", _logs)
     for text in written.warnings:
@@ -60,6 +65,20 @@ def command(
     if written.nothing:
         click.echo(f"nothing to show in {len(written.nothing)} figures; the report says why", err=True)
     click.echo(f"{written.tables} tables, {written.figures} figures, {written.runs} runs: {written.index}")
+
+
+def _as_status_says(runs: pd.DataFrame, results: Path) -> pd.DataFrame:
+    """A run that says it is running, and is not, counts as interrupted."""
+    from ablations.overview import overview
+
+    states = {str(view.run_dir): view.state for view in overview(results)}
+    unfinished = runs["state"].isin(["running", "queued", "preempted"])
+    return runs.assign(
+        state=[
+            states.get(path, state) if open_ else state
+            for path, state, open_ in zip(runs["path"], runs["state"], unfinished, strict=True)
+        ]
+    )
 
 
 def _logs(run_dir: Path) -> Sequence[Path]:

@@ -16,6 +16,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from ablations.profiles import profile_named
 from ablations.table import ALL_DETECTION
 from analysis.catalogue import SECTIONS
+from analysis.drawing import table_anchor
 from analysis.formats import to_csv
 from analysis.report.curves import panel_data
 from analysis.report.experiments import experiment_page
@@ -91,6 +92,7 @@ def _fill(folder: Path, study: Study, log_files: LogFiles, date: datetime) -> Wr
             "experiment.html", f"experiments/{links.experiments[experiment.slug]}.html", links, page=page_of
         )
     said = warnings(study)
+    said += [f"A figure could not be drawn: {each.drawing.title}." for each in shown if each.failed]
     verdicts = verdict_lines(study, links)
     views = _tables(study, links, folder)
     pages.write(
@@ -165,7 +167,7 @@ def _cells(study: Study) -> dict[str, list[tuple[str, str, str]]]:
         for row in filled.table.rows:
             used = {run for metric in filled.table.metrics for run in filled.cell(row.label, metric).runs}
             for run in used:
-                found.setdefault(run, []).append((name, f"table-{anchor(name)}", row.label))
+                found.setdefault(run, []).append((name, table_anchor(filled.table), row.label))
     return found
 
 
@@ -176,7 +178,7 @@ def _tables(study: Study, links: Links, folder: Path) -> list[TableView]:
             views.append(refused_view(table, study.refused[table.name]))
             continue
         filled = study.filled[table.name]
-        name = f"tables/table-{anchor(table.name)}.csv"
+        name = f"tables/{table_anchor(table)}.csv"
         (folder / name).write_text(to_csv([filled]), encoding="utf-8")
         views.append(table_view(filled, links, name))
     return views

@@ -10,9 +10,9 @@ import pandas as pd
 
 from ablations.experiments import Experiment
 from ablations.table import CONFLICT, SCORES
+from analysis.drawing import table_anchor
 from analysis.formats import MISSING, number
 from analysis.pairs import paired
-from analysis.report.names import anchor
 from analysis.report.tables import Entry, Links, against
 from analysis.study import Study
 
@@ -67,7 +67,7 @@ def experiment_page(experiment: Experiment, study: Study, links: Links) -> Exper
         for _, row in own.sort_values("seed").iterrows()
     )
     places = tuple(
-        Place(table.name, f"table-{anchor(table.name)}", row.label, row.change)
+        Place(table.name, table_anchor(table), row.label, row.change)
         for table in study.tables
         for row in table.rows
         if row.slug == slug

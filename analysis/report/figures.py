@@ -25,6 +25,7 @@ class Shown:
 
     drawing: Drawing
     nothing: str | None = None
+    failed: bool = False  # whether that is a fault, and not for want of runs
     svg: str = ""
     csv: str = ""
     rows: int = 0
@@ -44,6 +45,8 @@ def _write(drawing: Drawing, study: Study, folder: Path) -> Shown:
         text = svg(drawing.draw(data), drawing.title, drawing.caption, drawing.name)
     except NothingToShow as reason:
         return Shown(drawing, nothing=str(reason))
+    except Exception as error:  # one figure must not cost the report
+        return Shown(drawing, nothing=f"It could not be drawn: {type(error).__name__}: {error}", failed=True)
     path = f"figures/{drawing.name}.svg"
     (folder / path).write_text(text, encoding="utf-8")
     found = BOX.search(text)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from ablations.table import QUOTED, Row, Table
 from analysis.cells import Cell
+from analysis.drawing import table_anchor
 from analysis.formats import MISSING, lines
 from analysis.report.names import anchor
 from analysis.tables import FilledTable, heading
@@ -46,7 +47,7 @@ class TableView:
     @property
     def anchor(self) -> str:
         """Its id on the page."""
-        return f"table-{anchor(self.table.name)}"
+        return table_anchor(self.table)
 
 
 @dataclass(frozen=True)

@@ -15,13 +15,21 @@ def warnings(study: Study) -> list[str]:
     """Sentences, the gravest first; none where a study is complete and of one piece."""
     runs = study.runs
     found = [*_nothing(study), *_unreadable(study)]
-    failed = runs[runs["state"] == "failed"]
+    listed = study.listed
+    failed = listed[listed["state"] == "failed"]
     if not failed.empty:
         found.append(f"{_runs(len(failed), 'has', 'have')} failed: {_named(failed['run'])}.")
-    going = runs[runs["state"].isin(GOING)]
+    going = listed[listed["state"].isin(GOING)]
     if not going.empty:
         states = ", ".join(f"{count} {state}" for state, count in going["state"].value_counts().items())
-        found.append(f"{_runs(len(going))} not finished ({states}); no table counts them yet.")
+        found.append(
+            f"{_runs(len(going))} not finished ({states}); no table counts them yet, and of the figures only "
+            "the curves."
+        )
+    if not runs.empty and not runs["state"].eq("done").any():
+        found.append(
+            "No run is finished: the figures of implicit knowledge show runs as far as they have come."
+        )
     silent = runs[(runs["state"] == "done") & ~runs["run"].isin(_used(study))]
     if not silent.empty and not study.refused:
         found.append(f"{_runs(len(silent))} done without a score: {_named(silent['run'])}.")

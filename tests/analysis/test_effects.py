@@ -74,7 +74,10 @@ def test_classes_stand_beside_their_frequency_and_ap() -> None:
     assert data.loc["disc", "mean"] == np.mean([5, 12, 19, 26]) and data.loc["ring", "boxes"] == 400
     assert data["AP"].tolist() == [30.0, 50.0]
     made = classes(data.reset_index())
-    assert [axes.get_xlabel() for axes in made.axes] == ["boxes in the training data", "AP of the class (%)"]
+    assert [axes.get_xlabel() for axes in made.axes] == [
+        "boxes in the training data",
+        "AP of the class, mean of the runs (%)",
+    ]
     assert {text.get_text() for text in made.axes[0].texts} == {"disc", "ring"}
 
 

@@ -69,3 +69,21 @@ def test_scores_of_classes_are_in_percent(tmp_path: Path) -> None:
 def test_unknown_names_are_refused(tmp_path: Path, words: tuple[str], said: str) -> None:
     with pytest.raises(UnknownNameError, match=f"unknown {said}"):
         open_study(tmp_path, *words)
+
+
+def test_figures_of_the_end_count_finished_runs_only_where_there_are_some(tmp_path: Path) -> None:
+    make_run(tmp_path, "csp-fast.add-fa", 0, state="running", epochs=1)
+    going = open_study(tmp_path, "mini", ["1"])
+    assert set(going.effects["seed"]) == set(going.implicit["seed"]) == {0}
+    make_run(tmp_path, "csp-fast.add-fa", 1)
+    both = open_study(tmp_path, "mini", ["1"])
+    assert set(both.effects["seed"]) == set(both.implicit["seed"]) == {1}
+    assert set(both.metrics["seed"]) == {0, 1}
+
+
+def test_a_dataset_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    folder = make_run(tmp_path, "csp-fast.add-fa", 0)
+    (folder / "dataset.json").write_text('{"train": {}}')
+    study = open_study(tmp_path, "mini", ["1"])
+    assert study.training_data is None and study.class_boxes == {}
+    assert "dataset.json cannot be read: train needs the lists" in study.unread[folder.name]

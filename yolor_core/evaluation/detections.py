@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from yolor_core.errors import DataError
-from yolor_core.runs.files import write_atomically
+from yolor_core.runs.files import unreadable, why, write_atomically
 
 LARGEST_ID = 2**31  # of images and categories
 PER_IMAGE_AND_CATEGORY = 100  # COCO scores no more (maxDets)
@@ -103,11 +103,14 @@ class Detections:
 
     @classmethod
     def read(cls, path: Path) -> Detections:
-        """Read what `write` wrote."""
-        table = pq.read_table(path)
-        columns = {name: table[name].to_numpy() for name in table.column_names}
-        boxes = np.stack([columns[name] for name in ("x", "y", "width", "height")], 1)
-        return cls(columns["image_id"], columns["category_id"], boxes, columns["score"])
+        """Read what `write` wrote. Raises RunError for a file that is missing, damaged or something else."""
+        try:
+            table = pq.read_table(path)
+            columns = {name: table[name].to_numpy() for name in table.column_names}
+            boxes = np.stack([columns[name] for name in ("x", "y", "width", "height")], 1)
+            return cls(columns["image_id"], columns["category_id"], boxes, columns["score"])
+        except (OSError, KeyError, ValueError, pa.ArrowException) as error:
+            raise unreadable(path, why(error)) from None
 
 
 def _check_entry(index: int, entry: dict) -> None:

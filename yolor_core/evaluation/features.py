@@ -55,10 +55,10 @@ def collect_features(
     cells: int = 400,
     seed: int = 0,
 ) -> pa.Table:
-    """Anchors of some cells of the first images, columns as in `SCHEMA`.
+    """Anchors of some cells of the `first` images, columns as in `SCHEMA`.
 
-    On every level, half of `cells` are anchors that training would make answer for an object whose centre
-    lies in their cell, half are others, each drawn at random; fewer where there are not so many.
+    On every level, half of `cells` (rounded up) are anchors that training would make answer for an object
+    whose centre lies in their cell, half are others, each drawn at random; fewer where there are not so many.
     Raises InputError for a model that does not detect, or that has been folded.
     """
     if not model.config.detection or model.folded:
@@ -68,11 +68,10 @@ def collect_features(
     batches = EvaluationBatches(images, config.size, input_stride(model, config), TOGETHER, rectangular=False)
     generator = np.random.default_rng(seed)
     found: dict[str, list[dict[str, Any]]] = {level: [] for level in model.level_names}
-    wanted = -(-min(first, len(images)) // TOGETHER)
     model.eval()
     weight = next(model.parameters())
-    for step in range(wanted):
-        batch, _ = batches.build(step)
+    for begin in range(0, min(first, len(images)), TOGETHER):
+        batch = _first(batches.build(begin // TOGETHER)[0], first - begin)
         maps = model.maps(batch.images.to(device, weight.dtype) / 255).head
         for level, x in maps.items():
             found[level] += _anchors(model, images, batch, level, x, loss, generator)
@@ -80,12 +79,23 @@ def collect_features(
     return pa.Table.from_pylist(rows, schema=SCHEMA)
 
 
+def _first(batch: EvaluationBatch, count: int) -> EvaluationBatch:
+    """The first `count` images of a batch."""
+    return EvaluationBatch(
+        batch.images[:count],
+        batch.indices[:count],
+        batch.scales[:count],
+        batch.pads[:count],
+        batch.sizes[:count],
+    )
+
+
 def _chosen(
     items: list[dict[str, Any]], cells: int, generator: np.random.Generator
 ) -> Iterator[dict[str, Any]]:
     for objects in (True, False):
         group = [item for item in items if (item["class"] != BACKGROUND) == objects]
-        keep = generator.permutation(len(group))[: cells // 2]
+        keep = generator.permutation(len(group))[: (cells + objects) // 2]
         yield from (group[i] for i in sorted(keep))
 
 

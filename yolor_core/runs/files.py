@@ -59,6 +59,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 def unreadable(path: Path, reason: str) -> RunError:
     """The error for a damaged file of a run: which one, why, and what to do."""
+    reason = reason.strip().rstrip(".")
     return RunError(
         f"{path} cannot be read: {reason}. Remove the file, or the folder {path.parent} to run it anew"
     )

@@ -37,6 +37,8 @@ def load_run(path: Path | str) -> tuple[Detector, RunConfig]:
         raise RunError(f"{run.path} is not a run directory: there is no run.json")
     if not run.weights.exists():
         state = (run.read_state() or {}).get("state", "unknown")
+        if state == "done":
+            raise RunError(f"{run.weights} is missing although the run is done; launch it again to repair it")
         raise RunError(
             f"{run.path} has no weights yet (state: {state}); they are written at the end of training"
         )

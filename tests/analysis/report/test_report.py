@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pandas as pd
 import pytest
 
 from analysis.catalogue import drawings
+from analysis.drawing import Drawing
 from analysis.nothing import NothingToShow
 from analysis.report import Written, write_report
 from analysis.report import figures as figures_module
@@ -151,7 +155,8 @@ def test_runs_that_have_only_begun_are_listed_and_counted_nowhere(tmp_path: Path
     (queued / "state.json").write_text('{"state": "queued"}')
     found, page = written(tmp_path)
     assert found.runs == 3
-    assert "1 run is not finished (1 running)" in page.text
+    assert "2 runs are not finished (1 running, 1 queued)" in page.text
+    assert "No run is finished" in page.text
     assert "1 run has failed: csp-fast.add-fa-mini-s0" in page.text
     assert "has not started" in Page(found.folder / "runs" / f"{queued.name}.html").text
 
@@ -273,3 +278,72 @@ def test_metrics_are_read_once_a_run(tmp_path: Path, make: Make, monkeypatch: py
     )
     written(tmp_path)
     assert len(reads) == len(set(reads)) == 3
+
+
+@pytest.mark.parametrize("name", ["detections.parquet", "dataset.json", "evaluation.json", "effects.parquet"])
+def test_files_of_an_unexpected_kind_cost_what_is_in_them(tmp_path: Path, make: Make, name: str) -> None:
+    for experiment in ("csp-fast", "csp-fast.add-fa"):
+        folder = make(tmp_path, experiment)
+        (folder / "dataset.json").write_text("{}")
+        if name.endswith("parquet"):
+            pd.DataFrame({"other": [1]}).to_parquet(folder / name)
+        elif name == "evaluation.json":
+            content = json.loads((folder / name).read_text()) | {"per_class": [1, 2]}
+            (folder / name).write_text(json.dumps(content))
+    found, page = written(tmp_path)
+    assert "AP of every run" in page.text and "could not be drawn" not in page.text
+    if name != "detections.parquet":  # that is a figure's own sentence
+        assert f"{name} cannot be read" in page.text or "per_class is [1, 2]" in page.text
+    assert (found.folder / "figures" / "learned.svg").exists() is False
+
+
+def test_a_figure_that_fails_costs_no_other(
+    tmp_path: Path, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(tmp_path, "csp-fast")
+
+    def fail(study: Study) -> pd.DataFrame:
+        raise KeyError("a defect")
+
+    def some(study: Study) -> list[Drawing]:
+        kept = [each for each in drawings(study) if each.name in ("ap-by-run", "losses-table-1")]
+        return [replace(kept[0], data=fail), kept[1]]
+
+    monkeypatch.setattr(figures_module, "drawings", some)
+    found, page = written(tmp_path)
+    assert "It could not be drawn: KeyError: 'a defect'" in page.text
+    assert any("could not be drawn: AP of every run" in said for said in found.warnings)
+    assert (found.folder / "figures" / "losses-table-1.svg").exists()
+
+
+@pytest.mark.usefixtures("few_figures")
+def test_tables_whose_names_differ_in_signs_only_do_not_meet(tmp_path: Path, make: Make) -> None:
+    make(tmp_path, "csp-fast")
+    for file, sign in (("a.py", "+"), ("b.py", "×")):
+        (tmp_path / file).write_text(OWN_TABLE.replace("NAME", f"mine {sign}"), encoding="utf-8")
+    study = open_study(tmp_path, "mini", [str(tmp_path / name) for name in ("a.py", "b.py")])
+    found = write_report(study, tmp_path / "report", date=DATE)
+    files = sorted(path.name for path in (found.folder / "tables").iterdir())
+    assert len(files) == 2 and all(name.startswith("table-mine-") for name in files)
+    text = found.index.read_text(encoding="utf-8")
+    ids = re.findall(r'\bid="([^"]*)"', text)
+    assert len(ids) == len(set(ids))
+
+
+OWN_TABLE = """
+from ablations.experiments import CSP_FAST
+from ablations.table import Row, Table
+TABLE = Table("NAME", "Title", (Row("base$\\frac{1$", CSP_FAST, "no\\x07thing"),))
+"""
+
+
+def test_dollars_and_control_characters_in_names_are_drawn_as_they_are(tmp_path: Path, make: Make) -> None:
+    make(tmp_path, "csp-fast", 0)
+    make(tmp_path, "csp-fast", 1)
+    (tmp_path / "own.py").write_text(OWN_TABLE.replace("NAME", "a$x_{$ <b>\\x07"), encoding="utf-8")
+    found = write_report(
+        open_study(tmp_path, "mini", [str(tmp_path / "own.py")]), tmp_path / "report", date=DATE
+    )
+    assert not any("could not be drawn" in said for said in found.warnings)
+    for path in (found.folder / "figures").glob("*.svg"):
+        ElementTree.parse(path)
