@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from ablations.registry import as_overrides, resolve
 from ablations.table import ALL_DETECTION
 from analysis.cells import Cell
+from analysis.published.detections import read_detections
 from analysis.statistics.crossed import on_images_like_these
 from analysis.tables import UNASKED, FilledTable
 from yolor_core.config import RunConfig
@@ -40,7 +41,7 @@ def stored(folder: Path) -> tuple[dict[str, Any], Detections]:
     if record is None or not run.detections.is_file():
         raise RunError(f"{folder} has no {run.detections.name}; only finished runs that detect have")
     config = RunConfig.from_json(json.dumps(record["config"]))
-    return load_images(config.data, "val").coco, Detections.read(run.detections)
+    return load_images(config.data, "val").coco, read_detections(run.detections)
 
 
 def resampled_scores(paths: Sequence[Path], resamples: int, seed: int, threads: int) -> dict[Path, Scores]:
