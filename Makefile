@@ -5,13 +5,14 @@ VENV := .venv
 PYTEST_ARGS ?=
 LAB_ARGS ?=
 
-.PHONY: reproduce test lab env lint lock clean help
+.PHONY: reproduce test lab env lint lock clean help verify-published
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make reproduce   the environment, then every training of Tables 1-8 at PROFILE=$(PROFILE), then the tables"
 	@echo "make test        the environment, then the tests (PYTEST_ARGS='-k name' for some of them)"
 	@echo "make lab         the environment, then JupyterLab with the notebooks (LAB_ARGS=--no-browser on a server)"
+	@echo "make verify-published   the numbers of results/published/ made again from the runs in it, and compared"
 	@echo "make env         the environment alone, in $(VENV)/ (PYTHON=$(PYTHON), 3.11 or newer)"
 	@echo "make lint        ruff and mypy"
 	@echo "make lock        write requirements.lock anew from pyproject.toml"
@@ -24,6 +25,9 @@ reproduce: env
 
 test: env
 	@$(VENV)/bin/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(PYTEST_ARGS)
+
+verify-published: env
+	@$(VENV)/bin/ablate verify results/published/$(PROFILE)
 
 lab: env
 	@$(VENV)/bin/jupyter lab $(LAB_ARGS) notebooks

@@ -30,6 +30,8 @@ COMMANDS = {
     "cluster": "Cluster profiles: list them, check that one works.",
     "tables": "The paper's tables beside what was measured here.",
     "report": "Tables, figures and runs as a folder of web pages.",
+    "publish": "The evidence of a finished study as one small folder.",
+    "verify": "Make the numbers of a published folder again, and compare.",
     "compare": "Two runs, or files of detections, on the same images.",
     "features": "Write features of real images beside runs.",
     "plan": "Seeds and GPU hours that an effect needs, by pilot runs.",

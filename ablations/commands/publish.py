@@ -1,0 +1,99 @@
+"""`ablate publish`: the evidence of a finished study as one small folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from ablations.options import Folder, profile_option, results_option, seeds_option, set_option
+
+
+@click.command("publish")
+@click.argument("names", nargs=-1, metavar="[TABLE]...")
+@profile_option
+@results_option
+@seeds_option(None, "Use these seeds only, as in 5 (the first five) or 0,3 or 7,; all there are by default.")
+@click.option(
+    "--out",
+    type=Folder(path_type=Path),
+    metavar="DIR",
+    help="Folder to write; an older one in it is replaced.  [default: published/PROFILE in the results]",
+)
+@set_option
+@click.option("--fingerprint", metavar="PREFIX", help="Use runs on data of this fingerprint only.")
+@click.option("--source", metavar="PREFIX", help="Use runs of yolor_core sources of this hash only.")
+@click.option("--mixed", is_flag=True, help="Allow runs of different sources, data or commits.")
+@click.option("--dirty", is_flag=True, help="Allow runs of code that is in no commit.")
+@click.option(
+    "--every",
+    type=click.IntRange(min=1),
+    default=4,
+    show_default=True,
+    metavar="EPOCHS",
+    help="Of implicit values and effects publish the first, the last and each so many-th epoch.",
+)
+@click.option(
+    "--grid",
+    type=click.IntRange(min=0, max=64),
+    default=4,
+    show_default=True,
+    metavar="PIXELS",
+    help="Boxes that no score depends on are moved to such a grid; 0 keeps all as they are.",
+)
+def command(
+    names: tuple[str, ...],
+    profile: str,
+    results: Path,
+    seeds: list[int] | None,
+    out: Path | None,
+    overrides: tuple[str, ...],
+    fingerprint: str | None,
+    source: str | None,
+    mixed: bool,
+    dirty: bool,
+    every: int,
+    grid: int,
+) -> None:
+    """Write tables (1-8 without names), figures, a summary and the small files of the runs behind them.
+
+    `ablate verify` makes every number of the folder again from what is in it.
+    """
+    from ablations.profiles import profile_named
+    from ablations.registry import as_overrides, select_tables
+    from yolor_core.errors import ConfigError
+
+    if files := [name for name in names if name.endswith(".py")]:
+        raise ConfigError(f"{files[0]} is a file; only tables with a name can be published and verified")
+    chosen = select_tables(names)
+    profile_named(profile)
+    as_overrides(overrides)
+
+    from ablations.commands.tables import costs_of, kept
+    from analysis.published.build import publish
+    from analysis.published.manifest import Made
+    from analysis.runs import load_runs
+    from analysis.study import open_study
+    from yolor_core.runs.record import code_commit
+
+    runs = kept(kept(load_runs(results), "fingerprint", fingerprint), "source_hash", source)
+    commit, changed = code_commit()
+    made = Made(
+        profile=profile,
+        tables=tuple(table.name for table in chosen),
+        seeds=None if seeds is None else tuple(seeds),
+        overrides=overrides,
+        mixed=mixed,
+        every=every,
+        grid=grid,
+        commit=commit,
+        dirty=changed,
+    )
+    study = open_study(
+        results, profile, made.tables, overrides, seeds, everything=runs, mixed=mixed, costs=costs_of
+    )
+    written = publish(study, made, out or results / "published" / profile, dirty)
+    click.echo(
+        f"{written.runs} runs, {written.tables} tables, {written.figures} figures in {written.files} files, "
+        f"{written.bytes / 1e6:.2f} MB: {written.folder}"
+    )

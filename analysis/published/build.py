@@ -1,0 +1,125 @@
+"""From a study to a published folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from ablations.costs import Cost
+from ablations.table import Table
+from analysis.published.evidence import counted_runs, evidence
+from analysis.published.manifest import (
+    FOLDER,
+    SUMMARY,
+    Made,
+    PublishError,
+    contents,
+    largest,
+    write_manifest,
+)
+from analysis.published.runs import copy_run
+from analysis.published.summary import summary
+from analysis.report.figures import write_figures
+from analysis.report.folder import replaced
+from analysis.study import Study, open_study
+
+Costs = Callable[[Table], Mapping[str, Cost]]
+
+MOST = 30_000_000  # bytes of a published folder
+ONE = (("commit", "commits"), ("source_hash", "yolor_core sources"), ("fingerprint", "data"))
+
+
+@dataclass(frozen=True)
+class Published:
+    """What was written."""
+
+    folder: Path
+    runs: int
+    tables: int
+    figures: int
+    files: int
+    bytes: int
+
+
+def publish(study: Study, made: Made, target: Path, dirty: bool = False, most: int = MOST) -> Published:
+    """Write the evidence of a study into the folder `target`, in place of an older one.
+
+    Tables and figures are made from the published copies of the runs, so that they can be made again.
+
+    Args:
+        study: of `analysis.study.open_study`.
+        made: how it was opened.
+        target: a new or empty folder, or a published one.
+        dirty: whether runs of changed code are published.
+        most: bytes of the whole folder.
+
+    Raises:
+        PublishError: no finished runs; runs of different code or data (unless `made.mixed`); runs of a
+            changed working tree (unless `dirty`); more than `most` bytes.
+        NotAReportError: `target` holds something else.
+    """
+    if study.refused:
+        raise PublishError("; ".join(study.refused.values()))
+    runs = counted_runs(study)
+    _refuse(runs, made, dirty)
+    with replaced(target, FOLDER) as folder:
+        for name, path in zip(runs["run"], runs["path"], strict=True):
+            copy_run(Path(path), folder / "runs" / str(name), made.every, made.grid)
+        copied = reopened(folder, made, study.costs)
+        figures = write_figures(copied, folder)
+        for name, text in evidence(copied).items():
+            path = folder / name
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(text, encoding="utf-8", newline="")
+        (folder / SUMMARY).write_text(summary(copied, payload(folder)), encoding="utf-8")
+        files = write_manifest(folder, made)
+        total = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        if total > most:
+            raise PublishError(
+                f"the folder would have {total / 1e6:.1f} MB, more than {most / 1e6:g} MB; largest: "
+                f"{', '.join(largest(files))}. Publish fewer seeds, a coarser --grid or a larger --every"
+            )
+    drawn = sum(each.nothing is None for each in figures)
+    return Published(target, len(runs), len(copied.filled), drawn, len(files) + 1, total)
+
+
+def reopened(folder: Path, made: Made, costs: Costs) -> Study:
+    """The study of a published folder, as it was opened to be published; `costs` counts parameters."""
+    return open_study(
+        folder, made.profile, made.tables, made.overrides, made.seeds, mixed=made.mixed, costs=costs
+    )
+
+
+def payload(folder: Path) -> int:
+    """Bytes of the runs, tables and figures of a folder."""
+    return sum(
+        int(each["bytes"])
+        for name, each in contents(folder).items()
+        if name.startswith(("runs/", "tables/", "figures/"))
+    )
+
+
+def _refuse(runs: pd.DataFrame, made: Made, dirty: bool) -> None:
+    if runs.empty:
+        raise PublishError(
+            f"no finished runs of tables {', '.join(made.tables)} at profile {made.profile}"
+            + ("" if made.seeds is None else f" with seeds {', '.join(map(str, made.seeds))}")
+        )
+    if not made.mixed:
+        for column, what in ONE:
+            groups = runs.groupby(column, dropna=False)["run"]
+            if groups.ngroups > 1:
+                parts = [f"{str(key)[:10]} ({len(names)} runs, as {names.iloc[0]})" for key, names in groups]
+                raise PublishError(
+                    f"the runs are of different {what}: {'; '.join(parts)}. Choose some with --source, "
+                    "--fingerprint or --seeds, or allow it with --mixed"
+                )
+    changed = runs[~runs["dirty"].eq(False)]  # nor those of which nobody knows
+    if not dirty and len(changed):
+        raise PublishError(
+            f"{len(changed)} of {len(runs)} runs are of code that is in no commit, as "
+            f"{changed['run'].iloc[0]}; train them from a clean checkout, or allow it with --dirty"
+        )

@@ -1,0 +1,67 @@
+"""The texts of a published folder that follow from its runs: tables in every format, provenance, summary."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from analysis.cells import Cell
+from analysis.drawing import table_anchor
+from analysis.formats import FORMATS, render
+from analysis.published.manifest import PROVENANCE
+from analysis.study import Study
+from yolor_core.runs.directory import RunDirectory
+
+ENDINGS = {"text": "txt", "markdown": "md", "csv": "csv", "latex": "tex", "html": "html", "json": "json"}
+FROM_RUNS = ("commit", "source_hash", "fingerprint", "python", "device")
+
+
+def counted_runs(study: Study) -> pd.DataFrame:
+    """The finished runs behind the tables, each once, by name; columns of `analysis.runs.load_runs`."""
+    frames = [frame for filled in study.filled.values() for frame in filled.runs.values() if len(frame)]
+    if not frames:
+        return study.everything.iloc[:0]
+    return pd.concat(frames).drop_duplicates("run").sort_values("run").reset_index(drop=True)
+
+
+def evidence(study: Study) -> dict[str, str]:
+    """Tables and provenance as {path in the folder: text}; the same for the same runs."""
+    texts = {}
+    for filled in study.filled.values():
+        for form in FORMATS:
+            texts[f"tables/{table_anchor(filled.table)}.{ENDINGS[form]}"] = render([filled], form)
+    return texts | {PROVENANCE: provenance(study)}
+
+
+def provenance(study: Study) -> str:
+    """CSV with a line for every cell of every table: which runs, of which code, on which data, with what."""
+    known = {str(r["run"]): _environment(Path(r["path"])) for _, r in counted_runs(study).iterrows()}
+    rows = []
+    for filled in study.filled.values():
+        by_label = {row.label: row for row in filled.table.rows}
+        for cell in filled.cells:
+            base = filled.table.baseline(by_label[cell.row], cell.metric).label
+            other = () if base == cell.row or cell.delta is None else filled.cell(base, cell.metric).runs
+            rows.append(_line(cell, other, known))
+    return pd.DataFrame(rows).to_csv(index=False, lineterminator="\n")
+
+
+def _line(cell: Cell, other: tuple[str, ...], known: dict[str, dict[str, str]]) -> dict[str, str]:
+    of = [known[run] for run in (*cell.runs, *other)]
+    line = {"table": cell.table, "row": cell.row, "metric": cell.metric}
+    line |= {"runs": " ".join(cell.runs), "baseline_runs": " ".join(other)}
+    return line | {name: " ".join(_once(each[name] for each in of)) for name in (*FROM_RUNS, "packages")}
+
+
+def _environment(folder: Path) -> dict[str, str]:
+    record: dict[str, Any] = RunDirectory(folder).read_run() or {}
+    found = {name: str(record.get(name) or "unknown") for name in FROM_RUNS}
+    packages = record.get("packages") or {}
+    return found | {"packages": ";".join(f"{name}={version}" for name, version in sorted(packages.items()))}
+
+
+def _once(texts: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(texts))

@@ -1,0 +1,84 @@
+"""manifest.json: how a published folder was made, and the hash and size of each of its files."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from analysis.report.folder import Kind
+from yolor_core.errors import RunError, YolorError
+from yolor_core.runs.files import read_json, write_json
+
+MAKER = "ablate publish"
+MANIFEST, SUMMARY, PROVENANCE = "manifest.json", "summary.md", "provenance.csv"
+FOLDER = Kind(
+    "a published folder",
+    MAKER,
+    MANIFEST,
+    frozenset({MANIFEST, SUMMARY, PROVENANCE, "runs", "tables", "figures"}),
+)
+
+
+class PublishError(YolorError):
+    """A study that cannot be published as it was asked for, or a folder that is not a published one."""
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a published folder was made from: enough to make its tables again."""
+
+    profile: str
+    tables: tuple[str, ...]
+    seeds: tuple[int, ...] | None = None  # None: all there were
+    overrides: tuple[str, ...] = ()
+    mixed: bool = False
+    every: int = 1
+    grid: int = 0
+    commit: str | None = None  # of the code that published; the runs' own are in provenance.csv
+    dirty: bool | None = None
+
+
+def contents(folder: Path) -> dict[str, dict[str, Any]]:
+    """Hash and size of each file below a folder but the manifest, by its path."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_file() and name != MANIFEST:
+            data = path.read_bytes()
+            found[name] = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+    return found
+
+
+def write_manifest(folder: Path, made: Made) -> dict[str, dict[str, Any]]:
+    """Write the manifest of a filled folder; returns its files."""
+    files = contents(folder)
+    size = sum(int(each["bytes"]) for each in files.values())
+    described = {"made by": MAKER, "made from": asdict(made), "bytes": size, "files": files}
+    write_json(folder / MANIFEST, described)
+    return files
+
+
+def read_manifest(folder: Path) -> tuple[Made, Mapping[str, Mapping[str, Any]]]:
+    """How a folder was made, and its files as they were. Raises PublishError for what is no such folder."""
+    try:
+        content = read_json(folder / MANIFEST)
+    except RunError as error:
+        raise PublishError(str(error)) from None
+    if content is None or content.get("made by") != MAKER:
+        raise PublishError(f"{folder} was not made by `{MAKER}`: its {MANIFEST} is missing or says otherwise")
+    try:
+        known = dict(content["made from"])
+        for name in ("tables", "seeds", "overrides"):
+            known[name] = None if known[name] is None else tuple(known[name])
+        return Made(**known), dict(content["files"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise PublishError(f"{folder / MANIFEST} lacks or misnames a field: {error}") from None
+
+
+def largest(files: Mapping[str, Mapping[str, Any]], most: int = 5) -> Sequence[str]:
+    """The largest files, as `runs/a/detections.parquet (0.3 MB)`."""
+    order = sorted(files.items(), key=lambda item: (-int(item[1]["bytes"]), item[0]))
+    return [f"{name} ({int(each['bytes']) / 1e6:.2f} MB)" for name, each in order[:most]]
