@@ -24,5 +24,6 @@ def command(ctx: click.Context, folder: Path) -> None:
     for check in verify(folder, costs_of):
         click.echo(check.line)
         differences += len(check.differences)
-    click.echo(f"{folder}: {f'{differences} differences' if differences else 'verified'}")
+    found = f"{differences} difference{'s' if differences != 1 else ''}" if differences else "verified"
+    click.echo(f"{folder}: {found}")
     ctx.exit(1 if differences else 0)

@@ -15,7 +15,7 @@ from analysis.published.scrub import machine_names, scrub
 from yolor_core.errors import RunError
 from yolor_core.evaluation.engine import Truth
 from yolor_core.runs.directory import RunDirectory
-from yolor_core.runs.files import write_json
+from yolor_core.runs.files import unreadable, why, write_json
 
 SMALL = 200_000  # bytes of the raw priors that are published; at paper scale they are many times that
 EVERY = 4  # epochs between those whose implicit values and effects are published
@@ -60,9 +60,12 @@ def copy_run(source: Path, target: Path, every: int = EVERY, grid: int = GRID) -
 
 
 def thin(source: Path, target: Path, every: int) -> None:
-    """Copy a parquet file's first, last and each `every`-th epoch."""
-    table = pq.read_table(source)
-    epochs = sorted(set(table["epoch"].to_pylist()))
+    """Copy a parquet file's first, last and each `every`-th epoch. Raises RunError for a damaged file."""
+    try:
+        table = pq.read_table(source)
+        epochs = sorted(set(table["epoch"].to_pylist()))
+    except (OSError, KeyError, pa.ArrowException) as error:
+        raise unreadable(source, why(error)) from None
     kept = [each for each in epochs if each % every == 0 or each in (epochs[0], epochs[-1])]
     rows = pc.is_in(table["epoch"], value_set=pa.array(kept, table["epoch"].type))
     pq.write_table(table.filter(rows), target, compression="zstd", compression_level=19)

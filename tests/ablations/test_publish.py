@@ -1,0 +1,344 @@
+"""`ablate publish` and `ablate verify` on a study that is trained here: two experiments, two seeds, smoke."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+from click.testing import Result
+
+from analysis.catalogue import drawings
+from analysis.other_images import stored
+from analysis.published import figures as figures_again
+from analysis.published import manifest as manifests
+from analysis.published.build import publish
+from analysis.published.detections import read_detections
+from analysis.published.manifest import PublishError, read_manifest, write_manifest
+from analysis.published.scrub import scrub
+from analysis.report import figures
+from analysis.study import Study, open_study
+from tests.ablations.trained import ablate
+from yolor_core.evaluation.engine import match, score
+from yolor_core.runs.directory import RunDirectory
+
+FIGURES = ("effects-by-row", "losses-table-1", "effects-table-1")
+SEEDS = (0, 1)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_figures() -> Iterator[None]:
+    """Three figures instead of all."""
+
+    def few(study: Study) -> list[object]:
+        return [each for each in drawings(study) if each.name in FIGURES]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(figures, "drawings", few)
+        patch.setattr(figures_again, "drawings", few)
+        yield
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The runs, as training leaves them, but of a clean commit."""
+    folder = tmp_path_factory.mktemp("study")
+    for experiment in ("csp-fast", "csp-fast.add-fa"):
+        for seed in SEEDS:
+            words = ("train", experiment, "--profile", "smoke", "--seed", str(seed), "--results", folder)
+            done = ablate(*words)
+            assert done.exit_code == 0, done.output
+    for run in (folder / "runs").iterdir():
+        edit(run / "run.json", lambda record: record | {"commit": "c" * 40, "dirty": False, "jobs": ["77"]})
+    return folder
+
+
+def publish_to(out: Path, results: Path, *words: str) -> Result:
+    return ablate("publish", "1", "--profile", "smoke", "--results", results, "--out", out, *words)
+
+
+@pytest.fixture(scope="module")
+def published(results: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("published") / "smoke"
+    done = publish_to(out, results)
+    assert done.exit_code == 0, done.output
+    assert "4 runs, 1 tables, 3 figures" in done.output
+    return out
+
+
+@pytest.fixture
+def mine(published: Path, tmp_path: Path) -> Path:
+    """A copy that a test may change."""
+    return shutil.copytree(published, tmp_path / "mine")
+
+
+def edit(path: Path, change: Callable[[dict], dict]) -> None:
+    path.write_text(json.dumps(change(json.loads(path.read_text()))))
+
+
+def some_run(folder: Path) -> Path:
+    return min((folder / "runs").glob("csp-fast.add-fa-*"))
+
+
+def test_a_published_study_is_verified(published: Path) -> None:
+    done = ablate("verify", published)
+    assert done.exit_code == 0, done.output
+    assert "COCO's twelve numbers, by pycocotools from the detections: 48 compared, all equal" in done.output
+    assert "tables in every format, made again from the runs: 6 compared" in done.output
+    assert "DIFFERS" not in done.output
+
+
+def test_the_folder_holds_what_the_page_says_and_no_weights(published: Path) -> None:
+    assert {path.name for path in published.iterdir()} == manifests.FOLDER.entries
+    assert sorted(path.suffix for path in (published / "tables").iterdir()) == sorted(
+        (".csv", ".html", ".json", ".md", ".tex", ".txt")
+    )
+    for run in (published / "runs").iterdir():
+        assert {path.name for path in run.iterdir()} == {
+            "run.json", "state.json", "metrics.jsonl", "evaluation.json", "detections.parquet",
+            "implicit.parquet", "effects.parquet", "dataset.json", "implicit_priors.safetensors",
+        }  # fmt: skip
+    assert {path.name for path in (published / "figures").iterdir()} == {
+        f"{name}.{ending}" for name in FIGURES for ending in ("csv", "svg")
+    }
+
+
+def test_tables_are_those_of_the_runs_that_were_published(published: Path, results: Path) -> None:
+    for form, ending in (("csv", "csv"), ("markdown", "md"), ("text", "txt")):
+        printed = ablate("tables", "1", "--profile", "smoke", "--results", results, "--format", form)
+        assert printed.output == (published / "tables" / f"table-1.{ending}").read_text()
+
+
+def test_the_summary_says_what_was_measured_and_what_cannot_be_concluded(published: Path) -> None:
+    text = (published / "summary.md").read_text()
+    assert "4 finished runs of 2 experiments, seeds 0, 1" in text
+    (row,) = re.findall(r"^\| 1 \| \+ iFA \| baseline \| 2 \|.*$", text, re.MULTILINE)
+    assert re.search(
+        r"[+-]?\d+\.\d\d \[-?\+?\d+\.\d\d, [+-]?\d+\.\d\d\] \| (higher|lower|not told from 0)", row
+    )
+    assert "What cannot be concluded" in text and "rest on as few as 2 pairs" in text
+
+
+def test_provenance_names_runs_code_and_packages_of_every_cell(published: Path) -> None:
+    lines = pd.read_csv(published / "provenance.csv", dtype=str, keep_default_na=False)
+    table = pd.read_csv(published / "tables" / "table-1.csv")
+    assert list(zip(lines["row"], lines["metric"], strict=True)) == list(
+        zip(table["row"], table["metric"], strict=True)
+    )
+    cell = lines[(lines["row"] == "+ iFA") & (lines["metric"] == "AP")].iloc[0]
+    assert len(cell["runs"].split()) == len(cell["baseline_runs"].split()) == 2
+    assert cell["commit"] == "c" * 40 and len(cell["source_hash"]) == len(cell["fingerprint"]) == 64
+    assert "torch=" in cell["packages"] and re.match(r"\d\.\d+", cell["python"])
+
+
+def test_nothing_tells_the_machine(published: Path, results: Path) -> None:
+    for path in published.rglob("*.json"):
+        text = path.read_text()
+        assert str(results) not in text and f'"{socket.gethostname()}"' not in text
+        assert not re.search(r'"(host|pid|jobs)":', text), path
+    assert '"pid"' in (some_run(results) / "state.json").read_text()
+
+
+def test_coarse_detections_meet_the_same_fate(published: Path, results: Path) -> None:
+    annotations, trained = stored(some_run(results))
+    path = some_run(published) / "detections.parquet"
+    small = read_detections(path)
+    assert path.stat().st_size < 0.8 * (some_run(results) / "detections.parquet").stat().st_size
+    assert np.array_equal(trained.scores, small.scores)
+    assert not np.array_equal(trained.boxes, small.boxes)
+    a, b = match(annotations, trained), match(annotations, small)
+    assert np.array_equal(a.true, b.true) and np.array_equal(a.false, b.false)
+    assert score(a) == score(b)
+
+
+def test_publishing_again_gives_the_same_bytes(published: Path, results: Path, tmp_path: Path) -> None:
+    again = tmp_path / "again"
+    assert publish_to(again, results).exit_code == 0
+    assert read_manifest(again) == read_manifest(published)
+    assert publish_to(again, results).exit_code == 0  # in its place
+    (again / "thesis.tex").write_text("years of work")
+    done = publish_to(again, results)
+    assert done.exit_code == 2 and "holds thesis.tex, which is no part of a published folder" in done.stderr
+
+
+def change_json(name: str, *keys: str) -> Callable[[Path], None]:
+    def change(run: Path) -> None:
+        content = json.loads((run / name).read_text())
+        inner = content
+        for key in keys[:-1]:
+            inner = inner[key]
+        value = inner[keys[-1]]
+        inner[keys[-1]] = value + 1e-9 if isinstance(value, float) else value + 1
+        (run / name).write_text(json.dumps(content))
+
+    return change
+
+
+def change_metrics(run: Path) -> None:
+    lines = RunDirectory(run).read_metrics()
+    lines[-1]["AP50"] += 1e-9
+    RunDirectory(run).write_metrics(lines)
+
+
+def change_losses(run: Path) -> None:
+    lines = RunDirectory(run).read_metrics()
+    lines[0]["loss/box"] *= 1.1
+    RunDirectory(run).write_metrics(lines)
+
+
+def change_detections(run: Path) -> None:
+    table = pq.read_table(run / "detections.parquet")
+    place = table.column_names.index("x")
+    moved = table["x"].to_numpy() + 20  # pixels
+    pq.write_table(table.set_column(place, "x", [moved]), run / "detections.parquet")
+
+
+def drop_detections(run: Path) -> None:
+    (run / "detections.parquet").unlink()
+
+
+def change_table(run: Path) -> None:
+    path = run.parents[1] / "tables" / "table-1.csv"
+    path.write_text(re.sub(r"(\d)(?=\D*\n\Z)", lambda found: str((int(found[1]) + 1) % 10), path.read_text()))
+
+
+def change_verdict(run: Path) -> None:
+    path = run.parents[1] / "summary.md"
+    path.write_text(path.read_text().replace("not told from 0", "higher").replace("2 pairs", "9 pairs"))
+
+
+def change_provenance(run: Path) -> None:
+    path = run.parents[1] / "provenance.csv"
+    path.write_text(path.read_text().replace("c" * 40, "d" * 40, 1))
+
+
+def change_figure(run: Path) -> None:
+    path = run.parents[1] / "figures" / "effects-by-row.csv"
+    path.write_text(path.read_text() + "1,2,3\n")
+
+
+TAMPERED = {
+    "AP": (change_json("evaluation.json", "detection", "AP"), "COCO's twelve numbers"),
+    "AR": (change_json("evaluation.json", "detection", "AR100"), "COCO's twelve numbers"),
+    "AP of a class": (change_json("evaluation.json", "per_class", "disc"), "AP of each class"),
+    "number of detections": (change_json("evaluation.json", "detections"), "images and detections"),
+    "metrics": (change_metrics, "scores of the last epoch"),
+    "a loss": (change_losses, "data of the figures"),
+    "detections": (change_detections, "COCO's twelve numbers"),
+    "no detections": (drop_detections, "COCO's twelve numbers"),
+    "configuration": (
+        change_json("run.json", "config", "science", "train", "batch"),
+        "signatures and run ids",
+    ),
+    "seed": (change_json("run.json", "seed"), "signatures and run ids"),
+    "data": (change_json("run.json", "config", "data", "seed"), "data fingerprints"),
+    "table": (change_table, "tables in every format"),
+    "summary": (change_verdict, "verdicts"),
+    "provenance": (change_provenance, "where each cell comes from"),
+    "figure": (change_figure, "data of the figures"),
+}
+
+
+@pytest.mark.parametrize("what", TAMPERED)
+def test_a_tampered_number_is_found_even_with_a_new_manifest(mine: Path, what: str) -> None:
+    tamper, named = TAMPERED[what]
+    tamper(some_run(mine))
+    write_manifest(mine, read_manifest(mine)[0])
+    done = ablate("verify", mine)
+    assert done.exit_code == 1
+    assert f"DIFFERS {named}" in done.output
+    assert "ok      files" in done.output and re.search(r"mine: \d+ differences?$", done.output.strip())
+
+
+def test_any_other_change_of_a_file_is_found_by_its_hash(mine: Path) -> None:
+    (some_run(mine) / "dataset.json").write_text("{}")
+    (mine / "runs" / "more.txt").write_text("more")
+    next((mine / "figures").glob("*.svg")).unlink()
+    done = ablate("verify", mine)
+    assert done.exit_code == 1
+    for said in ("dataset.json:", "runs/more.txt is not in manifest.json", ".svg is missing"):
+        assert said in done.output
+
+
+def test_a_folder_that_is_not_published_is_not_verified(tmp_path: Path) -> None:
+    done = ablate("verify", tmp_path)
+    assert done.exit_code == 2 and "was not made by `ablate publish`" in done.stderr
+
+
+def test_damaged_files_are_differences_and_not_the_end_of_the_check(mine: Path) -> None:
+    some_run(mine).joinpath("detections.parquet").write_bytes(b"PAR1")
+    max((mine / "runs").glob("csp-fast-*")).joinpath("run.json").write_text("{")
+    done = ablate("verify", mine)
+    assert done.exit_code == 1, done.output
+    assert done.output.count("cannot be checked") == 2 and "DIFFERS tables in every format" in done.output
+
+
+def test_a_damaged_run_is_not_published(results: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(results, tmp_path / "results", ignore=shutil.ignore_patterns("weights*", "logs"))
+    (some_run(copy) / "implicit.parquet").write_bytes(b"PAR1")
+    done = publish_to(tmp_path / "out", copy)
+    assert done.exit_code == 2 and "implicit.parquet cannot be read" in done.stderr
+    assert os.listdir(tmp_path) == ["results"]
+
+
+def test_paths_and_names_of_the_machine_are_taken_out_of_texts() -> None:
+    value = {
+        "config": {"data": {"root": "/home/ada/coco"}, "kind": "coco"},
+        "reason": "on node17 as ada: /scratch/ada/runs/x.pt and ~/y are gone; 3/4 of COCO, box [1, 2]",
+        "host": "node17",
+        "jobs": ["1"],
+    }
+    assert scrub(value, ["node17", "ada"]) == {
+        "config": {"data": {"root": "coco"}, "kind": "coco"},
+        "reason": "on - as -: x.pt and y are gone; 3/4 of COCO, box [1, 2]",
+    }
+
+
+@pytest.mark.parametrize(
+    ("change", "words", "said", "allowed"),
+    [
+        ({"dirty": True}, (), "1 of 4 runs are of code that is in no commit", "--dirty"),
+        ({"commit": "d" * 40}, (), "different commits: cccccccccc (3 runs", "--mixed"),
+        ({"source_hash": "d" * 64}, (), "different yolor_core sources", "--mixed"),
+    ],
+)
+def test_runs_of_unclear_code_are_refused_unless_allowed(
+    results: Path, tmp_path: Path, change: dict, words: tuple[str, ...], said: str, allowed: str
+) -> None:
+    copy = shutil.copytree(results, tmp_path / "results", ignore=shutil.ignore_patterns("weights*", "logs"))
+    edit(some_run(copy) / "run.json", lambda record: record | change)
+    done = publish_to(tmp_path / "out", copy, *words)
+    assert done.exit_code == 2 and said in done.stderr.replace("\n", " ")
+    assert not (tmp_path / "out").exists()
+    assert publish_to(tmp_path / "out", copy, allowed).exit_code == 0
+    assert ablate("verify", tmp_path / "out").exit_code == 0
+
+
+def test_what_cannot_be_published_is_named(results: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    done = publish_to(out, results, "--seeds", "7,")
+    assert done.exit_code == 2 and "no finished runs of tables 1 at profile smoke with seeds 7" in done.stderr
+    done = ablate("publish", "mine.py", "--out", out)
+    assert done.exit_code == 2 and "mine.py is a file" in done.stderr
+    out.mkdir()
+    (out / "thesis.tex").write_text("years of work")
+    done = publish_to(out, results)
+    assert done.exit_code == 2 and "was not made by `ablate publish`" in done.stderr
+    assert os.listdir(out) == ["thesis.tex"] and os.listdir(tmp_path) == ["out"]
+
+
+def test_too_much_is_refused_and_the_largest_files_are_named(
+    results: Path, published: Path, tmp_path: Path
+) -> None:
+    study = open_study(results, "smoke", ["1"])
+    with pytest.raises(PublishError, match=r"more than 0\.1 MB; largest: figures/.*svg \(0\.03 MB\)"):
+        publish(study, read_manifest(published)[0], tmp_path / "out", most=100_000)
+    assert os.listdir(tmp_path) == []
