@@ -14,7 +14,7 @@ from slurm.files import replace_json
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("yolor_core", "ablations", "slurm", "analysis")
-KINDS = (".py", ".csv", ".toml", ".json", ".typed")
+KINDS = (".py", ".csv", ".toml", ".json", ".typed", ".html", ".css", ".js")
 
 
 def freeze(results: Path, origin: Mapping[str, Any], root: Path = ROOT) -> Path:

@@ -21,7 +21,7 @@ from yolor_core.evaluation.detections import Detections
 from yolor_core.evaluation.engine import Matches, Truth, match
 from yolor_core.evaluation.engine.overlap import overlaps
 from yolor_core.evaluation.engine.truth import area_bits
-from yolor_core.runs.files import write_atomically
+from yolor_core.runs.files import unreadable, why, write_atomically
 
 GRID = 4  # pixels
 SEEN = 0.3  # what figures draw
@@ -61,11 +61,15 @@ def pack(detections: Detections, truth: Truth, path: Path, grid: int = GRID) -> 
 
 
 def read_detections(path: Path) -> Detections:
-    """The detections of a run: as training wrote them, or as `pack` did."""
-    table = pq.read_table(path)
-    if SCORE not in table.column_names:
+    """The detections of a run, as training wrote them or as `pack` did. Raises as `Detections.read`."""
+    try:
+        table = pq.read_table(path)
+        packed = SCORE in table.column_names
+        columns = {name: table[name].to_numpy().astype(np.int64) for name in table.column_names if packed}
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise unreadable(path, why(error)) from None
+    if not packed:
         return Detections.read(path)
-    columns = {name: table[name].to_numpy().astype(np.int64) for name in table.column_names}
     boxes = np.stack([columns[name] * PIXEL + columns[f"{name}_rest"] for name in SIDES], 1) / PIXEL
     return Detections(
         columns["image_id"],

@@ -100,9 +100,8 @@ def test_the_notebook_writes_the_table_of_the_readme() -> None:
 
 
 def test_make_lab_starts_jupyterlab_with_the_notebooks() -> None:
-    said = subprocess.run(
-        ["make", "-n", "lab", "LAB_ARGS=--no-browser"], cwd=ROOT, capture_output=True, text=True, check=True
-    )
+    make = ["make", "--no-print-directory", "-n", "lab", "LAB_ARGS=--no-browser"]
+    said = subprocess.run(make, cwd=ROOT, capture_output=True, text=True, check=True)
     assert said.stdout.splitlines()[-1] == ".venv/bin/jupyter lab --no-browser notebooks"
     version = [sys.executable, "-m", "jupyterlab", "--version"]
     assert subprocess.run(version, capture_output=True, text=True, check=True).stdout.startswith("4.")
