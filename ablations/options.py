@@ -90,3 +90,17 @@ def seeds_option(
     return click.option(
         "--seeds", type=Seeds(), default=default, show_default=True, metavar="SEEDS", help=text
     )
+
+
+these_seeds_option = seeds_option(
+    None, "Use these seeds only, as in 5 (the first five) or 0,3 or 7,; all there are by default."
+)
+fingerprint_option = click.option(
+    "--fingerprint", metavar="PREFIX", help="Use runs on data of this fingerprint only."
+)
+source_option = click.option(
+    "--source", metavar="PREFIX", help="Use runs of yolor_core sources of this hash only."
+)
+mixed_option = click.option(
+    "--mixed", is_flag=True, help="Allow runs of different sources or different data in one table."
+)

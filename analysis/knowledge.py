@@ -7,7 +7,6 @@ import pandas as pd
 from ablations.table import Table
 from analysis import alignment, effects, geometry, implicit, projection, spectra
 from analysis.drawing import IMPLICIT, Drawing, table_anchor
-from analysis.nothing import NothingToShow
 from analysis.study import Study
 
 KNOWLEDGE: tuple[Drawing, ...] = (
@@ -24,7 +23,7 @@ KNOWLEDGE: tuple[Drawing, ...] = (
         "How one run's representation changed",
         "Change of every value since the start, over the epochs of the first run with implicit knowledge.",
         IMPLICIT,
-        lambda study: implicit.evolution_data(_first_history(study)),
+        lambda study: implicit.evolution_data(study.first_history),
         implicit.heat_map,
     ),
     Drawing(
@@ -32,7 +31,7 @@ KNOWLEDGE: tuple[Drawing, ...] = (
         "The values that moved most",
         "Of the same run, over its epochs.",
         IMPLICIT,
-        lambda study: implicit.evolution_data(_first_history(study)),
+        lambda study: implicit.evolution_data(study.first_history),
         implicit.trajectories,
     ),
     Drawing(
@@ -40,7 +39,7 @@ KNOWLEDGE: tuple[Drawing, ...] = (
         "When the representation settled",
         "Of the same run: direction and length of the change since the start, beside the last one.",
         IMPLICIT,
-        lambda study: implicit.settling_data(_first_history(study)),
+        lambda study: implicit.settling_data(study.first_history),
         implicit.settling,
     ),
     Drawing(
@@ -147,9 +146,3 @@ def of_table(table: Table) -> tuple[Drawing, ...]:
             effects.anchors,
         ),
     )
-
-
-def _first_history(study: Study) -> pd.DataFrame:
-    if study.implicit.empty:
-        raise NothingToShow("No run with implicit knowledge has begun; Table 1 has some.")
-    return study.history(str(study.implicit["run"].iloc[0]))

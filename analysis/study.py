@@ -21,6 +21,7 @@ from ablations.table import Table
 from analysis.comparison import Comparison
 from analysis.differences import compare_runs
 from analysis.features import load_features
+from analysis.nothing import NothingToShow
 from analysis.pairs import most_different
 from analysis.records import Layout, dataset, layout, load_effects, load_implicit, load_metrics
 from analysis.runs import UNREADABLE, load_runs
@@ -160,22 +161,32 @@ class Study:
         return self._read(lambda rows: load_effects(rows, "all"), self._only(run))
 
     @cached_property
-    def training_data(self) -> dict[str, Any] | None:
-        """The training split in numbers (`analysis.records.dataset`), of the first run that has them."""
-        for run, path in self._paths(self.settled):
-            with self._noted(run):
-                return dict(dataset(path)["train"])
-        return None
+    def first_history(self) -> pd.DataFrame:
+        """`history` of the first run with implicit knowledge. Raises NothingToShow without any."""
+        if self.implicit.empty:
+            raise NothingToShow("No run with implicit knowledge has begun; Table 1 has some.")
+        return self.history(str(self.implicit["run"].iloc[0]))
 
     @cached_property
-    def class_boxes(self) -> dict[str, int]:
-        """Boxes of each class in the training data, as the first run says that has recorded them."""
+    def _described(self) -> tuple[Layout, dict[str, Any]] | None:
+        """Classes and training split of the first run that says both."""
         for run, path in self._paths(self.settled):
             with self._noted(run):
-                return dict(
-                    zip(layout(path).classes, dataset(path)["train"]["boxes_per_class"], strict=False)
-                )
-        return {}
+                return layout(path), dict(dataset(path)["train"])
+        return None
+
+    @property
+    def training_data(self) -> dict[str, Any] | None:
+        """The training split in numbers (`analysis.records.dataset`), of the first run that has them."""
+        return None if self._described is None else self._described[1]
+
+    @property
+    def class_boxes(self) -> dict[str, int]:
+        """Boxes of each class in the training data, as the first run says that has recorded them."""
+        if self._described is None:
+            return {}
+        known, data = self._described
+        return dict(zip(known.classes, data["boxes_per_class"], strict=False))
 
     @cached_property
     def class_scores(self) -> pd.DataFrame:

@@ -6,14 +6,22 @@ from pathlib import Path
 
 import click
 
-from ablations.options import Folder, profile_option, results_option, seeds_option, set_option
+from ablations.options import (
+    Folder,
+    fingerprint_option,
+    profile_option,
+    results_option,
+    set_option,
+    source_option,
+    these_seeds_option,
+)
 
 
 @click.command("publish")
 @click.argument("names", nargs=-1, metavar="[TABLE]...")
 @profile_option
 @results_option
-@seeds_option(None, "Use these seeds only, as in 5 (the first five) or 0,3 or 7,; all there are by default.")
+@these_seeds_option
 @click.option(
     "--out",
     type=Folder(path_type=Path),
@@ -21,8 +29,8 @@ from ablations.options import Folder, profile_option, results_option, seeds_opti
     help="Folder to write; an older one in it is replaced.  [default: published/PROFILE in the results]",
 )
 @set_option
-@click.option("--fingerprint", metavar="PREFIX", help="Use runs on data of this fingerprint only.")
-@click.option("--source", metavar="PREFIX", help="Use runs of yolor_core sources of this hash only.")
+@fingerprint_option
+@source_option
 @click.option("--mixed", is_flag=True, help="Allow runs of different sources, data or commits.")
 @click.option("--dirty", is_flag=True, help="Allow runs of code that is in no commit.")
 @click.option(
@@ -76,7 +84,7 @@ def command(
     from analysis.study import open_study
     from yolor_core.runs.record import code_commit
 
-    runs = kept(kept(load_runs(results), "fingerprint", fingerprint), "source_hash", source)
+    runs = kept(load_runs(results), fingerprint, source)
     commit, changed = code_commit()
     made = Made(
         profile=profile,

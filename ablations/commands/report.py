@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ablations.options import Folder, profile_option, results_option, seeds_option, set_option
+from ablations.options import (
+    Folder,
+    fingerprint_option,
+    mixed_option,
+    profile_option,
+    results_option,
+    set_option,
+    source_option,
+    these_seeds_option,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -18,7 +27,7 @@ if TYPE_CHECKING:
 @click.argument("names", nargs=-1, metavar="[TABLE|FILE.py]...")
 @profile_option
 @results_option
-@seeds_option(None, "Use these seeds only, as in 5 (the first five) or 0,3 or 7,; all there are by default.")
+@these_seeds_option
 @click.option(
     "--out",
     type=Folder(path_type=Path),
@@ -26,9 +35,9 @@ if TYPE_CHECKING:
     help="Folder to write; an older report in it is replaced.  [default: report in the folder of results]",
 )
 @set_option
-@click.option("--fingerprint", metavar="PREFIX", help="Use runs on data of this fingerprint only.")
-@click.option("--source", metavar="PREFIX", help="Use runs of yolor_core sources of this hash only.")
-@click.option("--mixed", is_flag=True, help="Allow runs of different sources or different data in one table.")
+@fingerprint_option
+@source_option
+@mixed_option
 def command(
     names: tuple[str, ...],
     profile: str,
@@ -57,7 +66,7 @@ def command(
     from analysis.study import open_study
 
     runs = _as_status_says(load_runs(results), results)
-    runs = kept(kept(runs, "fingerprint", fingerprint), "source_hash", source)
+    runs = kept(runs, fingerprint, source)
     study = open_study(results, profile, names, parsed, seeds, everything=runs, mixed=mixed, costs=costs_of)
     written = write_report(study, out or results / "report", _logs)
     for text in written.warnings:

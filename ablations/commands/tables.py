@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ablations.options import profile_option, results_option, seeds_option, set_option
+from ablations.options import (
+    fingerprint_option,
+    mixed_option,
+    profile_option,
+    results_option,
+    set_option,
+    source_option,
+    these_seeds_option,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,11 +40,11 @@ FEW = 3  # things named in one line
 )
 @profile_option
 @results_option
-@seeds_option(None, "Use these seeds only, as in 5 (the first five) or 0,3 or 7,; all there are by default.")
+@these_seeds_option
 @set_option
-@click.option("--fingerprint", metavar="PREFIX", help="Use runs on data of this fingerprint only.")
-@click.option("--source", metavar="PREFIX", help="Use runs of yolor_core sources of this hash only.")
-@click.option("--mixed", is_flag=True, help="Allow runs of different sources or different data in one table.")
+@fingerprint_option
+@source_option
+@mixed_option
 @click.option(
     "--images",
     type=click.IntRange(min=200),
@@ -76,7 +84,7 @@ def command(
         raise UnknownNameError("format", form, FORMATS)
     everything = load_runs(results)
     _name_unreadable(everything)
-    runs = kept(kept(everything, "fingerprint", fingerprint), "source_hash", source)
+    runs = kept(everything, fingerprint, source)
     filled = [fill_table(t, profile, runs, parsed, costs_of(t), seeds, mixed) for t in tables]
     if images is not None:
         import os
@@ -146,7 +154,12 @@ def costs_of(table: Table) -> dict[str, Cost]:
     }
 
 
-def kept(runs: pd.DataFrame, column: str, prefix: str | None) -> pd.DataFrame:
+def kept(runs: pd.DataFrame, fingerprint: str | None, source: str | None) -> pd.DataFrame:
+    """Those whose data and sources begin so. Raises UnknownNameError where none do, listing what there is."""
+    return _beginning(_beginning(runs, "fingerprint", fingerprint), "source_hash", source)
+
+
+def _beginning(runs: pd.DataFrame, column: str, prefix: str | None) -> pd.DataFrame:
     if prefix is None:
         return runs
     from yolor_core.errors import UnknownNameError

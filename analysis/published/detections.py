@@ -63,13 +63,12 @@ def pack(detections: Detections, truth: Truth, path: Path, grid: int = GRID) -> 
 def read_detections(path: Path) -> Detections:
     """The detections of a run, as training wrote them or as `pack` did. Raises as `Detections.read`."""
     try:
+        if SCORE not in pq.read_schema(path).names:
+            return Detections.read(path)
         table = pq.read_table(path)
-        packed = SCORE in table.column_names
-        columns = {name: table[name].to_numpy().astype(np.int64) for name in table.column_names if packed}
+        columns = {name: table[name].to_numpy().astype(np.int64) for name in table.column_names}
     except (OSError, ValueError, pa.ArrowException) as error:
         raise unreadable(path, why(error)) from None
-    if not packed:
-        return Detections.read(path)
     boxes = np.stack([columns[name] * PIXEL + columns[f"{name}_rest"] for name in SIDES], 1) / PIXEL
     return Detections(
         columns["image_id"],
