@@ -26,7 +26,7 @@ from analysis.study import Study, open_study
 from analysis.style import svg
 from yolor_core.errors import UnknownNameError, YolorError
 
-ROOT = Path(__file__).parent.parent
+SOURCES = Path(__file__).parent.parent
 PIXELS = 120  # an inch of a figure on the screen
 SVG = "image/svg+xml"
 
@@ -45,11 +45,11 @@ def here(*tables: str | Path, results: Path | str | None = None, profile: str | 
 
     Args:
         tables: names or Python files; Tables 1-8 by default.
-        results: folder of results; by default that of ABLATE_RESULTS, else `results`, as seen from the
-            project's folder and not from the notebook's.
+        results: folder of results; by default that of ABLATE_RESULTS, else `results`, as seen from
+            `project()`.
         profile: of the runs; by default that of ABLATE_PROFILE, else mini.
     """
-    folder = Path(results or ROOT / (os.environ.get("ABLATE_RESULTS") or "results")).resolve()
+    folder = Path(results or project() / (os.environ.get("ABLATE_RESULTS") or "results")).resolve()
     wanted = profile or os.environ.get("ABLATE_PROFILE") or "mini"
     try:
         profile_named(wanted)
@@ -62,6 +62,11 @@ def here(*tables: str | Path, results: Path | str | None = None, profile: str | 
     return study
 
 
+def project() -> Path:
+    """The project's folder, wherever the notebook is; without a checkout (a wheel) the current folder."""
+    return SOURCES if (SOURCES / "pyproject.toml").is_file() else Path.cwd()
+
+
 def summary(study: Study) -> str:
     """How many runs there are in which state, which are left out, and what to do where there are none."""
     named = [table.name for table in study.tables]
@@ -70,7 +75,8 @@ def summary(study: Study) -> str:
     lines = []
     if study.runs.empty:
         lines.append(f"No runs of {tables} at profile {study.profile} in {study.results}.")
-        lines.append(f"Make some in a terminal: .venv/bin/ablate launch 1 2 --profile {study.profile}")
+        program = ".venv/bin/ablate" if project() == SOURCES else "ablate"
+        lines.append(f"Make some in a terminal: {program} launch 1 2 --profile {study.profile}")
     else:
         states = ", ".join(f"{n} {state}" for state, n in Counter(study.runs["state"].fillna("new")).items())
         lines.append(f"{tables} at profile {study.profile}: {_runs(len(study.runs))} ({states})")
@@ -136,7 +142,7 @@ def ablate(*arguments: object) -> None:
     command = [sys.executable, "-m", "ablations", *words]
     plain = {name: value for name, value in os.environ.items() if "COLOR" not in name} | {"TERM": "dumb"}
     with subprocess.Popen(
-        command, cwd=ROOT, env=plain, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command, cwd=project(), env=plain, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as child:
         for line in child.stdout or ():
             print(line, end="", flush=True)

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 import signal
+import sysconfig
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,6 +22,7 @@ import submitit
 from slurm.job import Job, Outcome, longest_first
 from slurm.lease import Lease, lease
 from slurm.signals import StopFlag, held_back
+from slurm.snapshot import ROOT
 from slurm.task import Task, describe, pid_file
 
 FOREVER_MINUTES = 60 * 24 * 365  # submitit kills a local job after two minutes unless told otherwise
@@ -206,8 +208,26 @@ def _submit(job: Job, device: str, alive: Lease) -> submitit.Job[tuple[str, str 
     executor = submitit.LocalExecutor(folder=job.run_dir / "logs" / stamp)
     executor.update_parameters(timeout_min=FOREVER_MINUTES)
     task = Task(job, alive, {"CUDA_VISIBLE_DEVICES": device})
-    with held_back(signal.SIGINT, signal.SIGHUP):
+    with held_back(signal.SIGINT, signal.SIGHUP), these_packages():
         return executor.submit(task)
+
+
+@contextmanager
+def these_packages() -> Iterator[None]:
+    """Processes started meanwhile import this suite, not a `slurm` or `analysis` of the current folder."""
+    more = {"PYTHONSAFEPATH": "1"}  # or the current folder would come first
+    if str(ROOT) not in (sysconfig.get_path("purelib"), sysconfig.get_path("platlib")):
+        more["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    before = {name: os.environ.get(name) for name in more}
+    os.environ.update(more)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _outcome(running: _Running) -> Outcome:

@@ -117,9 +117,14 @@ def _refuse(runs: pd.DataFrame, made: Made, dirty: bool) -> None:
                     f"the runs are of different {what}: {'; '.join(parts)}. Choose some with --source, "
                     "--fingerprint or --seeds, or allow it with --mixed"
                 )
-    changed = runs[~runs["dirty"].eq(False)]  # nor those of which nobody knows
-    if not dirty and len(changed):
-        raise PublishError(
-            f"{len(changed)} of {len(runs)} runs are of code that is in no commit, as "
-            f"{changed['run'].iloc[0]}; train them from a clean checkout, or allow it with --dirty"
-        )
+    if dirty:
+        return
+    for found, what in (
+        (runs["dirty"].eq(True), "are of code that is in no commit"),
+        (~runs["dirty"].eq(False), "do not say which commit they are of (no checkout, as from a wheel)"),
+    ):
+        if found.any():
+            raise PublishError(
+                f"{found.sum()} of {len(runs)} runs {what}, as {runs.loc[found, 'run'].iloc[0]}; "
+                "train them from a clean checkout, or allow it with --dirty"
+            )

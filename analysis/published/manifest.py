@@ -63,6 +63,8 @@ def write_manifest(folder: Path, made: Made) -> dict[str, dict[str, Any]]:
 
 def read_manifest(folder: Path) -> tuple[Made, Mapping[str, Mapping[str, Any]]]:
     """How a folder was made, and its files as they were. Raises PublishError for what is no such folder."""
+    if not folder.is_dir():
+        raise PublishError(f"there is no folder {folder}; name one that `{MAKER}` has written")
     try:
         content = read_json(folder / MANIFEST)
     except RunError as error:

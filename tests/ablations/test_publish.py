@@ -271,6 +271,8 @@ def test_any_other_change_of_a_file_is_found_by_its_hash(mine: Path) -> None:
 def test_a_folder_that_is_not_published_is_not_verified(tmp_path: Path) -> None:
     done = ablate("verify", tmp_path)
     assert done.exit_code == 2 and "was not made by `ablate publish`" in done.stderr
+    done = ablate("verify", tmp_path / "nowhere")
+    assert done.exit_code == 2 and "there is no folder" in done.stderr
 
 
 def test_damaged_files_are_differences_and_not_the_end_of_the_check(mine: Path) -> None:
@@ -306,6 +308,7 @@ def test_paths_and_names_of_the_machine_are_taken_out_of_texts() -> None:
     ("change", "words", "said", "allowed"),
     [
         ({"dirty": True}, (), "1 of 4 runs are of code that is in no commit", "--dirty"),
+        ({"dirty": None, "commit": None}, ("--mixed",), "1 of 4 runs do not say which commit", "--dirty"),
         ({"commit": "d" * 40}, (), "different commits: cccccccccc (3 runs", "--mixed"),
         ({"source_hash": "d" * 64}, (), "different yolor_core sources", "--mixed"),
     ],
@@ -318,7 +321,7 @@ def test_runs_of_unclear_code_are_refused_unless_allowed(
     done = publish_to(tmp_path / "out", copy, *words)
     assert done.exit_code == 2 and said in done.stderr.replace("\n", " ")
     assert not (tmp_path / "out").exists()
-    assert publish_to(tmp_path / "out", copy, allowed).exit_code == 0
+    assert publish_to(tmp_path / "out", copy, *words, allowed).exit_code == 0
     assert ablate("verify", tmp_path / "out").exit_code == 0
 
 

@@ -60,6 +60,15 @@ def test_results_are_looked_for_in_the_project_wherever_the_notebook_is(
     assert here("1").results == root / "elsewhere"
 
 
+def test_without_a_checkout_results_are_looked_for_in_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("analysis.notebook.SOURCES", tmp_path / "site-packages")
+    monkeypatch.chdir(tmp_path)
+    assert here("1").results == tmp_path / "results"
+    assert "in a terminal: ablate launch 1 2 --profile mini" in capsys.readouterr().out
+
+
 def test_an_unknown_profile_is_said_and_mini_is_shown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -42,6 +42,19 @@ def test_jobs_start_longest_first_and_after_what_they_need(tmp_path: Path) -> No
     assert moments(tmp_path / "first")[1] < moments(tmp_path / "second")[0]
 
 
+def test_jobs_find_the_suite_where_the_current_folder_has_packages_of_its_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("slurm", "analysis"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("raise RuntimeError('somebody else')\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", "somewhere")
+    monkeypatch.delenv("PYTHONSAFEPATH", raising=False)
+    assert run_jobs([job(tmp_path, "one")], 1, Recorder(), StopFlag())["one"] == Outcome("done")
+    assert (os.environ["PYTHONPATH"], os.environ.get("PYTHONSAFEPATH")) == ("somewhere", None)
+
+
 def test_a_job_whose_need_is_not_among_the_jobs_starts(tmp_path: Path) -> None:
     outcomes = run_jobs([job(tmp_path, "b", after="a-done-before")], 1, Recorder(), StopFlag())
     assert outcomes["b"].state == "done"
