@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import Any
 
-__version__ = "0.1.0"
 __all__ = ["create_model", "list_models", "train"]
 
 

@@ -63,7 +63,7 @@ def rectangle(sizes: NDArray[np.int64], size: int, stride: int, pad: float) -> t
     """Width and height, multiples of stride, of a batch of images whose long sides become `size`.
 
     Each side is ceil(ratio * size / stride + pad) * stride, ratio being the largest in the batch of that side
-    to its image's long side (SPEC, evaluation).
+    to its image's long side, as in the released test.
     """
     ratios = (sizes / sizes.max(axis=1, keepdims=True)).max(axis=0)
     w, h = (math.ceil(float(r) * size / stride + pad) * stride for r in ratios)

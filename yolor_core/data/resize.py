@@ -22,8 +22,7 @@ def fitted(width: int, height: int, size: int) -> tuple[int, int]:
 
 
 def resize(image: Pixels, size: int, purpose: Literal["train", "test"]) -> Pixels:
-    """Scale so that the long side is `size`: bilinear, but by area when a test image shrinks (SPEC,
-    augmentation)."""
+    """Scale so that the long side is `size`: bilinear, but by area when a test image shrinks, as released."""
     height, width = image.shape[:2]
     target = fitted(width, height, size)
     if target == (width, height):

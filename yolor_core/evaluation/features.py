@@ -20,7 +20,7 @@ from yolor_core.errors import InputError
 from yolor_core.evaluation.inference import input_stride
 from yolor_core.models.detector import Detector
 from yolor_core.models.effects import predict
-from yolor_core.training.assignment import assign
+from yolor_core.tasks.assignment import assign
 
 NUMBERS = pa.list_(pa.float32())
 SCHEMA = pa.schema(

@@ -66,7 +66,8 @@ def _version(package: str) -> str | None:
 def code_commit() -> tuple[str | None, bool | None]:
     """Commit of the checkout the code is run from and whether it was changed; None outside a checkout.
 
-    A frozen copy of a checkout has a `snapshot.json` that says it.
+    A frozen copy of a checkout has a `snapshot.json` that says it. Installed from a wheel, the code may lie
+    in somebody else's repository (an environment inside it), whose commit says nothing of ours.
     """
     root = Path(PACKAGE).parent
     with suppress(RunError):
@@ -74,6 +75,7 @@ def code_commit() -> tuple[str | None, bool | None]:
         if frozen is not None:
             return frozen.get("commit"), frozen.get("dirty")
     try:
+        _git(root, "ls-files", "--error-unmatch", str(Path(PACKAGE) / "__init__.py"))
         commit = _git(root, "rev-parse", "HEAD")
         return commit, bool(_git(root, "status", "--porcelain", "--untracked-files=no"))
     except (OSError, subprocess.SubprocessError):

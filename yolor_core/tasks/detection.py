@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Self
 from torch import Tensor
 
 from yolor_core.config import TrainConfig
-from yolor_core.training.loss import DetectionLoss, Wanted
+from yolor_core.tasks.detection_loss import DetectionLoss, Wanted
 
 if TYPE_CHECKING:
     from yolor_core.models.detector import Detector

@@ -12,8 +12,8 @@ from torch.nn import functional as F
 
 from yolor_core.config import TrainConfig
 from yolor_core.errors import DataError
+from yolor_core.tasks.assignment import Positives, assign
 from yolor_core.tasks.embedding import EmbeddingHead
-from yolor_core.training.assignment import Positives, assign
 
 if TYPE_CHECKING:
     from yolor_core.models.detector import Detector

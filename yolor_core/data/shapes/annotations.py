@@ -20,11 +20,6 @@ def image_id(split: str, index: int) -> int:
     return 2 * index + SPLITS[split] + 1
 
 
-def index_of(split: str, identifier: int) -> int:
-    """Inverse of `image_id`."""
-    return (identifier - SPLITS[split] - 1) // 2
-
-
 def annotate(seed: int, size: int, split: str, images: int) -> dict[str, Any]:
     """The annotation content of a split, in the layout of COCO's instances files.
 

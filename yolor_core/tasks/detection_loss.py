@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from yolor_core.config import LossConfig
-from yolor_core.training.assignment import Positives, assign
+from yolor_core.tasks.assignment import Positives, assign
 
 EPSILON = 1e-9
 FOCAL_ALPHA = 0.25  # of the positives; 0.75 of the negatives

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from yolor_core.config import LossConfig
-from yolor_core.training.assignment import assign
-from yolor_core.training.loss import DetectionLoss, ciou
+from yolor_core.tasks.assignment import assign
+from yolor_core.tasks.detection_loss import DetectionLoss, ciou
 
 MASK = np.uint64(0xFFFFFFFFFFFFFFFF)
 
@@ -132,7 +132,7 @@ def test_a_batch_without_boxes_trains_objectness_only() -> None:
 
 
 def test_the_last_of_two_targets_in_one_cell_gives_the_objectness() -> None:
-    from yolor_core.training.loss import _write_last
+    from yolor_core.tasks.detection_loss import _write_last
 
     index = tuple(torch.tensor([0, 1, 0, 1, 0]) for _ in range(2))
     wanted = torch.zeros(2, 2)
@@ -205,7 +205,7 @@ def test_means_over_groups_are_the_losses_of_the_groups_weighted_by_their_images
 def test_the_focal_factor_equals_torchvisions_focal_loss() -> None:
     from torchvision.ops import sigmoid_focal_loss
 
-    from yolor_core.training.loss import binary_loss
+    from yolor_core.tasks.detection_loss import binary_loss
 
     logits = torch.linspace(-6, 6, 50, dtype=torch.float64)
     expected = (torch.arange(50) % 2).double()
@@ -245,7 +245,7 @@ def test_factors_of_the_loss_act_on_their_term(field: str, value: float) -> None
 
 
 def test_label_smoothing_is_that_of_cross_entropy_with_softened_targets() -> None:
-    from yolor_core.training.loss import DetectionLoss as Loss
+    from yolor_core.tasks.detection_loss import DetectionLoss as Loss
 
     loss = Loss(torch.ones(3, 3, 2), [8, 16, 32], 4, LossConfig(label_smoothing=0.2))
     logits = torch.tensor([[0.3, -1.0, 2.0, 0.1]])
