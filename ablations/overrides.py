@@ -1,8 +1,9 @@
 """`--set train.optimiser.lr0=0.02`: change any field of a resolved configuration.
 
-A path starts with a part of the science (`model`, `train`, `evaluation`, `numerics`), or with `execution` or `data`.
-Values are JSON, or plain text where they are not. `train.epochs=30` is short for shortening every phase so
-that the first one, 300 epochs in the paper, has 30; so a fine-tuned run can still continue its implicit run.
+A path starts with a part of the science (`model`, `train`, `evaluation`, `numerics`), or with `execution` or
+`data`. Values are JSON, or plain text where they are not. `train.epochs=30` is short for shortening every
+phase so that the first one, 300 epochs in the paper, has 30; so a fine-tuned run can still continue its
+implicit run.
 """
 
 from __future__ import annotations

@@ -22,9 +22,20 @@ ROOT = Path(__file__).parent.parent
 FENCED = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"(?<!`)`([^`]+)`(?!`)")
 OURS = re.compile(r"(?:(?:[A-Z_]+=\S+ )*(?:\.venv/bin/)?(?:ablate|make|torchrun|python3?|pytest) |\.ci/run)")
-PATHS = (".venv/bin/",)
 #: Programs of the system that pages may call; whoever adds one says so here.
-OF_THE_SYSTEM = {"apt-get", "cd", "git", "sbatch", "tensorboard", "export", ".", "tar", "scancel", "mkdir"}
+OF_THE_SYSTEM = {
+    "apt-get",
+    "cd",
+    "git",
+    "export",
+    ".",
+    "tar",
+    "mkdir",
+    "rm",
+    "uv",
+    "python3.11",
+    "tensorboard",
+}
 #: Commands whose arguments are runs, which only a folder of results knows; and those with a model's name.
 TAKE_RUNS = {"status", "logs", "cancel", "retry", "features"}
 TAKE_MODELS = {"evaluate", "detect", "weights"}
@@ -79,8 +90,9 @@ def check(command: str) -> None:
 def check_words(words: list[str]) -> None:
     """One program with its arguments."""
     program, arguments = words[0], words[1:]
-    for prefix in PATHS:
-        program = program.removeprefix(prefix)
+    folder, _, last = program.rpartition("/")
+    if folder == ".venv/bin" or folder.startswith("/tmp/"):  # of an environment
+        program = last
     if program == "ablate":
         check_click(ablate, arguments)
     elif program == "make":
