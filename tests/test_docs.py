@@ -15,7 +15,7 @@ import torch
 
 from ablations.experiments import ADD_FA, ADD_FA_MARKOV, CSP, Experiment
 from ablations.plan import plan_runs
-from ablations.registry import resolve, select_tables
+from ablations.registry import resolve
 from yolor_core.config import BranchConfig, EvaluationConfig, ImplicitConfig, ModelConfig, ShapesConfig
 from yolor_core.data import EvaluationBatches, load_images
 from yolor_core.evaluation import predict
@@ -39,8 +39,6 @@ TASKS_PAGE, TASKS_BLOCKS = page("tasks.md")
 def extended(monkeypatch: pytest.MonkeyPatch) -> None:
     """The package with every example of the page added to the module it names."""
     for path, source in BLOCKS:
-        if path == "mytable.py":
-            continue
         module = importlib.import_module(path.removesuffix(".py").replace("/", "."))
         space = dict(vars(module))
         if module is registry:
@@ -64,7 +62,6 @@ class Recorded(dict):  # type: ignore[type-arg]
 def test_every_python_block_says_where_it_belongs() -> None:
     assert len(BLOCKS) == PAGE.count("```python")
     assert [path for path, _ in BLOCKS].count("yolor_core/implicit/registry.py") == 3
-    assert BLOCKS[-1][0] == "mytable.py"
 
 
 @pytest.mark.usefixtures("extended")
@@ -100,20 +97,6 @@ def test_the_examples_of_form_operator_and_site_train_and_fold(form: str, operat
 def test_the_examples_leave_the_registry_as_it_was() -> None:
     known = {*registry.FORMS, *registry.OPERATORS, *registry.SITES}
     assert not known & {"cosine", "gate", "pr-obj"}
-
-
-def test_the_example_of_a_table_is_accepted(tmp_path: Path) -> None:
-    path = tmp_path / "mytable.py"
-    path.write_text(BLOCKS[-1][1], encoding="utf-8")
-    (table,) = select_tables([str(path)])
-    assert table.name == "mine" and [row.label for row in table.rows] == ["baseline", "+ iFA", "+ iFA, σ 0.1"]
-    planned = plan_runs([str(path)], "smoke", fingerprint="f")
-    assert [run.config.experiment for run in planned] == [
-        "csp-fast",
-        "csp-fast.add-fa",
-        "csp-fast.add-fa-wide",
-    ]
-    assert planned[1].run_id == plan_runs(["csp-fast.add-fa"], "smoke", fingerprint="f")[0].run_id
 
 
 @pytest.fixture
