@@ -73,6 +73,7 @@ def hours(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, float
     return found
 
 
+@pytest.mark.slow
 def test_the_hours_of_every_table_are_the_estimators(hours: dict[str, dict[str, float]]) -> None:
     seen: set[str] = set()
     by_name = {table.name: table for table in everything().tables}
@@ -94,6 +95,7 @@ def test_the_hours_of_every_table_are_the_estimators(hours: dict[str, dict[str, 
     assert set(named()[GRID]) == set(experiments())
 
 
+@pytest.mark.slow
 def test_seeds_multiply_the_grid(hours: dict[str, dict[str, float]]) -> None:
     rows = rows_below("seeds")
     assert [row[0] for row in rows] == ["1", "3", "5"]
@@ -103,6 +105,7 @@ def test_seeds_multiply_the_grid(hours: dict[str, dict[str, float]]) -> None:
         assert cells == [shown(int(seeds) * value) for value in whole]
 
 
+@pytest.mark.slow
 def test_the_hours_of_a_training_follow_from_the_formula(hours: dict[str, dict[str, float]]) -> None:
     tflops = load_cluster("example").tflops
     assert f"At {tflops:g} TFLOP/s" in PAGE
