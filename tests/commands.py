@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import re
 import shlex
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,10 +49,11 @@ class NotACommandError(Exception):
 
 @dataclass(frozen=True)
 class Printed:
-    """One command of a page, as printed."""
+    """One command of a page, as printed; `own` are files and tables that the page makes itself."""
 
     page: str
     text: str
+    own: frozenset[str] = frozenset()
 
 
 def pages() -> list[Path]:
@@ -64,26 +66,27 @@ def printed(page: Path) -> list[Printed]:
     """The commands of a page: lines of its shell blocks, and code spans that begin with a program of ours."""
     text, found = page.read_text(encoding="utf-8"), []
     name = page.relative_to(ROOT).as_posix()
+    own = frozenset(re.findall(r"^# (\w+\.py)$", text, re.M) + re.findall(r'^ +name="(\w+)",$', text, re.M))
     for language, block in FENCED.findall(text):
         for line in block.replace("\\\n", " ").splitlines():
             command = line.split(" # ")[0].strip()
             if language in ("sh", "bash") and command and not command.startswith("#"):
-                found.append(Printed(name, command))
+                found.append(Printed(name, command, own))
     spans = (span for span in INLINE.findall(FENCED.sub("", text)) if OURS.match(span))
-    return [*found, *(Printed(name, " ".join(span.split())) for span in spans)]
+    return [*found, *(Printed(name, " ".join(span.split()), own) for span in spans)]
 
 
-def check(command: str) -> None:
+def check(command: str, own: Collection[str] = ()) -> None:
     """Parse a command as its program would. Raises NotACommandError, saying what is wrong."""
     inner = re.fullmatch(r'eval "\$\((.*)\)"', command)
     if inner:
-        return check(inner[1])
+        return check(inner[1], own)
     for part in re.split(r" (?:&&|\|\||;|\|) ", command):
         words = shlex.split(part)
         while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):
             words.pop(0)
         if words:
-            check_words(words)
+            check_words(["FILE" if word in own else word for word in words])
     return None
 
 
@@ -109,7 +112,7 @@ def check_words(words: list[str]) -> None:
 
 
 def check_python(arguments: list[str]) -> None:
-    """`python FILE ...` or `python -m MODULE ...`."""
+    """`python FILE ...` or `python -m MODULE ...`; the word FILE is one that the page itself makes."""
     if arguments[:1] == ["-m"]:
         module, rest = arguments[1], arguments[2:]
         if module == "ablations":
@@ -118,6 +121,8 @@ def check_python(arguments: list[str]) -> None:
             check_click(testbed, rest)
         elif importlib.util.find_spec(module) is None:
             raise NotACommandError(f"no module {module}")
+        return
+    if arguments[0] == "FILE":
         return
     path = ROOT / arguments[0]
     if not path.is_file():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,7 +30,7 @@ def anchors(page: Path) -> set[str]:
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda c: f"{c.page}: {c.text}"[:90])
 def test_the_command_is_accepted_by_its_program(command: Printed) -> None:
-    check(command.text)
+    check(command.text, command.own)
 
 
 def test_the_commands_of_the_pages_are_found() -> None:
@@ -80,6 +81,18 @@ def test_every_link_leads_somewhere(page: Path) -> None:
         assert there.is_relative_to(ROOT), f"{name(page)}: {target}"
         if anchor:
             assert anchor in anchors(there), f"{name(page)}: {target}; there are {sorted(anchors(there))}"
+
+
+def test_the_python_of_the_readme_runs() -> None:
+    blocks = re.findall(
+        r"^```python\n(.*?)^```", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE | re.DOTALL
+    )
+    table, model = blocks
+    space: dict[str, Any] = {}
+    exec(compile(table, "README.md: spread.py", "exec"), space)
+    assert [row.label for row in space["TABLE"].rows] == ["baseline", "+ iFA, std 0.2"]
+    exec(compile(model.replace("640, 640", "64, 64"), "README.md: model", "exec"), space)
+    assert space["boxes"].shape == (1, 3 * (8 * 8 + 4 * 4 + 2 * 2), 85)
 
 
 def test_every_page_is_reached_from_the_readme() -> None:
