@@ -33,6 +33,7 @@ from ablations.options import (
 @source_option
 @click.option("--mixed", is_flag=True, help="Allow runs of different sources, data or commits.")
 @click.option("--dirty", is_flag=True, help="Allow runs of code that is in no commit.")
+@click.option("--incomplete", is_flag=True, help="Allow that some of the --seeds have not finished.")
 @click.option(
     "--every",
     type=click.IntRange(min=1),
@@ -60,6 +61,7 @@ def command(
     source: str | None,
     mixed: bool,
     dirty: bool,
+    incomplete: bool,
     every: int,
     grid: int,
 ) -> None:
@@ -79,7 +81,7 @@ def command(
 
     from ablations.commands.tables import costs_of, kept
     from analysis.published.build import publish
-    from analysis.published.manifest import Made
+    from analysis.published.manifest import Made, code_hash
     from analysis.runs import load_runs
     from analysis.study import open_study
     from yolor_core.runs.record import code_commit
@@ -96,11 +98,14 @@ def command(
         grid=grid,
         commit=commit,
         dirty=changed,
+        sources=code_hash(),
     )
     study = open_study(
         results, profile, made.tables, overrides, seeds, everything=runs, mixed=mixed, costs=costs_of
     )
-    written = publish(study, made, out or results / "published" / profile, dirty)
+    written = publish(study, made, out or results / "published" / profile, dirty, incomplete)
+    for each in written.failed:
+        click.echo(f"figure {each}", err=True)
     click.echo(
         f"{written.runs} runs, {written.tables} tables, {written.figures} figures in {written.files} files, "
         f"{written.bytes / 1e6:.2f} MB: {written.folder}"

@@ -10,7 +10,8 @@ import pandas as pd
 
 from ablations.costs import Cost
 from ablations.table import Table
-from analysis.published.evidence import counted_runs, evidence
+from analysis.published.evidence import counted_runs, evidence, lacking
+from analysis.published.figures import published_drawings
 from analysis.published.manifest import (
     FOLDER,
     SUMMARY,
@@ -28,6 +29,7 @@ from analysis.study import Study, open_study
 
 Costs = Callable[[Table], Mapping[str, Cost]]
 
+FEW = 5  # runs named in one line
 MOST = 30_000_000  # bytes of a published folder
 ONE = (("commit", "commits"), ("source_hash", "yolor_core sources"), ("fingerprint", "data"))
 
@@ -42,9 +44,17 @@ class Published:
     figures: int
     files: int
     bytes: int
+    failed: tuple[str, ...] = ()  # figures that could not be drawn, and why
 
 
-def publish(study: Study, made: Made, target: Path, dirty: bool = False, most: int = MOST) -> Published:
+def publish(
+    study: Study,
+    made: Made,
+    target: Path,
+    dirty: bool = False,
+    incomplete: bool = False,
+    most: int = MOST,
+) -> Published:
     """Write the evidence of a study into the folder `target`, in place of an older one.
 
     Tables and figures are made from the published copies of the runs, so that they can be made again.
@@ -54,22 +64,30 @@ def publish(study: Study, made: Made, target: Path, dirty: bool = False, most: i
         made: how it was opened.
         target: a new or empty folder, or a published one.
         dirty: whether runs of changed code are published.
+        incomplete: whether seeds that were asked for may be missing.
         most: bytes of the whole folder.
 
     Raises:
         PublishError: no finished runs; runs of different code or data (unless `made.mixed`); runs of a
-            changed working tree (unless `dirty`); more than `most` bytes.
+            changed working tree (unless `dirty`); a seed that was asked for and has not finished (unless
+            `incomplete`); more than `most` bytes.
         NotAReportError: `target` holds something else.
     """
     if study.refused:
         raise PublishError("; ".join(study.refused.values()))
     runs = counted_runs(study)
     _refuse(runs, made, dirty)
+    if made.seeds is not None and not incomplete and (absent := lacking(study)):
+        more = f" and {len(absent) - FEW} more" if len(absent) > FEW else ""
+        raise PublishError(
+            f"{len(absent)} runs have not finished: {', '.join(absent[:FEW])}{more}; "
+            "finish them (`ablate status` says how far they are), or allow it with --incomplete"
+        )
     with replaced(target, FOLDER) as folder:
         for name, path in zip(runs["run"], runs["path"], strict=True):
             copy_run(Path(path), folder / "runs" / str(name), made.every, made.grid)
         copied = reopened(folder, made, study.costs)
-        figures = write_figures(copied, folder)
+        figures = write_figures(copied, folder, published_drawings(copied))
         for name, text in evidence(copied).items():
             path = folder / name
             path.parent.mkdir(exist_ok=True)
@@ -83,7 +101,8 @@ def publish(study: Study, made: Made, target: Path, dirty: bool = False, most: i
                 f"{', '.join(largest(files))}. Publish fewer seeds, a coarser --grid or a larger --every"
             )
     drawn = sum(each.nothing is None for each in figures)
-    return Published(target, len(runs), len(copied.filled), drawn, len(files) + 1, total)
+    failed = tuple(f"{each.drawing.name}: {each.nothing}" for each in figures if each.failed)
+    return Published(target, len(runs), len(copied.filled), drawn, len(files) + 1, total, failed)
 
 
 def reopened(folder: Path, made: Made, costs: Costs) -> Study:

@@ -27,6 +27,22 @@ def counted_runs(study: Study) -> pd.DataFrame:
     return pd.concat(frames).drop_duplicates("run").sort_values("run").reset_index(drop=True)
 
 
+def lacking(study: Study) -> list[str]:
+    """Runs of the tables' experiments that have not finished, as `csp-fast seed 1`.
+
+    They are counted at the seeds that were asked for, or at all that any experiment has.
+    """
+    runs = counted_runs(study)
+    there = set(zip(runs["experiment"], runs["seed"].astype(int), strict=True))
+    seeds = sorted({seed for _, seed in there}) if study.seeds is None else study.seeds
+    return [
+        f"{each.slug} seed {seed}"
+        for each in study.experiments
+        for seed in seeds
+        if (each.slug, seed) not in there
+    ]
+
+
 def evidence(study: Study) -> dict[str, str]:
     """Tables and provenance as {path in the folder: text}; the same for the same runs."""
     texts = {}

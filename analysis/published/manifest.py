@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from ablations.profiles import profile_named
+from ablations.registry import as_overrides, select_tables
 from analysis.report.folder import Kind
 from yolor_core.errors import RunError, YolorError
 from yolor_core.runs.files import read_json, write_json
@@ -39,6 +41,19 @@ class Made:
     grid: int = 0
     commit: str | None = None  # of the code that published; the runs' own are in provenance.csv
     dirty: bool | None = None
+    sources: str | None = None  # hash of that code, see `code_hash`
+
+
+def code_hash() -> str:
+    """SHA-256 (hex) over what texts and figures are made by: the modules and the paper's cells."""
+    digest = hashlib.sha256()
+    root = Path(__file__).parents[2]
+    for package in ("ablations", "analysis", "yolor_core"):
+        for path in sorted((root / package).rglob("*")):
+            if path.suffix in {".py", ".csv"} and path.is_file():
+                digest.update(path.relative_to(root).as_posix().encode() + b"\0")
+                digest.update(path.read_bytes() + b"\0")
+    return digest.hexdigest()
 
 
 def contents(folder: Path) -> dict[str, dict[str, Any]]:
@@ -71,13 +86,20 @@ def read_manifest(folder: Path) -> tuple[Made, Mapping[str, Mapping[str, Any]]]:
         raise PublishError(str(error)) from None
     if content is None or content.get("made by") != MAKER:
         raise PublishError(f"{folder} was not made by `{MAKER}`: its {MANIFEST} is missing or says otherwise")
+    path = folder / MANIFEST
     try:
         known = dict(content["made from"])
         for name in ("tables", "seeds", "overrides"):
             known[name] = None if known[name] is None else tuple(known[name])
-        return Made(**known), dict(content["files"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise PublishError(f"{folder / MANIFEST} lacks or misnames a field: {error}") from None
+        made, files = Made(**known), {str(name): dict(each) for name, each in content["files"].items()}
+        profile_named(made.profile)
+        select_tables(made.tables)
+        as_overrides(made.overrides)
+        return made, files
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise PublishError(f"{path} lacks or misnames a field: {error}") from None
+    except YolorError as error:
+        raise PublishError(f"{path} names what this version of the code has not: {error}") from None
 
 
 def largest(files: Mapping[str, Mapping[str, Any]], most: int = 5) -> Sequence[str]:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import pandas as pd
 
-from ablations.experiments import Experiment
 from ablations.profiles import profile_named
 from ablations.table import CLASSIFICATION, EMBEDDING
 from analysis.cells import FAMILY, Cell
 from analysis.formats import MISSING, number
-from analysis.published.evidence import counted_runs
+from analysis.published.evidence import counted_runs, lacking
 from analysis.report.names import page_names
 from analysis.report.tables import Links
 from analysis.report.verdicts import OPEN, VerdictLine, sentence, verdict_lines
 from analysis.study import Study
 
+CONTROLS = ("controls",)  # tables of which the summary says what they mean
 HEAD = ("table", "row", "against", "pairs", "Δ AP [95 %]", "measured", "p, Holm", "paper", "verdict", "why")
 
 
@@ -23,7 +23,6 @@ def summary(study: Study, bytes_: int) -> str:
     runs = counted_runs(study)
     lines = verdict_lines(study, Links({}, page_names(each.slug for each in study.experiments)))
     seeds = sorted({int(seed) for seed in runs["seed"]})
-    missing = [each for each in study.experiments if each.slug not in set(runs["experiment"])]
     parts = [
         f"# Published study, profile {study.profile}",
         f"{len(runs)} finished runs of {runs['experiment'].nunique()} experiments, "
@@ -31,10 +30,11 @@ def summary(study: Study, bytes_: int) -> str:
         f"Tables {', '.join(study.filled)}. Commit {_values(runs, 'commit')}; yolor_core "
         f"{_values(runs, 'source_hash')}; data {_values(runs, 'data')} ({_values(runs, 'fingerprint')}); "
         f"{_values(runs, 'device')}. Runs, tables and figures: {bytes_ / 1e6:.2f} MB.",
-        f"Profile {study.profile}: {profile_named(study.profile).caveat}.",
+        f"Profile {study.profile}: {profile_named(study.profile).caveat}{_settings(study)}.",
         f"## Verdicts\n\n{sentence(lines)} {_tally(lines)}",
         _table(lines),
-        "## What cannot be concluded\n\n" + "\n".join(f"- {each}" for each in _limits(study, lines, missing)),
+        *_controls(study, lines),
+        "## What cannot be concluded\n\n" + "\n".join(f"- {each}" for each in _limits(study, lines)),
         "`ablate verify` on this folder makes every number again from the detections and metrics beside it.",
     ]
     return "\n\n".join(parts) + "\n"
@@ -42,6 +42,13 @@ def summary(study: Study, bytes_: int) -> str:
 
 def _values(runs: pd.DataFrame, column: str) -> str:
     return ", ".join(dict.fromkeys(str(value)[:40] for value in runs[column]))
+
+
+def _settings(study: Study) -> str:
+    """Overrides of the launch, which every run has."""
+    if not study.overrides:
+        return ""
+    return "; with " + ", ".join(f"{each.path}={each.value}" for each in study.overrides)
 
 
 def measured(cell: Cell) -> str:
@@ -66,17 +73,13 @@ def _table(lines: list[VerdictLine]) -> str:
     rows = [HEAD, ("---",) * len(HEAD)]
     for line in lines:
         cell = line.cell
-        span = ""
-        if cell.delta_low is not None and cell.delta_high is not None:
-            span = f" [{number(FAMILY, cell.delta_low, '+', 1)}, {number(FAMILY, cell.delta_high, '+', 1)}]"
-        delta = number(FAMILY, cell.delta, "+", 1) + span
         rows.append(
             (
                 line.table,
                 cell.row,
                 line.against,
                 str(cell.pairs),
-                delta,
+                _difference(cell),
                 measured(cell),
                 line.p,
                 line.paper,
@@ -87,7 +90,46 @@ def _table(lines: list[VerdictLine]) -> str:
     return "\n".join("| " + " | ".join(text.replace("|", "\\|") for text in row) + " |" for row in rows)
 
 
-def _limits(study: Study, lines: list[VerdictLine], missing: list[Experiment]) -> list[str]:
+def _controls(study: Study, lines: list[VerdictLine]) -> list[str]:
+    """Of tables whose rows are controls: what holds by construction, and what was measured."""
+    found = []
+    for name, filled in study.filled.items():
+        if name not in CONTROLS:
+            continue
+        table = filled.table
+        found += [
+            f"## {table.title}",
+            f"{table.question} By construction, whatever is measured: {table.hypothesis}",
+            " ".join(table.remarks),
+            "\n".join(f"- {_reading(line)}" for line in lines if line.table == name),
+        ]
+    return found
+
+
+def _reading(line: VerdictLine) -> str:
+    """A row against the one it is compared with, as a sentence."""
+    cell, names = line.cell, f"{line.cell.row} against {line.against}"
+    if cell.delta is None:
+        return f"{names}: not measured ({line.why})."
+    pairs = f"{cell.pairs} pair{'s' if cell.pairs != 1 else ''}"
+    said = f"{names}: Δ AP {_difference(cell)} ({pairs})"
+    if cell.delta_low is None or cell.delta_high is None:
+        return f"{said}, which may be the noise from run to run."
+    if cell.delta_low > 0 or cell.delta_high < 0:
+        return f"{said}, {measured(cell)}: the interval excludes 0."
+    reach = number(FAMILY, max(abs(cell.delta_low), abs(cell.delta_high)), more=1)
+    return f"{said}, not told from 0; differences up to {reach} AP are not excluded."
+
+
+def _difference(cell: Cell) -> str:
+    """`+0.31 [-0.20, +0.82]`"""
+    span = ""
+    if cell.delta_low is not None and cell.delta_high is not None:
+        span = f" [{number(FAMILY, cell.delta_low, '+', 1)}, {number(FAMILY, cell.delta_high, '+', 1)}]"
+    return number(FAMILY, cell.delta, "+", 1) + span
+
+
+def _limits(study: Study, lines: list[VerdictLine]) -> list[str]:
     runs = counted_runs(study)
     limits = []
     if study.profile != "paper":
@@ -120,7 +162,6 @@ def _limits(study: Study, lines: list[VerdictLine], missing: list[Experiment]) -
     open_ = [line for line in lines if line.verdict == OPEN]
     if open_:
         limits.append(f"{len(open_)} of {len(lines)} rows have no verdict; the table says why.")
-    if missing:
-        slugs = ", ".join(each.slug for each in missing)
-        limits.append(f"Experiments without a finished run: {slugs}.")
+    if absent := lacking(study):
+        limits.append(f"Runs that have not finished ({len(absent)}): {', '.join(absent)}.")
     return limits

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,10 +34,10 @@ class Shown:
     height: int = 0
 
 
-def write_figures(study: Study, folder: Path) -> list[Shown]:
-    """Draw the catalogue into `folder`/figures."""
+def write_figures(study: Study, folder: Path, shown: Iterable[Drawing] | None = None) -> list[Shown]:
+    """Draw the catalogue, or what is `shown` of it, into `folder`/figures."""
     (folder / "figures").mkdir()
-    return [_write(drawing, study, folder) for drawing in drawings(study)]
+    return [_write(each, study, folder) for each in (drawings(study) if shown is None else shown)]
 
 
 def _write(drawing: Drawing, study: Study, folder: Path) -> Shown:

@@ -24,7 +24,6 @@ from analysis.published.build import publish
 from analysis.published.detections import read_detections
 from analysis.published.manifest import PublishError, read_manifest, write_manifest
 from analysis.published.scrub import scrub
-from analysis.report import figures
 from analysis.study import Study, open_study
 from tests.ablations.trained import ablate
 from yolor_core.evaluation.engine import match, score
@@ -42,7 +41,6 @@ def few_figures() -> Iterator[None]:
         return [each for each in drawings(study) if each.name in FIGURES]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(figures, "drawings", few)
         patch.setattr(figures_again, "drawings", few)
         yield
 
@@ -280,7 +278,9 @@ def test_damaged_files_are_differences_and_not_the_end_of_the_check(mine: Path) 
     max((mine / "runs").glob("csp-fast-*")).joinpath("run.json").write_text("{")
     done = ablate("verify", mine)
     assert done.exit_code == 1, done.output
-    assert done.output.count("cannot be checked") == 2 and "DIFFERS tables in every format" in done.output
+    assert re.search(r"csp-fast-smoke-s\w+-\w+/run\.json cannot be read: not JSON", done.output)
+    assert f"{some_run(mine).name}/detections.parquet cannot be read: " in done.output
+    assert "DIFFERS tables in every format" in done.output and "Remove the file" not in done.output
 
 
 def test_a_damaged_run_is_not_published(results: Path, tmp_path: Path) -> None:
