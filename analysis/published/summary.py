@@ -15,6 +15,10 @@ from analysis.report.verdicts import OPEN, VerdictLine, sentence, verdict_lines
 from analysis.study import Study
 
 CONTROLS = ("controls",)  # tables of which the summary says what they mean
+MEANING = (
+    "Measured: what the interval says by itself. Verdict: on the paper's difference; at a reduced profile on "
+    "its sign alone. p is two-sided, and corrected within the table. Every row is listed, whatever it gave."
+)
 HEAD = ("table", "row", "against", "pairs", "Δ AP [95 %]", "measured", "p, Holm", "paper", "verdict", "why")
 
 
@@ -31,7 +35,8 @@ def summary(study: Study, bytes_: int) -> str:
         f"{_values(runs, 'source_hash')}; data {_values(runs, 'data')} ({_values(runs, 'fingerprint')}); "
         f"{_values(runs, 'device')}. Runs, tables and figures: {bytes_ / 1e6:.2f} MB.",
         f"Profile {study.profile}: {profile_named(study.profile).caveat}{_settings(study)}.",
-        f"## Verdicts\n\n{sentence(lines)} {_tally(lines)}",
+        f"## Verdicts\n\n{sentence(lines)} {_tally(study, lines)}",
+        MEANING,
         _table(lines),
         *_controls(study, lines),
         "## What cannot be concluded\n\n" + "\n".join(f"- {each}" for each in _limits(study, lines)),
@@ -62,11 +67,30 @@ def measured(cell: Cell) -> str:
     return "lower" if cell.delta_high < 0 else "not told from 0"
 
 
-def _tally(lines: list[VerdictLine]) -> str:
-    kinds = [measured(line.cell) for line in lines]
+def _tally(study: Study, lines: list[VerdictLine]) -> str:
+    """How many differences are there, in which direction, and how many are left by the correction."""
+    pairs = {}
+    for line in lines:
+        table = study.filled[line.table].table
+        row = next(row for row in table.rows if row.label == line.cell.row)
+        pairs[row.slug, table.baseline(row, FAMILY).slug] = measured(line.cell)
     named = ("higher", "lower", "not told from 0", "one pair, no interval")
+    kinds = list(pairs.values())
     parts = [f"{kinds.count(kind)} {kind}" for kind in named if kinds.count(kind)]
-    return f"By the 95 % interval over seeds alone: {', '.join(parts)}." if parts else ""
+    if not parts:
+        return ""
+    said = (
+        f"They are {len(pairs)} different comparisons, since tables share experiments; by the 95 % interval "
+        f"over seeds alone: {', '.join(parts)}."
+    )
+    apart = [line.cell for line in lines if measured(line.cell) in ("higher", "lower")]
+    if apart:
+        left = sum(cell.p_holm is not None and cell.p_holm < 0.05 for cell in apart)
+        said += (
+            f" Of the {len(apart)} rows whose interval excludes 0, {left} have a p below 0.05 after Holm's "
+            "correction within their table."
+        )
+    return said
 
 
 def _table(lines: list[VerdictLine]) -> str:
@@ -141,10 +165,14 @@ def _limits(study: Study, lines: list[VerdictLine]) -> list[str]:
     limits.append(
         f"Effects smaller than the intervals: rows rest on as few as {fewest} "
         f"pair{'s' if fewest != 1 else ''} of seeds. "
+        "The intervals are Student's t, which takes differences for normal. "
         "That a difference is not told from 0 does not say that it is 0."
     )
     if fewest < 2:
         limits.append("Rows of one pair: their difference includes the noise from run to run.")
+    limits.append("Other columns than AP: they are in the tables, with p-values that nothing corrects.")
+    if runs["data"].astype(str).str.startswith("shapes").all():
+        limits.append("Photographs: the images are synthetic shapes, which the code draws.")
     limits.append(
         "Other images: the intervals are over trainings, on one validation set; `ablate tables --images` "
         "gives the effect on images like these."
