@@ -43,8 +43,9 @@ def command(ctx: click.Context, folder: Path, processes: int | None) -> None:
     if wording:
         commit = read_manifest(folder)[0].commit or "unknown"
         click.echo(
-            f"{folder}: every number verified; the words of {wording} places are those of another version of "
-            f"the code, at commit {commit}, which compares words too"
+            f"{folder}: every number compared is equal; {wording} place{'s are' if wording != 1 else ' is'} "
+            f"worded or laid out otherwise by this version of the code. Published by commit {commit}, which "
+            "compares that too"
         )
     else:
         click.echo(f"{folder}: verified")

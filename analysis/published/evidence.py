@@ -16,6 +16,7 @@ from analysis.study import Study
 from yolor_core.runs.directory import RunDirectory
 
 ENDINGS = {"text": "txt", "markdown": "md", "csv": "csv", "latex": "tex", "html": "html", "json": "json"}
+CHANGED = "-dirty"  # behind a commit: the code was changed since, or nobody knows
 FROM_RUNS = ("commit", "source_hash", "fingerprint", "python", "device")
 
 
@@ -75,6 +76,7 @@ def _line(cell: Cell, other: tuple[str, ...], known: dict[str, dict[str, str]]) 
 def _environment(folder: Path) -> dict[str, str]:
     record: dict[str, Any] = RunDirectory(folder).read_run() or {}
     found = {name: str(record.get(name) or "unknown") for name in FROM_RUNS}
+    found["commit"] += "" if record.get("dirty") is False else CHANGED
     packages = record.get("packages") or {}
     return found | {"packages": ";".join(f"{name}={version}" for name, version in sorted(packages.items()))}
 

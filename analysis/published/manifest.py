@@ -83,23 +83,32 @@ def read_manifest(folder: Path) -> tuple[Made, Mapping[str, Mapping[str, Any]]]:
     try:
         content = read_json(folder / MANIFEST)
     except RunError as error:
-        raise PublishError(str(error)) from None
+        raise PublishError(str(error).split(". Remove the file, or")[0]) from None
     if content is None or content.get("made by") != MAKER:
         raise PublishError(f"{folder} was not made by `{MAKER}`: its {MANIFEST} is missing or says otherwise")
     path = folder / MANIFEST
     try:
         known = dict(content["made from"])
-        for name in ("tables", "seeds", "overrides"):
+        for name in {"tables", "seeds", "overrides"} & set(known):
             known[name] = None if known[name] is None else tuple(known[name])
         made, files = Made(**known), {str(name): dict(each) for name, each in content["files"].items()}
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise PublishError(f"{path} lacks or misnames a field: {error}") from None
+    try:
+        for name in made.tables:
+            _refuse_file(name)
         profile_named(made.profile)
         select_tables(made.tables)
         as_overrides(made.overrides)
-        return made, files
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise PublishError(f"{path} lacks or misnames a field: {error}") from None
-    except YolorError as error:
+    except (YolorError, TypeError, AttributeError) as error:
         raise PublishError(f"{path} names what this version of the code has not: {error}") from None
+    return made, files
+
+
+def _refuse_file(name: str) -> None:
+    """A table that is a Python file would be run: a folder from elsewhere must not choose what is."""
+    if str(name).endswith(".py") or "/" in name or "\\" in name:
+        raise PublishError(f"table {name!r} is a file; only tables with a name are published")
 
 
 def largest(files: Mapping[str, Mapping[str, Any]], most: int = 5) -> Sequence[str]:

@@ -35,7 +35,7 @@ class RunChecks:
     data: Check = field(default_factory=lambda: Check("data fingerprints", why="the dataset is not here"))
     boxes: Check = field(
         default_factory=lambda: Check(
-            "images and boxes of the data (dataset.json)", why="the dataset is not here"
+            "images and boxes of the data (dataset.json)", why="the file or the dataset is not here"
         )
     )
     numbers: Check = field(
@@ -68,6 +68,11 @@ def check_run(path: Path) -> RunChecks:
         if (found := _tried(checks.identity, path, file, read)) is not None:
             content[file.name] = found
     record, evaluation = content.get(run.run.name), content.get(run.evaluation.name)
+    for part in ("detection", "per_class", *OTHER_TASKS):
+        if evaluation is not None and not isinstance(evaluation.get(part, {}), dict | None):
+            said = f"{part} is {evaluation[part]!r:.40}; scores by name are needed"
+            checks.numbers.fail(f"{path.name}/{run.evaluation.name}: {said}")
+            evaluation = None
     if evaluation is not None:
         state = content.get(run.state.name) or {}
         _tried(checks.last, path, run.metrics, lambda: _last_epoch(run, evaluation, state, checks))
@@ -134,7 +139,9 @@ def _data(run: RunDirectory, record: Json, checks: RunChecks) -> Json:
         checks.boxes.add(found)
         return record
 
-    if run.dataset.is_file():  # older runs have none
+    if not run.dataset.is_file():  # older runs have none
+        checks.boxes.not_derived += 1
+    else:
         _tried(checks.boxes, run.path, run.dataset, boxes)
     return record
 

@@ -8,7 +8,7 @@ from ablations.profiles import profile_named
 from ablations.table import CLASSIFICATION, EMBEDDING
 from analysis.cells import FAMILY, Cell
 from analysis.formats import MISSING, number
-from analysis.published.evidence import counted_runs, lacking
+from analysis.published.evidence import CHANGED, counted_runs, lacking
 from analysis.report.names import page_names
 from analysis.report.tables import Links
 from analysis.report.verdicts import OPEN, VerdictLine, sentence, verdict_lines
@@ -31,7 +31,7 @@ def summary(study: Study, bytes_: int) -> str:
         f"# Published study, profile {study.profile}",
         f"{len(runs)} finished runs of {runs['experiment'].nunique()} experiments, "
         f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}, "
-        f"Tables {', '.join(study.filled)}. Commit {_values(runs, 'commit')}; yolor_core "
+        f"Tables {', '.join(study.filled)}. Commit {_commits(runs)}; yolor_core "
         f"{_values(runs, 'source_hash')}; data {_values(runs, 'data')} ({_values(runs, 'fingerprint')}); "
         f"{_values(runs, 'device')}. Runs, tables and figures: {bytes_ / 1e6:.2f} MB.",
         f"Profile {study.profile}: {profile_named(study.profile).caveat}{_settings(study)}.",
@@ -43,6 +43,11 @@ def summary(study: Study, bytes_: int) -> str:
         "`ablate verify` on this folder makes every number again from the detections and metrics beside it.",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _commits(runs: pd.DataFrame) -> str:
+    named = runs["commit"].astype(str) + ["" if each is False else CHANGED for each in runs["dirty"]]
+    return ", ".join(dict.fromkeys(named))
 
 
 def _values(runs: pd.DataFrame, column: str) -> str:

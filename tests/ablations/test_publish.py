@@ -23,7 +23,10 @@ from analysis.published import manifest as manifests
 from analysis.published.build import publish
 from analysis.published.detections import read_detections
 from analysis.published.manifest import PublishError, read_manifest, write_manifest
+from analysis.published.run_checks import check_run
 from analysis.published.scrub import scrub
+from analysis.published.summary import summary
+from analysis.published.workers import submitting
 from analysis.study import Study, open_study
 from tests.ablations.trained import ablate
 from yolor_core.evaluation.engine import match, score
@@ -256,6 +259,124 @@ def test_a_tampered_number_is_found_even_with_a_new_manifest(mine: Path, what: s
     assert "ok      files" in done.output and re.search(r"mine: \d+ differences?$", done.output.strip())
 
 
+def other_version(folder: Path) -> None:
+    """As if another version of the code had published it."""
+    edit(folder / "manifest.json", lambda m: m | {"made from": m["made from"] | {"sources": "0" * 64}})
+    write_manifest(folder, read_manifest(folder)[0])
+
+
+def test_a_last_digit_that_another_processor_sums_otherwise_is_no_difference(mine: Path) -> None:
+    for run in (mine / "runs").iterdir():
+        evaluation = json.loads((run / "evaluation.json").read_text())
+        scores = {k: float(np.nextafter(v, 1)) for k, v in evaluation["detection"].items() if v is not None}
+        edit(run / "evaluation.json", lambda e, s=scores: e | {"detection": e["detection"] | s})
+        edit(run / "state.json", lambda e, s=scores: e | {"ap": s["AP"]})
+        lines = RunDirectory(run).read_metrics()
+        lines[-1] |= {key: value for key, value in scores.items() if key in lines[-1]}
+        RunDirectory(run).write_metrics(lines)
+    write_manifest(mine, read_manifest(mine)[0])
+    done = ablate("verify", mine)
+    assert done.exit_code == 0, done.output
+
+
+def reword(folder: Path) -> None:
+    path = folder / "tables" / "table-1.md"
+    path.write_text(path.read_text().replace("Feature alignment", "Aligning the features"))
+
+
+def test_other_words_are_a_difference_only_from_the_same_code(mine: Path) -> None:
+    reword(mine)
+    write_manifest(mine, read_manifest(mine)[0])
+    same = ablate("verify", mine)
+    assert same.exit_code == 1 and "DIFFERS tables in every format" in same.output
+    other_version(mine)
+    done = ablate("verify", mine)
+    assert done.exit_code == 0 and "WORDING tables in every format" in done.output
+    assert "'Aligning the features' is published, 'Feature alignment' was found" in done.output
+    assert "every number compared is equal; 1 place is worded or laid out otherwise" in done.output
+
+
+@pytest.mark.parametrize("change", [change_table, change_verdict, change_provenance, change_figure])
+def test_another_version_of_the_code_excuses_no_number(mine: Path, change: Callable[[Path], None]) -> None:
+    reword(mine)
+    change(some_run(mine))
+    other_version(mine)
+    done = ablate("verify", mine)
+    assert done.exit_code == 1 and "DIFFERS" in done.output
+
+
+def test_settings_that_the_tables_have_no_more_are_said_with_the_commit(mine: Path) -> None:
+    for run in (mine / "runs").iterdir():
+        edit(run / "run.json", lambda record: record | {"signature": "0" * 64})
+    done = ablate("verify", mine)
+    commit = read_manifest(mine)[0].commit or "of provenance.csv"
+    assert done.exit_code == 1 and f"check out commit {commit}" in done.output
+
+
+def test_a_manifest_chooses_no_python_file_that_is_run(mine: Path, tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    edit(mine / "manifest.json", lambda m: m | {"made from": m["made from"] | {"tables": [str(file)]}})
+    done = ablate("verify", mine)
+    assert done.exit_code == 2 and "is a file; only tables with a name" in done.stderr
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"files": []}, "lacks or misnames a field"),
+        ({"files": {"a": 3}}, "lacks or misnames a field"),
+        ({"made from": 3}, "lacks or misnames a field"),
+        ({"made from": {"profile": "mini", "tables": ["99"]}}, "names what this version of the code has not"),
+        ({"made from": {"profile": "huge", "tables": ["1"]}}, "names what this version of the code has not"),
+    ],
+)
+def test_a_damaged_manifest_is_named(mine: Path, change: dict, said: str) -> None:
+    edit(mine / "manifest.json", lambda manifest: manifest | change)
+    done = ablate("verify", mine)
+    assert done.exit_code == 2 and f"manifest.json {said}" in done.stderr.replace("\n", " ")
+
+
+def test_runs_are_checked_the_same_by_several_processes(mine: Path) -> None:
+    change_metrics(some_run(mine))
+    found = []
+    for processes in (1, 2):
+        with submitting(4, processes) as submit:
+            runs = [submit(check_run, path) for path in sorted((mine / "runs").iterdir())]
+            found.append([check.line for run in runs for check in run.result().all])
+    assert found[0] == found[1] and sum("DIFFERS" in line for line in found[0]) == 1
+
+
+def test_photographs_are_not_published(results: Path) -> None:
+    synthetic = open_study(results, "smoke", ["1"])
+    everything = synthetic.everything.assign(data="coco train2017/val2017")
+    photographs = open_study(results, "smoke", ["1"], everything=everything)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(figures_again, "drawings", drawings)
+        names = [{d.name for d in figures_again.published_drawings(s)} for s in (synthetic, photographs)]
+    assert names[0] - names[1] == {"differences", "changed-images"}
+
+
+def test_seeds_that_have_not_finished_are_refused_unless_allowed(results: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    done = publish_to(out, results, "--seeds", "3")
+    said = done.stderr.replace("\n", " ")
+    assert done.exit_code == 2 and "2 runs have not finished: csp-fast seed 2, csp-fast.add-fa seed 2" in said
+    assert publish_to(out, results, "--seeds", "3", "--incomplete").exit_code == 0
+    assert "Runs that have not finished (2): csp-fast seed 2" in (out / "summary.md").read_text()
+    assert ablate("verify", out).exit_code == 0
+
+
+def test_the_summary_reads_the_controls(results: Path) -> None:
+    text = summary(open_study(results, "smoke", ["1", "controls"]), 1)
+    assert "They are 5 different comparisons" in text and "6 rows are compared" in text
+    assert "W (x + a) + b = W x + (b + W a)" in text and "receive the same gradient" in text
+    (line,) = re.findall(r"^- \+ iFA against baseline: Δ AP .* \(2 pairs\), (.*)$", text, re.MULTILINE)
+    assert line.startswith(("not told from 0; differences up to", "higher:", "lower:"))
+    assert "- faster bias against + iPR: not measured (without a finished run: faster bias; + iPR)." in text
+
+
 def test_any_other_change_of_a_file_is_found_by_its_hash(mine: Path) -> None:
     (some_run(mine) / "dataset.json").write_text("{}")
     (mine / "runs" / "more.txt").write_text("more")
@@ -322,6 +443,8 @@ def test_runs_of_unclear_code_are_refused_unless_allowed(
     assert done.exit_code == 2 and said in done.stderr.replace("\n", " ")
     assert not (tmp_path / "out").exists()
     assert publish_to(tmp_path / "out", copy, *words, allowed).exit_code == 0
+    named = [(tmp_path / "out" / name).read_text() for name in ("summary.md", "provenance.csv")]
+    assert all(("c" * 40 + "-dirty" in text) == ("dirty" in change) for text in named)
     assert ablate("verify", tmp_path / "out").exit_code == 0
 
 
