@@ -85,7 +85,8 @@ def text_differences(name: str, published: bytes, again: bytes, exact: pd.DataFr
             values = [json.loads(text) for text in texts]
             json_differences(values[0], values[1], name, found)
         elif name.endswith((".csv", ".csv.gz")):
-            _tables(name, *(list(csv.reader(io.StringIO(text), strict=True)) for text in texts), exact, found)
+            rows = [list(csv.reader(io.StringIO(text), strict=True)) for text in texts]
+            _tables(name, rows[0], rows[1], exact, found)
         else:
             _texts(name, *texts, found)
     except (ValueError, OSError, EOFError, zlib.error, csv.Error, RecursionError) as error:
@@ -107,8 +108,8 @@ def json_differences(
     elif isinstance(published, list) and isinstance(again, list):
         if len(published) != len(again):
             found.facts.append(f"{where}: {len(published)} values are published, not {len(again)}")
-        for place, (a, b) in enumerate(zip(published, again, strict=False), 1):
-            json_differences(a, b, f"{where}, {place}", found, relative, worded)
+        for count, (a, b) in enumerate(zip(published, again, strict=False), 1):
+            json_differences(a, b, f"{where}, {count}", found, relative, worded)
     elif not _same(published, again, relative):
         both_words = isinstance(published, str) and isinstance(again, str)
         (found.words if worded and both_words else found.facts).append(unequal(where, published, again))
@@ -174,8 +175,11 @@ def _tables(
 
 def _dust(exact: pd.DataFrame) -> Mapping[str, float]:
     """What counts as 0 in each column of fractions."""
-    floats = exact.select_dtypes("floating")
-    return {str(name): DUST * float(column.abs().max()) for name, column in floats.items()}
+    return {
+        str(name): DUST * float(column.abs().max())
+        for name, column in exact.items()
+        if pd.api.types.is_float_dtype(column)
+    }
 
 
 def _printed(published: float, exact: float, dust: float) -> bool:
