@@ -172,6 +172,7 @@ def similarity_data(effects: pd.DataFrame) -> pd.DataFrame:
         raise NothingToShow("One run with implicit knowledge only: similarity needs two, as of two seeds.")
     known = wide.notna().to_numpy()
     values = wide.fillna(0.0).to_numpy()
+    values = values.astype(np.float64)  # sums of float32 differ between processors
     unit = values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-12)
     alike = (known[:, None] == known[None]).all(2)
     cosine = np.where(alike, unit @ unit.T, np.nan)
@@ -230,11 +231,13 @@ def components_data(effects: pd.DataFrame) -> pd.DataFrame:
     wide = everything[usual].dropna(axis=1)
     if len(wide) < 3:
         raise NothingToShow(f"{len(wide)} effects of runs; principal components need three.")
-    centred = wide.to_numpy() - wide.to_numpy().mean(0)
-    u, s, _ = np.linalg.svd(centred, full_matrices=False)
+    values = wide.to_numpy(np.float64)  # sums of float32 differ between processors
+    u, s, _ = np.linalg.svd(values - values.mean(0), full_matrices=False)
     share = s**2 / max(float((s**2).sum()), 1e-30)
     found = wide.index.to_frame(index=False)
     places = u[:, :2] * s[:2]
+    # The sign of a component is arbitrary; its largest score is made positive.
+    places *= np.where(places[np.abs(places).argmax(0), np.arange(places.shape[1])] < 0, -1.0, 1.0)
     return found.assign(
         first=places[:, 0],
         second=places[:, 1],

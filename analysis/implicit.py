@@ -157,10 +157,11 @@ def settling_data(history: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for (run, site, level), part in data.groupby(keys[:3], observed=True, sort=False):
         table = part.pivot(index="epoch", columns="index", values="change").sort_index()
-        norms = np.linalg.norm(table.to_numpy(), axis=1)
+        values = table.to_numpy(np.float64)  # sums of float32 differ between processors
+        norms = np.linalg.norm(values, axis=1)
         if norms[-1] == 0:
             continue
-        cosine = table.to_numpy() @ table.to_numpy()[-1] / np.maximum(norms * norms[-1], 1e-30)
+        cosine = values @ values[-1] / np.maximum(norms * norms[-1], 1e-30)
         moved = norms > 0
         columns = {"epoch": table.index[moved], "cosine": cosine[moved], "size": norms[moved] / norms[-1]}
         rows.append(pd.DataFrame(columns).assign(run=str(run), site=str(site), level=str(level)))
