@@ -16,7 +16,7 @@ from analysis.study import Study
 from yolor_core.runs.directory import RunDirectory
 
 ENDINGS = {"text": "txt", "markdown": "md", "csv": "csv", "latex": "tex", "html": "html", "json": "json"}
-CHANGED = "-dirty"  # behind a commit: the code was changed since, or nobody knows
+UNKNOWN, CHANGED = "unknown", "-dirty"  # behind a commit: the code was changed since
 FROM_RUNS = ("commit", "source_hash", "fingerprint", "python", "device")
 
 
@@ -26,6 +26,13 @@ def counted_runs(study: Study) -> pd.DataFrame:
     if not frames:
         return study.everything.iloc[:0]
     return pd.concat(frames).drop_duplicates("run").sort_values("run").reset_index(drop=True)
+
+
+def commit(of: Any, dirty: Any) -> str:
+    """A run's commit as it is named here: with "-dirty" for code that differed, "unknown" where it has none."""
+    if not isinstance(of, str):
+        return UNKNOWN
+    return of if dirty is False else f"{of}{CHANGED}"
 
 
 def lacking(study: Study) -> list[str]:
@@ -75,8 +82,8 @@ def _line(cell: Cell, other: tuple[str, ...], known: dict[str, dict[str, str]]) 
 
 def _environment(folder: Path) -> dict[str, str]:
     record: dict[str, Any] = RunDirectory(folder).read_run() or {}
-    found = {name: str(record.get(name) or "unknown") for name in FROM_RUNS}
-    found["commit"] += "" if record.get("dirty") is False else CHANGED
+    found = {name: str(record.get(name) or UNKNOWN) for name in FROM_RUNS}
+    found["commit"] = commit(record.get("commit"), record.get("dirty"))
     packages = record.get("packages") or {}
     return found | {"packages": ";".join(f"{name}={version}" for name, version in sorted(packages.items()))}
 

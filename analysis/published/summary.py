@@ -8,7 +8,7 @@ from ablations.profiles import profile_named
 from ablations.table import CLASSIFICATION, EMBEDDING
 from analysis.cells import FAMILY, Cell
 from analysis.formats import MISSING, number
-from analysis.published.evidence import CHANGED, counted_runs, lacking
+from analysis.published.evidence import commit, counted_runs, lacking
 from analysis.report.names import page_names
 from analysis.report.tables import Links
 from analysis.report.verdicts import OPEN, VerdictLine, sentence, verdict_lines
@@ -46,7 +46,7 @@ def summary(study: Study, bytes_: int) -> str:
 
 
 def _commits(runs: pd.DataFrame) -> str:
-    named = runs["commit"].astype(str) + ["" if each is False else CHANGED for each in runs["dirty"]]
+    named = (commit(of, dirty) for of, dirty in zip(runs["commit"], runs["dirty"], strict=True))
     return ", ".join(dict.fromkeys(named))
 
 
