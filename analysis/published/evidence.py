@@ -29,7 +29,7 @@ def counted_runs(study: Study) -> pd.DataFrame:
 
 
 def commit(of: Any, dirty: Any) -> str:
-    """A run's commit as it is named here: with "-dirty" for code that differed, "unknown" where it has none."""
+    """A run's commit as it is named here: "-dirty" behind it for code that differed, "unknown" for none."""
     if not isinstance(of, str):
         return UNKNOWN
     return of if dirty is False else f"{of}{CHANGED}"
