@@ -47,6 +47,7 @@ class Cell:
     seeds: tuple[int, ...] = ()
     runs: tuple[str, ...] = ()
     lacks: str | None = None  # the task whose absence is why there can be no number
+    against: str | None = None  # label of the row that both differences are against; None where there is none
 
 
 def table_cells(
@@ -72,6 +73,7 @@ def table_cells(
                 paper=printed,
                 lacks=row.lacks(metric),
                 paper_delta=_difference(printed, printed_base) if base is not row else None,
+                against=_against(row, base, metric),
             )
             if metric in QUOTED or row.experiment is None:
                 cells.append(known)
@@ -80,6 +82,13 @@ def table_cells(
             else:
                 cells.append(_measured(known, row, base, runs))
     return _corrected(cells)
+
+
+def _against(row: Row, base: Row, metric: str) -> str | None:
+    """The label of a baseline; None for a row that is its own, or where one of the two can have no number."""
+    if base is row or row.lacks(metric) is not None or base.lacks(metric) is not None:
+        return None
+    return base.label
 
 
 def _corrected(cells: list[Cell]) -> list[Cell]:

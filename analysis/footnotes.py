@@ -1,4 +1,4 @@
-"""What has to be said below a table: how its counts were made, and where a printed figure is peculiar."""
+"""What has to be said below a table: what rows are compared with, how counts were made, peculiar figures."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from ablations.costs import Cost
-from ablations.table import CONFLICT, COUNTED, QUOTED, Table
+from ablations.table import CONFLICT, COUNTED, QUOTED, SCORES, Table
 from analysis.cells import Cell
 
 Marks = dict[tuple[str, str], str]  # (row, metric) -> footnote sign
@@ -46,7 +46,26 @@ def footnotes(
             f"{CONFLICT[0].capitalize()}: between the gradients of two tasks on the parameters that both "
             "train, mean over the measured steps of all epochs; below 0, what helps one hurts the other."
         )
-    return (*notes, *dashes(cells), *pairing(cells), *table.notes), marks
+    return (*notes, *baselines(table, cells), *dashes(cells), *pairing(cells), *table.notes), marks
+
+
+def baselines(table: Table, cells: Sequence[Cell]) -> list[str]:
+    """Which rows are compared with another row than the first, as one sentence; nothing where none is.
+
+    A row that is so in some of its scores only, because its tasks have a control each, names their tasks.
+    """
+    first = table.rows[0].label
+    others = []
+    for row in table.rows:
+        own = [cell for cell in cells if cell.row == row.label and cell.against is not None]
+        for label in dict.fromkeys(cell.against for cell in own if cell.against != first):
+            metrics = [cell.metric for cell in own if cell.against == label]
+            tasks = dict.fromkeys(SCORES[metric].task for metric in metrics if metric in SCORES)
+            some = f" in {_listed(list(tasks))}" if tasks and len(metrics) < len(own) else ""
+            others.append(f"{row.label} against {label}{some}")
+    if not others:
+        return []
+    return [f"Differences (Δ) are against the first row, {first}, but: {'; '.join(others)}."]
 
 
 def pairing(cells: Sequence[Cell]) -> list[str]:

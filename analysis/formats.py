@@ -182,6 +182,7 @@ def to_json(filled: Sequence[FilledTable]) -> str:
             "images_low": cell.images_low,
             "images_high": cell.images_high,
             "images_p": cell.images_p,
+            "against": cell.against,
         }
         for each in filled
         for cell in each.cells

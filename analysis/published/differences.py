@@ -26,7 +26,7 @@ CLOSE = 1e-9  # relative: what is computed from scores
 DUST = 1e-12  # what is 0 but for rounding: as it is, or relative to the largest of its column
 PRINTED = 6  # significant digits in the data of the figures
 # Columns and keys that the code words; what stands in others is a fact.
-WORDED = frozenset({"table", "row", "status", "why", "lacks"})
+WORDED = frozenset({"table", "row", "status", "why", "lacks", "against"})
 # Words that are results wherever they stand in a table.
 VERDICTS = (
     "not reproduced", "reproduced", "undecided", "same sign", "opposite sign", "no verdict",

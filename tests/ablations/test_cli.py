@@ -163,6 +163,7 @@ def test_tables_without_runs_have_null_values_and_the_papers_cells(tmp_path: Pat
             *("table", "row", "metric", "paper", "value", "seeds", "profile", "runs"),
             *("half_width", "delta", "delta_low", "delta_high", "p", "p_holm", "paper_delta", "verdict"),
             *("pairs", "std", "delta_std", "variance_left", "images_low", "images_high", "images_p"),
+            "against",
         ]
         if record["metric"] in ("parameters", "MFLOPs"):
             assert record["value"] == record["paper"]

@@ -93,7 +93,7 @@ def test_csv_and_json_tell_quoted_from_counted_from_missing(filled: list[FilledT
         "p_holm": None,
         "verdict": None, "pairs": 0, "std": None, "delta_std": None, "variance_left": None,
         "images_low": None, "images_high": None, "images_p": None,
-        "paper_delta": None,
+        "paper_delta": None, "against": None,
     }  # fmt: skip
 
 
