@@ -22,7 +22,8 @@ SECTIONS = (SCORES, IMPLICIT, CURVES, DIFFERENCES)  # in the order of the report
 class Drawing:
     """A figure: `data` of a study gives the frame that `draw` draws.
 
-    Both raise NothingToShow where there is nothing to show. `name` is that of its files.
+    Both raise NothingToShow where there is nothing to show. `name` is that of its files. Figures that draw
+    the same frame share a file of data: `data_of` names the one that it is named after.
     """
 
     name: str
@@ -31,6 +32,12 @@ class Drawing:
     section: str
     data: Callable[[Study], pd.DataFrame]
     draw: Callable[[pd.DataFrame], Figure]
+    data_of: str | None = None
+
+    @property
+    def csv(self) -> str:
+        """The file of its data, below a report or a published folder."""
+        return f"figures/{self.data_of or self.name}.csv"
 
 
 def table_anchor(table: Table) -> str:

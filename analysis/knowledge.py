@@ -33,6 +33,7 @@ KNOWLEDGE: tuple[Drawing, ...] = (
         IMPLICIT,
         lambda study: implicit.evolution_data(study.first_history),
         implicit.trajectories,
+        data_of="evolution",
     ),
     Drawing(
         "settling",

@@ -36,13 +36,18 @@ def published_drawings(study: Study) -> tuple[Drawing, ...]:
 
 
 def figure_data(study: Study) -> dict[str, FigureData]:
-    """{path in the folder: data} of every figure that shows something, as a report has it."""
-    found = {}
+    """{path in the folder: data} of every figure that shows something, as a report has it.
+
+    Of figures that share a file the first one counts.
+    """
+    found: dict[str, FigureData] = {}
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         (folder / "figures").mkdir()
         for drawing in published_drawings(study):
-            name = f"figures/{drawing.name}.csv"
+            name = drawing.csv
+            if drawing.data_of is not None and {name, f"{name}.gz"} & found.keys():
+                continue
             try:
                 data = drawing.data(study)
             except NothingToShow:

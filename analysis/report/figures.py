@@ -52,7 +52,7 @@ def _write(drawing: Drawing, study: Study, folder: Path) -> Shown:
     (folder / path).write_text(text, encoding="utf-8")
     found = BOX.search(text)
     width, height = (round(float(found[1])), round(float(found[2]))) if found else (504, 300)
-    csv = write_csv(data, folder, f"figures/{drawing.name}.csv")
+    csv = write_csv(data, folder, drawing.csv)
     return Shown(drawing, svg=path, csv=csv, rows=len(data), width=width, height=height)
 
 

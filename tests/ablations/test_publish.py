@@ -32,16 +32,17 @@ from tests.ablations.trained import ablate
 from yolor_core.evaluation.engine import match, score
 from yolor_core.runs.directory import RunDirectory
 
-FIGURES = ("effects-by-row", "losses-table-1", "effects-table-1")
+FIGURES = ("effects-by-row", "losses-table-1", "effects-table-1", "evolution")
+SAME_DATA = "trajectories"  # as evolution's
 SEEDS = (0, 1)
 
 
 @pytest.fixture(scope="module", autouse=True)
 def few_figures() -> Iterator[None]:
-    """Three figures instead of all."""
+    """Five figures instead of all."""
 
     def few(study: Study) -> list[object]:
-        return [each for each in drawings(study) if each.name in FIGURES]
+        return [each for each in drawings(study) if each.name in (*FIGURES, SAME_DATA)]
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(figures_again, "drawings", few)
@@ -71,7 +72,7 @@ def published(results: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("published") / "smoke"
     done = publish_to(out, results)
     assert done.exit_code == 0, done.output
-    assert "4 runs, 1 tables, 3 figures" in done.output
+    assert "4 runs, 1 tables, 5 figures" in done.output
     return out
 
 
@@ -108,7 +109,8 @@ def test_the_folder_holds_what_the_page_says_and_no_weights(published: Path) -> 
             "implicit.parquet", "effects.parquet", "dataset.json", "implicit_priors.safetensors",
         }  # fmt: skip
     assert {path.name for path in (published / "figures").iterdir()} == {
-        f"{name}.{ending}" for name in FIGURES for ending in ("csv", "svg")
+        *(f"{name}.{ending}" for name in FIGURES for ending in ("csv", "svg")),
+        f"{SAME_DATA}.svg",
     }
 
 

@@ -97,7 +97,7 @@ def test_a_figure_has_its_data_beside_it_and_one_without_says_why(report: Path) 
     text = Page(report / "index.html").text
     drawn = 0
     for drawing in drawings(study):
-        file = report / "figures" / f"{drawing.name}.csv"
+        file = report / drawing.csv
         reason = None
         try:
             data = drawing.data(study)
@@ -111,6 +111,18 @@ def test_a_figure_has_its_data_beside_it_and_one_without_says_why(report: Path) 
         assert (report / "figures" / f"{drawing.name}.svg").read_text().startswith("<svg")
         drawn += 1
     assert drawn >= 6
+
+
+def test_figures_of_the_same_data_refer_to_one_file(report: Path) -> None:
+    figures, index = report / "figures", Page(report / "index.html")
+    assert (figures / "evolution.svg").exists() and (figures / "trajectories.svg").exists()
+    assert (figures / "evolution.csv").exists() and not (figures / "trajectories.csv").exists()
+    assert index.links.count("figures/evolution.csv") == 2
+    study = open_study(report.parent, "mini", ["1", "4"])
+    by_name = {drawing.name: drawing for drawing in drawings(study)}
+    for drawing in by_name.values():
+        if drawing.data_of is not None:
+            pd.testing.assert_frame_equal(drawing.data(study), by_name[drawing.data_of].data(study))
 
 
 def test_the_same_runs_give_the_same_report_apart_from_the_date(report: Path, tmp_path: Path) -> None:
