@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from analysis.cells import FAMILY, Cell
+from analysis.drawing import table_anchor
 from analysis.formats import MISSING, half_of, number
 from analysis.report.tables import Links, against
 from analysis.studies import variants
@@ -21,6 +22,7 @@ class VerdictLine:
 
     cell: Cell
     table: str
+    anchor: str  # the table's id on the first page
     against: str
     href: str | None  # the pairs behind the difference
     delta: str
@@ -45,6 +47,7 @@ def verdict_lines(study: Study, links: Links) -> list[VerdictLine]:
                 VerdictLine(
                     cell,
                     name,
+                    table_anchor(filled.table),
                     base.label,
                     None if pairs is None else links.experiment(cell.experiment, pairs),
                     delta,

@@ -340,12 +340,18 @@ def test_tables_whose_names_differ_in_signs_only_do_not_meet(tmp_path: Path, mak
     text = found.index.read_text(encoding="utf-8")
     ids = re.findall(r'\bid="([^"]*)"', text)
     assert len(ids) == len(set(ids))
+    assert broken(found.folder) == []
+    anchors = {view for view in ids if re.fullmatch("table-mine-[0-9a-f]{6}", view)}
+    links = Page(found.index).links
+    # In the contents, beside its verdict, and where its run counts.
+    assert len(anchors) == 2 and all(links.count(f"#{view}") == 3 for view in anchors)
 
 
 OWN_TABLE = """
-from ablations.experiments import CSP_FAST
+from ablations.experiments import ADD_FA, CSP_FAST
 from ablations.table import Row, Table
-TABLE = Table("NAME", "Title", (Row("base$\\frac{1$", CSP_FAST, "no\\x07thing"),))
+ROWS = (Row("base$\\frac{1$", CSP_FAST, "no\\x07thing"), Row("variant", CSP_FAST.plus(ADD_FA), "a vector"))
+TABLE = Table("NAME", "Title", ROWS)
 """
 
 
