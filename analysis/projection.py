@@ -17,10 +17,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from scipy.stats import rankdata
 
-from analysis.features import BACKGROUND, NONE, auc, effective_dimension
+from analysis.features import BACKGROUND, NONE
 from analysis.nothing import NothingToShow
-from analysis.records import KEYS
 from analysis.series import series_names
 from analysis.spread import cut
 from analysis.style import PALETTE, figure, legend, styled
@@ -44,13 +44,39 @@ class _Projected:
     others: NDArray[np.float64]
 
 
-def separation_data(features: pd.DataFrame, implicit: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
-    """Fig. 3 in numbers: a row for each run, site in front of the predictor, and level.
+def auc(objects: NDArray[Any], others: NDArray[Any]) -> NDArray[np.float64]:
+    """Probability that an object's value exceeds another's, ties half: the area under the ROC curve.
 
-    Columns `KEYS`, series, site, operator, level, objects and others (cells), auc (of the learnt vector),
-    chance_low and chance_high (95 % of `CHANCE` random directions and their opposites), dimension_before and
-    dimension_after (`effective_dimension` of the features; adding a constant cannot change it). At FA*, which
-    has a vector for each anchor, anchors take the place of cells.
+    (n, directions) and (m, directions) -> (directions,); NaN where n or m is 0.
+    """
+    n, m = len(objects), len(others)
+    if not n or not m:
+        return np.full(objects.shape[1], np.nan)
+    ranks = rankdata(np.concatenate([objects, others]), axis=0)[:n]
+    return np.asarray((ranks.sum(0) - n * (n + 1) / 2) / (n * m))
+
+
+def effective_dimension(points: NDArray[Any]) -> float:
+    """Participation ratio of the covariance, trace² / trace of the square: (n, channels) -> 1 ... channels.
+
+    1 where all points are on a line, channels where they spread alike in all directions; NaN where there is
+    no spread.
+    """
+    centred = points.astype(np.float64) - points.mean(0, dtype=np.float64)
+    gram = centred @ centred.T if len(points) < points.shape[1] else centred.T @ centred
+    squares = float((gram**2).sum())
+    return float(np.trace(gram)) ** 2 / squares if squares else float("nan")
+
+
+def projection_data(features: pd.DataFrame, implicit: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
+    """Fig. 3: how the inner products of features and the learnt unit vector are distributed.
+
+    Columns series, site, operator, level, cells ("object" or "background"), left and right (edges of a bin),
+    share (percent of these cells, of all runs together) and runs; auc (of the learnt vector, mean over runs),
+    auc_low and auc_high (over runs); means over runs of chance_low and chance_high (95 % of `CHANCE` random
+    directions and their opposites), dimension_before and dimension_after (`effective_dimension` of the
+    features; adding a constant cannot change it). At FA*, which has a vector for each anchor, anchors take
+    the place of cells.
 
     Args:
         features: of `load_features`.
@@ -59,16 +85,6 @@ def separation_data(features: pd.DataFrame, implicit: pd.DataFrame, seed: int = 
 
     Raises:
         NothingToShow: no run with features adds or multiplies in front of the predictor.
-    """
-    return pd.DataFrame([each.numbers for each in _found(features, implicit, seed)])
-
-
-def projection_data(features: pd.DataFrame, implicit: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
-    """Fig. 3: how the inner products of features and the learnt unit vector are distributed.
-
-    Columns series, site, operator, level, cells ("object" or "background"), left and right (edges of a bin),
-    share (percent of these cells, of all runs together) and runs; then what `separation_data` has: auc, with
-    auc_low and auc_high over runs, and means over runs. Arguments and errors are the same.
     """
     found = _found(features, implicit, seed)
     groups = pd.DataFrame([each.numbers for each in found]).groupby(BY, sort=False)
@@ -109,15 +125,12 @@ def _projected(features: pd.DataFrame, implicit: pd.DataFrame, seed: int) -> Ite
         products, random = _products(x, vectors, which), _products(x, chance, which)
         aucs = auc(random[there], random[~there])
         low, high = np.percentile([aucs, 1 - aucs], RANGE)
-        first = own.iloc[0]
         yield _Projected(
             {
-                **{key: first[key] for key in (*KEYS, "series")},
+                "series": own["series"].iloc[0],
                 "site": site,
                 "operator": operator,
                 "level": level,
-                "objects": int(there.sum()),
-                "others": int((~there).sum()),
                 "auc": float(auc(products[there], products[~there])[0]),
                 "chance_low": float(low),
                 "chance_high": float(high),

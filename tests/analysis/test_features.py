@@ -13,9 +13,9 @@ import pytest
 from numpy.typing import NDArray
 
 from analysis.alignment import alignment, alignment_data, misalignment, misalignment_data
-from analysis.features import auc, effective_dimension, load_features
+from analysis.features import load_features
 from analysis.nothing import NothingToShow
-from analysis.projection import projection, projection_data, separation_data
+from analysis.projection import auc, effective_dimension, projection, projection_data
 from yolor_core.errors import RunError
 
 CHANNELS, OUTPUTS = 6, 4
@@ -139,17 +139,23 @@ def test_effective_dimension_of_one_point_is_missing() -> None:
 # Fig. 3
 
 
+def numbers(frame: pd.DataFrame, vectors: pd.DataFrame, seed: int = 0) -> dict[str, Any]:
+    """What stands beside the only panel."""
+    columns = ["auc", "chance_low", "chance_high", "dimension_before", "dimension_after"]
+    (row,) = projection_data(frame, vectors, seed)[columns].drop_duplicates().to_dict("records")
+    return row
+
+
 def test_vector_that_separates_has_auc_1_and_its_opposite_0() -> None:
     for sign, expected in ((1, 1.0), (-1, 0.0)):
-        (row,) = separation_data(features(), implicit(sign * VECTOR)).to_dict("records")
+        row = numbers(features(), implicit(sign * VECTOR))
         assert row["auc"] == expected
-        assert (row["objects"], row["others"]) == (20, 30)
         assert 0 <= row["chance_low"] < 0.5 < row["chance_high"] <= 1
         assert row["chance_low"] == pytest.approx(1 - row["chance_high"])
 
 
 def test_chance_finds_nothing_where_objects_are_like_others() -> None:
-    (row,) = separation_data(features(along=0), implicit()).to_dict("records")
+    row = numbers(features(along=0), implicit())
     assert row["chance_low"] < row["auc"] < row["chance_high"]
 
 
@@ -157,7 +163,7 @@ def test_multiplication_takes_the_difference_to_one() -> None:
     g = np.ones(CHANNELS)
     g[2] = 0.5
     frame = features(operator="multiply", g=g)
-    (row,) = separation_data(frame, implicit(g, "multiply")).to_dict("records")
+    row = numbers(frame, implicit(g, "multiply"))
     assert row["auc"] == 0.0  # g - 1 points against channel 2
     data = projection_data(frame, implicit(g, "multiply"))
     largest = max(feature[2] for feature in frame["feature"])
@@ -165,13 +171,11 @@ def test_multiplication_takes_the_difference_to_one() -> None:
 
 
 def test_adding_changes_no_dimension_and_multiplying_does() -> None:
-    (added,) = separation_data(features(), implicit()).to_dict("records")
+    added = numbers(features(), implicit())
     assert added["dimension_before"] == pytest.approx(added["dimension_after"])
     g = np.ones(CHANNELS)
     g[2] = 100.0
-    (scaled,) = separation_data(features(operator="multiply", g=g), implicit(g, "multiply")).to_dict(
-        "records"
-    )
+    scaled = numbers(features(operator="multiply", g=g), implicit(g, "multiply"))
     assert scaled["dimension_after"] == pytest.approx(1, abs=0.01) and scaled["dimension_before"] > 1.1
 
 
@@ -183,25 +187,28 @@ def test_every_anchor_has_its_own_vector_at_fa_cluster() -> None:
         for anchor, there in zip(frame["anchor"], frame["class"], strict=True)
     ]
     values = np.eye(CHANNELS)[:3].ravel()
-    (row,) = separation_data(frame, implicit(values, site="fa-cluster")).to_dict("records")
+    row = numbers(frame, implicit(values, site="fa-cluster"))
     assert row["auc"] == 1.0
     swapped = np.roll(np.eye(CHANNELS)[:3], 1, axis=0).ravel()
-    (row,) = separation_data(frame, implicit(swapped, site="fa-cluster")).to_dict("records")
+    row = numbers(frame, implicit(swapped, site="fa-cluster"))
     assert row["auc"] == 0.5
 
 
 def test_cell_with_several_anchors_counts_once_and_as_an_object() -> None:
     frame = features()
     twins = frame.assign(anchor=frame["anchor"] + 3, **{"class": -1})
-    (row,) = separation_data(pd.concat([twins, frame], ignore_index=True), implicit()).to_dict("records")
-    assert (row["objects"], row["others"], row["auc"]) == (20, 30, 1.0)
+    data = projection_data(pd.concat([twins, frame], ignore_index=True), implicit())
+    assert set(data["auc"]) == {1.0}
+    for cells, count in (("object", 20), ("background", 30)):
+        held = data.loc[data["cells"] == cells, "share"] * count / 100
+        assert held.sum() == pytest.approx(count) and list(held) == pytest.approx(list(held.round()))
 
 
 def test_chance_is_the_same_every_time_and_another_by_another_seed() -> None:
     frame = features(along=0.2)
-    first, again, other = (separation_data(frame, implicit(), seed) for seed in (0, 0, 1))
-    pd.testing.assert_frame_equal(first, again)
-    assert other["chance_low"].iloc[0] != first["chance_low"].iloc[0]
+    first, again, other = (numbers(frame, implicit(), seed) for seed in (0, 0, 1))
+    assert first == again
+    assert other["chance_low"] != first["chance_low"]
 
 
 @pytest.mark.parametrize(
