@@ -154,11 +154,7 @@ class Study:
 
     def history(self, run: str) -> pd.DataFrame:
         """g(z) of one run after every epoch."""
-        return self._read(lambda rows: load_implicit(rows, "all"), self._only(run))
-
-    def effect_history(self, run: str) -> pd.DataFrame:
-        """The effects of one run after every epoch (logits)."""
-        return self._read(lambda rows: load_effects(rows, "all"), self._only(run))
+        return self._read(lambda rows: load_implicit(rows, "all"), self.runs[self.runs["run"] == run])
 
     @cached_property
     def first_history(self) -> pd.DataFrame:
@@ -226,9 +222,6 @@ class Study:
             known = self.unread.get(run, "")
             if str(error) not in known:
                 self.unread[run] = f"{known} {error}.".strip() if known else f"{error}."
-
-    def _only(self, run: str) -> pd.DataFrame:
-        return self.runs[self.runs["run"] == run]
 
     def _read(self, load: Loader, runs: pd.DataFrame) -> pd.DataFrame:
         """Run by run, so that a damaged file costs that run only."""
