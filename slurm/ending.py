@@ -30,13 +30,12 @@ from slurm import scheduler
 from slurm.attempt import job_id, restarts, superseded
 from slurm.errors import ClusterError
 from slurm.files import read_json
+from slurm.logs import last_lines, out_of_memory, tail
 from slurm.tokens import Token, read
 
-MEMORY = ("oom-kill", "out of memory", "oom_kill", "exceeded memory limit", "cannot allocate memory")
 BEGINNING = "Starting with SlurmJobEnvironment"  # submitit says so first
 # SLURM adds DUE TO PREEMPTION, TIME LIMIT and so on where it was not a person.
 CANCELLED = re.compile(r"\*\*\* JOB \S+ ON \S+ CANCELLED AT \S+ \*\*\*")
-LOG_BYTES, LOG_LINES = 20_000, 8
 
 
 @dataclass(frozen=True)
@@ -83,7 +82,7 @@ def judge(
         if preemptions < requeues:
             return Verdict("requeue", "preempted")
         return Verdict("fail", "failed", f"restarted {preemptions} times, as often as `requeues` allows")
-    if any(sign in log.lower() for sign in MEMORY):
+    if out_of_memory(log):
         return Verdict("fail", "failed", "out of memory: the job was given less than it needs (memory_gb)")
     # A rank that lost another one knows less than the one that was lost.
     first = min(failures, key=lambda outcome: "rank" in str(outcome.get("reason")), default=None)
@@ -97,25 +96,6 @@ def _exit(code: int) -> str:
     if code > 128:
         return f"a process was killed by signal {code - 128} without a word"
     return f"the processes ended with exit code {code} without a word"
-
-
-def tail(path: Path | None) -> str:
-    """The end of a log; nothing where there is none."""
-    if path is None:
-        return ""
-    try:
-        with path.open("rb") as file:
-            file.seek(0, 2)
-            file.seek(max(0, file.tell() - LOG_BYTES))
-            return file.read().decode(errors="replace")
-    except OSError:
-        return ""
-
-
-def last_lines(text: str, lines: int = LOG_LINES) -> list[str]:
-    """The last lines that say something, without submitit's own."""
-    told = [line.rstrip() for line in text.splitlines() if line.strip() and not line.startswith("submitit ")]
-    return told[-lines:]
 
 
 def entry(folder: Path) -> dict[str, Any]:

@@ -21,6 +21,7 @@ import submitit
 
 from slurm.job import Job, Outcome, longest_first
 from slurm.lease import Lease, lease
+from slurm.logs import last_lines, tail
 from slurm.signals import StopFlag, held_back
 from slurm.snapshot import ROOT
 from slurm.task import Task, describe, pid_file
@@ -233,7 +234,7 @@ def these_packages() -> Iterator[None]:
 def _outcome(running: _Running) -> Outcome:
     """Read how a finished job ended; clean up after it."""
     paths = running.handle.paths
-    log = tail(paths.stderr) or tail(paths.stdout)
+    log = _end(paths.stderr) or _end(paths.stdout)
     try:
         if not paths.result_pickle.exists():
             begun = _pid_file(running).exists()
@@ -255,12 +256,8 @@ def _outcome(running: _Running) -> Outcome:
     return Outcome(state, reason, log if state == "failed" else ())
 
 
-def tail(path: Path, lines: int = LOG_LINES) -> tuple[str, ...]:
-    """The last lines of a log that say something."""
-    if not path.exists():
-        return ()
-    text = path.read_text(errors="replace").splitlines()
-    return tuple(line for line in text if line.strip() and not line.startswith("submitit "))[-lines:]
+def _end(log: Path) -> tuple[str, ...]:
+    return tuple(last_lines(tail(log), LOG_LINES))
 
 
 def _pid_file(running: _Running) -> Path:

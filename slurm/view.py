@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from slurm import scheduler
-from slurm.ending import MEMORY, last_lines, tail
 from slurm.errors import ClusterError
 from slurm.files import read_json
+from slurm.logs import last_lines, out_of_memory, tail
 from slurm.scheduler import Seen
 from slurm.tokens import Token, current
 
@@ -115,7 +115,7 @@ def _why(token: Token, word: str) -> str:
     if word in ENDINGS:
         return ENDINGS[word]
     log = tail(token.log)
-    if any(sign in log.lower() for sign in MEMORY):
+    if out_of_memory(log):
         return ENDINGS["OUT_OF_MEMORY"]
     lines = last_lines(log, 1)
     gone = f"its job {token.job} is gone" + (f" ({word})" if word else "")

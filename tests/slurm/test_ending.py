@@ -13,7 +13,7 @@ import pytest
 from submitit.core.utils import DelayedSubmission
 
 from slurm.attempt import Attempt
-from slurm.ending import end, judge, last_lines, tail
+from slurm.ending import end, judge
 from slurm.tokens import Token, claim
 from tests.slurm.fake_slurm import FakeSlurm
 
@@ -89,16 +89,6 @@ def test_the_rank_that_was_the_cause_gives_the_reason() -> None:
     lost = outcome(0, "failed", "RunError: rank 1 does not answer")
     cause = outcome(1, "failed", "ZeroDivisionError: division by zero")
     assert reason([lost, cause], 1, crashes=0) == "ZeroDivisionError: division by zero"
-
-
-def test_the_last_lines_of_a_log_are_the_runs_own(tmp_path: Path) -> None:
-    text = "first\n\nsubmitit INFO (date) - Starting with Popen\nsecond  \nthird\n"
-    assert last_lines(text, 2) == ["second", "third"]
-    assert last_lines(text) == ["first", "second", "third"]
-    assert tail(None) == tail(tmp_path / "none") == tail(tmp_path) == ""
-    log = tmp_path / "log"
-    log.write_bytes(b"x" * 100_000 + b"\xff end")
-    assert tail(log).endswith(" end") and len(tail(log)) < 50_000
 
 
 @dataclass(frozen=True)
