@@ -2,45 +2,24 @@
 
 from __future__ import annotations
 
-import fcntl
-import json
 import os
 import re
-import secrets
 import shutil
-import socket
 import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, replace
+from collections.abc import Collection
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
 from slurm.testbed import config
 from slurm.testbed.config import Layout, Ports, Shape
-from slurm.testbed.daemons import (
-    PACKAGES,
-    collect,
-    free_ports,
-    listens,
-    missing_programs,
-    spawn,
-    tail,
-    wait_up,
-)
+from slurm.testbed.daemons import check_machine, collect, free_ports, listens, spawn, wait_up
 from slurm.testbed.errors import TestbedError
-from slurm.testbed.processes import (
-    Process,
-    all_processes,
-    environment_of,
-    has_open,
-    kill,
-    load,
-    name_of,
-    until,
-    with_descendants,
-)
+from slurm.testbed.processes import kill, load, until, with_descendants
+from slurm.testbed.record import check_folder, locked, read_record, write_record
+from slurm.testbed.setup import set_up_database, write_configuration
+from slurm.testbed.steps import steps
 
 UP_SECONDS = 30.0  # for one daemon; it takes a second or two on an idle machine
 ASK_SECONDS = 30.0
@@ -66,10 +45,12 @@ class Testbed:
 
     @property
     def shape(self) -> Shape:
-        return self._record()[0]
+        """What it was started with. Raises TestbedError where there is none."""
+        return read_record(self.layout)[0]
 
     @property
     def nodes(self) -> tuple[str, ...]:
+        """Their names."""
         return self.shape.node_names
 
     def running(self) -> bool:
@@ -95,16 +76,16 @@ class Testbed:
         What was left behind by one that died, as when the machine restarted, is removed first.
         """
         shape = Shape(nodes, gpus, cpus, max_array, accounting, requeue_delay)
-        self._check_machine(shape)
-        self._check_folder()
+        check_machine(accounting)
+        check_folder(self.layout)
         self.folder.mkdir(parents=True, exist_ok=True)
-        with self._locked():
+        with locked(self.folder):
             if self.running():
                 return False
             if self.layout.record.exists():
                 self._remove(keep_logs=False)
                 self.folder.mkdir(exist_ok=True)
-            self._write_record(shape, free_ports(shape.nodes))
+            write_record(self.layout, shape, free_ports(shape.nodes))
             try:
                 self._start()
             except BaseException:
@@ -116,7 +97,7 @@ class Testbed:
         """End all jobs and daemons and remove the folder; False if there is no testbed in it."""
         if not self.layout.record.exists():
             return False
-        with self._locked():
+        with locked(self.folder):
             self._remove(keep_logs)
         return True
 
@@ -155,7 +136,7 @@ class Testbed:
         daemon = load(self.layout.process(name))
         kill([daemon] if daemon else [])  # first, so that it starts nothing more
         # The steps' daemons before the tasks: one that saw its task end would report a failed job.
-        until(lambda: not self._kill_all(self._steps(name)), UP_SECONDS)
+        until(lambda: not self._kill_all([name]), UP_SECONDS)
         collect()
 
     def revive_node(self, name: str, seconds: float = 60.0) -> None:
@@ -210,18 +191,16 @@ class Testbed:
         """Bring slurmdbd back and wait until it answers."""
         self._check_accounting()
         if not self._alive("slurmdbd"):
-            self._start_accounting(self._record()[1])
+            self._start_accounting(read_record(self.layout)[1])
 
     # Starting
 
     def _start(self) -> None:
-        layout, (shape, ports) = self.layout, self._record()
-        for path in layout.folders:
-            path.mkdir(mode=0o700, exist_ok=True)
-        self._write_configuration(shape, ports)
+        layout, (shape, ports) = self.layout, read_record(self.layout)
+        write_configuration(layout, shape, ports)
         self._spawn("munged", *config.munged_command(layout))
         if shape.accounting:
-            self._set_up_database()
+            set_up_database(layout, self._daemon_environment())
             self._spawn("mariadbd", *config.database_command(layout, ports))
         wait_up("munged", layout, layout.munge_socket.exists, UP_SECONDS)
         if shape.accounting:
@@ -237,35 +216,6 @@ class Testbed:
 
     def _idle(self, name: str) -> bool:
         return self.node_states().get(name) == "idle"
-
-    def _write_configuration(self, shape: Shape, ports: Ports) -> None:
-        layout, password = self.layout, secrets.token_hex(16)
-        host = socket.gethostname().partition(".")[0]
-        layout.slurm_conf.write_text(config.slurm_conf(layout, shape, ports, host))
-        layout.slurm_conf.with_name("gres.conf").write_text(config.gres_conf(layout, shape))
-        for index in range(shape.gpus):
-            layout.gpu(index).symlink_to("/dev/null")
-        for name in shape.node_names:
-            (self.folder / "spool" / name).mkdir()
-        _write_secret(layout.munge_key, secrets.token_bytes(128))
-        if shape.accounting:
-            dbd = config.slurmdbd_conf(layout, ports, password)
-            _write_secret(layout.slurm_conf.with_name("slurmdbd.conf"), dbd.encode())
-            _write_secret(layout.grants, config.grants_sql(password).encode())
-
-    def _set_up_database(self) -> None:
-        output = self.layout.output("mariadb-install-db")
-        with output.open("wb") as file:
-            answer = subprocess.run(
-                config.database_setup_command(self.layout),
-                env=self._daemon_environment(),
-                stdin=subprocess.DEVNULL,
-                stdout=file,
-                stderr=file,
-                cwd=self.folder,
-            )
-        if answer.returncode:
-            raise TestbedError(f"mariadb-install-db failed:\n{tail('mariadb-install-db', self.layout)}")
 
     def _start_accounting(self, ports: Ports) -> None:
         self._spawn("slurmdbd", "slurmdbd", "-D")
@@ -292,7 +242,7 @@ class Testbed:
         # The controller before the nodes, so that it requeues nothing.
         records.sort(key=lambda path: path.stem != "slurmctld")
         kill(with_descendants(daemon for daemon in map(load, records) if daemon))
-        until(lambda: not self._kill_all(self._steps(None)), UP_SECONDS)
+        until(lambda: not self._kill_all(self.nodes), UP_SECONDS)
         if not until(lambda: not any(map(load, records)), UP_SECONDS):
             raise TestbedError(f"some daemons of {self.folder} do not end: {self._survivors(records)}")
         collect()
@@ -306,87 +256,17 @@ class Testbed:
     def _survivors(self, records: list[Path]) -> str:
         return ", ".join(f"{path.stem} (process {p.pid})" for path in records if (p := load(path)))
 
-    def _kill_all(self, victims: list[Process]) -> bool:
+    def _kill_all(self, nodes: Collection[str]) -> bool:
+        """Kill the steps of these nodes; whether there were any."""
+        victims = steps(self.layout, nodes)
         kill(victims)
         return bool(victims)
-
-    def _steps(self, node: str | None) -> list[Process]:
-        """The steps of one node or of all: their daemons first, then their processes, children last.
-
-        A job's process that left its step's tree still has the variables of the job.
-        """
-        logs = [self.layout.log(name) for name in ([node] if node else self.nodes)]
-        daemons, strays = [], []
-        for pid, (process, _) in all_processes().items():
-            if name_of(pid) == "slurmstepd":
-                daemons += [process] * any(has_open(pid, log) for log in logs)
-                continue
-            variables = environment_of(pid)
-            if variables.get("SLURM_CONF") == str(self.layout.slurm_conf) and "SLURM_JOB_ID" in variables:
-                strays += [process] * (variables.get("SLURMD_NODENAME") in ((node,) if node else self.nodes))
-        return with_descendants([*daemons, *strays])
-
-    # What is written down
-
-    def _record(self) -> tuple[Shape, Ports]:
-        try:
-            record = json.loads(self.layout.record.read_text())
-        except FileNotFoundError:
-            raise TestbedError(
-                f"there is no testbed in {self.folder}."
-                f" Start one: python -m slurm.testbed start --dir {self.folder}"
-            ) from None
-        ports = Ports(**record["ports"])
-        return Shape(**record["shape"]), replace(ports, nodes=tuple(ports.nodes))
-
-    def _write_record(self, shape: Shape, ports: Ports) -> None:
-        """The file by which a folder is known as a testbed: it is there before anything is started."""
-        record = {"shape": asdict(shape), "ports": asdict(ports)}
-        unfinished = self.layout.record.with_suffix(".new")
-        unfinished.write_text(json.dumps(record, indent=1) + "\n")
-        unfinished.replace(self.layout.record)
 
     def _alive(self, daemon: str) -> bool:
         collect()
         return load(self.layout.process(daemon)) is not None
 
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        """Against another process that starts or stops the same testbed."""
-        handle = os.open(self.folder, os.O_RDONLY)
-        try:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise TestbedError(
-                    f"another process is starting or stopping the testbed in {self.folder}"
-                ) from None
-            yield
-        finally:
-            os.close(handle)
-
     # Refusals
-
-    def _check_machine(self, shape: Shape) -> None:
-        if os.geteuid() != 0:
-            raise TestbedError("a testbed needs root: SLURM's daemons start jobs as other users")
-        if missing := missing_programs(shape.accounting):
-            raise TestbedError(
-                f"{', '.join(missing)}: not installed. On Debian and Ubuntu:"
-                f" apt-get install -y --no-install-recommends {PACKAGES}"
-            )
-
-    def _check_folder(self) -> None:
-        """Refuse a folder with anything else in it, because `stop` removes it."""
-        if self.folder.exists() and not self.folder.is_dir():
-            raise TestbedError(f"{self.folder} is not a folder")
-        found = (
-            {path.name for path in self.folder.iterdir()} - {"log", "testbed.new"}
-            if self.folder.exists()
-            else set()
-        )
-        if found and not self.layout.record.exists():
-            raise TestbedError(f"{self.folder} holds something else than a testbed; choose another folder")
 
     def _check_node(self, name: str) -> None:
         if name not in self.nodes:
@@ -395,8 +275,3 @@ class Testbed:
     def _check_accounting(self) -> None:
         if not self.shape.accounting:
             raise TestbedError(f"the testbed in {self.folder} was started without accounting")
-
-
-def _write_secret(path: Path, content: bytes) -> None:
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-        file.write(content)

@@ -1,7 +1,8 @@
-"""Start daemons in the background and see to it that they are up."""
+"""Start daemons in the background, where a machine has them, and see to it that they are up."""
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 import socket
@@ -20,6 +21,17 @@ LOWEST_PORT = 10_000
 LOG_LINES = 15
 
 _children: dict[int, subprocess.Popen[bytes]] = {}  # kept, so that those which end are collected
+
+
+def check_machine(accounting: bool) -> None:
+    """Raises TestbedError where this machine cannot run the daemons, saying what to install."""
+    if os.geteuid() != 0:
+        raise TestbedError("a testbed needs root: SLURM's daemons start jobs as other users")
+    if missing := missing_programs(accounting):
+        raise TestbedError(
+            f"{', '.join(missing)}: not installed. On Debian and Ubuntu:"
+            f" apt-get install -y --no-install-recommends {PACKAGES}"
+        )
 
 
 def missing_programs(accounting: bool) -> list[str]:

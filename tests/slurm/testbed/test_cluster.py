@@ -164,7 +164,7 @@ def test_a_daemon_that_does_not_come_up_is_named_with_its_log(
 
 def test_a_folder_with_other_things_in_it_is_refused(short: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.geteuid", lambda: 0)
-    monkeypatch.setattr("slurm.testbed.cluster.missing_programs", lambda accounting: [])
+    monkeypatch.setattr("slurm.testbed.daemons.missing_programs", lambda accounting: [])
     (short / "thesis.txt").touch()
     with pytest.raises(TestbedError, match="something else than a testbed"):
         Testbed(short).start()
@@ -174,7 +174,7 @@ def test_a_folder_with_other_things_in_it_is_refused(short: Path, monkeypatch: p
 
 def test_missing_programs_come_with_their_packages(short: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.geteuid", lambda: 0)
-    monkeypatch.setattr("slurm.testbed.cluster.missing_programs", lambda accounting: ["slurmd"])
+    monkeypatch.setattr("slurm.testbed.daemons.missing_programs", lambda accounting: ["slurmd"])
     with pytest.raises(
         TestbedError, match=r"slurmd: not installed.*apt-get install -y --no-install-recommends"
     ):
