@@ -14,9 +14,8 @@ TABLE = Table(
     question="Does a learnt offset on the feature map of every pyramid level help detection?",
     hypothesis=(
         "The predictors of the pyramid levels work in kernel spaces that do not line up. Shifting the "
-        "features "
-        "of each level by a learnt vector, right before its predictor, aligns them, so every object size "
-        "gains."
+        "features of each level by a learnt vector, right before its predictor, aligns them, so every "
+        "object size gains."
     ),
     rows=(
         Row("baseline", CSP_FAST, "YOLOv4-CSP-fast without implicit knowledge", 0),
@@ -30,8 +29,7 @@ TABLE = Table(
     remarks=(
         "The gain of 'about 0.5%' named in the text holds for APS, APM and APL; AP itself gains 0.1.",
         "In front of a 1x1 predictor the vector adds no capacity, W(x + a) + b = Wx + (b + Wa): what can "
-        "differ "
-        "is the optimisation.",
+        "differ is the optimisation.",
         "Every cell is a single run; comparable detectors vary by 0.2 to 0.3 AP from run to run.",
     ),
     cells=Path(__file__).with_suffix(".csv"),

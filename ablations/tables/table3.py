@@ -16,9 +16,8 @@ TABLE = Table(
     question="Does an implicit representation per task repair what sharing one representation costs?",
     hypothesis=(
         "Tasks trained together on one representation disturb each other. A learnt vector in front of each "
-        "task's "
-        "branch lets every task select its own features from the shared ones, and detection recovers or "
-        "gains."
+        "task's branch lets every task select its own features from the shared ones, and detection recovers "
+        "or gains."
     ),
     rows=(
         Row("baseline", CSP, "YOLOv4-CSP, detection alone", 0),

@@ -14,9 +14,8 @@ TABLE = Table(
     question="How should explicit and implicit knowledge be combined: add, multiply or concatenate?",
     hypothesis=(
         "The operator should fit the meaning. Alignment of features is a shift, so addition and "
-        "concatenation suit "
-        "it and scaling harms it; refinement of anchors is a scale, so multiplication suits the prediction "
-        "best."
+        "concatenation suit it and scaling harms it; refinement of anchors is a scale, so multiplication "
+        "suits the prediction best."
     ),
     rows=(
         Row("baseline", CSP_FAST, "YOLOv4-CSP-fast without implicit knowledge", 0),

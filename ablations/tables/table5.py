@@ -14,10 +14,8 @@ TABLE = Table(
     question="Does multiplication help where a scale has a meaning?",
     hypothesis=(
         "Multiplying all features of a level mixes what belongs to different anchors: given one vector per "
-        "anchor "
-        "cluster, alignment by multiplication should work after all. Multiplying only width and height is "
-        "a search "
-        "for the size of the anchors, which is what a scale on the prediction means."
+        "anchor cluster, alignment by multiplication should work after all. Multiplying only width and "
+        "height is a search for the size of the anchors, which is what a scale on the prediction means."
     ),
     rows=(
         Row("baseline", CSP_FAST, "YOLOv4-CSP-fast without implicit knowledge", 0),

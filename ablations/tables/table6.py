@@ -14,8 +14,8 @@ TABLE = Table(
     question="Should the representation be a bare vector, the output of a network, or a product of matrices?",
     hypothesis=(
         "A vector treats its numbers as independent. A prior of twice the size, mapped by a linear layer "
-        "(Wz) or "
-        "combined from a dictionary (Z^T c), can model dependent ones, and so should align features better."
+        "(Wz) or combined from a dictionary (Z^T c), can model dependent ones, and so should align features "
+        "better."
     ),
     rows=(
         Row("baseline", CSP_FAST, "YOLOv4-CSP-fast without implicit knowledge", 0),

@@ -14,8 +14,7 @@ TABLE = Table(
     question="What do alignment and refinement together cost in parameters and operations?",
     hypothesis=(
         "Implicit knowledge is a constant at inference: less than one parameter and one operation in ten "
-        "thousand "
-        "buy a gain in AP and a faster fall of the losses (Fig. 11)."
+        "thousand buy a gain in AP and a faster fall of the losses (Fig. 11)."
     ),
     rows=(
         Row("baseline 1", CSP_FAST, "YOLOv4-CSP-fast at 640", 0, against="baseline 1"),
