@@ -52,6 +52,13 @@ results_option = click.option(
 )
 
 
+def results_folder(ctx: click.Context, results: Path, of_cluster: str) -> Path:
+    """The results folder: as given at the command line or in the environment, else the cluster's."""
+    given = ctx.get_parameter_source("results")
+    default = click.core.ParameterSource.DEFAULT
+    return Path(of_cluster) if of_cluster and given == default else results
+
+
 cluster_option = click.option(
     "--cluster",
     metavar="PROFILE",

@@ -6,14 +6,18 @@ import fnmatch
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ablations.job import standing
+from slurm.scheduler import SECONDS
 from slurm.tokens import Token, current
 from slurm.view import Standing, look_at
 from yolor_core.errors import RunError, UnknownNameError
 from yolor_core.runs.directory import RunDirectory
 from yolor_core.runs.files import number
+
+if TYPE_CHECKING:
+    from ablations.plan import PlannedRun
 
 LOOK_SECONDS = 0.6  # the scheduler's time to answer where a person waits
 HIDDEN = ("token", "run_dir", "submitted")  # not in JSON, or not as they are
@@ -163,6 +167,33 @@ def chosen(views: Iterable[RunView], names: Sequence[str]) -> list[RunView]:
             raise UnknownNameError("run", name, [v.run for v in views])
         found |= {v.run: v for v in matching}
     return list(found.values())
+
+
+def one(views: Iterable[RunView], name: str) -> RunView:
+    """The only run that a name means, as in `chosen`. Raises RunError where it means several."""
+    found = chosen(views, [name])
+    if len(found) > 1:
+        raise RunError(f"{name!r} means {len(found)} runs: {', '.join(v.run for v in found[:6])}; name one")
+    return found[0]
+
+
+def find_run(name: str, results: Path) -> Path:
+    """The folder of a run, by path or by its name in the results folder. Raises as `one`."""
+    return Path(name) if (Path(name) / "run.json").is_file() else one(overview(results), name).run_dir
+
+
+def on_a_cluster(runs: Sequence[PlannedRun]) -> dict[str, str]:
+    """The runs that a cluster has, or may have, and as what; they are not trained here too."""
+    found = {}
+    seen = look_at([run.run_dir for run in runs], SECONDS)
+    for run in runs:
+        there = seen.get(run.run_dir)
+        if there is not None and there.taken:
+            how = {"unknown": "may be on a cluster (squeue does not answer)"}.get(
+                there.state, f"is on a cluster: {there.state}"
+            )
+            found[run.run_id] = f"{how}, job {there.token.job}; `ablate cancel {run.run_id}` takes it off"
+    return found
 
 
 def _experiment(view: RunView) -> str | None:

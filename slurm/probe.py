@@ -20,7 +20,8 @@ from slurm import scheduler
 from slurm.cluster import Cluster
 from slurm.errors import ClusterError
 from slurm.files import read_json
-from slurm.submission import Request, Sender, check_path
+from slurm.refusals import check_path
+from slurm.submission import Request, Sender
 
 FILE_SECONDS = 30.0  # in which a file written on a node appears here, on a slow network file system
 

@@ -15,7 +15,7 @@ from ablations.cli import main
 from ablations.overview import UNFINISHED
 from ablations.plan import plan_runs
 from slurm.cluster import Cluster, Override, known_clusters, load_cluster
-from slurm.submission import check_path
+from slurm.refusals import check_path
 from slurm.tokens import claim
 from tests.test_recipe_doc import tables
 from yolor_core.runs import directory

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ablations.options import json_option, results_option
+from ablations.options import json_option, results_folder, results_option
 
 if TYPE_CHECKING:
     from slurm.probe import Finding
@@ -58,7 +58,6 @@ def check(ctx: click.Context, profile: str, results: Path, timeout: int, as_json
 
     Exit code: 0 when runs can be launched, 1 when there is a problem.
     """
-    from ablations.commands.launch import folder_of
     from slurm.cluster import load_cluster
     from slurm.errors import ClusterError
     from slurm.files import replace_json
@@ -75,7 +74,7 @@ def check(ctx: click.Context, profile: str, results: Path, timeout: int, as_json
             click.echo(f"{click.style(word.rjust(7), fg=colour)}  {finding.what}: {finding.words}")
 
     cluster = load_cluster(profile)
-    results = folder_of(ctx, results, cluster.results)
+    results = results_folder(ctx, results, cluster.results)
     if look_around(cluster, tell):
         commit, dirty = code_commit()
         code = freeze(results, {"commit": commit, "dirty": dirty})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,6 +37,7 @@ def command(
     intervals say how the difference might come out on other images; how it might come out in another training
     they cannot say: for that, run several seeds and see `ablate tables`.
     """
+    from ablations.machine import cores
     from analysis.comparison import compare
     from yolor_core.evaluation.engine import Truth, check_detections, match
 
@@ -48,8 +48,7 @@ def command(
         read = Truth.read(boxes)
         check_detections(read, detections)
         matches.append(match(read, detections))
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    found = compare(matches[0], matches[1], resamples, seed, cores)
+    found = compare(matches[0], matches[1], resamples, seed, cores())
     if as_json:
         click.echo(json.dumps({"a": a, "b": b, **asdict(found)}, indent=1, ensure_ascii=False))
     else:
@@ -58,6 +57,7 @@ def command(
 
 def load(name: str, truth: dict[str, Any] | None, results: Path) -> tuple[dict[str, Any], Detections]:
     """The annotations and detections of one arm. Raises RunError or DataError, naming what is missing."""
+    from ablations.overview import find_run
     from analysis.other_images import stored
     from yolor_core.errors import DataError
     from yolor_core.evaluation.detections import Detections
@@ -93,19 +93,6 @@ def json_file(path: Path, kind: type = dict) -> Any:
         wanted = "a list of detections" if kind is list else "a COCO instances file"
         raise DataError(f"{path} holds {type(content).__name__}; {wanted} is needed")
     return content
-
-
-def find_run(name: str, results: Path) -> Path:
-    """The folder of a run, by path or by its name in the results folder."""
-    from ablations.overview import chosen, overview
-    from yolor_core.errors import RunError
-
-    if (Path(name) / "run.json").is_file():
-        return Path(name)
-    views = chosen(overview(results), [name])
-    if len(views) > 1:
-        raise RunError(f"{name!r} means {len(views)} runs: {', '.join(v.run for v in views[:6])}; name one")
-    return views[0].run_dir
 
 
 def text(found: Comparison, a: str, b: str) -> str:

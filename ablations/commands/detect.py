@@ -9,8 +9,8 @@ from typing import Any
 
 import click
 
-from ablations.chosen import Chosen, choose, need_detection, settings, trained_model_options
 from ablations.options import json_option
+from ablations.trained_model import Chosen, choose, need_detection, settings, trained_model_options
 from yolor_core.errors import ConfigError, DataError
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif"}

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ablations.chosen import Chosen, choose, settings, trained_model_options
 from ablations.options import json_option
+from ablations.trained_model import Chosen, choose, settings, trained_model_options
 from yolor_core.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import click
 
-from ablations.chosen import device_option
 from ablations.options import results_option
+from ablations.trained_model import device_option
 
 
 @click.command("features")
@@ -29,7 +29,7 @@ def command(runs: tuple[str, ...], images: int, cells: int, seed: int, device: s
     import pyarrow.parquet as pq
     import torch
 
-    from ablations.commands.compare import find_run
+    from ablations.overview import find_run
     from yolor_core.data import load_images
     from yolor_core.device import choose_device
     from yolor_core.errors import InputError

@@ -1,9 +1,8 @@
-"""`ablate launch`: run what is missing of tables or experiments, several at a time, on this machine."""
+"""`ablate launch`: run what is missing of tables or experiments, on this machine or on a cluster."""
 
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from ablations.options import (
     data_option,
     json_option,
     profile_option,
+    results_folder,
     results_option,
     seeds_option,
     set_option,
@@ -23,7 +23,7 @@ from ablations.options import (
 
 if TYPE_CHECKING:
     from ablations.plan import PlannedRun
-    from slurm.job import Job, Outcome
+    from slurm.job import Outcome
 
 INTERRUPTED = 130  # exit code, as of a command that Ctrl-C ended
 
@@ -70,6 +70,8 @@ def command(
     run that has lost its weights, its evaluation or its record is trained again.
     """
     from ablations.job import standing
+    from ablations.local_launch import fitting, run_missing
+    from ablations.overview import on_a_cluster
     from ablations.plan import plan_runs
     from ablations.registry import tables
     from yolor_core.runs.directory import RunDirectory
@@ -81,7 +83,7 @@ def command(
         if jobs is not None:
             raise click.UsageError("--jobs is for this machine; a cluster's profile has `parallel`")
         ctx.exit(
-            on_cluster(
+            launch_on_cluster(
                 ctx, wanted, profile, seeds, overrides, data, results, cluster, force, dry_run, as_json
             )
         )
@@ -117,7 +119,7 @@ def command(
     ctx.exit(report(outcomes, missing, interrupted) or int(bool(elsewhere)))
 
 
-def on_cluster(
+def launch_on_cluster(
     ctx: click.Context,
     wanted: Sequence[str],
     profile: str,
@@ -131,7 +133,8 @@ def on_cluster(
     as_json: bool,
 ) -> int:
     """Plan for a cluster, say so, and submit unless `dry_run`; returns the exit code."""
-    from ablations.cluster_launch import by_table, check, plan_on_cluster, send
+    from ablations.cluster_checks import check
+    from ablations.cluster_launch import by_table, plan_on_cluster, send
     from ablations.cluster_report import describe_plan, scripts, tell, tell_left_out
     from ablations.plan import plan_runs
     from ablations.registry import select
@@ -141,7 +144,7 @@ def on_cluster(
     cluster = load_cluster(name)
     if not dry_run:
         scheduler.require()
-    results = folder_of(ctx, results, cluster.results)
+    results = results_folder(ctx, results, cluster.results)
     planned = plan_runs(wanted, profile, seeds, overrides, data or cluster.data or None, results)
     plan = plan_on_cluster(planned, cluster, results)
     check(plan, force)
@@ -185,30 +188,6 @@ def on_cluster(
     return int(bool(plan.held or (sent is not None and (sent.problem or sent.left_out))))
 
 
-def folder_of(ctx: click.Context, results: Path, of_cluster: str) -> Path:
-    """The results folder: as given at the command line or in the environment, else the cluster's."""
-    given = ctx.get_parameter_source("results")
-    default = click.core.ParameterSource.DEFAULT
-    return Path(of_cluster) if of_cluster and given == default else results
-
-
-def on_a_cluster(runs: Sequence[PlannedRun]) -> dict[str, str]:
-    """The runs that a cluster has, or may have, and as what; they are not trained here too."""
-    from slurm.scheduler import SECONDS
-    from slurm.view import look_at
-
-    found = {}
-    seen = look_at([run.run_dir for run in runs], SECONDS)
-    for run in runs:
-        there = seen.get(run.run_dir)
-        if there is not None and there.taken:
-            how = {"unknown": "may be on a cluster (squeue does not answer)"}.get(
-                there.state, f"is on a cluster: {there.state}"
-            )
-            found[run.run_id] = f"{how}, job {there.token.job}; `ablate cancel {run.run_id}` takes it off"
-    return found
-
-
 def action(state: str) -> str:
     """What a launch does with a run in this state."""
     actions = {"done": "keep", "missing": "start", "running": "wait", "unreadable": "refuse"}
@@ -229,73 +208,6 @@ def record(run: PlannedRun, state: str, outcome: Outcome | None) -> dict[str, An
         "outcome": outcome.state if outcome else None,
         "reason": outcome.reason if outcome else None,
     }
-
-
-def run_missing(missing: Sequence[PlannedRun], parallel: int, output: Any) -> tuple[dict[str, Outcome], bool]:
-    """Train the runs; outcomes by run id, and whether a signal ended it."""
-    import signal
-
-    from rich.console import Console
-
-    from ablations.job import claim
-    from slurm.local import run_jobs
-    from slurm.progress import Progress
-    from slurm.signals import stop_on
-    from yolor_core.runs.directory import RunDirectory
-
-    # Read by OpenMP when a process starts; without it two runs on two cores would use four threads.
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(run.config.execution.threads for run in missing)))
-    jobs = [as_job(run) for run in missing]
-    with (
-        stop_on(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as stop,
-        Progress(jobs, Console(file=output), on_end=write_ending) as progress,
-    ):
-        outcomes = run_jobs(
-            jobs, parallel, progress, stop, lambda job: claim(RunDirectory(job.run_dir)), visible_gpus()
-        )
-        return outcomes, stop()
-
-
-def as_job(run: PlannedRun) -> Job:
-    """A planned run as something to launch."""
-    from ablations.job import TrainingJob
-    from slurm.job import Job
-
-    job = TrainingJob(run.config.to_json(), str(run.run_dir))
-    label = f"{run.config.experiment} s{run.config.seed}"  # the profile is that of the whole launch
-    return Job(run.run_id, run.run_dir, job, run.after, cost(run), label)
-
-
-def cost(run: PlannedRun) -> float:
-    """Roughly proportional to the time a run takes: epochs, pixels, and channels over the network's width."""
-    train, model = run.config.science.train, run.config.science.model
-    phases = train.phases[1:] if run.after else train.phases
-    return sum(phase.epochs for phase in phases) * train.size**2 * model.width
-
-
-def fitting(planned: Sequence[PlannedRun]) -> int:
-    """Runs at a time: by cores, and one per GPU where there are GPUs."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    each = max((run.config.execution.threads + run.config.execution.workers for run in planned), default=1)
-    by_cores = max(1, cores // each)
-    gpus = visible_gpus()
-    return min(by_cores, len(gpus)) if gpus else by_cores
-
-
-def visible_gpus() -> tuple[str, ...]:
-    """GPUs that runs may use, as CUDA_VISIBLE_DEVICES names them; asks no driver."""
-    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if chosen is not None:
-        return tuple(name.strip() for name in chosen.split(",") if name.strip() not in ("", "-1"))
-    return tuple(str(index) for index in range(len(list(Path("/dev").glob("nvidia[0-9]*")))))
-
-
-def write_ending(job: Job, outcome: Outcome) -> None:
-    """Leave in state.json what the run could not write itself, because its process was killed."""
-    from ablations.job import TrainingJob
-
-    if outcome.state == "failed" or (outcome.state == "preempted" and outcome.reason):
-        TrainingJob("", str(job.run_dir)).leave(outcome.state, outcome.reason or "")
 
 
 def warn_of_other_code(planned: Sequence[PlannedRun], states: dict[str, str]) -> None:

@@ -12,7 +12,7 @@ from ablations.options import json_option, profile_option, set_option
 
 @click.command("list")
 @click.argument("names", nargs=-1, metavar="[TABLE|EXPERIMENT|FILE.py]...")
-@click.option("--everything", is_flag=True, help="Tables 9, A1, A2, 3x and 6x too.")
+@click.option("--everything", is_flag=True, help="Tables 9, A1, A2, 3x, 6x and controls too.")
 @profile_option
 @set_option
 @json_option

@@ -30,16 +30,12 @@ ENDED = ("done", "failed", "cancelled", "interrupted", "incomplete", "not sent",
 )
 def command(run: str, results: Path, follow: bool, lines: int, rank: int) -> None:
     """Print the end of what RUN (a run's name or its beginning) has written, on a cluster or here."""
-    from ablations.overview import chosen, overview
+    from ablations.overview import one, overview
+    from ablations.run_logs import log_files
     from yolor_core.errors import RunError
 
-    views = chosen(overview(results), [run])
-    if len(views) > 1:
-        raise RunError(
-            f"{run!r} means {len(views)} runs: {', '.join(view.run for view in views[:6])}; name one"
-        )
-    (view,) = views
-    paths = log_files(view, rank)
+    view = one(overview(results), run)
+    paths = log_files(view.run_dir, view.token, rank)
     if not paths and not (follow and view.state in ("queued", "starting")):
         raise RunError(
             f"{view.run} ({view.state}) has written nothing" + (f": {view.reason}" if view.reason else "")
@@ -51,8 +47,9 @@ def command(run: str, results: Path, follow: bool, lines: int, rank: int) -> Non
 
 
 def _print(view: RunView, results: Path, paths: list[Path], follow: bool, lines: int, rank: int) -> None:
-    from ablations.overview import chosen, overview
-    from slurm.ending import tail
+    from ablations.overview import one, overview
+    from ablations.run_logs import log_files
+    from slurm.logs import tail
 
     read: dict[Path, int] = {}
     for path in paths:
@@ -63,7 +60,7 @@ def _print(view: RunView, results: Path, paths: list[Path], follow: bool, lines:
             click.echo(line)
     asked = time.monotonic()
     while follow:
-        for path in log_files(view, rank):
+        for path in log_files(view.run_dir, view.token, rank):
             if path.stat().st_size > read.get(path, 0):
                 with path.open("rb") as file:
                     file.seek(read.get(path, 0))
@@ -74,16 +71,5 @@ def _print(view: RunView, results: Path, paths: list[Path], follow: bool, lines:
             return
         if time.monotonic() - asked > STATE_SECONDS or not read:
             asked = time.monotonic()
-            (view,) = chosen(overview(results), [view.run])
+            view = one(overview(results), view.run)
         time.sleep(LOOK_SECONDS)
-
-
-def log_files(view: RunView, rank: int = 0) -> list[Path]:
-    """The log of a run's last job, or those of its last start on this machine."""
-    log = view.token.log if view.token else None
-    if log is not None:
-        mine = log.with_name(log.name.replace("_0_log", f"_{rank}_log"))
-        # Before its processes start, the job's script writes into the first one's file.
-        return [mine] if mine.exists() else []
-    starts = sorted(path for path in (view.run_dir / "logs").glob("*") if path.is_dir())
-    return sorted(p for p in starts[-1].glob("*_log.*") if p.stat().st_size) if starts else []

@@ -91,9 +91,7 @@ def _as_status_says(runs: pd.DataFrame, results: Path) -> pd.DataFrame:
 
 
 def _logs(run_dir: Path) -> Sequence[Path]:
-    """The log of a run's last job, or those of its last start on this machine."""
-    from ablations.commands.logs import log_files
-    from ablations.overview import RunView
+    from ablations.run_logs import log_files
     from slurm.tokens import current
 
-    return log_files(RunView(run_dir.name, run_dir, "", token=current(run_dir)))
+    return log_files(run_dir, current(run_dir))

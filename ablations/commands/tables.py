@@ -65,8 +65,8 @@ def command(
 ) -> None:
     """Print tables: the paper's cell, ours, and the difference to the row's baseline in both.
 
-    Tables 1-8 without names; 9, A1 and A2, and the extended 3x and 6x, have to be named. Images per second,
-    and rows of other people's models, are quoted from the paper.
+    Tables 1-8 without names; 9, A1 and A2, the extended 3x and 6x, and controls have to be named. Images per
+    second, and rows of other people's models, are quoted from the paper.
     """
     from ablations.profiles import profile_named
     from ablations.registry import as_overrides, select_tables
@@ -87,12 +87,10 @@ def command(
     runs = kept(everything, fingerprint, source)
     filled = [fill_table(t, profile, runs, parsed, costs_of(t), seeds, mixed) for t in tables]
     if images is not None:
-        import os
-
+        from ablations.machine import cores
         from analysis.other_images import with_other_images
 
-        threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        filled = [with_other_images(each, runs, parsed, images, threads=threads) for each in filled]
+        filled = [with_other_images(each, runs, parsed, images, threads=cores()) for each in filled]
     click.echo(render(filled, form), nl=False)
     _hint_at_settings(filled, profile, runs, overrides)
 

@@ -40,7 +40,7 @@ def command(
     """
     import signal
 
-    from ablations.commands.launch import on_a_cluster
+    from ablations.overview import on_a_cluster
     from ablations.plan import plan_runs
     from ablations.registry import experiment_named
     from slurm.signals import stop_on

@@ -9,12 +9,11 @@ from typing import Any
 
 import pytest
 
-from ablations import cluster_launch
+from ablations import cluster_checks, cluster_launch
+from ablations.cluster_checks import check, check_shared
 from ablations.cluster_launch import (
     ClusterPlan,
     by_table,
-    check,
-    check_shared,
     on_cluster,
     plan_on_cluster,
     planned_again,
@@ -193,7 +192,7 @@ def test_a_folder_with_signs_that_sbatch_reads_is_refused(tmp_path: Path, slurm:
 def test_a_disk_of_this_machine_is_refused(
     results: Path, slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    monkeypatch.setattr(cluster_launch, "file_system", lambda path: kind)
+    monkeypatch.setattr(cluster_checks, "file_system", lambda path: kind)
     slurm.answer("scontrol", "NodeName=n1 NodeHostName=n1\nNodeName=n2 NodeHostName=n2", to="show node")
     with pytest.raises(ClusterError, match=f"{kind}.*--results.*cluster check"):
         check_shared(results, Cluster())
@@ -207,14 +206,14 @@ def test_a_disk_of_this_machine_is_refused(
 def test_a_shared_or_unknown_file_system_will_do(
     results: Path, slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    monkeypatch.setattr(cluster_launch, "file_system", lambda path: kind)
+    monkeypatch.setattr(cluster_checks, "file_system", lambda path: kind)
     check_shared(results, Cluster())
 
 
 def test_a_cluster_of_this_machine_alone_may_use_its_disk(
     results: Path, slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cluster_launch, "file_system", lambda path: "ext4")
+    monkeypatch.setattr(cluster_checks, "file_system", lambda path: "ext4")
     here = f"NodeName=a NodeHostName={os.uname().nodename} State=IDLE"
     slurm.answer("scontrol", f"{here}\n{here}", to="show node")
     check_shared(results, Cluster())
@@ -224,10 +223,10 @@ def test_a_cluster_of_this_machine_alone_may_use_its_disk(
 
 
 def test_the_file_system_of_a_folder_that_is_not_there_yet_is_known(tmp_path: Path) -> None:
-    kind = cluster_launch.file_system(tmp_path)
+    kind = cluster_checks.file_system(tmp_path)
     assert kind
-    assert cluster_launch.file_system(tmp_path / "a" / "b") == kind
-    assert cluster_launch.file_system(Path("/proc")) == "proc"
+    assert cluster_checks.file_system(tmp_path / "a" / "b") == kind
+    assert cluster_checks.file_system(Path("/proc")) == "proc"
 
 
 def test_what_is_sent_can_be_planned_again(

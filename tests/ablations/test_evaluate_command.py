@@ -106,7 +106,7 @@ def test_what_does_not_fit_the_run_is_one_line(run: Path, shapes: Path, tmp_path
 
 
 def test_models_of_the_main_branch_are_padded_to_multiples_of_64() -> None:
-    from ablations.chosen import Chosen, settings
+    from ablations.trained_model import Chosen, settings
 
     def stride(name: str) -> int:
         return settings(Chosen(create_model(name, seed=None), name, None, None, "")).stride

@@ -12,8 +12,8 @@ import cloudpickle
 import pytest
 from click.testing import CliRunner, Result
 
+from ablations import local_launch, machine
 from ablations.cli import main
-from ablations.commands import launch
 from ablations.plan import PlannedRun, plan_runs
 from slurm.job import Job, Outcome
 from tests.ablations import fake_training
@@ -34,7 +34,7 @@ def launching(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Launch:
             kind = (kinds or {}).get(run.config.experiment, "done")
             return Job(run.run_id, run.run_dir, FakeTraining(str(run.run_dir), kind), run.after)
 
-        monkeypatch.setattr(launch, "as_job", as_job)
+        monkeypatch.setattr(local_launch, "as_job", as_job)
         return CliRunner().invoke(
             main, ["launch", *arguments, "--profile", "smoke", "--results", str(tmp_path), "--jobs", "2"]
         )
@@ -172,15 +172,15 @@ def test_a_full_disk_does_not_end_the_launch_when_an_ending_is_noted(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     job = Job("a", tmp_path, lambda stop: "done")
-    launch.write_ending(job, Outcome("failed", "killed"))
+    local_launch.write_ending(job, Outcome("failed", "killed"))
     assert (RunDirectory(tmp_path).read_state() or {})["reason"] == "killed"
     monkeypatch.setattr(RunDirectory, "write_state", full)
-    launch.write_ending(job, Outcome("failed", "killed"))
+    local_launch.write_ending(job, Outcome("failed", "killed"))
 
 
 def test_a_job_is_labelled_with_experiment_and_seed(tmp_path: Path) -> None:
     (run,) = plan_runs(["csp-fast"], "smoke", [3], results=tmp_path)
-    assert launch.as_job(run).label == "csp-fast s3"
+    assert local_launch.as_job(run).label == "csp-fast s3"
 
 
 def test_train_names_a_damaged_state(tmp_path: Path) -> None:
@@ -213,19 +213,19 @@ def test_bad_input_is_named_in_one_line(launching: Launch, arguments: tuple[str,
 
 def test_gpus_are_taken_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2, GPU-7")
-    assert launch.visible_gpus() == ("2", "GPU-7")
+    assert machine.visible_gpus() == ("2", "GPU-7")
     for none in ("", "-1"):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", none)
-        assert launch.visible_gpus() == ()
+        assert machine.visible_gpus() == ()
 
 
 def test_runs_at_a_time_follow_cores_threads_and_gpus(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(launch.os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    monkeypatch.setattr(machine.os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     plan = plan_runs(["csp-fast"], "smoke", results=tmp_path)
-    assert launch.fitting(plan) == 8
-    assert launch.fitting(plan_runs(["csp-fast"], "smoke", overrides=["execution.threads=3"])) == 2
+    assert local_launch.fitting(plan) == 8
+    assert local_launch.fitting(plan_runs(["csp-fast"], "smoke", overrides=["execution.threads=3"])) == 2
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
-    assert launch.fitting(plan) == 2
+    assert local_launch.fitting(plan) == 2

@@ -16,7 +16,8 @@ import pytest
 
 from slurm.cluster import Cluster, Resources
 from slurm.errors import ClusterError
-from slurm.submission import Array, Request, Sender, check_path, layout, new_launch, refusal, rehearse
+from slurm.refusals import check_path, refusal, rehearse
+from slurm.submission import Array, Request, Sender, layout, new_launch
 from slurm.tokens import Token, claim, current, read
 from tests.slurm.fake_slurm import FakeSlurm
 

@@ -1,0 +1,63 @@
+"""Planned runs as processes of this machine: how many at a time, and what becomes of each."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+
+from ablations.job import TrainingJob, claim
+from ablations.machine import cores, visible_gpus
+from ablations.plan import PlannedRun
+from slurm.job import Job, Outcome
+from slurm.progress import Progress
+from slurm.signals import stop_on
+from yolor_core.runs.directory import RunDirectory
+
+
+def run_missing(missing: Sequence[PlannedRun], parallel: int, output: Any) -> tuple[dict[str, Outcome], bool]:
+    """Train the runs; outcomes by run id, and whether a signal ended it."""
+    from slurm.local import run_jobs
+
+    # Read by OpenMP when a process starts; without it two runs on two cores would use four threads.
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(run.config.execution.threads for run in missing)))
+    jobs = [as_job(run) for run in missing]
+    with (
+        stop_on(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as stop,
+        Progress(jobs, Console(file=output), on_end=write_ending) as progress,
+    ):
+        outcomes = run_jobs(
+            jobs, parallel, progress, stop, lambda job: claim(RunDirectory(job.run_dir)), visible_gpus()
+        )
+        return outcomes, stop()
+
+
+def as_job(run: PlannedRun) -> Job:
+    """A planned run as something to launch."""
+    job = TrainingJob(run.config.to_json(), str(run.run_dir))
+    label = f"{run.config.experiment} s{run.config.seed}"  # the profile is that of the whole launch
+    return Job(run.run_id, run.run_dir, job, run.after, cost(run), label)
+
+
+def cost(run: PlannedRun) -> float:
+    """Roughly proportional to the time a run takes: epochs, pixels, and channels over the network's width."""
+    train, model = run.config.science.train, run.config.science.model
+    phases = train.phases[1:] if run.after else train.phases
+    return sum(phase.epochs for phase in phases) * train.size**2 * model.width
+
+
+def fitting(planned: Sequence[PlannedRun]) -> int:
+    """Runs at a time: by cores, and one per GPU where there are GPUs."""
+    each = max((run.config.execution.threads + run.config.execution.workers for run in planned), default=1)
+    by_cores = max(1, cores() // each)
+    gpus = visible_gpus()
+    return min(by_cores, len(gpus)) if gpus else by_cores
+
+
+def write_ending(job: Job, outcome: Outcome) -> None:
+    """Leave in state.json what the run could not write itself, because its process was killed."""
+    if outcome.state == "failed" or (outcome.state == "preempted" and outcome.reason):
+        TrainingJob("", str(job.run_dir)).leave(outcome.state, outcome.reason or "")
