@@ -14,11 +14,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from analysis.errors import NothingToShow
 from analysis.features import BACKGROUND, NONE
-from analysis.nothing import NothingToShow
+from analysis.legends import cut
 from analysis.records import KEYS
 from analysis.series import series_names
-from analysis.spread import cut
 from analysis.style import figure, legend, look, styled
 
 MOMENTS = ("before", "after")

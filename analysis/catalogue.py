@@ -7,8 +7,8 @@ from matplotlib.figure import Figure
 
 from ablations.table import Table
 from analysis import curves, differences, pictures, scores
+from analysis.catalogue_implicit import KNOWLEDGE, anchor_sizes, of_table
 from analysis.drawing import CURVES, DIFFERENCES, SCORES, SECTIONS, Drawing, table_anchor
-from analysis.knowledge import KNOWLEDGE, anchor_sizes, of_table
 from analysis.study import Study
 
 __all__ = ["CATALOGUE", "SECTIONS", "Drawing", "drawings"]

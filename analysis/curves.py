@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis.nothing import NothingToShow
+from analysis.errors import NothingToShow
 from analysis.series import explained, lines, looks, over_runs, series_names
 from analysis.style import GREY, figure, styled
 

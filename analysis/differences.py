@@ -12,7 +12,7 @@ from matplotlib.transforms import blended_transform_factory
 from numpy.typing import NDArray
 
 from analysis.comparison import Comparison, Difference, compare
-from analysis.nothing import NothingToShow
+from analysis.errors import NothingToShow
 from analysis.other_images import stored
 from analysis.style import GREY, PALETTE, figure, legend, signed, styled
 from yolor_core.errors import DataError, RunError

@@ -15,8 +15,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from analysis.errors import NothingToShow
 from analysis.implicit import CLASSES, block, by_dimension
-from analysis.nothing import NothingToShow
 from analysis.series import banded, series_names
 from analysis.style import GREY, figure, legend, look, signed, styled
 

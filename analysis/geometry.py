@@ -23,10 +23,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, StrMethodFormatter
 from numpy.typing import NDArray
 
-from analysis.nothing import NothingToShow
+from analysis.errors import NothingToShow
+from analysis.legends import cut, spread
 from analysis.records import BOX, Layout
 from analysis.series import banded, series_names
-from analysis.spread import cut, spread
 from analysis.style import GREY, figure, legend, look, styled
 
 NONE = "No run with implicit knowledge has recorded its effects yet: launch a table, as `ablate launch 5`."

@@ -16,7 +16,7 @@ from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from analysis.nothing import NothingToShow
+from analysis.errors import NothingToShow
 from analysis.records import BOX
 from analysis.series import banded, series_names
 from analysis.style import GREY, figure, legend, look, styled

@@ -1,6 +1,6 @@
 """What the notebooks need besides figures: a study, how to show things, what to say where some are missing.
 
-Widgets to choose runs are in `analysis.choosing`.
+Widgets to choose runs are in `analysis.widgets`.
 """
 
 from __future__ import annotations

@@ -8,8 +8,8 @@ from pathlib import Path
 import pandas as pd
 
 from analysis.cells import FAMILY
-from analysis.nothing import NothingToShow
-from analysis.studies import variants
+from analysis.errors import NothingToShow
+from analysis.seed_plans import variants
 from analysis.tables import FilledTable
 
 

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from analysis.comparison import Comparison
+from analysis.errors import NothingToShow
 from analysis.labels import Rectangle, place_labels
-from analysis.nothing import NothingToShow
 from analysis.other_images import stored
 from analysis.style import PALETTE, PHOTOGRAPH, figure, signed, styled
 from yolor_core.config import RunConfig

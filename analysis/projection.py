@@ -19,10 +19,10 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
+from analysis.errors import NothingToShow
 from analysis.features import BACKGROUND, NONE
-from analysis.nothing import NothingToShow
+from analysis.legends import cut
 from analysis.series import series_names
-from analysis.spread import cut
 from analysis.style import PALETTE, figure, legend, styled
 
 NEUTRAL = {"add": 0.0, "multiply": 1.0}  # of the operators that leave every feature at its place

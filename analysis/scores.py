@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis.nothing import NothingToShow
+from analysis.errors import NothingToShow
 from analysis.statistics.seeds import over_seeds
 from analysis.style import GREY, PALETTE, figure, styled
 from analysis.tables import FilledTable, tidy

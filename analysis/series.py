@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from scipy import stats
 
-from analysis.nothing import NothingToShow
+from analysis.errors import NothingToShow
 from analysis.statistics.seeds import LEVEL
 from analysis.style import WIDTHS, legend, look
 

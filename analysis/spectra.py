@@ -20,10 +20,10 @@ from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
-from analysis.nothing import NothingToShow
+from analysis.errors import NothingToShow
+from analysis.legends import cut, spread
 from analysis.records import KEYS
 from analysis.series import banded, series_names
-from analysis.spread import cut, spread
 from analysis.style import GREY, figure, legend, look, styled
 from yolor_core.runs.directory import RunDirectory
 from yolor_core.runs.files import unreadable

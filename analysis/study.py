@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,14 +13,15 @@ import pandas as pd
 
 from ablations.costs import Cost
 from ablations.experiments import Experiment
+from ablations.machine import cores
 from ablations.overrides import Override
 from ablations.profiles import profile_named
 from ablations.registry import as_overrides, merge, resolve, select_tables
 from ablations.table import Table
 from analysis.comparison import Comparison
 from analysis.differences import compare_runs
+from analysis.errors import NothingToShow
 from analysis.features import load_features
-from analysis.nothing import NothingToShow
 from analysis.pairs import most_different
 from analysis.records import Layout, dataset, layout, load_effects, load_implicit, load_metrics
 from analysis.runs import UNREADABLE, load_runs
@@ -35,6 +35,7 @@ from yolor_core.runs.files import number
 RESAMPLES = 500  # of the images, for one comparison
 GOING = ("running", "queued", "preempted", "interrupted", "waiting", "cancelled", "not sent")
 Loader = Callable[[pd.DataFrame], pd.DataFrame]
+Costs = Callable[[Table], Mapping[str, Cost]]  # parameters and FLOPs of a table's experiments, by slug
 
 
 def no_costs(table: Table) -> Mapping[str, Cost]:
@@ -56,7 +57,7 @@ class Study:
     overrides: tuple[Override, ...] = ()
     seeds: tuple[int, ...] | None = None
     mixed: bool = False  # whether tables may mix runs of different sources or data
-    costs: Callable[[Table], Mapping[str, Cost]] = no_costs
+    costs: Costs = no_costs
     unread: dict[str, str] = field(default_factory=dict)  # run -> what could not be read of it, so far
 
     @property
@@ -206,7 +207,7 @@ class Study:
         Raises NothingToShow where there are no two such runs with detections.
         """
         a, b = most_different(self.filled.values())
-        return a, b, compare_runs(a, b, RESAMPLES, threads=os.cpu_count() or 1)
+        return a, b, compare_runs(a, b, RESAMPLES, threads=cores())
 
     @staticmethod
     def _paths(runs: pd.DataFrame) -> Iterator[tuple[str, str]]:

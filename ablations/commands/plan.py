@@ -13,7 +13,7 @@ from ablations.columns import aligned
 from ablations.options import json_option, profile_option, results_option, set_option
 
 if TYPE_CHECKING:
-    from analysis.studies import RowPlan
+    from analysis.seed_plans import RowPlan
 
 
 @click.command("plan")
@@ -50,7 +50,7 @@ def command(
     from ablations.profiles import profile_named
     from ablations.registry import as_overrides, select_tables
     from analysis.runs import load_runs
-    from analysis.studies import plan_budget, plan_seeds, total_hours
+    from analysis.seed_plans import plan_budget, plan_seeds, total_hours
     from analysis.tables import fill_table
     from yolor_core.errors import ConfigError
 

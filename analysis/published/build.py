@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
-from ablations.costs import Cost
-from ablations.table import Table
 from analysis.published.evidence import counted_runs, evidence, lacking
 from analysis.published.figures import published_drawings
 from analysis.published.manifest import (
@@ -25,9 +22,7 @@ from analysis.published.runs import copy_run
 from analysis.published.summary import summary
 from analysis.report.figures import write_figures
 from analysis.report.folder import replaced
-from analysis.study import Study, open_study
-
-Costs = Callable[[Table], Mapping[str, Cost]]
+from analysis.study import Costs, Study, open_study
 
 FEW = 5  # runs named in one line
 MOST = 30_000_000  # bytes of a published folder

@@ -10,7 +10,7 @@ import pandas as pd
 
 from analysis.catalogue import drawings
 from analysis.drawing import DIFFERENCES, Drawing
-from analysis.nothing import NothingToShow
+from analysis.errors import NothingToShow
 from analysis.published.evidence import counted_runs
 from analysis.report.figures import write_csv
 from analysis.study import Study

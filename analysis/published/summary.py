@@ -7,7 +7,7 @@ import pandas as pd
 from ablations.profiles import profile_named
 from ablations.table import CLASSIFICATION, EMBEDDING
 from analysis.cells import FAMILY, Cell
-from analysis.formats import MISSING, number
+from analysis.printed import MISSING, number
 from analysis.published.evidence import commit, counted_runs, lacking
 from analysis.report.names import page_names
 from analysis.report.tables import Links

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from analysis.published.build import Costs, payload, reopened
+from analysis.published.build import payload, reopened
 from analysis.published.checks import Check
 from analysis.published.differences import Found, text_differences
 from analysis.published.evidence import counted_runs, evidence
 from analysis.published.figures import FigureData, figure_data
 from analysis.published.manifest import PROVENANCE, SUMMARY, Made
 from analysis.published.summary import summary
+from analysis.study import Costs
 
 
 def check_texts(folder: Path, made: Made, costs: Costs) -> list[Check]:

@@ -8,7 +8,6 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
-from analysis.published.build import Costs
 from analysis.published.checks import Check
 from analysis.published.manifest import (
     MANIFEST,
@@ -21,6 +20,7 @@ from analysis.published.manifest import (
 from analysis.published.run_checks import RunChecks, check_run
 from analysis.published.text_checks import check_texts
 from analysis.published.workers import submitting
+from analysis.study import Costs
 
 
 def verify(folder: Path, costs: Costs, processes: int | None = None) -> Iterator[Check]:

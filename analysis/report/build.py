@@ -14,6 +14,7 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from ablations.profiles import profile_named
+from ablations.run_logs import last_start
 from ablations.table import ALL_DETECTION
 from analysis.catalogue import SECTIONS
 from analysis.drawing import table_anchor
@@ -22,7 +23,7 @@ from analysis.report.curves import panel_data
 from analysis.report.experiments import experiment_page
 from analysis.report.figures import Shown, write_csv, write_figures
 from analysis.report.folder import MAKER, MARKER, replaced
-from analysis.report.logs import last_start, tails
+from analysis.report.logs import tails
 from analysis.report.names import anchor, page_names, prose
 from analysis.report.runs import RunPage, run_page
 from analysis.report.tables import Links, TableView, refused_view, table_view

@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from analysis.catalogue import Drawing, drawings
-from analysis.nothing import NothingToShow
+from analysis.errors import NothingToShow
 from analysis.study import Study
 from analysis.style import svg
 

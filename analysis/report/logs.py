@@ -25,12 +25,6 @@ def tails(paths: Sequence[Path]) -> list[Log]:
     return [_tail(path) for path in paths]
 
 
-def last_start(run_dir: Path) -> list[Path]:
-    """The non-empty logs of a run's last start on this machine."""
-    starts = sorted(path for path in (run_dir / "logs").glob("*") if path.is_dir())
-    return sorted(path for path in starts[-1].glob("*_log.*") if path.stat().st_size) if starts else []
-
-
 def _tail(path: Path) -> Log:
     try:
         with path.open("rb") as file:

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from ablations.table import ALL_DETECTION, SCORES
-from analysis.formats import number
+from analysis.printed import number
 from analysis.report.curves import Panel, panels
 from analysis.report.logs import Log
 from analysis.report.tables import Entry

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from analysis.cells import FAMILY, Cell
 from analysis.drawing import table_anchor
-from analysis.formats import MISSING, half_of, number
+from analysis.printed import MISSING, half_of, number
 from analysis.report.tables import Links, against
-from analysis.studies import variants
+from analysis.seed_plans import variants
 from analysis.study import Study
 
 OPEN = "no verdict"

@@ -13,7 +13,7 @@ from matplotlib.collections import FillBetweenPolyCollection
 from matplotlib.figure import Figure
 
 from analysis import curves
-from analysis.nothing import NothingToShow
+from analysis.errors import NothingToShow
 from analysis.records import KEYS
 from analysis.series import BANDS
 from analysis.statistics.seeds import over_seeds

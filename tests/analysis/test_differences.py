@@ -15,8 +15,8 @@ from matplotlib.patches import Rectangle
 
 from analysis.comparison import Comparison, Difference
 from analysis.differences import CLASSES, SCORES, compare_runs, scores, scores_data
+from analysis.errors import NothingToShow
 from analysis.labels import place_labels
-from analysis.nothing import NothingToShow
 from analysis.pictures import LONGEST, changed, changed_data, photographs
 from analysis.style import svg
 from yolor_core.config import ShapesConfig

@@ -18,8 +18,8 @@ from analysis.effects import (
     similarity_data,
     vectors,
 )
+from analysis.errors import NothingToShow
 from analysis.implicit import learned
-from analysis.nothing import NothingToShow
 
 OUTPUTS = ("x", "y", "w", "h", "obj", "disc", "ring")
 LEVELS = ("P3", "P4")

@@ -13,8 +13,8 @@ import pytest
 from numpy.typing import NDArray
 
 from analysis.alignment import alignment, alignment_data, misalignment, misalignment_data
+from analysis.errors import NothingToShow
 from analysis.features import load_features
-from analysis.nothing import NothingToShow
 from analysis.projection import auc, effective_dimension, projection, projection_data
 from yolor_core.errors import RunError
 

@@ -17,7 +17,8 @@ from markdown_it import MarkdownIt
 
 from ablations.costs import model_cost
 from ablations.registry import paper, tables
-from analysis.formats import FORMATS, LATEX, _latex_cell, lines, number, render
+from analysis.formats import FORMATS, LATEX, _latex_cell, render
+from analysis.printed import lines, number
 from analysis.runs import load_runs
 from analysis.tables import FilledTable, fill_table, tidy
 from yolor_core.errors import UnknownNameError

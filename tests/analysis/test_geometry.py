@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from analysis.errors import NothingToShow
 from analysis.geometry import anchor_sizes, centre_offsets, geometry_data
-from analysis.nothing import NothingToShow
 from analysis.records import Layout, Level
 
 OUTPUTS = ("x", "y", "w", "h", "obj", "disc")

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from analysis.errors import NothingToShow
 from analysis.implicit import (
     evolution_data,
     heat_map,
@@ -17,7 +18,6 @@ from analysis.implicit import (
     settling_data,
     trajectories,
 )
-from analysis.nothing import NothingToShow
 
 OUTPUTS = ("x", "y", "w", "h", "obj", "disc", "ring")
 

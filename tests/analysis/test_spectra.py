@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
-from analysis.nothing import NothingToShow
+from analysis.errors import NothingToShow
 from analysis.spectra import effective_rank, load_spectra, random_spectrum, spectra, spectra_data
 from yolor_core.errors import RunError
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from analysis.nothing import NothingToShow
+from analysis.errors import NothingToShow
 from analysis.study import open_study
 from tests.analysis.report.conftest import make_run
 from yolor_core.errors import UnknownNameError

@@ -12,7 +12,8 @@ import pandas as pd
 import pytest
 
 from ablations.registry import table_named
-from analysis.formats import number, render
+from analysis.formats import render
+from analysis.printed import number
 from analysis.runs import load_runs
 from analysis.tables import FilledTable, fill_table
 

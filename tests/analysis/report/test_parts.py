@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis.nothing import NothingToShow
+from analysis.errors import NothingToShow
 from analysis.report.curves import HEIGHT, WIDTH, panel_data, panels
 from analysis.report.logs import BYTES, LINES, clean, tails
 from analysis.report.names import UNSAFE, page_names, prose

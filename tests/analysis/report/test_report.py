@@ -14,7 +14,7 @@ import pytest
 
 from analysis.catalogue import drawings
 from analysis.drawing import Drawing
-from analysis.nothing import NothingToShow
+from analysis.errors import NothingToShow
 from analysis.report import Written, write_report
 from analysis.report import figures as figures_module
 from analysis.study import Study, open_study

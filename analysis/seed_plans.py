@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from analysis.cells import FAMILY, Cell
 from analysis.statistics.planning import ALPHA, POWER, effect_seen, seeds_needed, upper_sigma
@@ -37,10 +37,7 @@ def hours_of(filled: FilledTable, experiment: str) -> float | None:
 
 
 def plan_seeds(
-    filled: FilledTable,
-    effect: float,
-    wanted: float = POWER,
-    alpha: float = ALPHA,
+    filled: FilledTable, effect: float, wanted: float = POWER, alpha: float = ALPHA
 ) -> list[RowPlan]:
     """The seeds that every variant of a table needs to show an effect of `effect` AP (percent).
 
@@ -55,18 +52,15 @@ def plan_seeds(
             try:
                 found = seeds_needed(effect, plan.sigma, wanted, alpha, len(cells))
             except ValueError as error:
-                plan = RowPlan(**{**vars(plan), "problem": str(error)})
+                plan = replace(plan, problem=str(error))
             else:
-                plan = RowPlan(**{**vars(plan), "seeds": found.seeds, "effect": effect})
+                plan = replace(plan, seeds=found.seeds, effect=effect)
         plans.append(plan)
     return plans
 
 
 def plan_budget(
-    filled: FilledTable,
-    hours: float,
-    wanted: float = POWER,
-    alpha: float = ALPHA,
+    filled: FilledTable, hours: float, wanted: float = POWER, alpha: float = ALPHA
 ) -> list[RowPlan]:
     """The smallest effects (AP, percent) that every variant shows when `hours` GPU hours more are spent.
 
@@ -76,21 +70,13 @@ def plan_budget(
     plans = [_pilot(filled, cell) for cell in cells]
     each = seed_hours(filled)
     if each is None:
-        return [
-            RowPlan(**{**vars(p), "problem": p.problem or "nobody knows what a run takes"}) for p in plans
-        ]
+        return [replace(plan, problem=plan.problem or "nobody knows what a run takes") for plan in plans]
     there = min((plan.pairs for plan in plans), default=0)
     seeds = there + int(hours / each)
     return [
-        RowPlan(
-            **{
-                **vars(plan),
-                "seeds": seeds,
-                "effect": effect_seen(seeds, plan.sigma, wanted, alpha, len(cells)),
-            }
-        )
-        if plan.sigma is not None
-        else plan
+        plan
+        if plan.sigma is None
+        else replace(plan, seeds=seeds, effect=effect_seen(seeds, plan.sigma, wanted, alpha, len(cells)))
         for plan in plans
     ]
 

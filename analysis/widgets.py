@@ -15,7 +15,7 @@ import pandas as pd
 
 from analysis.comparison import Comparison
 from analysis.differences import compare_runs
-from analysis.nothing import NothingToShow
+from analysis.errors import NothingToShow
 from analysis.pairs import most_different
 from analysis.study import Study
 

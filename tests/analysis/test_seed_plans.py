@@ -15,8 +15,8 @@ from scipy import stats
 from ablations.cli import main
 from ablations.registry import table_named
 from analysis.runs import load_runs
+from analysis.seed_plans import plan_budget, plan_seeds, seed_hours, total_hours
 from analysis.statistics.planning import power
-from analysis.studies import plan_budget, plan_seeds, seed_hours, total_hours
 from analysis.tables import FilledTable, fill_table
 
 Fabricate = Callable[..., str]
