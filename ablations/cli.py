@@ -55,24 +55,29 @@ class LazyGroup(click.Group):
     """A group that knows its subcommands by name and imports one only to run it."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names in the order of the help."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The subcommand, imported now; None for a name that is none."""
         if cmd_name not in COMMANDS:
             return None
         command: click.Command = importlib.import_module(f"ablations.commands.{cmd_name}").command
         return command
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        """As click's, with the nearest names in the error."""
         if args and not args[0].startswith("-") and args[0] not in COMMANDS:
             raise UnknownNameError("command", args[0], COMMANDS)
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the one-line helps without importing the subcommands."""
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
 
     def invoke(self, ctx: click.Context) -> Any:
+        """Run it; what a user can act on is printed in one line, and the exit code is 2."""
         try:
             return super().invoke(ctx)
         except (YolorError, ClusterError) as error:
@@ -87,6 +92,7 @@ class LazyGroup(click.Group):
             ctx.exit(2)
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
+        """As click's, for terminals of any encoding."""
         for stream in (sys.stdout, sys.stderr):  # a terminal that is not UTF-8 shows ? for × and Δ
             if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
                 stream.reconfigure(errors="replace")

@@ -23,6 +23,7 @@ class Folder(click.Path):
     """The path of a folder. An empty one is refused: it would mean the current folder."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """As click's. Raises ConfigError for a path of no characters."""
         refuse_empty(value, param)
         return super().convert(value, param, ctx)
 
@@ -85,6 +86,7 @@ class Seeds(click.ParamType):
     name = "seeds"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[int]:
+        """The seeds of a text. Raises ConfigError, saying what is allowed."""
         from ablations.plan import parse_seeds
 
         return value if isinstance(value, list) else parse_seeds(value)

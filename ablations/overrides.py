@@ -34,6 +34,7 @@ class Override:
 
     @property
     def part(self) -> str:
+        """What it changes: the first word of the path, as `train` or `data`."""
         return self.path.split(".", 1)[0]
 
 

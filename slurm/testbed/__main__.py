@@ -91,11 +91,13 @@ def env(folder: Path) -> None:
 
 
 def echo_exports(testbed: Testbed) -> None:
+    """Print the variables of a testbed as a shell reads them."""
     for key, value in testbed.environment.items():
         click.echo(f"export {key}={shlex.quote(value)}")
 
 
 def main() -> None:
+    """Run the command line; a TestbedError is a line and exit code 2."""
     try:
         cli(prog_name="python -m slurm.testbed")
     except TestbedError as error:

@@ -31,6 +31,7 @@ class Shape:
 
     @property
     def node_names(self) -> tuple[str, ...]:
+        """n1, n2 and so on."""
         return tuple(f"n{i + 1}" for i in range(self.nodes))
 
 
@@ -61,37 +62,46 @@ class Layout:
 
     @property
     def record(self) -> Path:
+        """The file by which the folder is known as a testbed."""
         return self.folder / "testbed.json"
 
     @property
     def slurm_conf(self) -> Path:
+        """slurm.conf; the other files of SLURM lie beside it."""
         return self.folder / "etc/slurm.conf"
 
     @property
     def munge_key(self) -> Path:
+        """The secret that all daemons share."""
         return self.folder / "etc/munge.key"
 
     @property
     def grants(self) -> Path:
+        """What MariaDB executes when it starts."""
         return self.folder / "etc/grants.sql"
 
     @property
     def munge_socket(self) -> Path:
+        """Where munged is asked."""
         return self.folder / "run/munge.socket"
 
     @property
     def database_socket(self) -> Path:
+        """Where MariaDB is asked by its own programs."""
         return self.folder / "run/mariadb.socket"
 
     @property
     def database(self) -> Path:
+        """MariaDB's data."""
         return self.folder / "database"
 
     @property
     def folders(self) -> tuple[Path, ...]:
+        """What has to be there before anything is written."""
         return tuple(self.folder / name for name in ("etc", "gpu", "log", "run", "spool", "state", "tmp"))
 
     def gpu(self, index: int) -> Path:
+        """The device file of a fake GPU."""
         return self.folder / f"gpu/gpu{index}"
 
     def log(self, daemon: str) -> Path:
@@ -103,6 +113,7 @@ class Layout:
         return self.folder / f"log/{daemon}.out"
 
     def pid(self, daemon: str) -> Path:
+        """Where the daemon itself writes its process id."""
         return self.folder / f"run/{daemon}.pid"
 
     def process(self, daemon: str) -> Path:
@@ -242,6 +253,7 @@ def munged_command(layout: Layout) -> Sequence[str]:
 
 
 def database_setup_command(layout: Layout) -> Sequence[str]:
+    """Makes MariaDB's system tables in an empty folder."""
     return (
         "mariadb-install-db",
         "--no-defaults",

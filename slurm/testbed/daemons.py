@@ -35,6 +35,7 @@ def check_machine(accounting: bool) -> None:
 
 
 def missing_programs(accounting: bool) -> list[str]:
+    """Programs of the daemons that are not installed."""
     wanted = SLURM_PROGRAMS + (ACCOUNTING_PROGRAMS if accounting else ())
     return [name for name in wanted if shutil.which(name, path=DAEMON_PATH) is None]
 
@@ -64,6 +65,7 @@ def _is_free(port: int) -> bool:
 
 
 def listens(port: int) -> bool:
+    """Whether somebody answers on a port of this machine."""
     with socket.socket() as attempt:
         attempt.settimeout(1)
         return attempt.connect_ex(("127.0.0.1", port)) == 0

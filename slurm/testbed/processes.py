@@ -26,6 +26,7 @@ class Process:
         return now is not None and now[0] == self and now[2] not in "ZX"
 
     def save(self, path: Path) -> None:
+        """Record it in a file, for `load`."""
         path.write_text(f"{self.pid} {self.began}\n")
 
 
@@ -40,6 +41,7 @@ def _stat(pid: int) -> tuple[Process, int, str] | None:
 
 
 def process(pid: int) -> Process | None:
+    """The process of that id; None where there is none."""
     found = _stat(pid)
     return found[0] if found else None
 
@@ -80,6 +82,7 @@ def environment_of(pid: int) -> dict[str, str]:
 
 
 def name_of(pid: int) -> str:
+    """The name of its program, cut to 15 characters; empty where it is gone."""
     try:
         return Path(f"/proc/{pid}/comm").read_text().strip()
     except OSError:
