@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -15,7 +17,21 @@ from ablations.plan import PlannedRun
 from slurm.job import Job, Outcome
 from slurm.progress import Progress
 from slurm.signals import stop_on
+from yolor_core.errors import RunError
 from yolor_core.runs.directory import RunDirectory
+
+
+def require_writable(folder: Path) -> None:
+    """Make the folder. Raises RunError, before anything is started, where no file can be written into it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise RunError(
+            f"{folder} cannot be written: {error.strerror}. Choose another folder with --results or "
+            "ABLATE_RESULTS, or get leave to write there"
+        ) from error
 
 
 def run_missing(missing: Sequence[PlannedRun], parallel: int, output: Any) -> tuple[dict[str, Outcome], bool]:

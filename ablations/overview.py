@@ -156,9 +156,11 @@ def _text(value: object) -> str | None:
 def chosen(views: Iterable[RunView], names: Sequence[str]) -> list[RunView]:
     """The runs that names mean: a run's whole name or its beginning, an experiment, or a pattern with `*`.
 
-    Raises UnknownNameError for a name that means none.
+    Raises UnknownNameError for a name that means none, RunError where there is nothing to choose from.
     """
     views = list(views)
+    if names and not views:
+        raise RunError(f"run {names[0]!r}: there are no runs here; --results names another folder")
     found: dict[str, RunView] = {}
     for name in names:
         exact = [v for v in views if name in (v.run, v.run_dir.as_posix()) or _experiment(v) == name]

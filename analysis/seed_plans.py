@@ -107,7 +107,8 @@ def _pilot(filled: FilledTable, cell: Cell) -> RowPlan:
     own = [hours_of(filled, name) for name in (slug, other)]
     hours = sum(h for h in own if h is not None) if None not in own else None
     if cell.pairs < 2 or cell.delta_std is None:
-        why = f"{cell.pairs} pilot pairs; at least 2 are needed to know how differences scatter"
+        pairs = "1 pilot pair" if cell.pairs == 1 else f"{cell.pairs} pilot pairs"
+        why = f"{pairs}; at least 2 are needed to know how differences scatter"
         return RowPlan(cell.row, slug, cell.pairs, hours=hours, problem=why)
     if cell.delta_std < NO_SPREAD:
         why = "the pilot's differences are all equal, so they do not say how far seeds scatter"

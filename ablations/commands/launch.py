@@ -70,7 +70,7 @@ def command(
     run that has lost its weights, its evaluation or its record is trained again.
     """
     from ablations.job import standing
-    from ablations.local_launch import fitting, run_missing
+    from ablations.local_launch import fitting, require_writable, run_missing
     from ablations.overview import on_a_cluster
     from ablations.plan import plan_runs
     from ablations.registry import tables
@@ -109,6 +109,8 @@ def command(
                 word = "leave" if run.run_id in elsewhere else action(states[run.run_id])
                 click.echo(f"{word:<6}  {run.run_id}  ({states[run.run_id]})")
     elif missing:
+        if not all(run.run_dir.exists() for run in missing):
+            require_writable(results / "runs")
         outcomes, interrupted = run_missing(missing, parallel, sys.stderr if as_json else sys.stdout)
     if as_json:
         records = [record(run, states[run.run_id], outcomes.get(run.run_id)) for run in planned]

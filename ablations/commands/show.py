@@ -138,8 +138,11 @@ def _table_text(record: dict[str, Any]) -> str:
     if record["question"]:
         lines += ["", record["question"], *_wrapped(record["hypothesis"])]
     for row in record["rows"]:
-        what = f"experiment {row['experiment']}" if row["experiment"] else "quoted"
-        lines += ["", f"{row['row']}: {row['change']}", f"  {what}, {row['cost']}"]
+        lines += ["", f"{row['row']}: {row['change']}"]
+        if row["experiment"]:
+            lines.append(f"  experiment {row['experiment']}; at the paper's scale {row['cost']}")
+        else:
+            lines.append(f"  quoted, {row['cost']}")
         if row["against"] != [row["row"]]:
             lines.append(f"  compared with {' and '.join(map(repr, row['against']))}")
         if row["paper"]:

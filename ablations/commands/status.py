@@ -44,7 +44,9 @@ def command(names: tuple[str, ...], results: Path, watch: bool, as_json: bool) -
     if as_json:
         click.echo(json.dumps([view.record() for view in views], indent=1, ensure_ascii=False))
     elif not views:
-        click.echo(f"no runs in {results / 'runs'}; `ablate launch --all` makes some")
+        click.echo(
+            f"no runs in {results / 'runs'}; `ablate launch --all` makes some, --results names another folder"
+        )
     elif watch:
         _watch(views, lambda: look(PATIENCE))
     else:

@@ -65,7 +65,7 @@ def command(
 ) -> None:
     """Print tables: the paper's cell, ours, and the difference to the row's baseline in both.
 
-    Tables 1-8 without names; 9, A1 and A2, the extended 3x and 6x, and controls have to be named. Images per
+    Tables 1-8 without names; 9, A1, A2, the extended 3x and 6x, and controls have to be named. Images per
     second, and rows of other people's models, are quoted from the paper.
     """
     from ablations.profiles import profile_named
@@ -83,6 +83,8 @@ def command(
     if form not in FORMATS:
         raise UnknownNameError("format", form, FORMATS)
     everything = load_runs(results)
+    if everything.empty:
+        click.echo(f"note: no runs in {results / 'runs'}; another folder is named by --results", err=True)
     _name_unreadable(everything)
     runs = kept(everything, fingerprint, source)
     filled = [fill_table(t, profile, runs, parsed, costs_of(t), seeds, mixed) for t in tables]
@@ -107,7 +109,8 @@ def _name_unreadable(runs: pd.DataFrame) -> None:
         for path, reason in zip(damaged["path"], damaged["reason"].astype(str), strict=True)
     ]
     more = f"; and {len(named) - FEW} more" if len(named) > FEW else ""
-    click.echo(f"{len(named)} run folders cannot be read: {'; '.join(named[:FEW])}{more}", err=True)
+    count = "1 run folder" if len(named) == 1 else f"{len(named)} run folders"
+    click.echo(f"{count} cannot be read: {'; '.join(named[:FEW])}{more}", err=True)
 
 
 def _hint_at_settings(

@@ -49,7 +49,7 @@ def _nothing(study: Study) -> list[str]:
         return []
     where = study.results / "runs"
     if study.everything.empty:
-        return [f"There are no runs in {where}. `ablate launch --profile {study.profile}` makes some."]
+        return [f"There are no runs in {where}. `ablate launch --all --profile {study.profile}` makes some."]
     return [f"None of the runs in {where} is of these tables at profile {study.profile} with these settings."]
 
 

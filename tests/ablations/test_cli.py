@@ -132,6 +132,7 @@ def test_show_table_gives_hypothesis_cells_cost_and_remarks() -> None:
     output = ablate("show", "8").output
     assert record["question"] in output
     assert "AP 52.5" in output
+    assert "at the paper's scale 150 epochs at 1280 px" in output  # whatever the profile
 
 
 def test_models_json_is_complete_and_exact() -> None:

@@ -211,6 +211,16 @@ def test_bad_input_is_named_in_one_line(launching: Launch, arguments: tuple[str,
     assert "Traceback" not in result.output
 
 
+def test_a_folder_that_cannot_be_written_is_named_before_anything_starts(
+    launching: Launch, tmp_path: Path
+) -> None:
+    (tmp_path / "runs").write_text("a file stands in the folder's place")
+    result = launching("csp-fast")
+    assert result.exit_code == 2
+    assert str(tmp_path / "runs") in result.stderr and "--results" in result.stderr
+    assert "started" not in result.output and "failed" not in result.output
+
+
 def test_gpus_are_taken_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2, GPU-7")
     assert machine.visible_gpus() == ("2", "GPU-7")

@@ -13,7 +13,7 @@ from slurm.tokens import Token, claim
 from slurm.view import Standing
 from tests.ablations.fake_training import leave_results
 from tests.slurm.fake_slurm import FakeSlurm
-from yolor_core.errors import UnknownNameError
+from yolor_core.errors import RunError, UnknownNameError
 from yolor_core.runs.directory import RunDirectory
 
 OLD = (datetime.now(UTC) - timedelta(hours=1)).isoformat(timespec="seconds")
@@ -219,3 +219,5 @@ def test_names_mean_runs_experiments_and_patterns(names: list[str], found: list[
 def test_a_name_that_means_nothing_is_refused() -> None:
     with pytest.raises(UnknownNameError, match="csp-fst"):
         chosen(RUNS, ["p6", "csp-fst"])
+    with pytest.raises(RunError, match="no runs here; --results"):
+        chosen([], ["csp-fst"])

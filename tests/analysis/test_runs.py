@@ -86,7 +86,7 @@ def test_a_damaged_result_is_told_and_does_not_stop_the_others(
     assert frame.loc[sound, "AP"] == 0.4
     shown = CliRunner().invoke(main, ["tables", "1", "--results", str(tmp_path)])
     assert shown.exit_code == 0, shown.output
-    assert shown.stderr.startswith("1 run folders cannot be read: ")
+    assert shown.stderr.startswith("1 run folder cannot be read: ")
     assert str(path.parent) in shown.stderr
     assert reason in shown.stderr
 
@@ -110,3 +110,9 @@ def test_tables_tell_of_runs_with_other_settings(tmp_path: Path, fabricate: Fabr
     assert "runs with other settings exist of csp-fast: repeat the --set" in stderr()
     assert stderr("--set", "train.epochs=3") == ""
     assert stderr("--set", "train.epochs=3", "--seeds", "1,") == ""
+
+
+def test_tables_of_a_folder_without_runs_name_it(tmp_path: Path) -> None:
+    shown = CliRunner().invoke(main, ["tables", "1", "--results", str(tmp_path)])
+    assert shown.exit_code == 0 and "47.9 (+0.1)" in shown.stdout
+    assert shown.stderr == f"note: no runs in {tmp_path / 'runs'}; another folder is named by --results\n"

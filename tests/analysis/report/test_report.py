@@ -140,7 +140,7 @@ def test_without_runs_the_tables_show_the_paper_and_the_rest_says_what_is_missin
     found, page = written(tmp_path)
     assert found.figures == 0 and found.runs == 0 and len(found.nothing) >= 10
     assert f"There are no runs in {tmp_path / 'runs'}" in page.text
-    assert "ablate launch --profile mini" in page.text
+    assert "ablate launch --all --profile mini" in page.text
     assert "47.9 (+0.1)" in page.text and "without a finished run" in page.text
 
 
