@@ -157,7 +157,7 @@ def test_models_json_is_complete_and_exact() -> None:
 
 def test_tables_without_runs_have_null_values_and_the_papers_cells(tmp_path: Path) -> None:
     result = ablate("tables", "--format", "json", "--results", str(tmp_path))
-    records = json.loads(result.output)
+    records = json.loads(result.stdout)
     assert len(records) == 25 * 6 + 4 * 3 + 5 * 6  # Table 3 has six scores of other tasks
     for record in records:
         assert list(record) == [
