@@ -262,7 +262,7 @@ def test_tables_without_a_name_are_those_of_the_ablation_study(tmp_path: Path) -
     records = json.loads(ablate("tables", "--format", "json", "--results", str(tmp_path)).stdout)
     assert {record["table"] for record in records} == set("12345678")
     named = ablate("tables", "9", "--results", str(tmp_path), "--format", "json")
-    assert {record["table"] for record in json.loads(named.output)} == {"9"}
+    assert {record["table"] for record in json.loads(named.stdout)} == {"9"}
 
 
 def test_no_source_file_repeats_a_printed_count() -> None:
