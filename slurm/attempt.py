@@ -22,6 +22,7 @@ from slurm.signals import stop_on
 from slurm.task import STATES, describe
 from slurm.tokens import current, read
 
+STOPS = (signal.SIGTERM, signal.SIGUSR2)  # by which the scheduler asks a run to stop
 LOOK_SECONDS = 20.0  # between two looks whether the run is still this job's
 GONE = "this submission does not count any more (a newer one does, or the run's folder is gone): ending"
 
@@ -69,7 +70,7 @@ class Attempt:
             node = os.environ.get("SLURM_JOB_NODELIST", socket.gethostname())
             token.note("start", job=job_id(), restart=restart, node=node)
         # After submitit's own handlers, which would exit in the middle of a step.
-        with stop_on(signal.SIGTERM, signal.SIGUSR2) as stop:
+        with stop_on(*STOPS) as stop:
             try:
                 state = self.work(self._stop(stop))
             except Exception as error:
@@ -81,6 +82,9 @@ class Attempt:
                 final = bool(getattr(error, "final", False))
                 token.ended(rank, restart, state="failed", final=final, reason=_reason(error))
                 raise SystemExit(1) from None
+        # What comes from here on must not kill the process on its way out, where Python has no handlers left.
+        for signum in STOPS:
+            signal.signal(signum, signal.SIG_IGN)
         if state not in STATES:
             reason = f"the run returned {state!r}; allowed: {', '.join(STATES)}"
             token.ended(rank, restart, state="failed", final=True, reason=reason)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,6 +37,15 @@ class FinalError(Exception):
     """One that would come again."""
 
     final = True
+
+
+@pytest.fixture(autouse=True)
+def _handlers() -> Iterator[None]:
+    """An attempt is the last thing that a process does, and leaves its signals as it needs them."""
+    former = {signum: signal.getsignal(signum) for signum in attempt.STOPS}
+    yield
+    for signum, handler in former.items():
+        signal.signal(signum, handler)
 
 
 @pytest.fixture
@@ -180,9 +191,29 @@ def test_the_schedulers_signals_ask_the_run_to_stop(token: Token, signum: signal
         os.kill(os.getpid(), signum)
         return "preempted" if stop() else "done"
 
-    before = signal.getsignal(signum)
     assert call(token, Does(until_asked)) == "preempted"
-    assert signal.getsignal(signum) == before
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGUSR2])
+def test_a_signal_after_the_end_does_not_kill_the_process_on_its_way_out(
+    token: Token, signum: signal.Signals
+) -> None:
+    """Python takes its handlers away while it ends; what is ignored stays ignored."""
+    code = (
+        "import os, signal, sys\n"
+        "from pathlib import Path\n"
+        "from slurm import attempt\n"
+        "attempt.clear_leftovers = lambda: None\n"
+        "class Late:\n"
+        "    def __del__(self, kill=os.kill, me=os.getpid()):\n"
+        f"        kill(me, {int(signum)})\n"
+        "late = Late()\n"
+        "sys.modules['late'] = late\n"
+        f"run = attempt.Attempt(Path({str(token.run_dir)!r}), {token.number}, 'mine', lambda stop: 'done')\n"
+        "print(run(), flush=True)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr
 
 
 def test_the_profiles_variables_are_set_for_the_run(token: Token, monkeypatch: pytest.MonkeyPatch) -> None:
