@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -111,5 +112,23 @@ source_option = click.option(
     "--source", metavar="PREFIX", help="Use runs of yolor_core sources of this hash only."
 )
 mixed_option = click.option(
-    "--mixed", is_flag=True, help="Allow runs of different sources or different data in one table."
+    "--mixed",
+    is_flag=True,
+    help="Allow runs of different sources or data; for publish, of different commits too.",
 )
+
+
+def which_runs(command: Callable[..., None]) -> Callable[..., None]:
+    """The options by which tables, report and publish choose their runs."""
+    chosen = (
+        profile_option,
+        results_option,
+        these_seeds_option,
+        set_option,
+        fingerprint_option,
+        source_option,
+        mixed_option,
+    )
+    for option in reversed(chosen):  # help lists what is applied last first
+        command = option(command)
+    return command

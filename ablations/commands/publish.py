@@ -6,32 +6,18 @@ from pathlib import Path
 
 import click
 
-from ablations.options import (
-    Folder,
-    fingerprint_option,
-    profile_option,
-    results_option,
-    set_option,
-    source_option,
-    these_seeds_option,
-)
+from ablations.options import Folder, which_runs
 
 
 @click.command("publish")
 @click.argument("names", nargs=-1, metavar="[TABLE]...")
-@profile_option
-@results_option
-@these_seeds_option
+@which_runs
 @click.option(
     "--out",
     type=Folder(path_type=Path),
     metavar="DIR",
     help="Folder to write; an older one in it is replaced.  [default: published/PROFILE in the results]",
 )
-@set_option
-@fingerprint_option
-@source_option
-@click.option("--mixed", is_flag=True, help="Allow runs of different sources, data or commits.")
 @click.option("--dirty", is_flag=True, help="Allow runs of code that is in no commit.")
 @click.option("--incomplete", is_flag=True, help="Allow that some of the --seeds have not finished.")
 @click.option(

@@ -8,16 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ablations.options import (
-    Folder,
-    fingerprint_option,
-    mixed_option,
-    profile_option,
-    results_option,
-    set_option,
-    source_option,
-    these_seeds_option,
-)
+from ablations.options import Folder, which_runs
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,19 +16,13 @@ if TYPE_CHECKING:
 
 @click.command("report")
 @click.argument("names", nargs=-1, metavar="[TABLE|FILE.py]...")
-@profile_option
-@results_option
-@these_seeds_option
+@which_runs
 @click.option(
     "--out",
     type=Folder(path_type=Path),
     metavar="DIR",
     help="Folder to write; an older report in it is replaced.  [default: report in the folder of results]",
 )
-@set_option
-@fingerprint_option
-@source_option
-@mixed_option
 def command(
     names: tuple[str, ...],
     profile: str,

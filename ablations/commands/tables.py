@@ -8,15 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ablations.options import (
-    fingerprint_option,
-    mixed_option,
-    profile_option,
-    results_option,
-    set_option,
-    source_option,
-    these_seeds_option,
-)
+from ablations.options import which_runs
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,6 +22,7 @@ FEW = 3  # things named in one line
 
 @click.command("tables")
 @click.argument("names", nargs=-1, metavar="[TABLE|FILE.py]...")
+@which_runs
 @click.option(
     "--format",
     "form",
@@ -38,13 +31,6 @@ FEW = 3  # things named in one line
     metavar="FORMAT",
     help="text, markdown, csv, latex, html or json.",
 )
-@profile_option
-@results_option
-@these_seeds_option
-@set_option
-@fingerprint_option
-@source_option
-@mixed_option
 @click.option(
     "--images",
     type=click.IntRange(min=200),

@@ -17,7 +17,8 @@ from yolor_core.runs.directory import RunDirectory
 
 ENDINGS = {"text": "txt", "markdown": "md", "csv": "csv", "latex": "tex", "html": "html", "json": "json"}
 UNKNOWN, CHANGED = "unknown", "-dirty"  # behind a commit: the code was changed since
-FROM_RUNS = ("commit", "source_hash", "fingerprint", "python", "device")
+FROM_RUNS = ("source_hash", "fingerprint", "python", "device")  # as run.json has them
+COLUMNS = ("commit", *FROM_RUNS, "packages")
 
 
 def counted_runs(study: Study) -> pd.DataFrame:
@@ -77,15 +78,16 @@ def _line(cell: Cell, other: tuple[str, ...], known: dict[str, dict[str, str]]) 
     of = [known[run] for run in (*cell.runs, *other)]
     line = {"table": cell.table, "row": cell.row, "metric": cell.metric}
     line |= {"runs": " ".join(cell.runs), "baseline_runs": " ".join(other)}
-    return line | {name: " ".join(_once(each[name] for each in of)) for name in (*FROM_RUNS, "packages")}
+    return line | {name: " ".join(_once(each[name] for each in of)) for name in COLUMNS}
 
 
 def _environment(folder: Path) -> dict[str, str]:
     record: dict[str, Any] = RunDirectory(folder).read_run() or {}
-    found = {name: str(record.get(name) or UNKNOWN) for name in FROM_RUNS}
-    found["commit"] = commit(record.get("commit"), record.get("dirty"))
     packages = record.get("packages") or {}
-    return found | {"packages": ";".join(f"{name}={version}" for name, version in sorted(packages.items()))}
+    return {name: str(record.get(name) or UNKNOWN) for name in FROM_RUNS} | {
+        "commit": commit(record.get("commit"), record.get("dirty")),
+        "packages": ";".join(f"{name}={version}" for name, version in sorted(packages.items())),
+    }
 
 
 def _once(texts: Iterable[str]) -> list[str]:
