@@ -1,0 +1,73 @@
+"""What pages quote from the published study is what it measured."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from analysis.published.summary import HEAD
+from tests.commands import FENCED, ROOT, pages
+
+STUDY = ROOT / "results" / "published" / "mini"
+QUOTED = {"table", "row", "Δ AP [95 %]"}  # a Markdown table with these columns quotes the summary
+
+
+def rows(page: Path) -> list[dict[str, str]]:
+    """The lines of the page's tables as {column: text}, of those that quote the study's verdicts."""
+    found, head = [], None
+    for line in page.read_text(encoding="utf-8").splitlines():
+        if not line.startswith("|"):
+            head = None
+            continue
+        cells = [cell.strip() for cell in line.strip("|").split(" | ")]
+        if head is None:
+            head = cells
+        elif set(head) >= QUOTED and not set(line) <= set("|- "):
+            found.append(dict(zip(head, cells, strict=True)))
+    return found
+
+
+def flat(text: str) -> str:
+    """One line, with one space between words."""
+    return " ".join(text.split())
+
+
+@pytest.fixture(scope="module")
+def summary() -> str:
+    return flat((STUDY / "summary.md").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def measured() -> dict[tuple[str, str], dict[str, str]]:
+    return {(row["table"], row["row"]): row for row in rows(STUDY / "summary.md")}
+
+
+def test_the_summary_lists_every_row_with_all_its_columns(
+    measured: dict[tuple[str, str], dict[str, str]],
+) -> None:
+    assert len(measured) > 20
+    assert all(tuple(row) == HEAD for row in measured.values())
+
+
+def test_rows_that_pages_quote_are_those_of_the_summary(
+    measured: dict[tuple[str, str], dict[str, str]],
+) -> None:
+    quoted = [(page, row) for page in pages() for row in rows(page)]
+    assert len([row for page, row in quoted if page.name == "README.md"]) >= 6
+    for page, row in quoted:
+        there = measured[row["table"], row["row"]]
+        assert row.items() <= there.items(), page
+
+
+def test_the_excerpt_of_a_table_is_the_beginning_of_its_lines() -> None:
+    page = (ROOT / "docs" / "reading-a-table.md").read_text(encoding="utf-8")
+    excerpt = next(each for each in FENCED.findall(page) if "Δ, 3 pairs" in each)
+    lines = [flat(line) for line in excerpt.splitlines() if line.strip() and not line.startswith("```")]
+    printed = iter(map(flat, (STUDY / "tables" / "table-8.txt").read_text(encoding="utf-8").splitlines()))
+    assert len(lines) >= 8
+    for line in lines:  # in this order; `in` consumes the iterator up to the one that is found
+        assert any(each == line or each.startswith(line + " ") for each in printed), line
