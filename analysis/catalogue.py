@@ -49,8 +49,9 @@ CATALOGUE: tuple[Drawing, ...] = (
     ),
     Drawing(
         "ap-hours",
-        "AP over GPU hours",
-        "AP of the averaged weights on the validation images, where it was evaluated during training.",
+        "AP over device hours",
+        "AP of the averaged weights on the validation images, where it was evaluated during training. A "
+        "device is a GPU, or a process where there is none; other work on the machine counts as time.",
         CURVES,
         lambda study: curves.ap_hours_data(study.metrics, study.runs),
         curves.ap_hours,

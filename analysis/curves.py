@@ -58,9 +58,10 @@ def ap(data: pd.DataFrame) -> Figure:
 
 
 def ap_hours_data(metrics: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
-    """AP (percent) after so many GPU hours of training; `hours` are the mean over the runs at that epoch.
+    """AP (percent) after so many device hours of training; `hours` are the mean over the runs at that epoch.
 
-    Hours are the seconds of all epochs so far, evaluation not counted, times the ranks of the run.
+    A device is a GPU, or a process where there is none. Hours are the seconds of all epochs so far,
+    evaluation not counted, times the ranks of the run.
 
     Args:
         metrics: of `load_metrics`.
@@ -72,7 +73,7 @@ def ap_hours_data(metrics: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     ranks = runs.set_index("run")["ranks"].astype(float)
     known = _percent(metrics).sort_values(["run", "epoch"])
     if "seconds" not in known:
-        raise NothingToShow("No run has recorded its seconds, so AP cannot be shown over GPU hours.")
+        raise NothingToShow("No run has recorded its seconds, so AP cannot be shown over device hours.")
     spent = known.groupby("run")["seconds"].cumsum() * known["run"].map(ranks).fillna(1.0) / 3600
     data = over_runs(known, {"AP": "AP"}, "AP")
     hours = known.assign(series=series_names(known), hours=spent).dropna(subset=["AP"])
@@ -82,9 +83,9 @@ def ap_hours_data(metrics: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
 
 @styled()
 def ap_hours(data: pd.DataFrame) -> Figure:
-    """AP in percent over GPU hours, or minutes or seconds where no run took an hour."""
+    """AP in percent over device hours, or minutes or seconds where no run took an hour."""
     unit, factor = next(each for each in UNITS if data["hours"].max() * each[1] >= 1 or each is UNITS[-1])
-    return _single(data.assign(spent=factor * data["hours"]), "AP (%)", "spent", f"GPU {unit} of training")
+    return _single(data.assign(spent=factor * data["hours"]), "AP (%)", "spent", f"device {unit} of training")
 
 
 def learning_rate_data(metrics: pd.DataFrame) -> pd.DataFrame:

@@ -46,7 +46,8 @@ def footnotes(
             f"{CONFLICT[0].capitalize()}: between the gradients of two tasks on the parameters that both "
             "train, mean over the measured steps of all epochs; below 0, what helps one hurts the other."
         )
-    return (*notes, *baselines(table, cells), *dashes(cells), *pairing(cells), *table.notes), marks
+    said = (*baselines(table, cells), *dashes(cells), *absent_seeds(cells), *pairing(cells))
+    return (*notes, *said, *table.notes), marks
 
 
 def baselines(table: Table, cells: Sequence[Cell]) -> list[str]:
@@ -74,10 +75,29 @@ def pairing(cells: Sequence[Cell]) -> list[str]:
     if not left:
         return []
     low, high = min(left), max(left)
+    above = "; above 100 %, it has not helped" if high > 1 else ""
     span = f"{100 * low:.0f} %" if len(left) == 1 else f"{100 * low:.0f} to {100 * high:.0f} %"
     return [
-        f"Pairing by seed has left {span} of the unpaired variance of Δ in AP (estimated from these runs)."
+        f"Pairing by seed has left {span} of the unpaired variance of Δ in AP (estimated from these "
+        f"runs{above})."
     ]
+
+
+def absent_seeds(cells: Sequence[Cell]) -> list[str]:
+    """Which measured rows lack seeds that another row has; nothing where all have the same."""
+    seeds: dict[str, set[int]] = {}
+    for cell in cells:
+        if cell.seeds:
+            seeds.setdefault(cell.row, set()).update(cell.seeds)
+    every = set().union(*seeds.values())
+    lacking: dict[tuple[int, ...], list[str]] = {}
+    for row, own in seeds.items():
+        if own != every:
+            lacking.setdefault(tuple(sorted(every - own)), []).append(row)
+    if not lacking:
+        return []
+    parts = [f"{'; '.join(rows)} without {', '.join(map(str, lost))}" for lost, rows in lacking.items()]
+    return [f"Not every row has every seed: {'. '.join(parts)}. Δ is over the seeds that two rows share."]
 
 
 def dashes(cells: Sequence[Cell]) -> list[str]:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
 import pytest
 
 from analysis.published.summary import HEAD
@@ -65,7 +62,7 @@ def test_rows_that_pages_quote_are_those_of_the_summary(
 
 def test_the_excerpt_of_a_table_is_the_beginning_of_its_lines() -> None:
     page = (ROOT / "docs" / "reading-a-table.md").read_text(encoding="utf-8")
-    excerpt = next(each for each in FENCED.findall(page) if "Δ, 3 pairs" in each)
+    excerpt = next(each for _, each in FENCED.findall(page) if "Δ, 3 pairs" in each)
     lines = [flat(line) for line in excerpt.splitlines() if line.strip() and not line.startswith("```")]
     printed = iter(map(flat, (STUDY / "tables" / "table-8.txt").read_text(encoding="utf-8").splitlines()))
     assert len(lines) >= 8

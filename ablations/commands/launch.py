@@ -73,6 +73,7 @@ def command(
     from ablations.local_launch import fitting, require_writable, run_missing
     from ablations.overview import on_a_cluster
     from ablations.plan import plan_runs
+    from ablations.published import refuse_published
     from ablations.registry import tables
     from yolor_core.runs.directory import RunDirectory
 
@@ -87,6 +88,7 @@ def command(
                 ctx, wanted, profile, seeds, overrides, data, results, cluster, force, dry_run, as_json
             )
         )
+    refuse_published(results)
     planned = plan_runs(wanted, profile, seeds, overrides, data, results)
     states = {run.run_id: standing(RunDirectory(run.run_dir)) for run in planned}
     elsewhere = on_a_cluster([run for run in planned if states[run.run_id] != "done"])
@@ -139,6 +141,7 @@ def launch_on_cluster(
     from ablations.cluster_launch import by_table, plan_on_cluster, send
     from ablations.cluster_report import describe_plan, scripts, tell, tell_left_out
     from ablations.plan import plan_runs
+    from ablations.published import refuse_published
     from ablations.registry import select
     from slurm import scheduler
     from slurm.cluster import load_cluster
@@ -147,6 +150,7 @@ def launch_on_cluster(
     if not dry_run:
         scheduler.require()
     results = results_folder(ctx, results, cluster.results)
+    refuse_published(results)
     planned = plan_runs(wanted, profile, seeds, overrides, data or cluster.data or None, results)
     plan = plan_on_cluster(planned, cluster, results)
     check(plan, force)

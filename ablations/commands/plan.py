@@ -76,7 +76,8 @@ def command(
         return
     click.echo(text(plans))
     if hours is not None and effect is not None:
-        click.echo(f"in all {hours:.1f} GPU hours to come, baselines shared")
+        device = "one GPU (or one process, without GPUs)"
+        click.echo(f"in all {hours:.1f} hours of {device} to come, baselines shared")
 
 
 def text(plans: Sequence[RowPlan]) -> str:

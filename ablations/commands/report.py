@@ -39,11 +39,14 @@ def command(
     Open its index.html in a browser: nothing else is needed, no server and no network.
     """
     from ablations.profiles import profile_named
+    from ablations.published import is_published
     from ablations.registry import as_overrides, select_tables
 
     select_tables(names)  # so that bad input is answered at once
     profile_named(profile)
     parsed = as_overrides(overrides)
+    if out is None and is_published(results):
+        raise click.UsageError(f"{results} is a published study, which stays as it is; name another --out")
 
     from ablations.commands.tables import costs_of, kept
     from analysis.report import write_report

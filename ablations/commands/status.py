@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,12 +33,16 @@ def command(names: tuple[str, ...], results: Path, watch: bool, as_json: bool) -
     A run without detection has no AP; `ablate evaluate --run DIR` and the tables have its other scores.
     Runs on a cluster are looked up with one squeue and one sacct for all of them. A run that says running
     although no process holds it any more is shown as interrupted; a finished one that has lost its record,
-    evaluation or weights as incomplete; one with a damaged state.json as unreadable.
+    evaluation or weights as incomplete, but not in a published folder, which has no weights; one with a
+    damaged state.json as unreadable.
     """
     from ablations.overview import chosen, overview
+    from ablations.published import is_published
 
     def look(seconds: float | None = None) -> list[RunView]:
         views = overview(results) if seconds is None else overview(results, seconds)
+        if is_published(results):
+            views = [_as_published(view) for view in views]
         return chosen(views, names) if names else views
 
     views = look()
@@ -51,6 +56,13 @@ def command(names: tuple[str, ...], results: Path, watch: bool, as_json: bool) -
         _watch(views, lambda: look(PATIENCE))
     else:
         click.echo(text(views))
+
+
+def _as_published(view: RunView) -> RunView:
+    """Where weights are not published, a run that lacks nothing else has finished."""
+    if view.state != "incomplete" or view.reason != LACKS_WEIGHTS:
+        return view
+    return replace(view, state="done", reason="published without weights")
 
 
 def _watch(views: list[RunView], look: Any) -> None:
@@ -69,6 +81,7 @@ def _watch(views: list[RunView], look: Any) -> None:
             live.update(table(views, console.height, console.width), refresh=True)
 
 
+LACKS_WEIGHTS = "weights.safetensors is missing"  # as RunDirectory.missing says it
 HEAD = ("run", "state", "epoch", "AP", "time", "left", "node", "GPU h", "reason")
 
 

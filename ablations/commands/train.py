@@ -42,11 +42,13 @@ def command(
 
     from ablations.overview import on_a_cluster
     from ablations.plan import plan_runs
+    from ablations.published import refuse_published
     from ablations.registry import experiment_named
     from slurm.signals import stop_on
     from yolor_core.errors import RunError
     from yolor_core.training.distributed import place
 
+    refuse_published(results)
     experiment_named(experiment)  # a table would be more than one run
     speaks = place().rank == 0
     with stop_on(signal.SIGINT, signal.SIGTERM, once=True) as stop:

@@ -63,7 +63,7 @@ def evidence(study: Study) -> dict[str, str]:
 
 def provenance(study: Study) -> str:
     """CSV with a line for every cell of every table: which runs, of which code, on which data, with what."""
-    known = {str(r["run"]): _environment(Path(r["path"])) for _, r in counted_runs(study).iterrows()}
+    known = {str(r["run"]): environment(Path(r["path"])) for _, r in counted_runs(study).iterrows()}
     rows = []
     for filled in study.filled.values():
         by_label = {row.label: row for row in filled.table.rows}
@@ -81,7 +81,8 @@ def _line(cell: Cell, other: tuple[str, ...], known: dict[str, dict[str, str]]) 
     return line | {name: " ".join(_once(each[name] for each in of)) for name in COLUMNS}
 
 
-def _environment(folder: Path) -> dict[str, str]:
+def environment(folder: Path) -> dict[str, str]:
+    """What run.json says of code, data and packages of a run, as text; "unknown" where it does not."""
     record: dict[str, Any] = RunDirectory(folder).read_run() or {}
     packages = record.get("packages") or {}
     return {name: str(record.get(name) or UNKNOWN) for name in FROM_RUNS} | {

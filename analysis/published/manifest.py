@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from ablations.profiles import profile_named
+from ablations.published import MAKER, MANIFEST
 from ablations.registry import as_overrides, select_tables
 from analysis.report.folder import Kind
 from yolor_core.errors import RunError, YolorError
 from yolor_core.runs.files import read_json, write_json
 
-MAKER = "ablate publish"
-MANIFEST, SUMMARY, PROVENANCE = "manifest.json", "summary.md", "provenance.csv"
+SUMMARY, PROVENANCE = "summary.md", "provenance.csv"
 FOLDER = Kind(
     "a published folder",
     MAKER,

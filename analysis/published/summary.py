@@ -2,56 +2,49 @@
 
 from __future__ import annotations
 
-import pandas as pd
-
 from ablations.profiles import profile_named
 from ablations.table import CLASSIFICATION, EMBEDDING
 from analysis.cells import FAMILY, Cell
 from analysis.printed import MISSING, number
-from analysis.published.evidence import commit, counted_runs, lacking
+from analysis.published.evidence import counted_runs, lacking
+from analysis.published.origin import origin
 from analysis.report.names import page_names
 from analysis.report.tables import Links
 from analysis.report.verdicts import OPEN, VerdictLine, sentence, verdict_lines
+from analysis.statistics.seeds import holm
 from analysis.study import Study
 
 CONTROLS = ("controls",)  # tables of which the summary says what they mean
 MEANING = (
-    "Measured: what the interval says by itself. Verdict: on the paper's difference; at a reduced profile on "
-    "its sign alone. p is two-sided, and corrected within the table. Every row is listed, whatever it gave."
+    "AP: mean over seeds, and half of its 95 % interval. Δ is paired by seed. Measured: what its interval "
+    "says by itself. p is two-sided, by itself and corrected within the table. Verdict: on the paper's "
+    "difference; at a reduced profile on its sign alone. Every row is listed, whatever it gave."
 )
-HEAD = ("table", "row", "against", "pairs", "Δ AP [95 %]", "measured", "p, Holm", "paper", "verdict", "why")
+HEAD = (
+    "table", "row", "AP", "against", "its AP", "pairs", "Δ AP [95 %]", "measured", "p", "p, Holm", "paper",
+    "verdict", "why",
+)  # fmt: skip
+APART, UNMEASURED = ("higher", "lower"), "not measured"
 
 
 def summary(study: Study, bytes_: int) -> str:
     """Markdown. `bytes_` is the size of the runs, tables and figures beside it."""
     runs = counted_runs(study)
     lines = verdict_lines(study, Links({}, page_names(each.slug for each in study.experiments)))
-    seeds = sorted({int(seed) for seed in runs["seed"]})
     parts = [
         f"# Published study, profile {study.profile}",
-        f"{len(runs)} finished runs of {runs['experiment'].nunique()} experiments, "
-        f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}, "
-        f"Tables {', '.join(study.filled)}. Commit {_commits(runs)}; yolor_core "
-        f"{_values(runs, 'source_hash')}; data {_values(runs, 'data')} ({_values(runs, 'fingerprint')}); "
-        f"{_values(runs, 'device')}. Runs, tables and figures: {bytes_ / 1e6:.2f} MB.",
+        origin(study, runs, bytes_),
         f"Profile {study.profile}: {profile_named(study.profile).caveat}{_settings(study)}.",
         f"## Verdicts\n\n{sentence(lines)} {_tally(study, lines)}",
         MEANING,
-        _table(lines),
+        _table(study, lines),
         *_controls(study, lines),
         "## What cannot be concluded\n\n" + "\n".join(f"- {each}" for each in _limits(study, lines)),
-        "`ablate verify` on this folder makes every number again from the detections and metrics beside it.",
+        "`ablate verify` on this folder makes the detection scores again from the detections beside it, and "
+        "from them and the metrics all tables, figures and sentences; what it cannot find is in "
+        "docs/published.md.",
     ]
     return "\n\n".join(parts) + "\n"
-
-
-def _commits(runs: pd.DataFrame) -> str:
-    named = (commit(of, dirty) for of, dirty in zip(runs["commit"], runs["dirty"], strict=True))
-    return ", ".join(dict.fromkeys(named))
-
-
-def _values(runs: pd.DataFrame, column: str) -> str:
-    return ", ".join(dict.fromkeys(str(value)[:40] for value in runs[column]))
 
 
 def _settings(study: Study) -> str:
@@ -73,43 +66,47 @@ def measured(cell: Cell) -> str:
 
 
 def _tally(study: Study, lines: list[VerdictLine]) -> str:
-    """How many differences are there, in which direction, and how many are left by the correction."""
+    """How many differences are there, in which direction, and how many are left by a correction over all."""
     pairs = {}
     for line in lines:
         table = study.filled[line.table].table
         row = next(row for row in table.rows if row.label == line.cell.row)
-        pairs[row.slug, table.baseline(row, FAMILY).slug] = measured(line.cell)
-    named = ("higher", "lower", "not told from 0", "one pair, no interval")
-    kinds = list(pairs.values())
-    parts = [f"{kinds.count(kind)} {kind}" for kind in named if kinds.count(kind)]
-    if not parts:
+        pairs[row.slug, table.baseline(row, FAMILY).slug] = line.cell
+    if not pairs:
         return ""
+    kinds = [UNMEASURED if cell.delta is None else measured(cell) for cell in pairs.values()]
+    named = (*APART, "not told from 0", "one pair, no interval", UNMEASURED)
+    parts = [f"{kinds.count(kind)} {kind}" for kind in named if kinds.count(kind)]
     said = (
         f"They are {len(pairs)} different comparisons, since tables share experiments; by the 95 % interval "
         f"over seeds alone: {', '.join(parts)}."
     )
-    apart = [line.cell for line in lines if measured(line.cell) in ("higher", "lower")]
-    if apart:
-        left = sum(cell.p_holm is not None and cell.p_holm < 0.05 for cell in apart)
+    if apart := sum(kind in APART for kind in kinds):
+        corrected = holm([cell.p for cell in pairs.values()], len(pairs))
+        left = sum(p is not None and p < 0.05 for p in corrected)
         said += (
-            f" Of the {len(apart)} rows whose interval excludes 0, {left} have a p below 0.05 after Holm's "
-            "correction within their table."
+            f" Holm's correction over all {len(pairs)} leaves a p below 0.05 for {left} of the {apart} whose "
+            "interval excludes 0."
         )
     return said
 
 
-def _table(lines: list[VerdictLine]) -> str:
+def _table(study: Study, lines: list[VerdictLine]) -> str:
     rows = [HEAD, ("---",) * len(HEAD)]
     for line in lines:
         cell = line.cell
+        filled = study.filled[line.table]
         rows.append(
             (
                 line.table,
                 cell.row,
+                _score(cell),
                 line.against,
+                _score(filled.cell(line.against, FAMILY)),
                 str(cell.pairs),
                 _difference(cell),
                 measured(cell),
+                MISSING if cell.p is None else f"{cell.p:.2g}",
                 line.p,
                 line.paper,
                 line.verdict,
@@ -128,7 +125,7 @@ def _controls(study: Study, lines: list[VerdictLine]) -> list[str]:
         table = filled.table
         found += [
             f"## {table.title}",
-            f"{table.question} By construction, whatever is measured: {table.hypothesis}",
+            f"{table.question}\n\nBy construction, whatever is measured: {table.hypothesis}",
             " ".join(table.remarks),
             "\n".join(f"- {_reading(line)}" for line in lines if line.table == name),
         ]
@@ -148,6 +145,12 @@ def _reading(line: VerdictLine) -> str:
         return f"{said}, {measured(cell)}: the interval excludes 0."
     reach = number(FAMILY, max(abs(cell.delta_low), abs(cell.delta_high)), more=1)
     return f"{said}, not told from 0; differences up to {reach} AP are not excluded."
+
+
+def _score(cell: Cell) -> str:
+    """`25.62 ± 1.10`"""
+    half = "" if cell.half_width is None else f" ± {cell.half_width:.2f}"
+    return number(FAMILY, cell.value, more=1) + half
 
 
 def _difference(cell: Cell) -> str:
@@ -183,8 +186,12 @@ def _limits(study: Study, lines: list[VerdictLine]) -> list[str]:
         "gives the effect on images like these."
     )
     limits.append(
-        "Families of claims: p is corrected by Holm inside a table, not over all tables; experiments that "
-        "stand in several tables are the same runs."
+        "Costs: times are of the clock, and runs shared the machine with each other and with other work."
+    )
+    limits.append(
+        "Families of claims: the column of corrected p is inside a table, the sentence above the rows over "
+        "all of them; neither knows of other columns, profiles or studies. Experiments that stand in several "
+        "tables are the same runs."
     )
     others = [column for column in (*CLASSIFICATION, *EMBEDDING) if runs[column].notna().any()]
     if others:

@@ -8,9 +8,9 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
+from ablations.published import MANIFEST
 from analysis.published.checks import Check
 from analysis.published.manifest import (
-    MANIFEST,
     Made,
     PublishError,
     code_hash,

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+import torch
 from click.testing import Result
 
 from analysis.catalogue import drawings
@@ -122,8 +123,12 @@ def test_tables_are_those_of_the_runs_that_were_published(published: Path, resul
 
 def test_the_summary_says_what_was_measured_and_what_cannot_be_concluded(published: Path) -> None:
     text = (published / "summary.md").read_text()
-    assert "4 finished runs of 2 experiments, seeds 0, 1" in text
-    (row,) = re.findall(r"^\| 1 \| \+ iFA \| baseline \| 2 \|.*$", text, re.MULTILINE)
+    assert "| runs | 4 finished, of 2 experiments |" in text and "| seeds | 0, 1 |" in text
+    assert (
+        f"| commit that trained | {'c' * 40} |" in text and f"torch={torch.__version__.split('+')[0]}" in text
+    )
+    score = r"\d+\.\d\d ± \d+\.\d\d"
+    (row,) = re.findall(rf"^\| 1 \| \+ iFA \| {score} \| baseline \| {score} \| 2 \|.*$", text, re.MULTILINE)
     assert re.search(
         r"[+-]?\d+\.\d\d \[-?\+?\d+\.\d\d, [+-]?\d+\.\d\d\] \| (higher|lower|not told from 0)", row
     )
@@ -370,9 +375,31 @@ def test_seeds_that_have_not_finished_are_refused_unless_allowed(results: Path, 
     assert ablate("verify", out).exit_code == 0
 
 
+def test_nothing_is_trained_or_written_into_a_published_study(mine: Path) -> None:
+    before = manifests.contents(mine)
+    for command in (
+        ("launch", "1", "--profile", "smoke", "--seeds", "2"),
+        ("launch", "1", "--profile", "smoke", "--dry-run"),
+        ("launch", "1", "--profile", "smoke", "--dry-run", "--cluster", "testbed"),
+        ("train", "csp-fast", "--profile", "smoke"),
+    ):
+        done = ablate(*command, "--results", mine)
+        assert done.exit_code == 2 and "is a published study, which nothing is trained into" in done.stderr
+    report = ablate("report", "1", "--profile", "smoke", "--results", mine)
+    assert report.exit_code == 2 and "name another --out" in report.stderr
+    assert manifests.contents(mine) == before
+
+
+def test_the_status_of_published_runs_is_done_unless_more_than_weights_is_lost(mine: Path) -> None:
+    assert "4 runs: 4 done" in ablate("status", "--results", mine).stdout
+    (some_run(mine) / "evaluation.json").unlink()
+    assert "4 runs: 3 done, 1 incomplete" in ablate("status", "--results", mine).stdout
+
+
 def test_the_summary_reads_the_controls(results: Path) -> None:
     text = summary(open_study(results, "smoke", ["1", "controls"]), 1)
     assert "They are 5 different comparisons" in text and "6 rows are compared" in text
+    assert re.search(r"seeds alone: .*\d.*, 4 not measured\.", text)
     assert "W (x + a) + b = W x + (b + W a)" in text and "receive the same gradient" in text
     (line,) = re.findall(r"^- \+ iFA against baseline: Δ AP .* \(2 pairs\), (.*)$", text, re.MULTILINE)
     assert line.startswith(("not told from 0; differences up to", "higher:", "lower:"))

@@ -159,14 +159,14 @@ def test_gpu_hours_count_every_epoch_on_every_rank() -> None:
     data = curves.ap_hours_data(together(run(), run("p6")), runs)
     assert data[data["series"] == "csp"]["hours"].tolist() == pytest.approx([8, 12])
     assert data[data["series"] == "p6"]["hours"].tolist() == pytest.approx([1, 1.5])
-    assert curves.ap_hours(data).axes[0].get_xlabel() == "GPU hours of training"
+    assert curves.ap_hours(data).axes[0].get_xlabel() == "device hours of training"
 
 
 def test_short_runs_are_shown_over_minutes_or_seconds() -> None:
     runs = pd.DataFrame({"run": ["csp-mini-s0"], "ranks": [1]})
     for seconds, unit, last in ((60.0, "minutes", 3.0), (1.0, "seconds", 3.0)):
         axes = curves.ap_hours(curves.ap_hours_data(run(seconds=seconds), runs)).axes[0]
-        assert axes.get_xlabel() == f"GPU {unit} of training"
+        assert axes.get_xlabel() == f"device {unit} of training"
         assert labelled(axes)["csp"].get_xdata()[-1] == pytest.approx(last)
 
 

@@ -12,6 +12,8 @@ import pytest
 from ablations.experiments import ADD_FA, ADD_PR, CSP_FAST
 from ablations.registry import everything, table_named
 from ablations.table import Row, Table
+from analysis.cells import Cell
+from analysis.footnotes import absent_seeds, pairing
 from analysis.formats import render
 from analysis.runs import load_runs
 from analysis.tables import FilledTable, fill_table, tidy
@@ -77,3 +79,21 @@ def test_no_cell_is_against_a_row_that_can_have_no_such_score(no_runs: pd.DataFr
     assert cells["JDC", "AP"] == "baseline" and cells["JDC", "cls mAP"] == "C alone"
     for alone in (("C alone", "AP"), ("C alone", "cls mAP"), ("JDC", "task cosine"), ("baseline", "AP")):
         assert pd.isna(cells[alone])
+
+
+def ap(row: str, seeds: tuple[int, ...], left: float | None = None) -> Cell:
+    return Cell("1", row, row, "AP", "mini", seeds=seeds, variance_left=left)
+
+
+def test_rows_that_lack_seeds_are_named() -> None:
+    cells = [ap("baseline", (0, 1, 2)), ap("a", (0, 2)), ap("b", (0, 2)), ap("c", (1,)), ap("not run", ())]
+    (note,) = absent_seeds(cells)
+    assert note.startswith("Not every row has every seed: a; b without 1. c without 0, 2. ")
+    assert absent_seeds([ap("baseline", (0, 1)), ap("a", (0, 1)), ap("not run", ())]) == []
+    assert absent_seeds([]) == []
+
+
+def test_a_pairing_that_did_not_help_says_so() -> None:
+    assert "has left 80 % of" in pairing([ap("a", (0, 1), 0.8)])[0]
+    assert "not helped" not in pairing([ap("a", (0, 1), 0.8)])[0]
+    assert "above 100 %, it has not helped" in pairing([ap("a", (0, 1), 0.8), ap("b", (0, 1), 1.2)])[0]

@@ -82,7 +82,7 @@ def test_the_command_prints_rows_and_hours(tmp_path: Path, fabricate: Fabricate)
     result = call(tmp_path, "1", "--effect", "0.2")
     assert result.exit_code == 0, result.output
     assert result.stdout.splitlines()[1].startswith("+ iFA")
-    assert "GPU hours to come" in result.stdout
+    assert "hours of one GPU (or one process, without GPUs) to come" in result.stdout
     record = json.loads(call(tmp_path, "table1", "--budget", "1", "--json").stdout)["rows"][0]
     assert record["seeds"] == 3 + int(1 / (2 * HOUR))
 
