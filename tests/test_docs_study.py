@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from analysis.published.summary import HEAD
@@ -68,3 +71,26 @@ def test_the_excerpt_of_a_table_is_the_beginning_of_its_lines() -> None:
     assert len(lines) >= 8
     for line in lines:  # in this order; `in` consumes the iterator up to the one that is found
         assert any(each == line or each.startswith(line + " ") for each in printed), line
+
+
+def moved(experiment: str) -> list[float]:
+    """How far g(z) is from its start at the end, P3 to P5: root mean square, mean over the seeds."""
+    by_seed = []
+    for run in sorted((STUDY / "runs").glob(f"{experiment}-mini-s*")):
+        values = pd.read_parquet(run / "implicit.parquet")
+        ends = values[values["epoch"].isin((0, values["epoch"].max()))]
+        wide = ends.pivot(index=["level", "index"], columns="epoch", values="value")
+        by_seed.append((wide.iloc[:, 1] - wide.iloc[:, 0]).pow(2).groupby(level="level").mean().pow(0.5))
+    assert len(by_seed) == 3
+    return [float(value) for value in np.mean(by_seed, axis=0)]
+
+
+def test_how_far_the_vectors_moved_is_measured() -> None:
+    page = flat((ROOT / "docs" / "faq.md").read_text(encoding="utf-8"))
+    for said, experiment in (
+        (r"the vector of \+ iFA had moved by", "csp-fast.add-fa"),
+        (r"that of \+ iPR by", "csp-fast.add-pr"),
+    ):
+        found = re.search(rf"{said} ([\d.]+), ([\d.]+) and ([\d.]+\d)", page)
+        assert found, said
+        assert [f"{value:.2f}" for value in moved(experiment)] == list(found.groups())
