@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pandas as pd
 import pytest
 
 from analysis.published.summary import HEAD
+from tests.ablations.trained import ablate
 from tests.commands import FENCED, ROOT, pages
 
 STUDY = ROOT / "results" / "published" / "mini"
@@ -61,6 +63,30 @@ def test_rows_that_pages_quote_are_those_of_the_summary(
     for page, row in quoted:
         there = measured[row["table"], row["row"]]
         assert row.items() <= there.items(), page
+
+
+def test_what_the_readme_says_of_the_study_is_measured(summary: str) -> None:
+    readme = flat((ROOT / "README.md").read_text(encoding="utf-8"))
+    (baseline,) = re.findall(r"has AP ([\d.]+ ± [\d.]+), AP50 ([\d.]+ ± [\d.]+) on", readme)
+    table = (STUDY / "tables" / "table-1.txt").read_text(encoding="utf-8")
+    ours = next(line for line in table.splitlines() if line.split()[:1] == ["ours"])
+    assert flat(ours).startswith(f"ours {' '.join(baseline)} ")
+    assert "66 trainings" in readme and "| runs | 66 finished, of 22 experiments | " in summary
+    assert "of its 19 comparisons 18 are not told from 0, one is lower" in readme
+    assert "are 19 different comparisons" in summary and ": 1 lower, 18 not told from 0." in summary
+    assert "Holm's correction over all 19 leaves none" in readme
+    assert "over all 19 leaves a p below 0.05 for 0 of the 1" in summary
+
+
+def test_the_seeds_that_the_readme_names_are_those_of_plan() -> None:
+    readme = flat((ROOT / "README.md").read_text(encoding="utf-8"))
+    for table, said in (
+        ("2", r"0\.5 AP `ablate plan` asks for (\d+) seeds of \+ iPR"),
+        ("1", r"(\d+) of \+ iFA\."),
+    ):
+        planned = ablate("plan", table, "--effect", "0.5", "--results", STUDY, "--json")
+        (row,) = json.loads(planned.stdout)["rows"]
+        assert re.findall(said, readme) == [str(row["seeds"])]
 
 
 def test_the_excerpt_of_a_table_is_the_beginning_of_its_lines() -> None:
