@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from analysis.published.detections import read_detections
 from analysis.published.summary import HEAD
 from tests.ablations.trained import ablate
 from tests.commands import FENCED, ROOT, pages
@@ -59,7 +61,7 @@ def test_rows_that_pages_quote_are_those_of_the_summary(
     measured: dict[tuple[str, str], dict[str, str]],
 ) -> None:
     quoted = [(page, row) for page in pages() for row in rows(page)]
-    assert len([row for page, row in quoted if page.name == "README.md"]) >= 6
+    assert len([row for page, row in quoted if page.name == "README.md"]) == 19
     for page, row in quoted:
         there = measured[row["table"], row["row"]]
         assert row.items() <= there.items(), page
@@ -87,6 +89,34 @@ def test_the_seeds_that_the_readme_names_are_those_of_plan() -> None:
         planned = ablate("plan", table, "--effect", "0.5", "--results", STUDY, "--json")
         (row,) = json.loads(planned.stdout)["rows"]
         assert re.findall(said, readme) == [str(row["seeds"])]
+
+
+def test_the_page_says_how_to_read_published_detections() -> None:
+    page = (ROOT / "docs" / "published.md").read_text(encoding="utf-8")
+    (block,) = [text for language, text in FENCED.findall(page) if language == "python"]
+    run = min((STUDY / "runs").iterdir())
+    space: dict[str, Any] = {"pd": pd, "run": run}
+    exec(compile(block, "docs/published.md", "exec"), space)
+    found, read = space["found"], read_detections(run / "detections.parquet")
+    assert np.abs(found[["x", "y", "width", "height"]].to_numpy() - read.boxes).max() < 1e-4
+    assert np.abs(found["score"].to_numpy() - read.scores).max() < 1e-6
+
+
+def test_no_two_published_detections_are_the_same() -> None:
+    for path in (STUDY / "runs").glob("*/detections.parquet"):
+        read = read_detections(path)
+        rows = np.column_stack([read.image_id, read.category_id, read.scores, read.boxes])
+        assert len(np.unique(rows, axis=0)) == len(rows), path
+
+
+def test_the_training_time_counts_what_is_continued_once(summary: str) -> None:
+    spent = {}
+    for run in (STUDY / "runs").iterdir():
+        record, state = (json.loads((run / name).read_text()) for name in ("run.json", "state.json"))
+        spent[run.name] = (state["seconds"], record.get("continues"))
+    once = sum(seconds - (spent[before][0] if before else 0) for seconds, before in spent.values()) / 3600
+    assert sum(before is not None for _, before in spent.values()) == 3
+    assert f"| training time | {once:.1f} hours of one device" in summary
 
 
 def test_the_excerpt_of_a_table_is_the_beginning_of_its_lines() -> None:

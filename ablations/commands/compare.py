@@ -59,6 +59,7 @@ def load(name: str, truth: dict[str, Any] | None, results: Path) -> tuple[dict[s
     """The annotations and detections of one arm. Raises RunError or DataError, naming what is missing."""
     from ablations.overview import find_run
     from analysis.other_images import stored
+    from analysis.published.detections import read_detections
     from yolor_core.errors import DataError
     from yolor_core.evaluation.detections import Detections
 
@@ -74,7 +75,7 @@ def load(name: str, truth: dict[str, Any] | None, results: Path) -> tuple[dict[s
         entries = json_file(path, list)
         return truth, Detections.from_results(entries)
     try:
-        return truth, Detections.read(path)
+        return truth, read_detections(path)
     except (OSError, ValueError, KeyError) as error:
         raise DataError(f"{name} cannot be read: {error}") from None
 

@@ -3,8 +3,8 @@
 A detection is kept to a thousandth of a pixel where its box matters: it has a score of `SEEN` or more, or
 overlaps a true box of its class by `NEAR` or more, before or after rounding. The others, nine in ten at a
 low threshold, are false positives of which COCO counts the score alone and the area (small, medium, large);
-their boxes are moved to a grid, unless that changes the area. What is written is matched once more, and
-where anything came out differently the boxes stay as they were.
+their boxes are moved to a grid, unless that changes the area or makes one row of two. What is written is
+matched once more, and where anything came out differently the boxes stay as they were.
 """
 
 from __future__ import annotations
@@ -86,9 +86,17 @@ def coarse(detections: Detections, truth: Truth, grid: int) -> Detections:
     exact |= area_bits(boxes[:, 2] * boxes[:, 3]) != area_bits(moved[:, 2] * moved[:, 3])
     for each in (boxes, moved):
         exact |= _most_overlap(detections, each, truth) >= NEAR
+    exact |= _meet(detections, moved)
     rounded = np.where(exact[:, None], boxes, moved).astype(np.float32)
     made = Detections(detections.image_id, detections.category_id, rounded, detections.scores)
     return made if _same(match(truth, detections), match(truth, made)) else detections
+
+
+def _meet(detections: Detections, boxes: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """(n,) which rows would be the same as another with these boxes; they came from different detections."""
+    keys = np.column_stack([detections.image_id, detections.category_id, detections.scores, boxes])
+    _, group, members = np.unique(keys, axis=0, return_inverse=True, return_counts=True)
+    return np.asarray(members[group.ravel()] > 1)
 
 
 def _most_overlap(detections: Detections, boxes: NDArray[np.float64], truth: Truth) -> NDArray[np.float64]:

@@ -20,7 +20,9 @@ def origin(study: Study, runs: pd.DataFrame, bytes_: int) -> str:
     known = [environment(Path(path)) for path in runs["path"]]
     records = [RunDirectory(Path(path)).read_run() or {} for path in runs["path"]]
     days = sorted(str(r[name])[:10] for r in records for name in ("started", "ended") if r.get(name))
-    hours = runs["seconds"].sum() / 3600
+    own = dict(zip(runs["run"], runs["seconds"], strict=True))
+    brought = sum(own.get(str(r.get("continues")), 0.0) for r in records)  # counted by the runs they continue
+    hours = (runs["seconds"].sum() - brought) / 3600
     lines = {
         "runs": f"{len(runs)} finished, of {runs['experiment'].nunique()} experiments",
         "tables": ", ".join(study.filled),

@@ -396,6 +396,25 @@ def test_the_status_of_published_runs_is_done_unless_more_than_weights_is_lost(m
     assert "4 runs: 3 done, 1 incomplete" in ablate("status", "--results", mine).stdout
 
 
+def test_published_runs_and_files_are_compared_as_their_originals(
+    results: Path, published: Path, tmp_path: Path
+) -> None:
+    found = (next((published / "runs").glob(f"csp-fast{form}-smoke-s0-*")) for form in ("", ".add-fa"))
+    pair = [run.name for run in found]
+    truth = tmp_path / "truth.json"
+    truth.write_text(json.dumps(stored(published / "runs" / pair[0])[0]))
+    files = [published / "runs" / name / "detections.parquet" for name in pair]
+    words = ("--resamples", "100", "--json")
+    made = [
+        ablate("compare", *pair, "--results", results, *words),
+        ablate("compare", *pair, "--results", published, *words),
+        ablate("compare", *files, "--truth", truth, *words),
+    ]
+    assert [done.exit_code for done in made] == [0, 0, 0], [done.output for done in made]
+    original, *others = (json.loads(done.stdout)["metrics"] for done in made)
+    assert others == [original, original]
+
+
 def test_the_summary_reads_the_controls(results: Path) -> None:
     text = summary(open_study(results, "smoke", ["1", "controls"]), 1)
     assert "They are 5 different comparisons" in text and "6 rows are compared" in text
