@@ -38,6 +38,12 @@ def golden() -> Path:
     return _folder("YOLOR_GOLDEN")
 
 
+@pytest.fixture
+def faults() -> Path:
+    """Folder of small inputs that were once read wrongly."""
+    return _folder("YOLOR_FAULTS")
+
+
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):  # type: ignore[no-untyped-def]
     """With YOLOR_NO_SKIP=1 a skipped test fails, unless it is marked `gpu` (no machine of CI has one)."""
