@@ -44,6 +44,12 @@ def faults() -> Path:
     return _folder("YOLOR_FAULTS")
 
 
+@pytest.fixture
+def stats_reference() -> Path:
+    """Folder of statistics of arms x seeds by R and Python."""
+    return _folder("YOLOR_STATS")
+
+
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):  # type: ignore[no-untyped-def]
     """With YOLOR_NO_SKIP=1 a skipped test fails, unless it is marked `gpu` (no machine of CI has one)."""
