@@ -23,6 +23,7 @@ from analysis.labels import Rectangle, place_labels
 from analysis.other_images import stored
 from analysis.style import PALETTE, PHOTOGRAPH, figure, signed, styled
 from yolor_core.config import RunConfig
+from yolor_core.data.annotations import class_labels
 from yolor_core.data.images import Pixels, Sample
 from yolor_core.data.load import load_images
 from yolor_core.errors import DataError, RunError
@@ -134,7 +135,7 @@ def _stored(run: Path) -> tuple[dict[str, Any], Detections]:
 def _boxes(content: dict[str, Any], detections: Detections, image: int, score: float) -> pd.DataFrame:
     """True boxes and detections of an image; crowds, and what lies in them, are left out."""
     size = next(each for each in content["images"] if each["id"] == image)
-    names = {each["id"]: each["name"] for each in content["categories"]}
+    names = class_labels({each["id"]: each["name"] for each in content["categories"]})
     mine = [each for each in content["annotations"] if each["image_id"] == image]
     crowds = pd.DataFrame([_true(each) for each in mine if each.get("iscrowd")], columns=["class", *BOX])
     truth = pd.DataFrame([_true(each) for each in mine if not each.get("iscrowd")], columns=["class", *BOX])

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
 import pytest
+
+from tests.ablations.trained import ablate
 
 
 @pytest.fixture
@@ -15,3 +18,18 @@ def inputs(faults: Path, tmp_path: Path) -> Path:
     for folder in (copy, *(path for path in copy.rglob("*") if path.is_dir())):
         folder.chmod(0o755)  # the originals may be read-only
     return copy
+
+
+def test_classes_of_one_name_have_a_row_each(inputs: Path) -> None:
+    folder = inputs / "07_compare_same_names"
+    rows = {}
+    for truth in ("two_same", "unique_names"):
+        files = [folder / name for name in ("det.json", "det_no2.json")]
+        arguments = ("--truth", folder / f"{truth}.json", "--resamples", "200", "--json")
+        found = json.loads(ablate("compare", *files, *arguments).stdout)
+        rows[truth] = {row["name"]: row for row in found["classes"]}
+    same, unique = rows["two_same"], rows["unique_names"]
+    assert (same["other (2)"]["a"], same["other (2)"]["b"]) == (pytest.approx(100), 0)
+    assert (same["other (3)"]["a"], same["other (3)"]["b"]) == (pytest.approx(100), pytest.approx(100))
+    for label, name in (("other (2)", "disc"), ("other (3)", "square")):
+        assert same[label] == unique[name] | {"name": label}

@@ -7,7 +7,8 @@ that name the file and the ids. What COCO tools cope with is handled and counted
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -63,7 +64,6 @@ def clean(content: Any, source: str) -> tuple[Annotations, DataReport]:
     for record in categories:
         category_names[_integer(record, "id", "category", source)] = _text(record, "name", "category", source)
     _unique((r["id"] for r in categories), "category id", source)
-    _unique(category_names.values(), "category name", source)
     category_ids = tuple(sorted(category_names))
     class_of = {identifier: index for index, identifier in enumerate(category_ids)}
 
@@ -80,6 +80,12 @@ def clean(content: Any, source: str) -> tuple[Annotations, DataReport]:
     position_of = {record["id"]: position for position, record in enumerate(images)}
 
     report = DataReport(source, images=len(images), annotations=len(annotations))
+    labels = class_labels(category_names)
+    report.add(
+        Note("renamed", key, f"category {key} ({name}): {labels[key]!r}")
+        for key, name in category_names.items()
+        if labels[key] != name
+    )
     rows, fields = _rows(annotations, position_of, class_of, sizes, report, source)
     annotated = {record["image_id"] for record in annotations}
     report.add(
@@ -96,7 +102,7 @@ def clean(content: Any, source: str) -> tuple[Annotations, DataReport]:
     report.identities, report.identity_source = identities.count, identities.source
     report.identities_once, report.boxes_without_identity = identities.once, identities.without
     cleaned = Annotations(
-        names=tuple(category_names[identifier] for identifier in category_ids),
+        names=tuple(labels[identifier] for identifier in category_ids),
         category_ids=category_ids,
         ids=Integers(position_of),
         files=Texts(record["file_name"] for record in images),
@@ -107,6 +113,14 @@ def clean(content: Any, source: str) -> tuple[Annotations, DataReport]:
         identities=identities,
     )
     return cleaned, report
+
+
+def class_labels(names: Mapping[int, str]) -> dict[int, str]:
+    """What each category is called, by id: its name, or `name (id)` where several have that name."""
+    labels = dict(names)
+    while twice := {label for label, count in Counter(labels.values()).items() if count > 1}:
+        labels = {key: f"{label} ({key})" if label in twice else label for key, label in labels.items()}
+    return labels
 
 
 class Classes(Protocol):

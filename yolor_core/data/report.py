@@ -15,6 +15,7 @@ KINDS = {
     "crowd": "crowd regions, kept out of the training targets and ignored by the evaluation as in COCO",
     "clipped": "boxes partly outside their image, clipped to it for training",
     "dropped": "boxes without area inside their image, left out of training",
+    "renamed": "categories that share a name, told apart as 'name (id)'",
     "empty": "images without annotations, kept as background",
     "unreadable": "images that cannot be decoded, replaced by grey without boxes",
     "resized": "images whose pixels have another size than the annotation file says, scaled to it",

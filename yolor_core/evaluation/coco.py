@@ -10,6 +10,7 @@ import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from yolor_core.data.annotations import class_labels
 from yolor_core.errors import DataError
 from yolor_core.evaluation.detections import Detections
 
@@ -25,7 +26,8 @@ def evaluate_boxes(annotations: dict[str, Any], detections: Detections) -> dict[
 
     Returns:
         {"detection": the twelve numbers by name, as fractions, None where there is no ground truth to score,
-        "per_class": {category name: AP or None}, "images": count, "detections": count}.
+        "per_class": {category name, or "name (id)" where several share it: AP or None}, "images": count,
+        "detections": count}.
 
     Raises:
         DataError: when a detection names an image or category that the file does not have.
@@ -40,7 +42,8 @@ def evaluate_boxes(annotations: dict[str, Any], detections: Detections) -> dict[
     precision = evaluation.eval["precision"][
         :, :, :, 0, -1
     ]  # IoU, recall, category at area all, 100 detections
-    names = [truth.cats[category]["name"] for category in evaluation.params.catIds]
+    labels = class_labels({key: category["name"] for key, category in truth.cats.items()})
+    names = [labels[category] for category in evaluation.params.catIds]
     per_class = {name: _mean(precision[:, :, index]) for index, name in enumerate(names)}
     scores = {name: _present(value) for name, value in zip(METRICS, evaluation.stats, strict=True)}
     return {

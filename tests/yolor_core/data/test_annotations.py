@@ -11,6 +11,7 @@ from pycocotools.coco import COCO
 
 from tests.yolor_core.data.coco_folder import Edit, Folder, annotation, picture
 from yolor_core.data import check_dataset, load_images
+from yolor_core.data.annotations import class_labels
 from yolor_core.data.report import MOST_EXAMPLES
 from yolor_core.errors import DataError
 
@@ -93,6 +94,31 @@ def test_examples_are_bounded_and_counts_are_not(two_images: Folder) -> None:
     assert report.as_dict()["dropped"]["count"] == 50
 
 
+def test_categories_of_one_name_are_told_apart_by_their_ids(two_images: Folder) -> None:
+    same = [category | {"name": "cat"} for category in two_images.content["categories"]]
+    two_images.content["categories"] = same
+    ids = sorted(category["id"] for category in same)
+    images = load_images(two_images.write(), "train")
+    assert images.names == tuple(f"cat ({key})" for key in ids)
+    assert images.report.count("renamed") == len(ids)
+    assert f"category {ids[0]} (cat): 'cat ({ids[0]})'" in images.report.findings["renamed"].examples
+
+
+@pytest.mark.parametrize(
+    ("names", "labels"),
+    [
+        ({1: "a", 2: "b"}, {1: "a", 2: "b"}),
+        ({5: "a", 2: "a", 3: "b"}, {5: "a (5)", 2: "a (2)", 3: "b"}),
+        (
+            {1: "a", 2: "a", 3: "a (1)"},
+            {1: "a (1) (1)", 2: "a (2)", 3: "a (1) (3)"},
+        ),  # a name that is a label
+    ],
+)
+def test_labels_of_categories_are_unique(names: dict[int, str], labels: dict[int, str]) -> None:
+    assert class_labels(names) == labels
+
+
 def _set(where: str, index: int, key: str, value: Any) -> Edit:
     return lambda content: content[where][index].__setitem__(key, value)
 
@@ -105,7 +131,6 @@ BAD = {
     "duplicate image id": (_set("images", 1, "id", 11), "duplicate image ids: 11"),
     "duplicate annotation id": (_set("annotations", 1, "id", 101), "duplicate annotation ids: 101"),
     "duplicate category id": (_set("categories", 1, "id", 3), "duplicate category ids: 3"),
-    "duplicate category name": (_set("categories", 1, "name", "cat"), "duplicate category names: 'cat'"),
     "unknown image": (_set("annotations", 0, "image_id", 999), r"annotation 101 \(image 999\)"),
     "unknown category": (_set("annotations", 0, "category_id", 8), r"annotation 101 \(category 8\)"),
     "NaN": (_set("annotations", 1, "bbox", [1, float("nan"), 3, 4]), "annotation 102: bbox .*nan.*finite"),

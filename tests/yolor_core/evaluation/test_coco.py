@@ -11,6 +11,7 @@ import pytest
 from yolor_core.errors import DataError
 from yolor_core.evaluation.coco import METRICS, evaluate_boxes
 from yolor_core.evaluation.detections import Detections
+from yolor_core.evaluation.engine import match, score
 
 
 def read(path: Path):
@@ -69,6 +70,16 @@ def test_a_perfect_detector_scores_one_and_absent_things_are_none(annotations: d
     assert result["detection"]["APS"] is None and result["detection"]["APL"] is None
     assert result["per_class"] == {"cat": None, "dog": pytest.approx(1.0)}
     assert (result["images"], result["detections"]) == (2, 2)
+
+
+def test_categories_of_one_name_keep_a_score_each(annotations: dict) -> None:
+    for category in annotations["categories"]:
+        category["name"] = "pet"
+    annotations["annotations"][0]["category_id"] = 3
+    found = detections([9], [8], [[10, 10, 50, 50]], [0.9])
+    scores = evaluate_boxes(annotations, found)
+    assert scores["per_class"] == {"pet (3)": 0.0, "pet (8)": pytest.approx(1.0)}
+    assert score(match(annotations, found)) == scores
 
 
 def test_no_detection_at_all_scores_zero(annotations: dict) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from yolor_core.data.annotations import class_labels
 from yolor_core.errors import DataError
 
 AREAS = ((0.0, 1e10), (0.0, 32.0**2), (32.0**2, 96.0**2), (96.0**2, 1e10))  # all, small, medium, large: px²
@@ -24,7 +25,7 @@ class Truth:
 
     image_ids: NDArray[np.int64]  # (images,) rising
     category_ids: NDArray[np.int64]  # (categories,) rising
-    names: tuple[str, ...]  # of the categories
+    names: tuple[str, ...]  # of the categories, as `class_labels` makes them
     category: NDArray[np.int32]  # (boxes,) position
     image: NDArray[np.int32]  # (boxes,) position
     boxes: NDArray[np.float64]  # (boxes, 4) x, y, width, height in pixels
@@ -46,7 +47,7 @@ class Truth:
                 )
         annotations = content["annotations"]
         try:
-            names = {category["id"]: category["name"] for category in content["categories"]}
+            names = class_labels({category["id"]: category["name"] for category in content["categories"]})
             image_ids = np.unique(np.array([image["id"] for image in content["images"]], np.int64))
             category_ids = np.array(sorted(names), np.int64)
             ids = np.array([a["id"] for a in annotations], np.int64)
