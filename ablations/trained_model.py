@@ -13,6 +13,7 @@ from yolor_core.errors import ConfigError
 
 if TYPE_CHECKING:
     from yolor_core.config import RunConfig
+    from yolor_core.data import ImageSet
     from yolor_core.models import Detector
 
 model_option = click.option("--model", "name", metavar="NAME", help="A name of `ablate models`.")
@@ -64,6 +65,59 @@ def choose(name: str | None, weights: Path | None, run_dir: Path | None) -> Chos
         raise ConfigError(f"{missing} missing; give --model NAME and --weights FILE, or --run DIR")
     model, report = load_model(name, weights)
     return Chosen(model, name, None, None, report.text())
+
+
+def class_names(chosen: Chosen) -> tuple[str, ...] | None:
+    """What the model's outputs are called, in order: a run's classes, COCO's for weights of 80; else None.
+
+    Raises ConfigError where the run names another number of classes than its weights have.
+    """
+    from yolor_core.data.coco_names import COCO_NAMES
+
+    classes = chosen.model.classes
+    if chosen.run is None or chosen.run_dir is None:
+        return COCO_NAMES if classes == len(COCO_NAMES) else None
+    names = run_classes(chosen.run_dir, chosen.run)
+    if len(names) != classes:
+        raise ConfigError(f"{chosen.note} names {len(names)} classes, its weights have {classes}")
+    return names
+
+
+def run_classes(run_dir: Path, config: RunConfig) -> tuple[str, ...]:
+    """What the outputs of a run's model are called, in order: as it wrote down, else as its data says."""
+    from yolor_core.data.load import load_images
+    from yolor_core.runs.directory import RunDirectory
+
+    written = (RunDirectory(run_dir).read_run() or {}).get("classes")
+    return tuple(written) if written else load_images(config.data, "train").names
+
+
+def with_classes_of(chosen: Chosen, images: ImageSet) -> tuple[ImageSet, list[str]]:
+    """Images with the classes in the order of the model's outputs, matched by name; and what to say of it.
+
+    Weights from a file name no classes. 80 of them are COCO's, unless most of the data's names are others;
+    then, and with any other number, classes are taken in the order of the data's category ids.
+
+    Raises:
+        DataError: naming the classes that differ.
+        ConfigError: the model has another number of classes.
+    """
+    from yolor_core.data.annotations import some_of
+
+    names, own = class_names(chosen), images.names
+    if chosen.run is not None and names is not None:
+        return images.with_classes(names, chosen.note), []
+    if names is not None and 2 * len(set(names).intersection(own)) >= len(own):
+        return images.with_classes(names, "COCO, which weights of 80 classes are taken to be of"), []
+    if len(own) != chosen.model.classes:
+        raise ConfigError(
+            f"the model tells {chosen.model.classes} classes apart, the dataset has {len(own)}: "
+            f"{some_of(own)}"
+        )
+    return images, [
+        "the weights do not name their classes; taken in the order of the data's category ids: "
+        f"{some_of(own)}"
+    ]
 
 
 def need_detection(chosen: Chosen, what: str) -> None:

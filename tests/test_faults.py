@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 from pathlib import Path
@@ -33,3 +34,20 @@ def test_classes_of_one_name_have_a_row_each(inputs: Path) -> None:
     assert (same["other (3)"]["a"], same["other (3)"]["b"]) == (pytest.approx(100), pytest.approx(100))
     for label, name in (("other (2)", "disc"), ("other (3)", "square")):
         assert same[label] == unique[name] | {"name": label}
+
+
+def test_evaluate_matches_classes_by_name(inputs: Path) -> None:
+    shutil.copytree(inputs / "02_stale_pack" / "coco", inputs / "coco")  # where run_bccd was trained
+    folder, run = inputs / "03_evaluate_other_category_ids", inputs / "run_bccd"
+    with contextlib.chdir(run):  # run.json names ../coco
+        scores = [
+            json.loads(ablate("evaluate", "--run", ".", "--json", *data).stdout)
+            for data in ((), ("--data", folder / "perm"))
+        ]
+        refused = ablate("evaluate", "--run", ".", "--data", folder / "othernames")
+    own, other = scores
+    assert [round(100 * own["detection"]["AP"], 1), round(100 * own["per_class"]["WBC"], 1)] == [8.8, 16.2]
+    assert other["per_class"] == own["per_class"]
+    assert other["detection"] == pytest.approx(own["detection"])
+    assert refused.exit_code == 2 and refused.stderr.count("\n") == 1
+    assert "only here: cat, dog, car; only there: WBC, RBC, Platelets" in refused.stderr

@@ -58,15 +58,13 @@ def check(ctx: click.Context, path: Path, train: str | None, val: str | None, as
     sound; 1: an image cannot be decoded or has another size than annotated, or a pack is damaged or belongs
     to other annotations; 2: the dataset cannot be used.
     """
-    from yolor_core.data.annotations import check_same_classes
-    from yolor_core.data.check import check_images, load_splits, sound
+    from yolor_core.data.check import check_all_classes, check_images, load_splits, sound
     from yolor_core.data.pack.reader import pack_folder
     from yolor_core.data.pack.verify import verify_packs
 
     names = _splits(path, [name for name in (train, val) if name])
     images = load_splits(path, names)
-    for name in names[1:]:
-        check_same_classes(images[names[0]], images[name])
+    check_all_classes(images)
     reports = {name: check_images(each) for name, each in images.items()}
     folder = pack_folder(path, None)
     packs = {name: verify_packs(folder, name, each) for name, each in images.items()}

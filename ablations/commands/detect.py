@@ -10,8 +10,8 @@ from typing import Any
 import click
 
 from ablations.options import json_option
-from ablations.trained_model import Chosen, choose, need_detection, settings, trained_model_options
-from yolor_core.errors import ConfigError, DataError
+from ablations.trained_model import choose, class_names, need_detection, settings, trained_model_options
+from yolor_core.errors import DataError
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif"}
 KEPT = {".jpg", ".jpeg", ".png"}  # drawn in the format they came in; all others as PNG
@@ -48,7 +48,8 @@ def command(
     paths = expand(images)
     chosen = choose(name, weights, run_dir)
     need_detection(chosen, "draws boxes")
-    config, names, target = settings(chosen, **given), class_names(chosen), choose_device(device)
+    config, target = settings(chosen, **given), choose_device(device)
+    names = class_names(chosen) or tuple(f"class {index}" for index in range(chosen.model.classes))
     model = chosen.model.to(target)
     records, failed = [], False
     out.mkdir(parents=True, exist_ok=True)
@@ -106,25 +107,6 @@ def targets(paths: Sequence[Path], out: Path) -> list[Path]:
         taken.add(f"{stem}{suffix}")
         result.append(out / f"{stem}{suffix}")
     return result
-
-
-def class_names(chosen: Chosen) -> tuple[str, ...]:
-    """Names of the classes: of the run's dataset, COCO's for 80 classes, else numbers."""
-    from yolor_core.data import load_images
-    from yolor_core.data.coco_names import COCO_NAMES
-
-    classes = chosen.model.classes
-    if chosen.run is not None and chosen.run_dir is not None:
-        from yolor_core.runs.directory import RunDirectory
-
-        scored = (RunDirectory(chosen.run_dir).read_evaluation() or {}).get("per_class", {})
-        if len(scored) == classes:
-            return tuple(scored)
-        names = load_images(chosen.run.data, "val").names
-        if len(names) != classes:
-            raise ConfigError(f"the run's dataset has {len(names)} classes, its weights {classes}")
-        return tuple(names)
-    return COCO_NAMES if classes == len(COCO_NAMES) else tuple(f"class {index}" for index in range(classes))
 
 
 def summary(names: Sequence[str]) -> str:

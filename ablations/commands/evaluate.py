@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ablations.options import json_option
-from ablations.trained_model import Chosen, choose, settings, trained_model_options
+from ablations.trained_model import Chosen, choose, settings, trained_model_options, with_classes_of
 from yolor_core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ def command(
 
     Letterboxed rectangular batches, no more than 300 detections an image, suppression at IoU 0.65. Further
     tasks of the model are scored too: classification of whole images, embedding of the ground-truth boxes.
+    Classes are matched by name, whatever their ids and order; data with other classes are refused.
     """
     import torch
 
@@ -50,20 +51,18 @@ def command(
 
     chosen = choose(name, weights, run_dir)
     config = settings(chosen, **given)
-    images = find_images(chosen, data, split)
-    knows_classes = chosen.model.tasks != ("embedding",)
-    if knows_classes and len(images.names) != chosen.model.classes:
-        raise ConfigError(
-            f"the model tells {chosen.model.classes} classes apart, the dataset has {len(images.names)}"
-        )
+    images, notes = find_images(chosen, data, split), list[str]()
+    if chosen.model.tasks != ("embedding",):  # that one knows no classes
+        images, notes = with_classes_of(chosen, images)
     if chosen.run is not None:
         torch.set_num_threads(chosen.run.execution.threads)  # sums depend on it in the last bit
     target = choose_device(device)
     result = evaluate(predict(chosen.model.to(target), images, config, target), images)
     if as_json:
-        click.echo(json.dumps(result | {"settings": config.model_dump()}, indent=1))
+        told = {"notes": notes} if notes else {}
+        click.echo(json.dumps(result | {"settings": config.model_dump()} | told, indent=1))
         return
-    click.echo(chosen.note)
+    click.echo("\n".join([chosen.note, *(f"note: {each}" for each in notes)]))
     found = f", {result['detections']} detections" if "detections" in result else ""
     click.echo(f"{len(images)} images{found}, size {config.size}")
     for task in chosen.model.tasks:

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from ablations.options import results_option
-from ablations.trained_model import device_option
+from ablations.trained_model import device_option, run_classes
 
 
 @click.command("features")
@@ -47,10 +47,10 @@ def command(runs: tuple[str, ...], images: int, cells: int, seed: int, device: s
                 f"{directory.path} does not detect; features are taken in front of its predictors"
             )
         torch.set_num_threads(config.execution.threads)
-        science = config.science
+        science, val = config.science, load_images(config.data, "val")
         table = collect_features(
             model.to(target),
-            load_images(config.data, "val"),
+            val.with_classes(run_classes(directory.path, config), f"run {directory.path.name}"),
             science.evaluation,
             science.train.loss,
             target,

@@ -129,7 +129,7 @@ def _data(run: RunDirectory, record: Json, checks: RunChecks) -> Json:
     splits = [each.fingerprint for each in images]
     again = hashlib.sha256(json.dumps(splits).encode()).hexdigest()
     checks.data.compare(name, record["fingerprint"], again)
-    checks.data.compare(f"{name}: classes", record["classes"], list(images[1].names))
+    checks.data.compare(f"{name}: classes", record["classes"], list(images[0].names))
 
     def boxes() -> Json:
         published = json.loads(run.dataset.read_text(encoding="utf-8"))
@@ -218,4 +218,6 @@ def _summary(data: ShapesConfig | CocoConfig, size: int) -> str:
     images = _images(data)
     if images is None:
         raise ValueError("the dataset is not here")
-    return json.dumps({"train": summarise(images[0], size), "val": summarise(images[1], size)})
+    train, val = images
+    val = val.with_classes(train.names, train.report.source)
+    return json.dumps({"train": summarise(train, size), "val": summarise(val, size)})

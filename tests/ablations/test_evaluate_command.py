@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
-from tests.ablations.trained import ablate, train
+from ablations.trained_model import Chosen, with_classes_of
+from tests.ablations.trained import ablate, train, untrained
 from yolor_core.config import ShapesConfig
+from yolor_core.data import ImageSet
+from yolor_core.data.coco import load_coco
+from yolor_core.data.coco_names import COCO_NAMES
 from yolor_core.data.write import write_dataset
+from yolor_core.errors import ConfigError, DataError
+from yolor_core.evaluation.detections import Detections
 from yolor_core.models import create_model
 from yolor_core.weights import export_weights
 
@@ -70,6 +81,89 @@ def test_weights_file_on_a_folder_uses_the_authors_settings(shapes: Path, tmp_pa
     assert "AP50" in ablate(*arguments, "--size", "64", "--split", "train").output
 
 
+def renumbered(folder: Path, copy: Path, split: str, *ids: int) -> Path:
+    """A copy whose categories have these ids in a split, in the order of the file."""
+    shutil.copytree(folder, copy)
+    path = copy / "annotations" / f"instances_{split}.json"
+    content = json.loads(path.read_text())
+    new = {category["id"]: key for category, key in zip(content["categories"], ids, strict=True)}
+    content["categories"] = [each | {"id": new[each["id"]]} for each in content["categories"][::-1]]
+    for each in content["annotations"]:
+        each["category_id"] = new[each["category_id"]]
+    path.write_text(json.dumps(content))
+    return copy
+
+
+def test_every_task_matches_classes_by_name(shapes: Path, tmp_path: Path) -> None:
+    run = untrained(tmp_path, "csp.jdc")
+    other = renumbered(shapes, tmp_path / "data", "val", 4, 1, 80, 2, 3)
+    scores = [json.loads(ablate("evaluate", "--run", run, "--data", data, "--json").stdout)
+              for data in (shapes, other)]  # fmt: skip
+    assert scores[0] == scores[1]
+    assert len(set(scores[0]["classification"]["per_class"].values())) > 2
+
+
+def test_training_matches_classes_of_its_splits_by_name(shapes: Path, tmp_path: Path) -> None:
+    other = renumbered(shapes, tmp_path / "data", "val", 4, 1, 80, 2, 3)
+    found = []
+    for data in (shapes, other):
+        results = tmp_path / f"results {len(found)}"
+        done = ablate("train", "csp-fast", "--profile", "smoke", "--data", data, "--results", results)
+        assert done.exit_code == 0, done.output
+        (run,) = (results / "runs").iterdir()
+        content = json.loads((data / "annotations/instances_val.json").read_text())
+        names = {each["id"]: each["name"] for each in content["categories"]}
+        detections = Detections.read(run / "detections.parquet")
+        assert ablate("features", run, "--images", "4").exit_code == 0
+        classes = pq.read_table(run / "features.parquet")["class"].to_pylist()
+        found.append(
+            (
+                Counter(names[key] for key in detections.category_id.tolist()),
+                json.loads((run / "evaluation.json").read_text()),
+                json.loads((run / "dataset.json").read_text()),
+                classes,
+            )
+        )
+        again = json.loads(ablate("evaluate", "--run", run, "--json").stdout)
+        assert {k: again[k] for k in found[-1][1]} == found[-1][1]
+    assert found[0] == found[1]
+    assert len(found[0][0]) > 1 and len(set(found[0][3])) > 2
+
+
+def test_weights_of_80_classes_are_coco_whatever_the_order(tmp_path: Path) -> None:
+    data = tmp_path / "coco"
+    (data / "val").mkdir(parents=True)
+    Image.new("RGB", (64, 64)).save(data / "val" / "1.png")
+
+    def write(names: Sequence[str]) -> ImageSet:
+        content = {
+            "categories": [{"id": key, "name": name} for key, name in enumerate(names, 1)],
+            "images": [{"id": 1, "file_name": "1.png", "width": 64, "height": 64}],
+            "annotations": [],
+        }
+        (data / "annotations").mkdir(exist_ok=True)
+        (data / "annotations" / "instances_val.json").write_text(json.dumps(content))
+        return load_coco(data, "val")
+
+    chosen = Chosen(create_model("yolor-ssss-s2d", seed=None), "yolor-ssss-s2d", None, None, "")
+    falling = sorted(COCO_NAMES, reverse=True)
+    images, notes = with_classes_of(chosen, write(falling))
+    assert images.names == COCO_NAMES and not notes
+    assert [falling[key - 1] for key in images.category_ids] == list(COCO_NAMES)
+    darknets = {"airplane": "aeroplane", "motorcycle": "motorbike"}
+    renamed = write(sorted(darknets.get(name, name) for name in COCO_NAMES))
+    with pytest.raises(DataError, match="only here: aeroplane, motorbike; only there: motorcycle, airplane"):
+        with_classes_of(chosen, renamed)
+    own = [f"kind {index:02d}" for index in range(80)]
+    images, notes = with_classes_of(chosen, write(own))
+    assert images.names == tuple(own)
+    (note,) = notes
+    assert "in the order of the data's category ids: kind 00, kind 01" in note
+    two = write(["a", "b"])
+    with pytest.raises(ConfigError, match="tells 80 classes apart, the dataset has 2: a, b"):
+        with_classes_of(chosen, two)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -93,7 +187,7 @@ def test_what_does_not_fit_the_run_is_one_line(run: Path, shapes: Path, tmp_path
     content["categories"].append({"id": 99, "name": "other"})
     (tmp_path / "d/annotations/instances_val.json").write_text(json.dumps(content))
     for arguments, message in (
-        (("--data", tmp_path / "d"), "tells 5 classes apart, the dataset has 6"),
+        (("--data", tmp_path / "d"), "its classes are not those of run csp-fast.add-fa.mul-pr-smoke"),
         (("--data", shapes, "--split", "test"), "splits found: train, val"),
         (("--data", tmp_path), "no such file"),
         (("--split", "val"), "--split belongs to a folder"),
@@ -106,7 +200,7 @@ def test_what_does_not_fit_the_run_is_one_line(run: Path, shapes: Path, tmp_path
 
 
 def test_models_of_the_main_branch_are_padded_to_multiples_of_64() -> None:
-    from ablations.trained_model import Chosen, settings
+    from ablations.trained_model import settings
 
     def stride(name: str) -> int:
         return settings(Chosen(create_model(name, seed=None), name, None, None, "")).stride

@@ -7,15 +7,16 @@ that name the file and the ids. What COCO tools cope with is handled and counted
 from __future__ import annotations
 
 import math
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from yolor_core.data.identities import Identities, identify, identity_field
+from yolor_core.data.identities import NONE, Identities, identify, identity_field
 from yolor_core.data.report import DataReport, Note
 from yolor_core.data.sequences import Integers, Texts
 from yolor_core.errors import DataError
@@ -27,7 +28,7 @@ ROUNDING = 0.05  # pixels; COCO's two decimals put boxes this little outside, wh
 
 @dataclass(frozen=True)
 class Annotations:
-    """Cleaned content of one split. Classes are contiguous, ordered by the file's category ids.
+    """Cleaned content of one split. Classes are contiguous; `clean` orders them by the file's category ids.
 
     boxes: float32 (m, 4), x1 y1 x2 y2 in pixels, inside their image, without crowds; classes: int64 (m,);
     identities: of the same boxes; all sorted by image, image i owning rows starts[i]:starts[i + 1]. ids and
@@ -123,26 +124,54 @@ def class_labels(names: Mapping[int, str]) -> dict[int, str]:
     return labels
 
 
-class Classes(Protocol):
-    """What has class names and the file's own category ids, in the same order."""
+def check_same_classes(found: Sequence[str], wanted: Sequence[str], where: str, whose: str) -> None:
+    """Raises DataError, naming what differs, unless `found` are the names `wanted`, in whatever order.
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Class names."""
+    `where` says what has the names found, `whose` what has those wanted.
+    """
+    parts = [
+        f"only {place}: {some_of(names)}"
+        for place, names in (("here", _without(found, wanted)), ("there", _without(wanted, found)))
+        if names
+    ]
+    if not parts:
+        return
+    alike = {_letters(name): name for name in _without(wanted, found)}
+    pairs = [(name, alike[_letters(name)]) for name in _without(found, wanted) if _letters(name) in alike]
+    meant = f"; {some_of([f'{a!r} for {b!r}' for a, b in pairs])}: the same name?" if pairs else ""
+    raise DataError(f"{where}: its classes are not those of {whose}: {'; '.join(parts)}{meant}")
 
-    @property
-    def category_ids(self) -> tuple[int, ...]:
-        """Their ids in the annotation file."""
+
+def some_of(words: Sequence[str], most: int = 8) -> str:
+    """A list in a sentence, cut where it is long."""
+    more = f" and {len(words) - most} more" if len(words) > most else ""
+    return ", ".join(words[:most]) + more
 
 
-def check_same_classes(first: Classes, second: Classes) -> None:
-    """Raises DataError, naming the differences, when two splits do not have the same categories."""
-    ours = dict(zip(first.category_ids, first.names, strict=True))
-    theirs = dict(zip(second.category_ids, second.names, strict=True))
-    if ours != theirs:
-        different = sorted(f"{name} ({key})" for key, name in ours.items() ^ theirs.items())
-        listed = ", ".join(different)
-        raise DataError(f"train and val must have the same categories; they differ in: {listed}")
+def _without(names: Sequence[str], others: Sequence[str]) -> list[str]:
+    known = set(others)
+    return [name for name in names if name not in known]
+
+
+def _letters(name: str) -> str:
+    """A name without what is often written in another way: case, spaces, hyphens, forms of a letter."""
+    return "".join(c for c in unicodedata.normalize("NFKC", name).casefold() if c.isalnum())
+
+
+def ordered(annotations: Annotations, names: Sequence[str]) -> Annotations:
+    """The same with the classes in the order of `names`, which are theirs."""
+    order = [annotations.names.index(name) for name in names]
+    classes = np.argsort(order)[annotations.classes].astype(np.int64)
+    identities = annotations.identities
+    if identities.source == "category":
+        identities = identify(np.full(len(classes), NONE, np.int64), classes)
+    return replace(
+        annotations,
+        names=tuple(names),
+        category_ids=tuple(annotations.category_ids[place] for place in order),
+        classes=classes,
+        identities=identities,
+    )
 
 
 def _rows(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from yolor_core.config import CocoConfig, ShapesConfig
@@ -30,9 +30,15 @@ def check_dataset(config: ShapesConfig | CocoConfig) -> dict[str, DataReport]:
 def check_splits(root: Path, splits: Sequence[str]) -> dict[str, DataReport]:
     """Reports of splits of a COCO folder, by name. Raises DataError, too, when their categories differ."""
     images = load_splits(root, splits)
-    for split in splits[1:]:
-        check_same_classes(images[splits[0]], images[split])
+    check_all_classes(images)
     return {split: check_images(each) for split, each in images.items()}
+
+
+def check_all_classes(images: Mapping[str, ImageSet]) -> None:
+    """Raises DataError, naming what differs, when splits do not have classes of the same names."""
+    first, *others = images.values()
+    for each in others:
+        check_same_classes(each.names, first.names, each.report.source, first.report.source)
 
 
 def load_splits(root: Path, splits: Sequence[str], packs: str | Path | None = None) -> dict[str, ImageSet]:

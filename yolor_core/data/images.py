@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from yolor_core.data.annotations import Annotations
+from yolor_core.data.annotations import Annotations, check_same_classes, ordered
 from yolor_core.data.report import DataReport, Note
 from yolor_core.data.resize import resize
 
@@ -85,6 +85,18 @@ class ImageSet:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def with_classes(self, names: Sequence[str], whose: str) -> ImageSet:
+        """The same images with the classes in the order of `names`: classes are matched by name.
+
+        `whose` says in messages what has these names. Raises DataError, naming what differs, where the split
+        has other classes.
+        """
+        check_same_classes(self.names, names, self.report.source, whose)
+        if tuple(names) == self.names:
+            return self
+        annotations = ordered(self._annotations, names)
+        return ImageSet(annotations, self.report, self._reader, self._coco, self.fingerprint)
 
     @property
     def coco(self) -> dict[str, Any]:

@@ -15,7 +15,6 @@ from torch import Tensor
 
 from yolor_core.config import RunConfig
 from yolor_core.data import TrainingBatches, data_fingerprint, load_images
-from yolor_core.data.annotations import check_same_classes
 from yolor_core.data.identities import check_identities
 from yolor_core.data.summary import reference_images, summarise
 from yolor_core.device import choose_device
@@ -133,8 +132,7 @@ class _Training:
         torch.set_num_threads(execution.threads)
 
         self.images = load_images(config.data, "train")
-        self.val = load_images(config.data, "val")
-        check_same_classes(self.images, self.val)
+        self.val = load_images(config.data, "val").with_classes(self.images.names, self.images.report.source)
         if "embedding" in science.model.tasks:
             check_identities(self.images, self.val)
         self.batches = TrainingBatches(

@@ -11,7 +11,7 @@ from pycocotools.coco import COCO
 
 from tests.yolor_core.data.coco_folder import Edit, Folder, annotation, picture
 from yolor_core.data import check_dataset, load_images
-from yolor_core.data.annotations import class_labels
+from yolor_core.data.annotations import check_same_classes, class_labels
 from yolor_core.data.report import MOST_EXAMPLES
 from yolor_core.errors import DataError
 
@@ -229,5 +229,43 @@ def test_splits_with_other_categories_are_refused_by_the_check_and_named(two_ima
     config = two_images.write()
     content = {**two_images.content, "categories": [{"id": 3, "name": "cat"}, {"id": 7, "name": "fox"}]}
     two_images.path("val").write_text(json.dumps(content))
-    with pytest.raises(DataError, match=r"they differ in: dog \(7\), fox \(7\)"):
+    with pytest.raises(
+        DataError, match=r"_val\.json: its classes .*_train\.json: only here: fox; only there: dog"
+    ):
         check_dataset(config)
+
+
+def test_classes_are_matched_by_name_whatever_their_ids(two_images: Folder) -> None:
+    two_images.content["annotations"].append(annotation(9, 11, [1, 2, 30, 20], 7))
+    plain = load_images(two_images.write(), "train")
+    swapped = {"cat": 90, "dog": 2}
+    ids = {record["id"]: swapped[record["name"]] for record in two_images.content["categories"]}
+    for records, key in (
+        (two_images.content["categories"], "id"),
+        (two_images.content["annotations"], "category_id"),
+    ):
+        records[:] = [record | {key: ids[record[key]]} for record in records]
+    raw = load_images(two_images.write(), "train")
+    images = raw.with_classes(plain.names, "another split")
+    assert raw.names == ("dog", "cat") and images.names == ("cat", "dog") == plain.names
+    assert images.category_ids == (90, 2) and images.coco == raw.coco
+    for index in range(len(images)):
+        assert np.array_equal(images.classes(index), plain.classes(index))
+        assert np.array_equal(images.identities(index), plain.identities(index))
+    assert np.array_equal(images.identity_values, plain.identity_values)
+    assert {len(set(images.classes(index).tolist())) for index in range(len(images))} != {1}
+
+
+@pytest.mark.parametrize(
+    ("found", "words"),
+    [
+        (("cat",), "only there: traffic light$"),
+        (("cat", "traffic light", "dog"), "only here: dog$"),
+        (("Cat ", "traffic-light"), "'Cat ' for 'cat', 'traffic-light' for 'traffic light': the same name"),
+        (("ca\uff54", "traffic light"), "only here: ca\uff54; only there: cat; .*the same name"),
+        (tuple(f"class {i}" for i in range(20)), "class 7 and 12 more; only there: cat, traffic light$"),
+    ],
+)
+def test_classes_that_differ_are_named_on_both_sides(found: tuple[str, ...], words: str) -> None:
+    with pytest.raises(DataError, match=f"val.json: its classes are not those of the run: .*{words}"):
+        check_same_classes(found, ("cat", "traffic light"), "val.json", "the run")
