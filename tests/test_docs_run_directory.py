@@ -19,6 +19,7 @@ from slurm.files import read_json
 from tests.ablations.trained import ablate
 from tests.slurm.fake_slurm import FakeSlurm
 from tests.test_recipe_doc import tables
+from yolor_core.data.report import KINDS
 from yolor_core.models import create_model, implicit_priors
 from yolor_core.runs.directory import RunDirectory
 
@@ -154,7 +155,7 @@ def test_run_json(plain: Path, tasks: Path) -> None:
     record = read(plain / "run.json")
     assert {*record["data_report"]} == {"train", "val"}
     for split in record["data_report"].values():
-        assert split.keys() == of_split
+        assert split.keys() == of_split | KINDS.keys()
         assert split["identities"].keys() == {"count", "source", "once", "boxes_without"}
     named = NAME.findall(listed("`run.json`", "key")["levels"][1])
     assert {*record["levels"][0]} == {*named}

@@ -55,8 +55,8 @@ def check(ctx: click.Context, path: Path, train: str | None, val: str | None, as
     """Read every annotation and decode every image of the dataset at PATH.
 
     Without --train and --val, every split that is there. Packs of them are checked byte by byte. Exit code 0:
-    sound; 1: an image cannot be decoded or has another size than annotated, or a pack is damaged or belongs
-    to other annotations; 2: the dataset cannot be used.
+    sound; 1: a split has no box, an image cannot be decoded or has another size than annotated, or a pack is
+    damaged or belongs to other annotations; 2: the dataset cannot be used.
     """
     from yolor_core.data.check import check_all_classes, check_images, load_splits, sound
     from yolor_core.data.pack.reader import pack_folder
@@ -173,11 +173,13 @@ def _print(name: str, report: DataReport) -> None:
         )
     else:
         click.echo(f"  no field 'identity': the {report.identities} categories stand in as identities")
-    for kind, meaning in KINDS.items():
+    if report.without_boxes:
+        click.echo(f"  {report.without_boxes}")
+    for kind, (_, meaning, effect, _) in KINDS.items():
         count = report.count(kind)
         if not count:
             continue
-        click.echo(f"  {count:6d} {meaning}")
+        click.echo(f"  {count:6d} {meaning}{effect and f': {effect}'}")
         examples = report.findings[kind].examples
         for example in examples:
             click.echo(f"           {example}")

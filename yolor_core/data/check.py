@@ -11,10 +11,8 @@ from yolor_core.data.coco import load_coco
 from yolor_core.data.images import ImageSet
 from yolor_core.data.layout import image_folder
 from yolor_core.data.load import load_images
-from yolor_core.data.report import DataReport
+from yolor_core.data.report import KINDS, DataReport
 from yolor_core.errors import DataError
-
-SERIOUS = ("unreadable", "resized")  # training survives them, but the dataset is not what its annotations say
 
 
 def check_dataset(config: ShapesConfig | CocoConfig) -> dict[str, DataReport]:
@@ -62,5 +60,5 @@ def check_images(images: ImageSet) -> DataReport:
 
 
 def sound(report: DataReport) -> bool:
-    """Whether every image could be decoded and has the annotated size."""
-    return not any(report.count(kind) for kind in SERIOUS)
+    """Whether there are boxes and nothing serious was found: see `report.KINDS`."""
+    return report.without_boxes is None and not any(report.serious(kind) for kind in KINDS)

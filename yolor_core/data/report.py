@@ -5,22 +5,43 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 log = logging.getLogger(__name__)
 
 MOST_EXAMPLES = 10
 
+
+class Kind(NamedTuple):
+    """A kind of finding, in words.
+
+    unit: what is counted, "images", "boxes" (annotations) or "classes"; meaning: what follows the number;
+    effect: what it does to training and to which score; serious: the share of all of its unit in the split
+    from which on `ablate data check` ends with code 1, None for never.
+    """
+
+    unit: Literal["images", "boxes", "classes"]
+    meaning: str
+    effect: str = ""
+    serious: float | None = None
+
+
 KINDS = {
-    "crowd": "crowd regions, kept out of the training targets and ignored by the evaluation as in COCO",
-    "clipped": "boxes partly outside their image, clipped to it for training",
-    "dropped": "boxes without area inside their image, left out of training",
-    "renamed": "categories that share a name, told apart as 'name (id)'",
-    "empty": "images without annotations, kept as background",
-    "unreadable": "images that cannot be decoded, replaced by grey without boxes",
-    "resized": "images whose pixels have another size than the annotation file says, scaled to it",
-    "rotated": "images turned upright by EXIF, because only then they have the annotated size",
-    "converted": "images converted to 8-bit RGB",
+    "crowd": Kind("boxes", "crowd regions", "no targets in training, ignored by the evaluation as in COCO"),
+    "clipped": Kind("boxes", "boxes partly outside their image", "clipped to it for training"),
+    "dropped": Kind(
+        "boxes",
+        "boxes without area inside their image",
+        "left out of training; each is a miss to pycocotools, which no detection can match",
+    ),
+    "renamed": Kind("classes", "categories that share a name", "told apart as 'name (id)'"),
+    "empty": Kind("images", "images without annotations", "kept as background"),
+    "unreadable": Kind("images", "images that cannot be decoded", "replaced by grey without boxes", 0.0),
+    "resized": Kind(
+        "images", "images whose pixels have another size than the annotation file says", "scaled to it", 0.0
+    ),
+    "rotated": Kind("images", "images turned upright by EXIF", "only then they have the annotated size"),
+    "converted": Kind("images", "images converted to 8-bit RGB"),
 }
 WARNED = ("unreadable", "resized")
 
@@ -73,6 +94,20 @@ class DataReport:
     def count(self, kind: str) -> int:
         """Number of different things of a kind."""
         return len(self.findings[kind].keys)
+
+    def serious(self, kind: str) -> bool:
+        """Whether there is so much of a kind that numbers of the split are not what they seem."""
+        unit, share, count = KINDS[kind].unit, KINDS[kind].serious, self.count(kind)
+        every = self.images if unit == "images" else self.annotations if unit == "boxes" else 1
+        return share is not None and 0 < count >= share * every
+
+    @property
+    def without_boxes(self) -> str | None:
+        """One line on a split without anything to learn or find, else None; crowds are no boxes."""
+        if self.boxes:
+            return None
+        rest = f"{self.crowd} crowd regions and {self.dropped} boxes without area inside their image"
+        return f"{self.source}: not a single box: {self.annotations} annotations, among them {rest}"
 
     @property
     def crowd(self) -> int:
