@@ -13,3 +13,275 @@ from tests.yolor_core.data.coco_folder import Edit, Folder, annotation, picture
 from yolor_core.data import check_dataset, load_images
 from yolor_core.data.annotations import check_same_classes, class_labels
 from yolor_core.data.check import sound
+from yolor_core.data.report import MOST_EXAMPLES
+from yolor_core.errors import DataError
+
+
+def test_boxes_are_grouped_by_image_and_categories_made_contiguous(two_images: Folder) -> None:
+    images = load_images(two_images.write(), "train")
+    assert images.ids == (11, 22)
+    assert images.names == ("cat", "dog")
+    assert images.category_ids == (3, 7)
+    assert images.sizes.tolist() == [[64, 48], [40, 60]]
+    np.testing.assert_array_equal(images.boxes(0), [[1.5, 2.25, 11.5, 22.25]])
+    np.testing.assert_array_equal(images.boxes(1), [[5, 6, 25, 36], [0, 0, 40, 60]])
+    assert images.classes(1).tolist() == [1, 0]
+    assert images.boxes(0).dtype == np.float32
+    assert images.classes(0).dtype == np.int64
+    with pytest.raises(IndexError):
+        images.boxes(2)
+
+
+def test_categories_are_ordered_by_id_not_by_place_in_the_file(two_images: Folder) -> None:
+    two_images.content["categories"] = two_images.content["categories"][::-1]
+    images = load_images(two_images.write(), "train")
+    assert images.names == ("cat", "dog")
+    assert images.classes(1).tolist() == [1, 0]
+
+
+def test_boxes_partly_outside_are_clipped_and_counted(two_images: Folder) -> None:
+    two_images.content["annotations"] = [
+        annotation(1, 11, [-5, 40, 20, 30]),
+        annotation(2, 11, [60, -3, 10, 10]),
+        annotation(3, 11, [0, 0, 64.004, 48]),  # COCO's rounding: cut without a report
+    ]
+    images = load_images(two_images.write(), "train")
+    np.testing.assert_array_equal(images.boxes(0), [[0, 40, 15, 48], [60, 0, 64, 7], [0, 0, 64, 48]])
+    assert images.report.clipped == 2
+    assert "annotation 1 of image 11" in images.report.findings["clipped"].examples[0]
+
+
+@pytest.mark.parametrize(
+    "box",
+    [[10, 10, 0, 5], [10, 10, 5, -2], [-20, 5, 10, 10], [64, 5, 4, 4], [70, 50, 5, 5], [10, 10, 1e-9, 5]],
+)
+def test_boxes_without_area_inside_are_left_out_and_counted(two_images: Folder, box: list[float]) -> None:
+    two_images.content["annotations"].append(annotation(500, 11, box))
+    images = load_images(two_images.write(), "train")
+    assert len(images.boxes(0)) == 1
+    assert images.report.dropped == 1
+    assert "annotation 500 of image 11" in images.report.findings["dropped"].examples[0]
+    assert images.report.annotations == 4
+    assert images.report.boxes == 3
+    assert any(a["id"] == 500 for a in images.coco["annotations"])  # the evaluation sees the file as it is
+
+
+def test_crowds_are_no_targets_but_stay_for_the_evaluation(two_images: Folder) -> None:
+    crowd = {"counts": [0, 64 * 48], "size": [48, 64]}
+    two_images.content["annotations"].append(annotation(9, 11, [0, 0, 64, 48], iscrowd=1, segmentation=crowd))
+    images = load_images(two_images.write(), "train")
+    assert len(images.boxes(0)) == 1
+    assert images.report.crowd == 1
+    reference = COCO()
+    reference.dataset = images.coco
+    reference.createIndex()
+    assert reference.getAnnIds(iscrowd=True) == [9]
+
+
+def test_a_split_of_crowds_and_boxes_without_area_has_no_box(two_images: Folder) -> None:
+    config = two_images.write()
+    assert load_images(config, "train").report.without_boxes is None
+    two_images.content["annotations"] = [
+        annotation(1, 11, [0, 0, 64, 48], iscrowd=1),
+        annotation(2, 11, [70, 5, 4, 4]),
+    ]
+    two_images.write()
+    report = check_dataset(config)["train"]
+    assert report.without_boxes is not None
+    assert "not a single box: 2 annotations, among them 1 crowd regions and 1 boxes" in report.without_boxes
+    assert str(two_images.path("train")) in report.without_boxes
+    assert not sound(report)
+
+
+def test_images_without_annotations_are_kept_and_counted(two_images: Folder) -> None:
+    two_images.add(picture(3), "empty.png", (64, 48))
+    images = load_images(two_images.write(), "train")
+    assert len(images) == 3
+    assert images.boxes(2).shape == (0, 4)
+    assert images.report.empty == 1
+    assert "empty.png" in images.report.findings["empty"].examples[0]
+
+
+def test_examples_are_bounded_and_counts_are_not(two_images: Folder) -> None:
+    two_images.content["annotations"] += [annotation(1000 + k, 11, [1, 1, 0, 0]) for k in range(50)]
+    report = load_images(two_images.write(), "train").report
+    assert report.dropped == 50
+    assert len(report.as_dict()["dropped"]["examples"]) == MOST_EXAMPLES
+    assert report.as_dict()["dropped"]["count"] == 50
+
+
+def test_categories_of_one_name_are_told_apart_by_their_ids(two_images: Folder) -> None:
+    same = [category | {"name": "cat"} for category in two_images.content["categories"]]
+    two_images.content["categories"] = same
+    ids = sorted(category["id"] for category in same)
+    images = load_images(two_images.write(), "train")
+    assert images.names == tuple(f"cat ({key})" for key in ids)
+    assert images.report.count("renamed") == len(ids)
+    assert f"category {ids[0]} (cat): 'cat ({ids[0]})'" in images.report.findings["renamed"].examples
+
+
+@pytest.mark.parametrize(
+    ("names", "labels"),
+    [
+        ({1: "a", 2: "b"}, {1: "a", 2: "b"}),
+        ({5: "a", 2: "a", 3: "b"}, {5: "a (5)", 2: "a (2)", 3: "b"}),
+        (
+            {1: "a", 2: "a", 3: "a (1)"},
+            {1: "a (1) (1)", 2: "a (2)", 3: "a (1) (3)"},
+        ),  # a name that is a label
+    ],
+)
+def test_labels_of_categories_are_unique(names: dict[int, str], labels: dict[int, str]) -> None:
+    assert class_labels(names) == labels
+
+
+def _set(where: str, index: int, key: str, value: Any) -> Edit:
+    return lambda content: content[where][index].__setitem__(key, value)
+
+
+def _delete(where: str, index: int, key: str) -> Edit:
+    return lambda content: content[where][index].pop(key)
+
+
+BAD = {
+    "duplicate image id": (_set("images", 1, "id", 11), "duplicate image ids: 11"),
+    "duplicate annotation id": (_set("annotations", 1, "id", 101), "duplicate annotation ids: 101"),
+    "duplicate category id": (_set("categories", 1, "id", 3), "duplicate category ids: 3"),
+    "unknown image": (_set("annotations", 0, "image_id", 999), r"annotation 101 \(image 999\)"),
+    "unknown category": (_set("annotations", 0, "category_id", 8), r"annotation 101 \(category 8\)"),
+    "NaN": (_set("annotations", 1, "bbox", [1, float("nan"), 3, 4]), "annotation 102: bbox .*nan.*finite"),
+    "infinity": (
+        _set("annotations", 1, "bbox", [1, 2, float("inf"), 4]),
+        "annotation 102: bbox .*inf.*finite",
+    ),
+    "NaN area": (_set("annotations", 1, "area", float("nan")), "annotation 102: area .*nan"),
+    "three numbers": (_set("annotations", 1, "bbox", [1, 2, 3]), "annotation 102: bbox .*four numbers"),
+    "text in a box": (_set("annotations", 1, "bbox", [1, 2, "3", 4]), "annotation 102: bbox .*four numbers"),
+    "iscrowd 2": (_set("annotations", 1, "iscrowd", 2), "annotation 102: iscrowd is 2; allowed: 0, 1"),
+    "no bbox": (_delete("annotations", 2, "bbox"), "annotation 103: key 'bbox' is missing"),
+    "no area": (_delete("annotations", 2, "area"), "annotation 103: key 'area' is missing"),
+    "no iscrowd": (_delete("annotations", 2, "iscrowd"), "annotation 103: key 'iscrowd' is missing"),
+    "no annotation id": (_delete("annotations", 2, "id"), "annotation .: key 'id' is missing"),
+    "no width": (_delete("images", 0, "width"), "image 11: key 'width' is missing"),
+    "width 0": (_set("images", 0, "width", 0), "image 11: width is 0"),
+    "text height": (_set("images", 0, "height", "48"), "image 11: height is '48'; an integer"),
+    "file name 5": (_set("images", 0, "file_name", 5), "image 11: file_name is 5; a text"),
+    "text id": (_set("images", 0, "id", "11"), "image 11: id is '11'; an integer"),
+    "image is a list": (lambda c: c["images"].__setitem__(0, []), r"images\[0\] is list; an object"),
+    "no images": (lambda c: c.pop("images"), "key 'images' is missing"),
+    "no annotations": (lambda c: c.pop("annotations"), "key 'annotations' is missing"),
+    "images is an object": (lambda c: c.__setitem__("images", {}), "'images' is dict; a list"),
+    "empty images": (lambda c: c["images"].clear(), "'images' is empty"),
+    "empty categories": (lambda c: c.__setitem__("categories", []), "'categories' is empty"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_contradictions_are_errors_that_name_the_file_and_the_offender(two_images: Folder, case: str) -> None:
+    edit, message = BAD[case]
+    two_images.content["categories"] = [dict(c) for c in two_images.content["categories"]]
+    edit(two_images.content)
+    with pytest.raises(DataError, match=message) as raised:
+        load_images(two_images.write(), "train")
+    assert str(two_images.path()) in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"images": [', "not JSON: .* line 1"),
+        ("", "not JSON"),
+        ("[1, 2]", "expected a JSON object, found list"),
+    ],
+)
+def test_malformed_json_is_an_error_that_names_the_file(two_images: Folder, text: str, message: str) -> None:
+    with pytest.raises(DataError, match=message) as raised:
+        load_images(two_images.write(text), "val")
+    assert str(two_images.path("val")) in str(raised.value)
+
+
+def test_missing_images_are_found_before_training(two_images: Folder) -> None:
+    for k in range(7):
+        two_images.add(None, f"gone{k}.jpg", (10, 10))
+    with pytest.raises(DataError, match=r"7 of 9 images are missing .*gone0\.jpg, .*gone4\.jpg, \.\.\."):
+        load_images(two_images.write(), "train")
+
+
+def test_missing_files_and_folders_are_named(two_images: Folder) -> None:
+    config = two_images.write()
+    with pytest.raises(DataError, match=r"instances_test\.json: no such file; splits found: train, val"):
+        load_images(config.model_copy(update={"train": "test"}), "train")
+    with pytest.raises(DataError, match="no such folder"):
+        load_images(config.model_copy(update={"root": str(two_images.root / "nowhere")}), "train")
+    (two_images.root / "images" / "val").rename(two_images.root / "elsewhere")
+    with pytest.raises(DataError, match="no image folder for split 'val'"):
+        load_images(config, "val")
+
+
+def test_both_folder_layouts_are_read(two_images: Folder) -> None:
+    config = two_images.write()
+    before = load_images(config, "train").image(0)
+    (two_images.root / "images" / "train").rename(two_images.root / "train")
+    np.testing.assert_array_equal(load_images(config, "train").image(0), before)
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda c: c.update(categories=[{"id": 2**31, "name": "owl"}]), r"category 2147483648: id is"),
+        (lambda c: c["images"][0].update(id=2**63), r"image 9223372036854775808: id is"),
+        (lambda c: c["annotations"][0].update(image_id=-(2**63) - 1), r"annotation 101: image_id is"),
+    ],
+)
+def test_ids_that_cannot_be_stored_are_refused_before_training(
+    two_images: Folder, edit: Edit, message: str
+) -> None:
+    edit(two_images.content)
+    with pytest.raises(DataError, match=message):
+        load_images(two_images.write(), "train")
+
+
+def test_splits_with_other_categories_are_refused_by_the_check_and_named(two_images: Folder) -> None:
+    config = two_images.write()
+    content = {**two_images.content, "categories": [{"id": 3, "name": "cat"}, {"id": 7, "name": "fox"}]}
+    two_images.path("val").write_text(json.dumps(content))
+    with pytest.raises(
+        DataError, match=r"_val\.json: its classes .*_train\.json: only here: fox; only there: dog"
+    ):
+        check_dataset(config)
+
+
+def test_classes_are_matched_by_name_whatever_their_ids(two_images: Folder) -> None:
+    two_images.content["annotations"].append(annotation(9, 11, [1, 2, 30, 20], 7))
+    plain = load_images(two_images.write(), "train")
+    swapped = {"cat": 90, "dog": 2}
+    ids = {record["id"]: swapped[record["name"]] for record in two_images.content["categories"]}
+    for records, key in (
+        (two_images.content["categories"], "id"),
+        (two_images.content["annotations"], "category_id"),
+    ):
+        records[:] = [record | {key: ids[record[key]]} for record in records]
+    raw = load_images(two_images.write(), "train")
+    images = raw.with_classes(plain.names, "another split")
+    assert raw.names == ("dog", "cat") and images.names == ("cat", "dog") == plain.names
+    assert images.category_ids == (90, 2) and images.coco == raw.coco
+    for index in range(len(images)):
+        assert np.array_equal(images.classes(index), plain.classes(index))
+        assert np.array_equal(images.identities(index), plain.identities(index))
+    assert np.array_equal(images.identity_values, plain.identity_values)
+    assert {len(set(images.classes(index).tolist())) for index in range(len(images))} != {1}
+
+
+@pytest.mark.parametrize(
+    ("found", "words"),
+    [
+        (("cat",), "only there: traffic light$"),
+        (("cat", "traffic light", "dog"), "only here: dog$"),
+        (("Cat ", "traffic-light"), "'Cat ' for 'cat', 'traffic-light' for 'traffic light': the same name"),
+        (("ca\uff54", "traffic light"), "only here: ca\uff54; only there: cat; .*the same name"),
+        (tuple(f"class {i}" for i in range(20)), "class 7 and 12 more; only there: cat, traffic light$"),
+    ],
+)
+def test_classes_that_differ_are_named_on_both_sides(found: tuple[str, ...], words: str) -> None:
+    with pytest.raises(DataError, match=f"val.json: its classes are not those of the run: .*{words}"):
+        check_same_classes(found, ("cat", "traffic light"), "val.json", "the run")
