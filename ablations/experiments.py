@@ -25,12 +25,9 @@ from ablations.recipe import (
 )
 from yolor_core.config import BranchConfig, ImplicitConfig, ModelConfig, Science
 from yolor_core.errors import ConfigError
+from yolor_core.implicit.registry import FORMS, OPERATORS, SITES
 
 SLUG = re.compile(r"[a-z0-9]+(?:[-.][a-z0-9]+)*")
-SHORT = {"add": "add", "multiply": "mul", "concatenate": "cat"}
-SYMBOL = {"add": "+", "multiply": "×", "concatenate": "⊕"}
-# The paper's iFA, wiFA and icFA; it names no symbol for the Markov chain of section 4.2.
-PREFIX = {"vector": "i", "network": "wi", "factorisation": "ic", "markov": "mi"}
 
 
 @dataclass(frozen=True)
@@ -149,7 +146,7 @@ def checked(science: Science) -> Science:
 
 def part_slug(part: ImplicitConfig) -> str:
     """`add-fa`, `mul-pr-wh`, `add-fa-network`, `add-fa-frozen`."""
-    words = [SHORT.get(part.operator, part.operator), part.site]
+    words = [OPERATORS[part.operator].slug, part.site]
     words += [] if part.form == "vector" else [part.form]
     words += [] if part.learning == "learnt" else [part.learning]
     return "-".join(words)
@@ -162,10 +159,8 @@ def implicit_slug(part: ImplicitConfig) -> str:
 
 def part_title(part: ImplicitConfig) -> str:
     """The paper's notation: `+ iFA`, `× iPR*`, `+ wiFA`."""
-    from yolor_core.implicit.registry import SITES
-
-    operator = SYMBOL.get(part.operator, part.operator)
-    title = f"{operator} {PREFIX.get(part.form, part.form + ' ')}{SITES[part.site].symbol}"
+    operator, form, site = OPERATORS[part.operator], FORMS[part.form], SITES[part.site]
+    title = f"{operator.symbol} {form.symbol}{site.symbol}"
     return title if part.learning == "learnt" else f"{title} ({part.learning})"
 
 

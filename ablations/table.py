@@ -9,9 +9,8 @@ from typing import NamedTuple
 
 from ablations.experiments import Experiment
 from yolor_core.errors import ConfigError, UnknownNameError
+from yolor_core.tasks.registry import TASKS
 
-DETECTION = ("AP", "AP50", "AP75", "APS", "APM", "APL")  # percent
-ALL_DETECTION = (*DETECTION, "AR1", "AR10", "AR100", "ARS", "ARM", "ARL")  # percent
 # Cosine between the gradients of two tasks on what they share, -1 to 1: mean over epochs and pairs of tasks.
 CONFLICT = ("task cosine",)
 COUNTED = ("parameters", "MFLOPs", "GFLOPs")  # of the full-size model; no training needed
@@ -26,16 +25,13 @@ class Score(NamedTuple):
 
 
 # Columns of measured scores, all in percent. Classification's are of images, embedding's of annotated boxes.
-SCORES: dict[str, Score] = {name: Score("detection", name) for name in ALL_DETECTION} | {
-    "cls mAP": Score("classification", "mAP"),
-    "cls F1 micro": Score("classification", "F1_micro"),
-    "cls F1 macro": Score("classification", "F1_macro"),
-    "emb recall@1": Score("embedding", "recall@1"),
-    "emb mAP": Score("embedding", "mAP"),
-    "emb AUC": Score("embedding", "AUC"),
+SCORES: dict[str, Score] = {
+    column: Score(name, score) for name, task in TASKS.items() for column, score in task.columns.items()
 }
-CLASSIFICATION = tuple(column for column, score in SCORES.items() if score.task == "classification")
-EMBEDDING = tuple(column for column, score in SCORES.items() if score.task == "embedding")
+ALL_DETECTION, CLASSIFICATION, EMBEDDING = (
+    tuple(TASKS[name].columns) for name in ("detection", "classification", "embedding")
+)
+DETECTION = ALL_DETECTION[:6]  # what the paper prints
 METRICS = (*SCORES, *CONFLICT, *COUNTED, *QUOTED)
 
 

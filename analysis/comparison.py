@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analysis.statistics.resampled import bca_interval, percentile_interval
-from yolor_core.evaluation.coco import METRICS
 from yolor_core.evaluation.engine import (
     Matches,
     PairedBootstrap,
@@ -19,6 +18,7 @@ from yolor_core.evaluation.engine import (
     resample,
     score,
 )
+from yolor_core.tasks.registry import COCO_NUMBERS
 
 DEFINED = 0.9  # of the resamples
 BLOCK = 256  # images left out at a time, to keep the weights small
@@ -62,7 +62,7 @@ def compare(a: Matches, b: Matches, resamples: int, seed: int = 0, threads: int 
     """
     drawn = paired_bootstrap(a, b, resamples, seed, threads, per_class=True)
     without = [leave_one_out(each) for each in (a, b)]
-    metrics = tuple(_metric(name, drawn, without) for name in METRICS)
+    metrics = tuple(_metric(name, drawn, without) for name in COCO_NUMBERS)
     classes = _classes(score(a)["per_class"], score(b)["per_class"], drawn)
     influence = _influence(drawn, without)
     order = np.argsort(-np.abs(influence), kind="stable")

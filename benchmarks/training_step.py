@@ -49,7 +49,7 @@ from released import ReleasedStep, checkout
 from yolor_core.config import NumericsConfig, OptimiserConfig, PhaseConfig, TrainConfig
 from yolor_core.data import Batch
 from yolor_core.models import create_model
-from yolor_core.tasks.losses import build_losses
+from yolor_core.tasks.base import build_losses
 from yolor_core.training.average import MovingAverage
 from yolor_core.training.distributed import Place, Ranks
 from yolor_core.training.memory import keep_freed_memory

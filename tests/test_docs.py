@@ -22,7 +22,7 @@ from yolor_core.evaluation import predict
 from yolor_core.implicit import registry
 from yolor_core.models import create_model, fold, implicit_values
 from yolor_core.tasks import registry as task_registry
-from yolor_core.tasks.losses import build_losses
+from yolor_core.tasks.base import build_losses
 
 
 def page(name: str) -> tuple[str, list[tuple[str, str]]]:

@@ -94,10 +94,12 @@ class ImplicitConfig(Config):
                 "into the predictor before training neither widens it nor is chained; allowed: operators add "
                 "and multiply with forms other than markov"
             )
-        if self.form != "network" and (self.depth != 1 or self.activation != "none"):
-            raise ValueError(f"depth and activation belong to form 'network', not to {self.form!r}")
-        if self.form != "factorisation" and (self.sparse or self.nonnegative):
-            raise ValueError(f"sparse and nonnegative belong to form 'factorisation', not to {self.form!r}")
+        for name, form in FORMS.items():
+            changed = any(getattr(self, o) != type(self).model_fields[o].default for o in form.options)
+            if name != self.form and changed:
+                raise ValueError(
+                    f"{' and '.join(form.options)} belong to form {name!r}, not to {self.form!r}"
+                )
         return self
 
 

@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 
 from ablations.cli import main
 from analysis.comparison import compare
-from yolor_core.evaluation.coco import METRICS, evaluate_boxes
+from yolor_core.evaluation.coco import COCO_NUMBERS, evaluate_boxes
 from yolor_core.evaluation.detections import Detections
 from yolor_core.evaluation.engine import match
 
@@ -51,7 +51,7 @@ def test_scores_are_pycocotools_and_the_better_model_is_significantly_better() -
     for each in found.metrics:
         expected = [r["detection"][each.name] for r in references]
         assert [each.a, each.b] == pytest.approx([100 * v for v in expected])
-    assert [each.name for each in found.metrics] == list(METRICS)
+    assert [each.name for each in found.metrics] == list(COCO_NUMBERS)
     ap = found.metrics[0]
     assert ap.delta is not None and ap.percentile is not None and ap.bca is not None
     assert ap.percentile[0] > 0 and ap.bca[0] > 0
@@ -118,7 +118,7 @@ def test_files_of_any_project_are_compared(files: Callable[..., tuple[str, str, 
     assert result.exit_code == 0, result.output
     assert "training noise is not in them" in result.stdout
     found = json.loads(run(*names, "--json").stdout)
-    assert [m["name"] for m in found["metrics"]] == list(METRICS)
+    assert [m["name"] for m in found["metrics"]] == list(COCO_NUMBERS)
     assert run(*names).stdout == result.stdout  # seeded
 
 

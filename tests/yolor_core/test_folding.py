@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from yolor_core.config import ImplicitConfig, ModelConfig
 from yolor_core.errors import FoldingError, InputError, UnknownNameError
-from yolor_core.implicit.folding import fold_into_next, fold_into_previous
-from yolor_core.implicit.operators import Operator
+from yolor_core.implicit import registry
+from yolor_core.implicit.operators import Operator, fold_into_next, fold_into_previous
 from yolor_core.implicit.registry import FORMS, OPERATORS, SITES, Site
 from yolor_core.implicit.sites import FeatureAlignment, PredictionRefinement
 from yolor_core.models import Detector, count, create_model, fold, list_models, named_config
@@ -229,7 +229,7 @@ class Mirrored(PredictionRefinement):
 
 @pytest.mark.parametrize("name", ["Backwards", "Mirrored"])
 def test_a_new_site_folds_without_a_rule_of_its_own(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(SITES, "new", Site("N", f"{__name__}:{name}", False))
+    monkeypatch.setitem(SITES, "new", Site(f"{__name__}:{name}", "N", False))
     model = small(part("multiply", "new"))
     folded = fold(model)
     assert_same_outputs(model, folded)
@@ -237,7 +237,7 @@ def test_a_new_site_folds_without_a_rule_of_its_own(name: str, monkeypatch: pyte
 
 
 def test_an_operator_that_does_not_say_how_it_folds_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(OPERATORS, "gate", f"{__name__}:Gate")
+    monkeypatch.setitem(OPERATORS, "gate", registry.Operator(f"{__name__}:Gate", "gate", slug="gate"))
     with pytest.raises(FoldingError, match="operator Gate does not say how it folds"):
         fold(small(part("gate", "fa")))
 

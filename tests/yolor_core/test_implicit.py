@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from yolor_core.config import ImplicitConfig, ModelConfig
-from yolor_core.implicit.draws import Draws
-from yolor_core.implicit.forms import Factorisation, Form, Network, Vector
+from yolor_core.implicit import registry
+from yolor_core.implicit.forms import Draws, Factorisation, Form, Network, Vector
 from yolor_core.implicit.registry import FORMS, OPERATORS, SITES
 from yolor_core.models import (
     Detector,
@@ -311,7 +311,7 @@ class Halved(Form):
 
 
 def test_a_new_form_is_one_class_and_one_registry_entry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(FORMS, "halved", f"{__name__}:Halved")
+    monkeypatch.setitem(FORMS, "halved", registry.Form(f"{__name__}:Halved", "halved "))
     model = small(knowledge("halved", "multiply", "pr"))
     record = implicit_values(model)[0]
     prior = next(iter(implicit_priors(model).values()))

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from yolor_core.config import ImplicitConfig, ModelConfig
-from yolor_core.implicit.draws import Draws
+from yolor_core.implicit.forms import Draws
 from yolor_core.models import create_model, initialise
 from yolor_core.models.predictor import Predictor
 

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from yolor_core.config import BranchConfig, ImplicitConfig, ModelConfig
-from yolor_core.implicit.markov import Markov
+from yolor_core.implicit.forms import Markov
 from yolor_core.implicit.registry import FORMS, OPERATORS
 from yolor_core.models import Detector, create_model, implicit_priors, implicit_values
 

@@ -1,6 +1,5 @@
 """From predictions to scores.
 
-`coco`, `detections`, `classification` and `embedding` compute scores and are imported without torch.
-`inference` runs a model over a split; `detect`, `classify` and `embed` gather what it says for their task,
-and `predict` does so for all tasks of a model.
+`coco`, `detections` and `engine` compute detection's scores and are imported without torch. `predict` runs a
+model over a split and scores what it says for each of its tasks (`yolor_core.tasks`).
 """

@@ -13,8 +13,7 @@ from pycocotools.cocoeval import COCOeval
 from yolor_core.data.annotations import class_labels
 from yolor_core.errors import DataError
 from yolor_core.evaluation.detections import Detections
-
-METRICS = ("AP", "AP50", "AP75", "APS", "APM", "APL", "AR1", "AR10", "AR100", "ARS", "ARM", "ARL")
+from yolor_core.tasks.registry import COCO_NUMBERS
 
 
 def evaluate_boxes(annotations: dict[str, Any], detections: Detections) -> dict[str, Any]:
@@ -45,7 +44,7 @@ def evaluate_boxes(annotations: dict[str, Any], detections: Detections) -> dict[
     labels = class_labels({key: category["name"] for key, category in truth.cats.items()})
     names = [labels[category] for category in evaluation.params.catIds]
     per_class = {name: _mean(precision[:, :, index]) for index, name in enumerate(names)}
-    scores = {name: _present(value) for name, value in zip(METRICS, evaluation.stats, strict=True)}
+    scores = {name: _present(value) for name, value in zip(COCO_NUMBERS, evaluation.stats, strict=True)}
     return {
         "detection": scores,
         "per_class": per_class,

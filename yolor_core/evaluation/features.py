@@ -17,7 +17,7 @@ from yolor_core.config import EvaluationConfig, LossConfig
 from yolor_core.data.evaluation_batches import EvaluationBatch, EvaluationBatches
 from yolor_core.data.images import ImageSet
 from yolor_core.errors import InputError
-from yolor_core.evaluation.inference import input_stride
+from yolor_core.evaluation.predict import input_stride
 from yolor_core.models.detector import Detector
 from yolor_core.models.effects import predict
 from yolor_core.tasks.assignment import assign

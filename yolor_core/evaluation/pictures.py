@@ -17,8 +17,8 @@ from yolor_core.config import EvaluationConfig
 from yolor_core.data.decode import to_rgb
 from yolor_core.data.resize import letterbox, resize
 from yolor_core.errors import DataError
-from yolor_core.evaluation.inference import input_stride, of_task
 from yolor_core.evaluation.postprocess import suppress
+from yolor_core.evaluation.predict import input_stride, of_task
 from yolor_core.models import Detector, decode
 
 Pixels = NDArray[np.uint8]

@@ -21,8 +21,8 @@ from yolor_core.config import EvaluationConfig, ShapesConfig
 from yolor_core.data import load_images
 from yolor_core.data.resize import letterbox, resize
 from yolor_core.errors import InputError
-from yolor_core.evaluation.inference import of_task
 from yolor_core.evaluation.postprocess import select, suppress
+from yolor_core.evaluation.predict import of_task
 from yolor_core.models import Detector, decode, fold
 
 CANDIDATES = 3000  # an image, in suppression: about what a trained model leaves at the authors' confidence

@@ -3,14 +3,15 @@
 `centre` is the value of g that changes nothing: 0 for addition and concatenation, 1 for multiplication.
 The vector form draws z around it (section 4.3). The other two start near 0 whatever z is, so they return
 centre + g~(z) with z ~ N(0, std): without it a product would begin by erasing the features (our decision).
-The Markov form, which joins several representations, is in `markov`.
 """
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
@@ -18,7 +19,34 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from yolor_core.config import ImplicitConfig
-from yolor_core.implicit.draws import Draws
+
+
+class Draws:
+    """Random numbers keyed by (seed, parameter name): no draw depends on which other parameters exist.
+
+    Each name has its own generator, seeded by SHA-256 of seed and name. Values are drawn on the CPU in
+    float32, so a model starts the same on every device.
+    """
+
+    def __init__(self, seed: int, prefix: str = "") -> None:
+        self.seed, self.prefix = seed, prefix
+
+    def within(self, name: str) -> Draws:
+        """The same source for the parameters of a submodule."""
+        return Draws(self.seed, f"{self.prefix}{name}.")
+
+    def _generator(self, name: str) -> torch.Generator:
+        digest = hashlib.sha256(f"{self.seed}:{self.prefix}{name}".encode()).digest()
+        return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+
+    def uniform(self, name: str, shape: Sequence[int], bound: float) -> Tensor:
+        """U(-bound, bound), float32."""
+        values = torch.rand(tuple(shape), generator=self._generator(name))
+        return values.mul_(2 * bound).sub_(bound)
+
+    def normal(self, name: str, shape: Sequence[int], mean: float, std: float) -> Tensor:
+        """N(mean, std), float32."""
+        return torch.randn(tuple(shape), generator=self._generator(name)).mul_(std).add_(mean)
 
 
 class Form(nn.Module, ABC):
@@ -141,6 +169,58 @@ class Factorisation(Form):
     def penalty(self) -> Tensor | None:
         """sparse x |c|_1, or None."""
         return self.config.sparse * self.coefficients().abs().sum() if self.config.sparse else None
+
+
+class Markov(Form):
+    """Representations of several levels or tasks that follow from one another (section 4.2).
+
+    A link of the chain z_{t+1} = A z_t + b with a learnt A; the first link is a free vector.
+
+    z is what g differs by from the value that changes nothing, g = centre + z, so that operators with
+    different centres may share a chain. A is (size, size of the link before), because levels differ in width.
+
+    Args:
+        previous: the representation that this one follows from, of any form; None for the first link.
+    """
+
+    chained: ClassVar[bool] = True
+
+    def __init__(
+        self, size: int, centre: float, config: ImplicitConfig, previous: Form | None = None
+    ) -> None:
+        super().__init__(size, centre, config)
+        # In a tuple, or torch would register what belongs to another site a second time.
+        self._previous = (previous,)
+        if previous is None:
+            self.z = nn.Parameter(torch.empty(size))
+        else:
+            self.transition = nn.Parameter(torch.empty(size, previous.size))
+            self.bias = nn.Parameter(torch.empty(size))
+
+    def forward(self) -> Tensor:
+        """g(z), shape (size,)."""
+        (previous,) = self._previous
+        if previous is None:
+            return self.z
+        values = self.transition @ (previous() - previous.centre) + self.bias
+        return self.centre + values if self.centre else values
+
+    @torch.no_grad()
+    def reset(self, draws: Draws) -> None:
+        """First link: N(centre, std), as the vector form. Others: b = 0, and A copies (our decision).
+
+        A has a 1 in row i, column i mod inputs: a wider level repeats the numbers of the one before, a
+        narrower one takes its first. So every representation starts with the spread of the vector form,
+        where the rows of a plain identity beyond the inputs would start at exactly nothing.
+        """
+        (previous,) = self._previous
+        if previous is None:
+            self.z.copy_(draws.normal("z", self.z.shape, self.centre, self.config.std))
+            return
+        rows = torch.arange(self.size, device=self.transition.device)
+        self.transition.zero_()
+        self.transition[rows, rows % previous.size] = 1
+        self.bias.zero_()
 
 
 def _inverse_softplus(values: Tensor) -> Tensor:

@@ -1,18 +1,68 @@
 """Operators that combine a map with a representation (paper section 3, figure 10): f(x) * g(z).
 
-An operator takes a map x (B, C, H, W) and a constant g (C,) and returns the map that follows.
+An operator takes a map x (B, C, H, W) and a constant g (C,) and returns the map that follows. `Affine` says
+what it does once g is known, from which follows how a convolution next to it takes it over (section 4.4,
+eqs. 9 and 10). Weights are (outputs, inputs / groups, kernel, kernel), biases (outputs,).
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from yolor_core.errors import FoldingError
-from yolor_core.implicit.affine import Affine
+from yolor_core.errors import FoldingError, UnknownNameError
+from yolor_core.implicit.registry import OPERATORS
+
+
+@dataclass(frozen=True)
+class Affine:
+    """x -> [constant ; scale * x + shift], channel by channel; a part that is None is absent.
+
+    constant: (K,) channels put in front; scale, shift: (C,).
+    """
+
+    scale: Tensor | None = None
+    shift: Tensor | None = None
+    constant: Tensor | None = None
+
+    @property
+    def keeps_zero(self) -> bool:
+        """Whether a zero stays a zero: only then does zero padding mean the same in front and behind."""
+        return self.shift is None and self.constant is None
+
+    def into_next(self, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+        """Weight and bias of the convolution behind, (O, K + C, k, k) -> of both, (O, C, k, k).
+
+        W' = W diag(scale) (eq. 9) and b' = b + W shift, summed over the kernel; the constant's half of W
+        becomes bias likewise. The same at every position only if nothing or `keeps_zero` meets padding.
+        """
+        if self.constant is not None:
+            count = len(self.constant)
+            bias = bias + _applied(weight[:, :count], self.constant)
+            weight = weight[:, count:]
+        if self.shift is not None:
+            bias = bias + _applied(weight, self.shift)
+        if self.scale is not None:
+            weight = weight * _spread(weight, self.scale)
+        return weight, bias
+
+    def into_previous(self, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+        """Weight and bias of the convolution in front, (O, I, k, k) -> of both, (K + O, I, k, k).
+
+        b' = b + shift (eq. 10), W' = diag(scale) W, b' = scale b; a constant becomes channels of bias alone.
+        """
+        if self.scale is not None:
+            weight, bias = weight * self.scale[:, None, None, None], bias * self.scale
+        if self.shift is not None:
+            bias = bias + self.shift
+        if self.constant is not None:
+            weight = torch.cat((weight.new_zeros(len(self.constant), *weight.shape[1:]), weight))
+            bias = torch.cat((self.constant, bias))
+        return weight, bias
 
 
 class Operator(ABC):
@@ -73,3 +123,111 @@ class Concatenate(Operator):
     def affine(self, g: Tensor) -> Affine:
         """x -> [g ; x]."""
         return Affine(constant=g)
+
+
+def fold_into_next(conv: nn.Conv2d, operator: str, g: Tensor) -> nn.Conv2d:
+    """One convolution that equals conv(x * g), for the operator * in front of it; `conv` is left as it is.
+
+    multiply: W' = W diag(g) (eq. 9). add: b' = b + W g. concatenate: the half of W that sees g becomes bias.
+    g has the channels of x: `conv.in_channels`, half of them for concatenate. Computed in float64.
+
+    Raises UnknownNameError for an operator that is not registered, and FoldingError for g of another size,
+    for an addition or concatenation in front of a convolution that pads with zeros, and for a concatenation
+    in front of a grouped convolution.
+    """
+    affine = _affine(operator, g)
+    added = 0 if affine.constant is None else len(affine.constant)
+    _check_size(operator, g, conv.in_channels - added, "in front of")
+    if not affine.keeps_zero and _pads_with_zeros(conv):
+        raise FoldingError(
+            f"operator {operator!r} in front of a convolution with padding {conv.padding}: zeros are padded "
+            "behind the operator, so at the border the convolution meets 0 where g would have to be, and no "
+            "single bias is right there; allowed: kernels without padding, or operator 'multiply'"
+        )
+    if added and conv.groups > 1:
+        raise FoldingError(
+            f"operator {operator!r} in front of a convolution of {conv.groups} groups; allowed: 1 group"
+        )
+    weight, bias = affine.into_next(*_wide(conv))
+    return rebuilt(conv, weight, bias)
+
+
+def fold_into_previous(conv: nn.Conv2d, operator: str, g: Tensor) -> nn.Conv2d:
+    """One convolution that equals conv(x) * g, for the operator * behind it and no activation in between.
+
+    add: b' = b + g (eq. 10). multiply: W' = diag(g) W, b' = g b. concatenate: channels of bias alone come
+    first. g has `conv.out_channels` numbers; `conv` is left as it is. Computed in float64.
+
+    Raises UnknownNameError for an operator that is not registered, and FoldingError for g of another size
+    or a concatenation behind a grouped convolution.
+    """
+    affine = _affine(operator, g)
+    _check_size(operator, g, conv.out_channels, "behind")
+    if affine.constant is not None and conv.groups > 1:
+        raise FoldingError(
+            f"operator {operator!r} behind a convolution of {conv.groups} groups; allowed: 1 group"
+        )
+    weight, bias = affine.into_previous(*_wide(conv))
+    return rebuilt(conv, weight, bias)
+
+
+@torch.no_grad()
+def rebuilt(conv: nn.Conv2d, weight: Tensor, bias: Tensor) -> nn.Conv2d:
+    """A plain convolution like `conv` (stride, padding, groups, type, device) with these values."""
+    outputs, inputs = weight.shape[:2]
+    new = nn.Conv2d(
+        inputs * conv.groups,
+        outputs,
+        conv.kernel_size,  # type: ignore[arg-type]
+        conv.stride,  # type: ignore[arg-type]
+        conv.padding,  # type: ignore[arg-type]
+        conv.dilation,  # type: ignore[arg-type]
+        conv.groups,
+        padding_mode=conv.padding_mode,
+        device="meta",  # no random numbers are drawn for values that are replaced
+        dtype=conv.weight.dtype,
+    )
+    new.weight, new.bias = (nn.Parameter(values.to(conv.weight)) for values in (weight, bias))
+    return new.train(conv.training)
+
+
+def _affine(operator: str, g: Tensor) -> Affine:
+    if operator not in OPERATORS:
+        raise UnknownNameError("implicit operator", operator, OPERATORS)
+    affine: Affine = OPERATORS[operator].load()().affine(g.detach().double())
+    return affine
+
+
+def _check_size(operator: str, g: Tensor, channels: int, where: str) -> None:
+    if g.shape != (channels,):
+        raise FoldingError(
+            f"g of shape {tuple(g.shape)} for operator {operator!r} {where} the convolution; "
+            f"allowed: ({channels},)"
+        )
+
+
+def _pads_with_zeros(conv: nn.Conv2d) -> bool:
+    if conv.padding_mode != "zeros" or conv.padding == "valid":
+        return False
+    if conv.padding == "same":
+        return any(k > 1 for k in conv.kernel_size)
+    return any(side != 0 for side in conv.padding)
+
+
+def _wide(conv: nn.Conv2d) -> tuple[Tensor, Tensor]:
+    """Weight and bias in float64; a convolution without bias has one of zeros."""
+    weight = conv.weight.detach().double()
+    bias = weight.new_zeros(len(weight)) if conv.bias is None else conv.bias.detach().double()
+    return weight, bias
+
+
+def _spread(weight: Tensor, values: Tensor) -> Tensor:
+    """(C,) per input channel -> (O, C / groups, 1, 1), as the groups of outputs see them."""
+    groups = len(values) // weight.shape[1]
+    per_group = values.view(groups, 1, weight.shape[1], 1, 1)
+    return per_group.expand(-1, len(weight) // groups, -1, -1, -1).flatten(0, 1)
+
+
+def _applied(weight: Tensor, values: Tensor) -> Tensor:
+    """What a map that is `values` (C,) everywhere gives, (O,)."""
+    return (weight * _spread(weight, values)).sum((1, 2, 3))

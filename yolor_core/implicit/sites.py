@@ -16,9 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from yolor_core.config import ImplicitConfig
-from yolor_core.implicit.draws import Draws
-from yolor_core.implicit.forms import Form
-from yolor_core.implicit.loading import load_class
+from yolor_core.implicit.forms import Draws, Form
 from yolor_core.implicit.operators import Operator
 from yolor_core.implicit.registry import FORMS, OPERATORS
 
@@ -44,9 +42,9 @@ class Site(nn.Module, ABC):
         super().__init__()
         self.forms: nn.ModuleList
         self.config = config
-        self.operator: Operator = load_class(OPERATORS[config.operator])()
+        self.operator: Operator = OPERATORS[config.operator].load()()
         count, size = self.layout(channels, anchors, outputs)
-        form = load_class(FORMS[config.form])
+        form = FORMS[config.form].load()
         shape = (size, self.operator.centre, config)
         if form.chained:
             before = [None] * count if previous is None else previous.forms.children()

@@ -10,7 +10,7 @@ from yolor_core.errors import ConfigError, UnknownNameError
 from yolor_core.models.architectures import ARCHITECTURES
 from yolor_core.models.detector import Detector
 from yolor_core.models.initialisation import initialise
-from yolor_core.tasks.embedding import LEAST_IDENTITIES
+from yolor_core.tasks.base import LEAST_IDENTITIES
 
 
 def list_models() -> list[str]:

@@ -27,7 +27,7 @@ from yolor_core.models.blocks import ACTIVATIONS, ConvBNAct
 from yolor_core.models.build import named_config
 from yolor_core.models.detector import Detector
 from yolor_core.models.knowledge import ImplicitKnowledge
-from yolor_core.tasks.layers import BranchLinear
+from yolor_core.tasks.base import BranchLinear
 
 PAPER_LEVELS = ("P3", "P4", "P5")
 

@@ -10,7 +10,6 @@ from torch.amp.autocast_mode import is_autocast_available
 
 from yolor_core.config import ModelConfig, TasksConfig
 from yolor_core.errors import FoldingError, InputError
-from yolor_core.implicit.loading import load_class
 from yolor_core.models.architectures import Architecture
 from yolor_core.models.backbone import Backbone
 from yolor_core.models.blocks import Style
@@ -19,9 +18,8 @@ from yolor_core.models.neck import NeckParts, build_csp_neck
 from yolor_core.models.predictor import Predictor
 from yolor_core.models.scaling import scaled_channels, scaled_repeats
 from yolor_core.models.v5 import build_v5_neck
-from yolor_core.tasks.head import Head, TrunkMaps, TrunkShape
+from yolor_core.tasks.base import Head, TaskWeights, TrunkMaps, TrunkShape
 from yolor_core.tasks.registry import TASKS
-from yolor_core.tasks.weighting import TaskWeights
 
 
 class Detector(nn.Module):
@@ -67,7 +65,7 @@ class Detector(nn.Module):
         branches: dict[str, Head] = {}
         read = set(self.level_names if config.detection else ())
         for branch in config.branches:
-            head = load_class(str(TASKS[branch.task].head))
+            head = TASKS[branch.task].load("head")
             branches[branch.task] = head(branch, trunk, classes, identities, implicit.of("fa"))
             read |= set(head.reads_heads(self.level_names))
         self.head_levels = [level for level in self.level_names if level in read]

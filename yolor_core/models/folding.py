@@ -14,15 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from yolor_core.config import TasksConfig
-from yolor_core.implicit.affine import Affine
-from yolor_core.implicit.folding import rebuilt
+from yolor_core.implicit.operators import Affine, rebuilt
 from yolor_core.implicit.sites import FeatureSite, PredictionSite
 from yolor_core.models.blocks import ConvAct, ConvBNAct
 from yolor_core.models.detector import Detector
 from yolor_core.models.knowledge import ImplicitKnowledge
 from yolor_core.models.predictor import Predictor
-from yolor_core.tasks.head import Head
-from yolor_core.tasks.weighting import TaskWeights
+from yolor_core.tasks.base import Head, TaskWeights
 
 
 @torch.no_grad()

@@ -12,13 +12,12 @@ import torch
 from torch import nn
 
 from yolor_core.config import ImplicitConfig
-from yolor_core.implicit.draws import Draws
-from yolor_core.implicit.loading import load_class
+from yolor_core.implicit.forms import Draws
 from yolor_core.implicit.registry import SITES
 from yolor_core.implicit.sites import Site
 from yolor_core.models.detector import Detector
 from yolor_core.models.predictor import Predictor
-from yolor_core.tasks.layers import BranchConv, BranchLinear
+from yolor_core.tasks.base import BranchConv, BranchLinear
 
 OBJECTS_PER_IMAGE = 8  # the bias prior expects 8 objects in an image of 640 pixels, at every test size
 PRIOR_SIZE = 640
@@ -76,9 +75,11 @@ def _merge(model: Detector, part: ImplicitConfig, draws: Draws) -> None:
     for level, channels in zip(model.level_names, model.backbone.channels, strict=True):
         predictor: Predictor = model.part("predictor", level)
         assert predictor.bias is not None
-        site = load_class(SITES[part.site].function)(
-            channels, model.anchors_per_level, model.outputs, part
-        ).to(predictor.weight.device)
+        site = (
+            SITES[part.site]
+            .load()(channels, model.anchors_per_level, model.outputs, part)
+            .to(predictor.weight.device)
+        )
         site.reset(draws.within(f"implicit.sites.{part.site}.{level}"))
         weight, bias = site.fold(predictor.weight, predictor.bias)
         predictor.weight.copy_(weight)

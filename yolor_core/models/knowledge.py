@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from yolor_core.config import ImplicitConfig
 from yolor_core.implicit.forms import Form
-from yolor_core.implicit.loading import load_class
 from yolor_core.implicit.registry import FORMS, SITES
 from yolor_core.implicit.sites import FeatureSite, Maps, PredictionSite, Site
 
@@ -47,11 +46,11 @@ class ImplicitKnowledge(nn.Module):
         self.added = [0] * len(channels)  # channels that concatenation puts in front of each level's features
         for config in configs:
             levels = nn.ModuleDict()
-            chained = load_class(FORMS[config.form]).chained
+            chained = FORMS[config.form].load().chained
             before: Site | None = None
             for index, name in enumerate(level_names):
                 before = before if previous is None else previous.get(name)
-                site = load_class(SITES[config.site].function)(
+                site = SITES[config.site].load()(
                     channels[index] + self.added[index],
                     anchors,
                     outputs,

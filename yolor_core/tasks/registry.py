@@ -1,35 +1,53 @@
 """What tasks exist. No torch here: configurations are validated against these names.
 
-To add a task: write its head, its loss and its metric, and add one entry below.
+To add a task: write its file, and add one entry below.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+COCO_NUMBERS = ("AP", "AP50", "AP75", "APS", "APM", "APL", "AR1", "AR10", "AR100", "ARS", "ARM", "ARL")
 
 
 @dataclass(frozen=True)
 class Task:
-    """The parts of a task, each `module:name`, loaded when they are needed."""
+    """One task: its file, the classes in it, and the columns that its scores fill in tables."""
 
-    loss: str  # a `tasks.losses.TaskLoss`
-    metric: str  # an `evaluation.inference.Collector`: gathers predictions and scores them
-    head: str | None = None  # a `tasks.head.Head`; None for detection, whose heads are part of the detector
+    module: str  # loaded when it is needed
+    loss: str  # a `tasks.base.TaskLoss`
+    collector: str  # a `tasks.base.Collector`
+    head: str | None = None  # a `tasks.base.Head`; None for detection, whose heads are part of the detector
+    # Column of a table -> the score's name in evaluation.json, below the name of the task; all are fractions.
+    columns: Mapping[str, str] = field(default_factory=dict)
+
+    def load(self, part: Literal["loss", "collector", "head"]) -> Any:
+        """The class of a part."""
+        return getattr(importlib.import_module(self.module), str(getattr(self, part)))
 
 
 TASKS: dict[str, Task] = {
     "detection": Task(
-        loss="yolor_core.tasks.detection:DetectionTerms",
-        metric="yolor_core.evaluation.detect:DetectionCollector",
+        module="yolor_core.tasks.detection",
+        loss="DetectionLoss",
+        collector="DetectionCollector",
+        columns={name: name for name in COCO_NUMBERS},
     ),
     "classification": Task(
-        loss="yolor_core.tasks.classification:ClassificationLoss",
-        metric="yolor_core.evaluation.classify:ClassificationCollector",
-        head="yolor_core.tasks.classification:ClassificationHead",
+        module="yolor_core.tasks.classification",
+        loss="ClassificationLoss",
+        collector="ClassificationCollector",
+        head="ClassificationHead",
+        columns={"cls mAP": "mAP", "cls F1 micro": "F1_micro", "cls F1 macro": "F1_macro"},
     ),
     "embedding": Task(
-        loss="yolor_core.tasks.identities:IdentityLoss",
-        metric="yolor_core.evaluation.embed:EmbeddingCollector",
-        head="yolor_core.tasks.embedding:EmbeddingHead",
+        module="yolor_core.tasks.embedding",
+        loss="IdentityLoss",
+        collector="EmbeddingCollector",
+        head="EmbeddingHead",
+        columns={"emb recall@1": "recall@1", "emb mAP": "mAP", "emb AUC": "AUC"},
     ),
 }

@@ -25,7 +25,7 @@ from yolor_core.models import create_model, implicit_priors
 from yolor_core.runs.directory import RunDirectory, now
 from yolor_core.runs.files import write_atomically, write_json
 from yolor_core.runs.record import describe_run, job_ids
-from yolor_core.tasks.losses import build_losses
+from yolor_core.tasks.base import build_losses
 from yolor_core.training.average import MovingAverage
 from yolor_core.training.checkpoint import drop_checkpoints, load_checkpoint, save_checkpoint
 from yolor_core.training.conflict import measured_steps

@@ -18,7 +18,7 @@ from yolor_core.data import Batch
 from yolor_core.data.ordering import Draw, generator
 from yolor_core.errors import RunError
 from yolor_core.models import sparse_penalty
-from yolor_core.tasks.losses import TaskLoss
+from yolor_core.tasks.base import TaskLoss
 from yolor_core.training.batch_norm import GroupStatistics, synchronise
 from yolor_core.training.conflict import Conflict
 from yolor_core.training.distributed import Ranks

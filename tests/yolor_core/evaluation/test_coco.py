@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from yolor_core.errors import DataError
-from yolor_core.evaluation.coco import METRICS, evaluate_boxes
+from yolor_core.evaluation.coco import COCO_NUMBERS, evaluate_boxes
 from yolor_core.evaluation.detections import Detections
 from yolor_core.evaluation.engine import match, score
 
@@ -26,14 +26,14 @@ def test_the_coco_apis_own_fake_results_give_its_published_numbers(real_data: Pa
 
     detections = Detections.from_results(read(folder / "instances_val2014_fakebbox100_results.json"))
     scores = evaluate_boxes(read(folder / "instances_val2014_100.json"), detections)["detection"]
-    assert [round(scores[name], 3) for name in METRICS] == published
+    assert [round(scores[name], 3) for name in COCO_NUMBERS] == published
 
 
 def test_an_independent_evaluators_published_numbers(real_data: Path) -> None:
     folder = real_data / "eval" / "padilla_coco_sample"
     aps = [0.503647, 0.696973, 0.571667, 0.593252, 0.557991, 0.489363]
     ars = [0.386813, 0.593680, 0.595353, 0.654764, 0.603130, 0.553744]
-    published = dict(zip(METRICS, aps + ars, strict=True))
+    published = dict(zip(COCO_NUMBERS, aps + ars, strict=True))
     detections = Detections.from_results(read(folder / "sampled_bbox_results_list.json"))
     scores = evaluate_boxes(read(folder / "sampled_gts_bbox_area.json"), detections)["detection"]
     assert scores == pytest.approx(published, abs=1e-6)

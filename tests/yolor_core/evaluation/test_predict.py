@@ -14,12 +14,11 @@ from torch import Tensor, nn
 from yolor_core.config import BranchConfig, EvaluationConfig, ModelConfig, ShapesConfig
 from yolor_core.data import EvaluationBatches, ImageSet, load_images
 from yolor_core.errors import ConfigError, InputError
-from yolor_core.evaluation.detect import detect
-from yolor_core.evaluation.embed import cells
 from yolor_core.evaluation.pictures import detect_picture
 from yolor_core.evaluation.predict import Predictions, evaluate, predict
 from yolor_core.evaluation.speed import measure_speed
 from yolor_core.models import Detector, create_model
+from yolor_core.tasks.embedding import cells
 
 CPU = torch.device("cpu")
 CONFIG = EvaluationConfig(size=64, batch=3)
@@ -157,9 +156,9 @@ def test_workers_change_nothing(model: Detector, images: ImageSet) -> None:
 def test_detection_is_the_same_beside_other_tasks(model: Detector, images: ImageSet) -> None:
     single = create_model(TINY, classes=5)
     single.load_state_dict({k: v for k, v in model.state_dict().items() if k in single.state_dict()})
-    expected = detect(single, images, CONFIG, CPU)
+    expected = predict(single, images, CONFIG, CPU).detections
     assert len(expected) > 0
-    assert equal(detect(model, images, CONFIG, CPU), expected)
+    assert equal(predict(model, images, CONFIG, CPU).detections, expected)
     assert equal(predict(model, images, CONFIG, CPU).detections, expected)
     assert equal(predict(single, images, CONFIG, CPU).detections, expected)
 
@@ -224,12 +223,6 @@ def test_predictions_that_are_not_finite_are_refused(images: ImageSet) -> None:
         evaluate(Predictions({"embedding": found["embedding"]}), images)
 
 
-def test_detecting_with_a_model_that_cannot_is_refused(images: ImageSet) -> None:
-    model = create_model(TINY.model_copy(update={"detection": False, "branches": BRANCHES[:1]}), classes=5)
-    with pytest.raises(ConfigError, match="no task 'detection'; its tasks are: classification"):
-        detect(model, images, CONFIG, CPU)
-
-
 def test_pictures_and_speed_are_detections_of_a_model_of_several_tasks(
     model: Detector, images: ImageSet
 ) -> None:
@@ -263,7 +256,7 @@ def test_in_the_middle_of_a_training_many_images_are_scored_fast_and_equally(
         raise AssertionError("pycocotools was asked")
 
     monkeypatch.setattr("yolor_core.evaluation.predict.MANY_IMAGES", len(images))
-    monkeypatch.setattr("yolor_core.evaluation.detect.evaluate_boxes", refuse)
+    monkeypatch.setattr("yolor_core.tasks.detection.evaluate_boxes", refuse)
     assert evaluate(found, images, official=False) == official
     monkeypatch.setattr("yolor_core.evaluation.predict.MANY_IMAGES", len(images) + 1)
     with pytest.raises(AssertionError, match="pycocotools"):

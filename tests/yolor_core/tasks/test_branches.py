@@ -37,7 +37,7 @@ from yolor_core.models import (
 from yolor_core.models.architectures import ARCHITECTURES
 from yolor_core.runs.directory import RunDirectory
 from yolor_core.runs.files import write_json
-from yolor_core.tasks.losses import build_losses
+from yolor_core.tasks.base import build_losses
 from yolor_core.weights import export_weights
 from yolor_core.weights.loading import load_run
 

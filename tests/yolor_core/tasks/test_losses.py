@@ -16,8 +16,7 @@ from yolor_core.errors import DataError
 from yolor_core.models import Detector, create_model
 from yolor_core.tasks.assignment import assign
 from yolor_core.tasks.classification import ClassificationLoss
-from yolor_core.tasks.embedding import EmbeddingHead
-from yolor_core.tasks.identities import IdentityLoss
+from yolor_core.tasks.embedding import EmbeddingHead, IdentityLoss
 
 CLASSES, IDENTITIES = 4, 5
 SIZE = (96, 64)

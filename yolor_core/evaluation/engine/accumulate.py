@@ -8,9 +8,9 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from yolor_core.evaluation.coco import METRICS
 from yolor_core.evaluation.engine.matching import EVERY, OVERLAPS, Matches
 from yolor_core.evaluation.engine.truth import AREAS
+from yolor_core.tasks.registry import COCO_NUMBERS
 
 RECALLS = np.linspace(0, 1, 101)  # the recall thresholds; thirteen of these floats lie above k / 100
 TINY = float(np.spacing(1))  # what pycocotools adds to the denominator of the precision
@@ -31,7 +31,7 @@ def score(matches: Matches) -> dict[str, Any]:
         *recall,
     ]
     return {
-        "detection": {name: _mean(value) for name, value in zip(METRICS, values, strict=True)},
+        "detection": {name: _mean(value) for name, value in zip(COCO_NUMBERS, values, strict=True)},
         "per_class": {name: _mean(precision[0, :, :, k]) for k, name in enumerate(matches.names)},
         "images": len(matches.image_ids),
         "detections": matches.detections,

@@ -10,11 +10,11 @@ from numba import njit
 from numpy.typing import NDArray
 
 from yolor_core.errors import DataError
-from yolor_core.evaluation.coco import METRICS
 from yolor_core.evaluation.engine.accumulate import TINY
 from yolor_core.evaluation.engine.events import IN, OUT, RECALLS, SUMS, Events, compress
 from yolor_core.evaluation.engine.matching import OVERLAPS, Matches
 from yolor_core.evaluation.engine.truth import AREAS
+from yolor_core.tasks.registry import COCO_NUMBERS
 
 LANES = 32  # resamples side by side: the vector length of the inner loops
 HEAVIEST = 255  # a weight is one byte
@@ -31,7 +31,7 @@ class Resampled:
     @classmethod
     def join(cls, parts: Sequence[Resampled]) -> Resampled:
         """Resamples of several calls, in order."""
-        metrics = {name: np.concatenate([part.metrics[name] for part in parts]) for name in METRICS}
+        metrics = {name: np.concatenate([part.metrics[name] for part in parts]) for name in COCO_NUMBERS}
         return cls(metrics, np.concatenate([part.per_class for part in parts]), parts[0].names)
 
 
@@ -91,7 +91,8 @@ def _block(events: Events, weights: NDArray[np.integer], per_class: bool) -> Res
     at += [(precision[:, 0, OVERLAPS == 0.75][:, 0], 0), *((ap[:, a], a) for a in (1, 2, 3))]
     at += [(recall[:, kind], area) for kind, area in enumerate(of_area)]
     metrics = {
-        name: _mean(values, drawn[:, area])[:count] for name, (values, area) in zip(METRICS, at, strict=True)
+        name: _mean(values, drawn[:, area])[:count]
+        for name, (values, area) in zip(COCO_NUMBERS, at, strict=True)
     }
     if not per_class:
         return Resampled(metrics, np.empty((count, 0)), ())

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from yolor_core.errors import DataError
-from yolor_core.evaluation.coco import METRICS
 from yolor_core.evaluation.detections import Detections
 from yolor_core.evaluation.engine import (
     bootstrap,
@@ -18,6 +17,7 @@ from yolor_core.evaluation.engine import (
     resample,
     score,
 )
+from yolor_core.tasks.registry import COCO_NUMBERS
 
 
 def drawn(images: int, resamples: int, seed: int) -> np.ndarray:
@@ -65,7 +65,7 @@ def test_both_arms_are_scored_on_the_same_resamples_whatever_the_threads(scene) 
         expected = resample(matches, weights)
         np.testing.assert_array_equal(arm.per_class, expected.per_class)
         np.testing.assert_array_equal(arm.per_class, other.per_class)
-        for name in METRICS:
+        for name in COCO_NUMBERS:
             np.testing.assert_array_equal(arm.metrics[name], expected.metrics[name])
             np.testing.assert_array_equal(arm.metrics[name], other.metrics[name])
     assert (result.a, result.b) == (score(a)["detection"], score(b)["detection"])

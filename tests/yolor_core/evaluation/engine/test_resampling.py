@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from yolor_core.errors import DataError
-from yolor_core.evaluation.coco import METRICS, evaluate_boxes
+from yolor_core.evaluation.coco import COCO_NUMBERS, evaluate_boxes
 from yolor_core.evaluation.detections import Detections
 from yolor_core.evaluation.engine import compress, match, resample
 
@@ -120,10 +120,10 @@ def test_blocks_and_compressed_events_give_the_same_as_one_by_one(scene) -> None
     matches = match(truth, found)
     weights = np.random.default_rng(1).integers(0, 4, (71, 12))  # three blocks, the last one smaller
     whole = resample(compress(matches), weights.astype(np.uint8))
-    assert list(whole.metrics) == list(METRICS) and whole.per_class.shape == (71, 4)
+    assert list(whole.metrics) == list(COCO_NUMBERS) and whole.per_class.shape == (71, 4)
     for row in (0, 31, 32, 70):
         single = resample(matches, weights[row : row + 1])
-        for name in METRICS:
+        for name in COCO_NUMBERS:
             np.testing.assert_array_equal(whole.metrics[name][row], single.metrics[name][0])
         np.testing.assert_array_equal(whole.per_class[row], single.per_class[0])
     assert resample(matches, weights, per_class=False).per_class.shape == (71, 0)

@@ -11,7 +11,7 @@ import torch
 
 from yolor_core.config import LossConfig
 from yolor_core.tasks.assignment import assign
-from yolor_core.tasks.detection_loss import DetectionLoss, ciou
+from yolor_core.tasks.detection import DetectionLoss, ciou
 
 MASK = np.uint64(0xFFFFFFFFFFFFFFFF)
 
@@ -66,7 +66,7 @@ def test_loss_and_gradients_equal_the_released_code(reference: dict, head: str) 
     strides = [int(s) for s in facts["strides"]]
     anchors = torch.tensor(facts["anchors_in_cells"]) * torch.tensor(strides)[:, None, None]
     raw = predictions(facts["size"], strides)
-    terms = DetectionLoss(anchors, strides, 80, LossConfig())(raw, torch.tensor(reference["targets"]))
+    terms = DetectionLoss(anchors, strides, 80, LossConfig()).terms(raw, torch.tensor(reference["targets"]))
 
     parts = [terms.box, terms.objectness, terms.classification]
     found = [float(x.detach()) for x in (*parts, sum(parts))]
@@ -84,7 +84,7 @@ def test_gradient_samples_equal_the_released_code(reference: dict) -> None:
         strides = [int(s) for s in facts["strides"]]
         anchors = torch.tensor(facts["anchors_in_cells"]) * torch.tensor(strides)[:, None, None]
         raw = predictions(facts["size"], strides)
-        DetectionLoss(anchors, strides, 80, LossConfig())(
+        DetectionLoss(anchors, strides, 80, LossConfig()).terms(
             raw, torch.tensor(reference["targets"])
         ).total.backward()
         for level, samples in enumerate(facts["grad_samples"]):
@@ -125,14 +125,14 @@ def test_identical_boxes_have_ciou_one_and_a_finite_gradient() -> None:
 def test_a_batch_without_boxes_trains_objectness_only() -> None:
     raw = predictions(128, [8, 16, 32])
     anchors = torch.ones(3, 3, 2) * 20
-    terms = DetectionLoss(anchors, [8, 16, 32], 80, LossConfig())(raw, torch.zeros(0, 6))
+    terms = DetectionLoss(anchors, [8, 16, 32], 80, LossConfig()).terms(raw, torch.zeros(0, 6))
     terms.total.backward()
     assert float(terms.box) == float(terms.classification) == 0
     assert raw[0].grad is not None and bool((raw[0].grad[..., :4] == 0).all())
 
 
 def test_the_last_of_two_targets_in_one_cell_gives_the_objectness() -> None:
-    from yolor_core.tasks.detection_loss import _write_last
+    from yolor_core.tasks.detection import _write_last
 
     index = tuple(torch.tensor([0, 1, 0, 1, 0]) for _ in range(2))
     wanted = torch.zeros(2, 2)
@@ -150,7 +150,7 @@ def test_boxes_on_the_border_stay_inside_the_grid() -> None:
 def test_one_class_has_no_classification_loss() -> None:
     raw = [p[..., :6] for p in predictions(128, [8, 16, 32])]
     targets = torch.tensor([[0, 0, 0.5, 0.5, 0.2, 0.2]])
-    terms = DetectionLoss(torch.ones(3, 3, 2) * 20, [8, 16, 32], 1, LossConfig())(raw, targets)
+    terms = DetectionLoss(torch.ones(3, 3, 2) * 20, [8, 16, 32], 1, LossConfig()).terms(raw, targets)
     assert float(terms.classification) == 0 and float(terms.box.detach()) > 0
 
 
@@ -176,36 +176,36 @@ def scene(images: int = 6) -> tuple[list[torch.Tensor], torch.Tensor, torch.Tens
 def test_a_batch_in_parts_sums_up_to_the_whole() -> None:
     raw, targets, anchors = scene()
     loss = DetectionLoss(anchors, [8, 16, 32], 4, LossConfig())
-    whole = loss(raw, targets)
+    whole = loss.terms(raw, targets)
     first, second = (targets[targets[:, 0] < 4], targets[targets[:, 0] >= 4] - torch.eye(6)[0] * 4)
     shares = [loss.wanted(first, (64, 64), 4, 0, 6), loss.wanted(second, (64, 64), 2, 4, 6)]
     counts = shares[0].counts + shares[1].counts
     for share in shares:
         share.counts = counts
-    parts = [loss([p[:4] for p in raw], shares[0]), loss([p[4:] for p in raw], shares[1])]
+    parts = [loss.terms([p[:4] for p in raw], shares[0]), loss.terms([p[4:] for p in raw], shares[1])]
     for name in whole._fields:
         torch.testing.assert_close(sum(getattr(p, name) for p in parts), getattr(whole, name))
     in_one_share = loss.wanted(targets, (64, 64), 6)
-    again = [loss([p[a:b] for p in raw], in_one_share.part(a, b)) for a, b in ((0, 1), (1, 6))]
+    again = [loss.terms([p[a:b] for p in raw], in_one_share.part(a, b)) for a, b in ((0, 1), (1, 6))]
     torch.testing.assert_close(sum(t.total for t in again), whole.total)
 
 
 def test_means_over_groups_are_the_losses_of_the_groups_weighted_by_their_images() -> None:
     raw, targets, anchors = scene()
-    grouped = DetectionLoss(anchors, [8, 16, 32], 4, LossConfig(images_per_mean=4))(raw, targets)
+    grouped = DetectionLoss(anchors, [8, 16, 32], 4, LossConfig(images_per_mean=4)).terms(raw, targets)
     plain = DetectionLoss(anchors, [8, 16, 32], 4, LossConfig())
     expected = 0.0
     for begin, end in ((0, 4), (4, 6)):  # what two GPUs with 4 and 2 images compute for themselves
         mine = targets[(targets[:, 0] >= begin) & (targets[:, 0] < end)] - torch.eye(6)[0] * begin
-        expected = expected + plain([p[begin:end] for p in raw], mine).total
+        expected = expected + plain.terms([p[begin:end] for p in raw], mine).total
     torch.testing.assert_close(grouped.total, expected)
-    assert not torch.isclose(grouped.total, plain(raw, targets).total)
+    assert not torch.isclose(grouped.total, plain.terms(raw, targets).total)
 
 
 def test_the_focal_factor_equals_torchvisions_focal_loss() -> None:
     from torchvision.ops import sigmoid_focal_loss
 
-    from yolor_core.tasks.detection_loss import binary_loss
+    from yolor_core.tasks.detection import binary_loss
 
     logits = torch.linspace(-6, 6, 50, dtype=torch.float64)
     expected = (torch.arange(50) % 2).double()
@@ -228,8 +228,9 @@ def test_the_focal_factor_equals_torchvisions_focal_loss() -> None:
 )
 def test_factors_of_the_loss_act_on_their_term(field: str, value: float) -> None:
     raw, targets, anchors = scene()
-    plain = DetectionLoss(anchors, [8, 16, 32], 4, LossConfig())(raw, targets)
-    other = DetectionLoss(anchors, [8, 16, 32], 4, LossConfig.model_validate({field: value}))(raw, targets)
+    plain = DetectionLoss(anchors, [8, 16, 32], 4, LossConfig()).terms(raw, targets)
+    config = LossConfig.model_validate({field: value})
+    other = DetectionLoss(anchors, [8, 16, 32], 4, config).terms(raw, targets)
     changed = {
         name for name in plain._fields[1:] if not torch.isclose(getattr(plain, name), getattr(other, name))
     }
@@ -245,7 +246,7 @@ def test_factors_of_the_loss_act_on_their_term(field: str, value: float) -> None
 
 
 def test_label_smoothing_is_that_of_cross_entropy_with_softened_targets() -> None:
-    from yolor_core.tasks.detection_loss import DetectionLoss as Loss
+    from yolor_core.tasks.detection import DetectionLoss as Loss
 
     loss = Loss(torch.ones(3, 3, 2), [8, 16, 32], 4, LossConfig(label_smoothing=0.2))
     logits = torch.tensor([[0.3, -1.0, 2.0, 0.1]])
@@ -260,6 +261,6 @@ def test_half_precision_predictions_are_computed_with_in_float32(kind: torch.dty
     raw, targets, anchors = scene()
     loss = DetectionLoss(anchors.float(), [8, 16, 32], 4, LossConfig())
     half = [p.detach().to(kind) for p in raw]
-    terms = loss(half, targets.float())
+    terms = loss.terms(half, targets.float())
     assert terms.total.dtype == torch.float32
-    torch.testing.assert_close(terms.total, loss([p.float() for p in half], targets.float()).total)
+    torch.testing.assert_close(terms.total, loss.terms([p.float() for p in half], targets.float()).total)

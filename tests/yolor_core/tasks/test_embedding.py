@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from yolor_core.errors import InputError
-from yolor_core.evaluation import embedding
-from yolor_core.evaluation.embedding import score_embeddings
+from yolor_core.tasks import embedding
+from yolor_core.tasks.embedding import score_embeddings
 
 
 def brute_force(

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from yolor_core.config import TasksConfig
-from yolor_core.tasks.weighting import TaskWeights
+from yolor_core.tasks.base import TaskWeights
 
 LOSSES = {"detection": 0.7, "embedding": 4.0}
 
