@@ -51,3 +51,26 @@ def test_evaluate_matches_classes_by_name(inputs: Path) -> None:
     assert other["detection"] == pytest.approx(own["detection"])
     assert refused.exit_code == 2 and refused.stderr.count("\n") == 1
     assert "only here: cat, dog, car; only there: WBC, RBC, Platelets" in refused.stderr
+
+
+def test_pictures_stored_upside_down_are_seen_upright_by_every_command(inputs: Path) -> None:
+    folder, run = inputs / "05_exif_orientation_180", inputs / "run_bccd"
+    scores = {}
+    for data in ("up", "o3", "o6"):
+        found = json.loads(ablate("evaluate", "--run", run, "--data", folder / data, "--json").stdout)
+        scores[data] = round(100 * found["detection"]["AP"], 1)
+    assert scores == {"up": 8.8, "o3": 8.8, "o6": 8.9}
+    for data, kind in (("o3", "turned"), ("o6", "rotated")):
+        checked = ablate("data", "check", folder / data, "--json")
+        finding = json.loads(checked.stdout)["val"][kind]
+        assert (checked.exit_code, finding["count"]) == (0, 20)
+        assert "BloodImage_00000.jpg" in finding["examples"][0]
+    options = ("--run", run, "--confidence", "0.02", "--json", "--out", inputs / "out")
+    boxes = {}
+    for data in ("up", "o3"):
+        (record,) = json.loads(
+            ablate("detect", folder / data / "val" / "BloodImage_00000.jpg", *options).stdout
+        )
+        boxes[data] = sorted(each["box"] for each in record["detections"][:3])
+    assert boxes["o3"] == [pytest.approx(box, abs=2) for box in boxes["up"]]
+    assert len(boxes["up"]) == 3

@@ -1,8 +1,11 @@
-"""Decode an image file to 8-bit RGB of the annotated size, whatever it is encoded as."""
+"""Decode an image file to 8-bit RGB, upright, of the annotated size, whatever it is encoded as."""
 
 from __future__ import annotations
 
+import functools
 import io
+import os
+import warnings
 from pathlib import Path
 
 import cv2
@@ -11,7 +14,9 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from yolor_core.data.jpeg import decode_plain
+from yolor_core.data.metadata import ORIENTATION, exif_orientation, without_metadata
 from yolor_core.data.report import Note
+from yolor_core.errors import ConfigError
 
 cv2.setNumThreads(0)  # parallelism is the loader's; a pool per worker process would only fight over the cores
 
@@ -19,8 +24,13 @@ Pixels = NDArray[np.uint8]
 Findings = list[tuple[str, str]]
 """What was done to an image: kinds of `report.KINDS`, each with a detail."""
 GREY = 114
-# EXIF orientations that exchange width and height, and what turns each upright.
+DARK = 64  # of 256: what 16-bit samples stay below that use 14 bits or fewer
+MAX_PIXELS = "ABLATE_MAX_PIXELS"
+# What turns a stored picture upright, by EXIF orientation; from 5 on width and height change places.
 UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
     5: Image.Transpose.TRANSPOSE,
     6: Image.Transpose.ROTATE_270,
     7: Image.Transpose.TRANSVERSE,
@@ -52,39 +62,24 @@ def notes(findings: Findings, identifier: int, path: Path) -> list[Note]:
 def decode_bytes(data: bytes, width: int, height: int, rows: int | None = None) -> tuple[Pixels, Findings]:
     """Pixels of an encoded image as uint8 RGB (height, width, 3), and what had to be done.
 
-    `width` and `height` are the annotation file's, and the boxes are relative to them, so they decide:
-
-    * the stored pixels have that size: they are used as stored, as COCO's tools do, whatever EXIF says;
-    * only turning them upright by EXIF gives that size: they are turned;
-    * neither does: they are scaled to that size (and counted; `ablate data check` reports it as an error).
+    `width` and `height` are the annotation file's. The picture is upright or as stored (see `read`), and
+    scaled to that size where it has another one (which is counted; `ablate data check` reports it as an
+    error).
 
     Greyscale, palette, CMYK, alpha and 16-bit images become 8-bit RGB; alpha is discarded. What cannot be
-    decoded completely gives a grey image and an `unreadable` finding; this function does not raise.
+    decoded completely gives a grey image and an `unreadable` finding; this function does not raise for it.
 
     `rows` is for files that were once found to be without fault: the result may then end after so many rows.
     """
     plain = decode_plain(data, width, height, rows)
     if plain is not None:
         return plain, []
-    turned = 0
     try:
-        with Image.open(io.BytesIO(data)) as opened:
-            mode = opened.mode
-            orientation = opened.getexif().get(0x0112, 1)
-            opened.load()  # raises for truncated files
-            rgb = to_rgb(opened)
-            if orientation in UPRIGHT and rgb.size != (width, height) and rgb.size == (height, width):
-                rgb, turned = rgb.transpose(UPRIGHT[orientation]), orientation
-            pixels = np.array(rgb, dtype=np.uint8)
-    except MemoryError:
+        pixels, findings = read(data, (width, height))
+    except (MemoryError, ConfigError):
         raise
     except Exception as error:  # Pillow's decoders raise many kinds; none may end a training
         return unreadable(error, width, height)
-    findings = []
-    if mode != "RGB":
-        findings.append(("converted", mode))
-    if turned:
-        findings.append(("rotated", f"orientation {turned}"))
     if pixels.shape[:2] != (height, width):
         found = f"{pixels.shape[1]} x {pixels.shape[0]}, annotated as {width} x {height}"
         findings.append(("resized", found))
@@ -92,14 +87,109 @@ def decode_bytes(data: bytes, width: int, height: int, rows: int | None = None) 
     return pixels, findings
 
 
+def read(data: bytes, annotated: tuple[int, int] | None = None) -> tuple[Pixels, Findings]:
+    """Pixels of an encoded image as uint8 RGB (height, width, 3), and what had to be done to have them.
+
+    The rule of all commands: a picture is turned upright by its EXIF orientation, as viewers, annotation
+    tools and OpenCV show it. Only where the `annotated` width and height are those of the stored picture and
+    not of the upright one (orientations 5 to 8, unless it is square) is it left as stored, since its boxes
+    are relative to that. Of another size altogether, portrait and landscape decide.
+
+    Metadata that cannot be read is left out. Raises what Pillow's decoders raise for damaged pixels.
+    """
+    try:
+        image, orientation, findings = _load(data)
+    except (MemoryError, ConfigError, Image.DecompressionBombError):
+        raise
+    except Exception:
+        clean = without_metadata(data)
+        if clean is None:
+            raise
+        try:
+            image, orientation, findings = _load(clean[0])
+        except Exception:
+            clean = None
+        if clean is None:
+            raise  # as the file itself was judged
+        findings.append(("metadata", f"left out: {', '.join(clean[1])}"))
+    if orientation not in UPRIGHT:
+        return np.array(image, np.uint8), findings
+    kind = "turned"
+    if annotated is not None and orientation >= 5:
+        (width, height), (w, h) = annotated, image.size
+        if width != height and w != h:
+            kind = "stored" if (width > height) == (w > h) else "rotated"
+    if kind != "stored":
+        image = image.transpose(UPRIGHT[orientation])
+    return np.array(image, np.uint8), [*findings, (kind, f"orientation {orientation}")]
+
+
+def _load(data: bytes) -> tuple[Image.Image, int, Findings]:
+    """An image as 8-bit RGB as it is stored, its EXIF orientation, and findings."""
+    findings: Findings = []
+    limit = most_pixels()
+    if limit:
+        Image.MAX_IMAGE_PIXELS = limit // 2  # Pillow warns beyond, and refuses what has twice as many
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        with Image.open(io.BytesIO(data)) as opened:
+            mode, deep = opened.mode, ";16" in str(opened.tile)
+            if opened.format != "TIFF":  # which loses its orientation by being loaded
+                opened.load()  # raises for truncated files
+            orientation, wrong = 1, ""
+            try:
+                orientation = opened.getexif().get(ORIENTATION, 1)
+            except Exception as error:
+                wrong = str(error)
+            wrong = wrong or next((str(w.message) for w in said if w.category is UserWarning), "")
+            if "exif" in opened.info and orientation == 1:  # Pillow stops at what is damaged before it
+                found = exif_orientation(opened.info["exif"].removeprefix(b"Exif\0\0"))
+                orientation, wrong = found or 1, wrong or ("" if found is not None else "EXIF")
+            if wrong:
+                findings.append(("metadata", f"in part unread: {wrong.strip()}"))
+            opened.load()
+            rgb = to_rgb(opened)
+            if orientation in UPRIGHT and opened.format == "TIFF":  # Pillow has turned it
+                rgb = rgb.transpose(UPRIGHT[{6: 8, 8: 6}.get(orientation, orientation)])
+    if mode != "RGB" or deep:
+        findings.append(("converted", mode if mode != "RGB" else "RGB of 16 bits"))
+    if deep or mode.startswith("I"):
+        brightest = max(int(high) for _, high in rgb.getextrema())  # type: ignore[misc]
+        if brightest < DARK:
+            findings.append(("dark", f"the brightest sample becomes {brightest} of 255"))
+    return rgb, orientation, findings
+
+
+@functools.cache
+def most_pixels() -> int:
+    """The most pixels that an image may have, as ABLATE_MAX_PIXELS says; 0 for Pillow's own limit.
+
+    Raises ConfigError for anything but a number.
+    """
+    value = os.environ.get(MAX_PIXELS, "0")
+    if not value.isdecimal():
+        raise ConfigError(f"{MAX_PIXELS} is {value!r}; a number of pixels is needed, as 400000000")
+    return int(value)
+
+
 def unreadable(error: Exception, width: int, height: int) -> tuple[Pixels, Findings]:
     """What stands in for an image that cannot be decoded."""
-    reason = str(error)
+    return grey(width, height), [("unreadable", reason(error))]
+
+
+def reason(error: Exception) -> str:
+    """Why an image cannot be decoded, and what to do where something can be done."""
+    text = str(error)
     if isinstance(error, UnidentifiedImageError):
-        reason = "not an image of a known kind"  # Pillow's sentence would name a buffer
+        text = "not an image of a known kind"  # Pillow's sentence would name a buffer
+    elif isinstance(error, Image.DecompressionBombError):
+        text = (
+            f"{text.partition(',')[0]}; cut it into pieces, make it smaller, "
+            f"or raise the limit with {MAX_PIXELS}=N in the environment"
+        )
     elif isinstance(error, OSError) and error.strerror:
-        reason = error.strerror
-    return grey(width, height), [("unreadable", f"{type(error).__name__}: {reason}")]
+        text = error.strerror
+    return f"{type(error).__name__}: {text}"
 
 
 def grey(width: int, height: int) -> Pixels:
@@ -113,5 +203,5 @@ def to_rgb(image: Image.Image) -> Image.Image:
         samples = np.asarray(image).astype(np.int64)
         return Image.fromarray((np.clip(samples, 0, 65535) >> 8).astype(np.uint8)).convert("RGB")
     if image.mode == "F":
-        raise ValueError("floating-point samples have no defined range")
+        raise ValueError("floating-point samples have no defined range; store it with 8 or 16 bits")
     return image.convert("RGB")

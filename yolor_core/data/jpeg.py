@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from yolor_core.data.metadata import exif_orientation
+
 Pixels = NDArray[np.uint8]
 # Sampling of luma against chroma that decoders of all ages upsample alike; 4:4:0 is not among them.
 SAMPLINGS = (0x11, 0x21, 0x22)
@@ -46,7 +48,10 @@ def decode_plain(data: bytes, width: int, height: int, rows: int | None = None) 
 
 
 def ordinary(data: bytes) -> Frame | None:
-    """The frame of a JPEG of three channels of 8 bits whose colour is sampled in a usual way, else None."""
+    """The frame of a JPEG of three channels of 8 bits whose colour is sampled in a usual way, else None.
+
+    None, too, where metadata says that it has to be turned, or cannot be read.
+    """
     if data[:2] != b"\xff\xd8":
         return None
     at, frame = 2, None
@@ -66,6 +71,10 @@ def ordinary(data: bytes) -> Frame | None:
                 return None
             height, width = int.from_bytes(body[1:3], "big"), int.from_bytes(body[3:5], "big")
             frame = Frame(width, height, at + 5, 8 * (luma & 15), marker != 0xC2)
+        elif marker == 0xE1 and (
+            b"tiff:Orientation" in body or (body[:6] == b"Exif\0\0" and exif_orientation(body[6:]) != 1)
+        ):
+            return None
         elif 0xC3 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
             return None  # arithmetic or lossless coding
         at += 2 + length

@@ -41,7 +41,23 @@ KINDS = {
         "images", "images whose pixels have another size than the annotation file says", "scaled to it", 0.0
     ),
     "rotated": Kind("images", "images turned upright by EXIF", "only then they have the annotated size"),
+    "turned": Kind(
+        "images",
+        "images turned upright by EXIF whose size cannot tell whether their boxes are upright, too",
+        "as annotation tools show them; boxes drawn on the stored pixels are wrong",
+    ),
+    "stored": Kind(
+        "images",
+        "images left as stored against their EXIF orientation",
+        "only so they have the annotated size; `ablate detect` turns them",
+    ),
+    "metadata": Kind("images", "images with damaged metadata", "left out, the pixels are whole"),
     "converted": Kind("images", "images converted to 8-bit RGB"),
+    "dark": Kind(
+        "images",
+        "16-bit images that use 14 bits or fewer",
+        "dark or black to the model, which sees the upper 8 of 16 bits; scale their samples to 16 bits",
+    ),
 }
 WARNED = ("unreadable", "resized")
 

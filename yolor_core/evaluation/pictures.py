@@ -11,12 +11,12 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageFont
 
 from yolor_core.config import EvaluationConfig
-from yolor_core.data.decode import to_rgb
+from yolor_core.data.decode import read, reason
 from yolor_core.data.resize import letterbox, resize
-from yolor_core.errors import DataError
+from yolor_core.errors import ConfigError, DataError
 from yolor_core.evaluation.postprocess import suppress
 from yolor_core.evaluation.predict import input_stride, of_task
 from yolor_core.models import Detector, decode
@@ -33,20 +33,18 @@ class Found(NamedTuple):
 
 
 def read_picture(path: Path) -> Pixels:
-    """Pixels of an image file as uint8 RGB (height, width, 3), turned upright by EXIF.
+    """Pixels of an image file as uint8 RGB (height, width, 3), upright (see `yolor_core.data.decode.read`).
 
     Raises DataError for a file that is missing or cannot be decoded completely.
     """
     try:
-        with Image.open(path) as opened:
-            opened.load()
-            return np.array(to_rgb(ImageOps.exif_transpose(opened)), dtype=np.uint8)
-    except MemoryError:
-        raise
+        return read(path.read_bytes())[0]
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
+    except ConfigError:
+        raise
     except Exception as error:  # Pillow's decoders raise many kinds
-        raise DataError(f"{path}: cannot be read as an image ({type(error).__name__}: {error})") from None
+        raise DataError(f"{path}: cannot be read as an image ({reason(error)})") from None
 
 
 @torch.no_grad()

@@ -38,14 +38,14 @@ def odd(folder: Folder) -> Folder:
     """Images of many sizes and encodings, each with a box; some cannot be decoded."""
     import io
 
-    exif = Image.Exif()
-    exif[0x0112] = 6
+    exif, mirrored = Image.Exif(), Image.Exif()
+    exif[0x0112], mirrored[0x0112] = 6, 4
     cut = io.BytesIO()
     picture(9, 90, 90).save(cut, "JPEG")
     sizes = [(64, 48), (200, 120), (96, 150), (31, 40)]
     for k, (w, h) in enumerate(sizes):
         folder.add(picture(k, w, h), f"plain{k}.jpg", (w, h), quality=92)
-    folder.add(picture(4, 130, 70).convert("L"), "grey.jpg", (130, 70))
+    folder.add(picture(4, 130, 70).convert("L"), "grey.jpg", (130, 70), exif=mirrored)
     folder.add(picture(5, 80, 120).convert("CMYK"), "cmyk.jpg", (80, 120))
     folder.add(picture(6, 100, 60), "turned.jpg", (60, 100), exif=exif)
     folder.add(picture(7, 140, 100), "larger.png", (70, 50))
