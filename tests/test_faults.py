@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -74,3 +76,43 @@ def test_pictures_stored_upside_down_are_seen_upright_by_every_command(inputs: P
         boxes[data] = sorted(each["box"] for each in record["detections"][:3])
     assert boxes["o3"] == [pytest.approx(box, abs=2) for box in boxes["up"]]
     assert len(boxes["up"]) == 3
+
+
+def test_compare_says_what_an_annotation_id_0_does(inputs: Path) -> None:
+    folder = inputs / "06_annotation_id_0"
+    found = {}
+    for truth in ("truth", "truth1"):
+        files = (folder / "det.json", folder / "det.json", "--truth", folder / f"{truth}.json")
+        found[truth] = json.loads(ablate("compare", *files, "--resamples", "100", "--json").stdout)
+    assert found["truth"]["metrics"][0]["a"] == pytest.approx(85.05, abs=0.005)  # as pycocotools has it
+    assert "the annotation with id 0 counts as missed" in found["truth"]["notes"][0]
+    assert found["truth1"]["metrics"][0]["a"] == pytest.approx(100) and found["truth1"]["notes"] == []
+
+
+def test_compare_says_which_detections_look_wrong(inputs: Path, tmp_path: Path) -> None:
+    pictures, made = tmp_path / "pictures", tmp_path / "made"
+    assert ablate("data", "make", pictures, "--train-images", "1").exit_code == 0
+    make = inputs / "17_detections_that_look_wrong" / "make.py"
+    subprocess.run([sys.executable, make, pictures, made], check=True)
+    truth = ("--truth", pictures / "annotations" / "instances_val.json", "--resamples", "100")
+
+    def text(*arguments: str | Path) -> str:
+        result = ablate("compare", made / "all.json", *arguments, *truth)
+        assert result.exit_code == 0, result.output
+        return result.stdout
+
+    few = text(made / "fifty_of_200_images.json")
+    assert "note: A has detections in 200 of 200 images with true boxes, B in 50 of 200;" in few
+    common = text(made / "fifty_of_200_images.json", "--images-of", "B")
+    assert "note: scored on 50 of 200 images: those that B has detections in" in common
+    assert "AP      71.96   71.96  +0.00" in common
+    ranges, values = [], []
+    for name in ("one_score", "one_score_other_order"):
+        found = json.loads(text(made / f"{name}.json", "--json"))
+        assert any("other orders of the same rows give AP 71.5" in note for note in found["notes"])
+        ranges.append(found["orders"]["B"])
+        values.append({each["name"]: each["b"] / 100 for each in found["metrics"]})
+    for own in ranges:
+        for name in ("AP", "AR1"):
+            assert all(own[name][0] <= each[name] <= own[name][1] for each in values)
+    assert values[0]["AP"] != values[1]["AP"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,36 +24,67 @@ CLASSES, IMAGES = 10, 10  # that the text shows
 @click.argument("a", metavar="A")
 @click.argument("b", metavar="B")
 @click.option("--truth", metavar="FILE", help="COCO instances file that files of detections are scored on.")
+@click.option(
+    "--images-of",
+    type=click.Choice(["A", "B", "both"], case_sensitive=False),
+    help="Only the images that A, B or both have detections in.  [default: all]",
+)
 @click.option("--resamples", type=click.IntRange(min=100), default=10_000, show_default=True)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the resamples.")
 @results_option
 @json_option
 def command(
-    a: str, b: str, truth: str | None, resamples: int, seed: int, results: Path, as_json: bool
+    a: str,
+    b: str,
+    truth: str | None,
+    images_of: str | None,
+    resamples: int,
+    seed: int,
+    results: Path,
+    as_json: bool,
 ) -> None:
     """Compare B with A: every COCO score, each class, and the images that changed most.
 
     A and B are runs (a folder, or a name of `ablate status`), or files of detections in COCO's results format
     (.json) or of a run (.parquet), with --truth. Both are scored on the same resamples of the images. The
     intervals say how the difference might come out on other images; how it might come out in another training
-    they cannot say: for that, run several seeds and see `ablate tables`.
+    they cannot say: for that, run several seeds and see `ablate tables`. Notes above the scores say what
+    looks wrong with the annotations and detections.
     """
     from ablations.machine import cores
     from analysis.comparison import compare
+    from analysis.looks_wrong import all_notes, order_ranges, restricted
+    from yolor_core.errors import DataError
     from yolor_core.evaluation.engine import Truth, check_detections, match
 
     content = json_file(Path(truth)) if truth else None
-    arms = [load(name, content, results) for name in (a, b)]
-    matches = []
-    for boxes, detections in arms:
-        read = Truth.read(boxes)
-        check_detections(read, detections)
-        matches.append(match(read, detections))
-    found = compare(matches[0], matches[1], resamples, seed, cores())
+    arms = {arm: load(name, content, results) for arm, name in (("A", a), ("B", b))}
+    for boxes, detections in arms.values():
+        check_detections(Truth.read(boxes), detections)
+    profiles = {arm: known for arm, name in (("A", a), ("B", b)) if (known := profile(name, results))}
+    notes = []
+    if len(set(profiles.values())) > 1:
+        notes.append(f"different profiles: A is a run of {profiles['A']}, B of {profiles['B']}")
+    if images_of is not None:
+        images = len(arms["A"][0]["images"])
+        arms = restricted(arms, images_of)
+        notes.append(
+            f"scored on {len(arms['A'][0]['images'])} of {images} images: those that {images_of} "
+            f"{'have' if images_of == 'both' else 'has'} detections in"
+        )
+    truths = {arm: Truth.read(boxes) for arm, (boxes, _) in arms.items()}
+    matches = [match(truths[arm], detections) for arm, (_, detections) in arms.items()]
+    try:
+        found = compare(matches[0], matches[1], resamples, seed, cores())
+    except DataError as error:
+        raise DataError("; ".join([*notes, str(error)])) from None
+    orders = {arm: order_ranges(truths[arm], detections) for arm, (_, detections) in arms.items()}
+    notes += all_notes(arms, truths, orders)
     if as_json:
-        click.echo(json.dumps({"a": a, "b": b, **asdict(found)}, indent=1, ensure_ascii=False))
+        told = {"a": a, "b": b, **asdict(found), "notes": notes, "orders": orders}
+        click.echo(json.dumps(told, indent=1, ensure_ascii=False))
     else:
-        click.echo(text(found, a, b))
+        click.echo(text(found, a, b, notes))
 
 
 def load(name: str, truth: dict[str, Any] | None, results: Path) -> tuple[dict[str, Any], Detections]:
@@ -80,6 +112,18 @@ def load(name: str, truth: dict[str, Any] | None, results: Path) -> tuple[dict[s
         raise DataError(f"{name} cannot be read: {error}") from None
 
 
+def profile(name: str, results: Path) -> str | None:
+    """The profile of an arm that is a run; None for a file."""
+    from ablations.overview import find_run
+    from yolor_core.runs.directory import RunDirectory
+
+    if Path(name).is_file():
+        return None
+    record = RunDirectory(find_run(name, results)).read_run() or {}
+    found: str | None = record.get("config", {}).get("science", {}).get("profile")
+    return found
+
+
 def json_file(path: Path, kind: type = dict) -> Any:
     """The content of a JSON file. Raises DataError naming it."""
     from yolor_core.errors import DataError
@@ -96,9 +140,9 @@ def json_file(path: Path, kind: type = dict) -> Any:
     return content
 
 
-def text(found: Comparison, a: str, b: str) -> str:
+def text(found: Comparison, a: str, b: str, notes: Sequence[str] = ()) -> str:
     """For a terminal."""
-    lines = [f"A: {a}", f"B: {b}", ""]
+    lines = [f"A: {a}", f"B: {b}", *(f"note: {note}" for note in notes), ""]
     lines += _grid(("", "A", "B", "B - A", "95 % (percentile)", "95 % (BCa)"), found.metrics)
     known = [each for each in found.classes if each.delta is not None]
     lines += ["", f"classes that differ most, of {len(found.classes)}"]

@@ -47,6 +47,7 @@ def command(
     import torch
 
     from yolor_core.device import choose_device
+    from yolor_core.evaluation.coco import truth_notes
     from yolor_core.evaluation.predict import evaluate, predict
 
     chosen = choose(name, weights, run_dir)
@@ -54,6 +55,8 @@ def command(
     images, notes = find_images(chosen, data, split), list[str]()
     if chosen.model.tasks != ("embedding",):  # that one knows no classes
         images, notes = with_classes_of(chosen, images)
+    if "detection" in chosen.model.tasks:
+        notes += truth_notes(images.coco)
     if chosen.run is not None:
         torch.set_num_threads(chosen.run.execution.threads)  # sums depend on it in the last bit
     target = choose_device(device)

@@ -85,7 +85,7 @@ def coarse(detections: Detections, truth: Truth, grid: int) -> Detections:
     exact = detections.scores >= SEEN
     exact |= area_bits(boxes[:, 2] * boxes[:, 3]) != area_bits(moved[:, 2] * moved[:, 3])
     for each in (boxes, moved):
-        exact |= _most_overlap(detections, each, truth) >= NEAR
+        exact |= most_overlap(detections, each, truth) >= NEAR
     exact |= _meet(detections, moved)
     rounded = np.where(exact[:, None], boxes, moved).astype(np.float32)
     made = Detections(detections.image_id, detections.category_id, rounded, detections.scores)
@@ -99,7 +99,7 @@ def _meet(detections: Detections, boxes: NDArray[np.float64]) -> NDArray[np.bool
     return np.asarray(members[group.ravel()] > 1)
 
 
-def _most_overlap(detections: Detections, boxes: NDArray[np.float64], truth: Truth) -> NDArray[np.float64]:
+def most_overlap(detections: Detections, boxes: NDArray[np.float64], truth: Truth) -> NDArray[np.float64]:
     """(n,) the largest overlap of each box with a true one of its image and category, as COCO measures it."""
     most = np.zeros(len(boxes))
     if not len(boxes):

@@ -103,6 +103,23 @@ def test_every_task_matches_classes_by_name(shapes: Path, tmp_path: Path) -> Non
     assert len(set(scores[0]["classification"]["per_class"].values())) > 2
 
 
+def test_what_the_annotations_do_to_every_score_is_noted(run: Path, shapes: Path, tmp_path: Path) -> None:
+    data = shutil.copytree(shapes, tmp_path / "data")
+    path = data / "annotations" / "instances_val.json"
+    content = json.loads(path.read_text())
+    content["annotations"][0]["id"] = 0
+    content["annotations"][1]["bbox"][2] = -3
+    path.write_text(json.dumps(content))
+    arguments = ("evaluate", "--run", run, "--data", data)
+    notes = json.loads(ablate(*arguments, "--json").stdout)["notes"]
+    flat = content["annotations"][1]["id"]
+    assert notes[0].startswith("the annotation with id 0 counts as missed even where it is found")
+    assert notes[1].startswith(f"1 true boxes have no area (annotations {flat})")
+    lines = ablate(*arguments).stdout.splitlines()
+    assert lines[1:3] == [f"note: {note}" for note in notes]
+    assert "notes" not in json.loads(ablate("evaluate", "--run", run, "--data", shapes, "--json").stdout)
+
+
 def test_training_matches_classes_of_its_splits_by_name(shapes: Path, tmp_path: Path) -> None:
     other = renumbered(shapes, tmp_path / "data", "val", 4, 1, 80, 2, 3)
     found = []

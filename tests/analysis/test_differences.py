@@ -19,6 +19,7 @@ from analysis.errors import NothingToShow
 from analysis.labels import place_labels
 from analysis.pictures import LONGEST, changed, changed_data, photographs
 from analysis.style import svg
+from tests.ablations.trained import ablate
 from yolor_core.config import ShapesConfig
 from yolor_core.data.load import load_shapes
 from yolor_core.data.write import write_dataset
@@ -132,6 +133,26 @@ def test_runs_on_other_images_are_not_compared(
     write(other, [])
     with pytest.raises(NothingToShow, match="cannot be compared"):
         compare_runs(pair[0], other, resamples=100)
+
+
+def test_runs_of_different_profiles_are_named(
+    pair: tuple[Path, Path], tmp_path: Path, truth: list[dict[str, Any]]
+) -> None:
+    """On the same images with a note, on others in the error."""
+    path = pair[1] / "run.json"
+    record = json.loads(path.read_text())
+    record["config"]["science"]["profile"] = "smoke"
+    path.write_text(json.dumps(record))
+    said = "different profiles: A is a run of mini, B of smoke"
+    result = ablate("compare", *pair, "--resamples", "100")
+    assert result.exit_code == 0 and f"note: {said}\n" in result.stdout
+    record["config"]["data"]["val_images"] = 3
+    path.write_text(json.dumps(record))
+    write(pair[1], [])
+    result = ablate("compare", *pair, "--resamples", "100")
+    assert result.exit_code == 2 and result.stderr.count("\n") == 1
+    assert f"{said}; the arms were scored on different images: 4 and 3" in result.stderr
+    assert "profiles" not in ablate("compare", pair[0], pair[0], "--resamples", "100").stdout
 
 
 def test_boxes_of_the_most_changed_image_are_right_or_wrong_for_each_run(

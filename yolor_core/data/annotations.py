@@ -142,10 +142,10 @@ def check_same_classes(found: Sequence[str], wanted: Sequence[str], where: str, 
     raise DataError(f"{where}: its classes are not those of {whose}: {'; '.join(parts)}{meant}")
 
 
-def some_of(words: Sequence[str], most: int = 8) -> str:
+def some_of(words: Sequence[object], most: int = 8) -> str:
     """A list in a sentence, cut where it is long."""
     more = f" and {len(words) - most} more" if len(words) > most else ""
-    return ", ".join(words[:most]) + more
+    return ", ".join(map(str, words[:most])) + more
 
 
 def _without(names: Sequence[str], others: Sequence[str]) -> list[str]:

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import io
+from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from yolor_core.data.annotations import class_labels
+from yolor_core.data.annotations import class_labels, some_of
 from yolor_core.errors import DataError
 from yolor_core.evaluation.detections import Detections
 from yolor_core.tasks.registry import COCO_NUMBERS
+
+ID_0 = (
+    "the annotation with id 0 counts as missed even where it is found: pycocotools, whose scores these are, "
+    "takes a match with it for none"
+)
 
 
 def evaluate_boxes(annotations: dict[str, Any], detections: Detections) -> dict[str, Any]:
@@ -51,6 +58,27 @@ def evaluate_boxes(annotations: dict[str, Any], detections: Detections) -> dict[
         "images": len(truth.imgs),
         "detections": len(detections),
     }
+
+
+def truth_notes(content: Mapping[str, Any]) -> list[str]:
+    """What the annotations do to every score on them, a sentence each; `content` is that of a COCO file."""
+    boxes = [each for each in content["annotations"] if not each.get("iscrowd")]
+    notes = [ID_0] if any(each["id"] == 0 for each in boxes) else []
+    flat = [each["id"] for each in boxes if min(each["bbox"][2:]) <= 0]
+    if flat:
+        notes.append(
+            f"{len(flat)} true boxes have no area (annotations {some_of(flat)}): each is a miss, which no "
+            "detection can match"
+        )
+    twice = [key for key, count in Counter(each["id"] for each in content["images"]).items() if count > 1]
+    if twice:
+        notes.append(f"{len(twice)} images are listed more than once and count once: {some_of(twice)}")
+    names = {each["id"]: each["name"] for each in content["categories"]}
+    labels = class_labels(names)
+    shared = [label for key, label in labels.items() if label != names[key]]
+    if shared:
+        notes.append(f"{len(shared)} categories share a name, told apart by id: {some_of(shared)}")
+    return notes
 
 
 def _index(annotations: dict[str, Any]) -> COCO:

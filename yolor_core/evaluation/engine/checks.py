@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from yolor_core.data.annotations import some_of
 from yolor_core.errors import DataError
 from yolor_core.evaluation.detections import Detections
 from yolor_core.evaluation.engine.matching import Matches
@@ -35,7 +36,11 @@ def check_detections(truth: Mapping[str, Any] | Truth, detections: Detections) -
         ("image", detections.image_id, truth.image_ids),
         ("category", detections.category_id, truth.category_ids),
     ):
-        _refuse(~np.isin(found, known), detections, f"{kind} ids are not in the annotations")
+        _refuse(
+            ~np.isin(found, known),
+            detections,
+            f"{kind} ids are not in the annotations, which have {some_of(known.tolist())}",
+        )
     _refuse(~((scores >= 0) & (scores <= 1)), detections, "scores are not in [0, 1]")
     _refuse(np.any(~np.isfinite(boxes), axis=1), detections, "boxes are not finite")
     _refuse(np.any(boxes[:, 2:] < 0, axis=1), detections, "boxes have a negative width or height")
