@@ -19,15 +19,17 @@ from analysis.published.detections import read_detections
 from analysis.statistics.crossed import on_images_like_these
 from analysis.tables import UNASKED, FilledTable
 from yolor_core.config import RunConfig
+from yolor_core.data.annotations import check_same_classes, class_labels, some_of
 from yolor_core.data.load import load_images
-from yolor_core.errors import RunError
+from yolor_core.errors import DataError, RunError
 from yolor_core.evaluation.detections import Detections
-from yolor_core.evaluation.engine import Matches, Truth, bootstrap, match, score
+from yolor_core.evaluation.engine import Matches, Truth, bootstrap, check_detections, match, score
 from yolor_core.evaluation.engine.checks import FEW_IMAGES
 from yolor_core.identity import signature
 from yolor_core.runs.directory import RunDirectory
 
 DEFINED = 0.9  # of the resamples: below it an interval would be of those alone that have such boxes
+Content = dict[str, Any]  # of an annotation file
 Scores = dict[str, NDArray[np.float64]]  # metric -> (resamples + 1,), the first on the images themselves
 
 
@@ -42,6 +44,32 @@ def stored(folder: Path) -> tuple[dict[str, Any], Detections]:
         raise RunError(f"{folder} has no {run.detections.name}; only finished runs that detect have")
     config = RunConfig.from_json(json.dumps(record["config"]))
     return load_images(config.data, "val").coco, read_detections(run.detections)
+
+
+def renumbered(detections: Detections, own: Content, other: Content, where: str, whose: str) -> Detections:
+    """Detections with the ids of another annotation file: classes are matched by name, images by file name.
+
+    `own` is the content of the file that the ids are of, `other` that of the file `where`; `whose` says in
+    messages what was scored on `own`. Raises DataError where the detections do not belong to `own`, the
+    classes differ, or an image is not in `other`.
+    """
+    check_detections(own, detections)
+    labels = [
+        class_labels({each["id"]: each["name"] for each in file["categories"]}) for file in (own, other)
+    ]
+    check_same_classes(list(labels[1].values()), list(labels[0].values()), where, whose)
+    classes = {label: key for key, label in labels[1].items()}
+    files = {each["file_name"]: each["id"] for each in other["images"] if "file_name" in each}
+    names = {each["id"]: each["file_name"] for each in own["images"]}
+    shown, place = np.unique(detections.image_id, return_inverse=True)
+    missing = [names[image] for image in shown.tolist() if names[image] not in files]
+    if missing:
+        raise DataError(f"{where} lacks {len(missing)} images that {whose} has: {some_of(missing)}")
+    images = np.array([files[names[image]] for image in shown.tolist()], np.int64)
+    category = np.array([classes[labels[0][key]] for key in detections.category_id.tolist()])
+    return replace(
+        detections, image_id=images[place], category_id=category.astype(detections.category_id.dtype)
+    )
 
 
 def resampled_scores(paths: Sequence[Path], resamples: int, seed: int, threads: int) -> dict[Path, Scores]:

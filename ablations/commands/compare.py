@@ -90,7 +90,7 @@ def command(
 def load(name: str, truth: dict[str, Any] | None, results: Path) -> tuple[dict[str, Any], Detections]:
     """The annotations and detections of one arm. Raises RunError or DataError, naming what is missing."""
     from ablations.overview import find_run
-    from analysis.other_images import stored
+    from analysis.other_images import renumbered, stored
     from analysis.published.detections import read_detections
     from yolor_core.errors import DataError
     from yolor_core.evaluation.detections import Detections
@@ -98,7 +98,9 @@ def load(name: str, truth: dict[str, Any] | None, results: Path) -> tuple[dict[s
     path = Path(name)
     if path.suffix not in (".json", ".parquet"):
         annotations, detections = stored(find_run(name, results))
-        return truth if truth is not None else annotations, detections
+        if truth is None:
+            return annotations, detections
+        return truth, renumbered(detections, annotations, truth, "the file of --truth", f"run {path.name}")
     if truth is None:
         raise DataError(
             f"{name} is a file of detections; name the annotations it is scored on with --truth FILE"

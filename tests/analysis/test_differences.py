@@ -155,6 +155,42 @@ def test_runs_of_different_profiles_are_named(
     assert "profiles" not in ablate("compare", pair[0], pair[0], "--resamples", "100").stdout
 
 
+def test_runs_are_scored_on_other_annotations_by_names_of_classes_and_files(
+    pair: tuple[Path, Path], tmp_path: Path
+) -> None:
+    content = load_shapes(DATA, "val").coco
+    path = tmp_path / "truth.json"
+    new = {each["id"]: 90 - each["id"] for each in content["categories"]}
+    other = {
+        "categories": [each | {"id": new[each["id"]]} for each in content["categories"]],
+        "images": [each | {"id": 1000 - each["id"]} for each in content["images"]],
+        "annotations": [
+            each | {"image_id": 1000 - each["image_id"], "category_id": new[each["category_id"]]}
+            for each in content["annotations"]
+        ],
+    }
+    path.write_text(json.dumps(other))
+    plain, found = (
+        json.loads(ablate("compare", *pair, *truth, "--resamples", "100", "--json").stdout)
+        for truth in ((), ("--truth", path))
+    )
+    assert [each["b"] for each in found["metrics"]] == [each["b"] for each in plain["metrics"]]
+    assert found["metrics"][0]["a"] == pytest.approx(plain["metrics"][0]["a"])
+    assert sorted(each["name"] for each in found["classes"]) == sorted(
+        each["name"] for each in plain["classes"]
+    )
+    gone = other["images"].pop(1)
+    path.write_text(json.dumps(other))
+    refused = ablate("compare", *pair, "--truth", path)
+    assert refused.exit_code == 2 and f"lacks 1 images that run {pair[0].name} has" in refused.stderr
+    assert gone["file_name"] in refused.stderr
+    other["images"].append(gone)
+    other["categories"][0]["name"] = "Disc"
+    path.write_text(json.dumps(other))
+    refused = ablate("compare", *pair, "--truth", path)
+    assert refused.exit_code == 2 and "only here: Disc; only there: disc; 'Disc' for 'disc'" in refused.stderr
+
+
 def test_boxes_of_the_most_changed_image_are_right_or_wrong_for_each_run(
     pair: tuple[Path, Path], truth: list[dict[str, Any]]
 ) -> None:

@@ -64,7 +64,8 @@ def truth_notes(content: Mapping[str, Any]) -> list[str]:
     """What the annotations do to every score on them, a sentence each; `content` is that of a COCO file."""
     boxes = [each for each in content["annotations"] if not each.get("iscrowd")]
     notes = [ID_0] if any(each["id"] == 0 for each in boxes) else []
-    flat = [each["id"] for each in boxes if min(each["bbox"][2:]) <= 0]
+    sizes = np.array([each["bbox"] for each in boxes], np.float64).reshape(-1, 4)[:, 2:]
+    flat = [each["id"] for each, size in zip(boxes, sizes, strict=True) if size.min() <= 0]
     if flat:
         notes.append(
             f"{len(flat)} true boxes have no area (annotations {some_of(flat)}): each is a miss, which no "

@@ -70,6 +70,9 @@ def check_pair(a: Matches, b: Matches) -> list[str]:
                 f"the arms were scored on different {kind}: {len(first)} and {len(second)}, of which "
                 f"{len(only)} are in one arm only: {only[:5].tolist()} ..."
             )
+    if a.names != b.names:
+        differ = [f"{one} and {other}" for one, other in zip(a.names, b.names, strict=True) if one != other]
+        raise DataError(f"the arms were scored on categories of other names: {some_of(differ)}")
     for name in ("truth_category", "truth_image", "truth_counted"):
         if not np.array_equal(getattr(a, name), getattr(b, name)):
             raise DataError("the arms were matched against different true boxes of the same images")

@@ -27,10 +27,12 @@ def test_arms_of_other_images_categories_or_boxes_are_refused(scene) -> None:
     fewer = {**truth, "images": [i for i in truth["images"] if i["id"] != 6]}
     kept = Detections(*(column[found.image_id != 6] for column in dataclasses.astuple(found)))
     more = {**truth, "categories": [*truth["categories"], {"id": 77, "name": "new"}]}
+    called = {**truth, "categories": [x | {"name": f"other {x['id']}"} for x in truth["categories"]]}
     crowd = {**truth, "annotations": [{**x, "iscrowd": 1} for x in truth["annotations"]]}
     for b, message in (
         (match(fewer, kept), r"different images: 50 and 49, of which 1 are in one arm only: \[6\]"),
         (match(more, found), r"different categories: 4 and 5, .*\[77\]"),
+        (match(called, found), "categories of other names: class 2 and other 2, class 4 and other 4, "),
         (match(crowd, found), "different true boxes"),
     ):
         for call in (lambda b=b: check_pair(a, b), lambda b=b: paired_bootstrap(a, b, 5, 0)):
