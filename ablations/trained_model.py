@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from yolor_core.errors import ConfigError
+from yolor_core.errors import ConfigError, UnknownNameError
 
 if TYPE_CHECKING:
     from yolor_core.config import RunConfig
@@ -51,18 +51,38 @@ class Chosen:
     note: str
 
 
-def choose(name: str | None, weights: Path | None, run_dir: Path | None) -> Chosen:
-    """Load what the options name. Raises ConfigError for a combination that names no model or two."""
-    from yolor_core.weights import load_model, load_run
+def require_model(name: str) -> None:
+    """Raises UnknownNameError for what no model is called, without importing PyTorch."""
+    from yolor_core.models.architectures import ARCHITECTURES
 
+    if name not in ARCHITECTURES:
+        raise UnknownNameError("model", name, ARCHITECTURES)
+
+
+def choose(name: str | None, weights: Path | None, run_dir: Path | None) -> Chosen:
+    """Load what the options name.
+
+    Raises ConfigError for a combination that names no model or two, and for what is not there; both before
+    PyTorch is imported.
+    """
     if run_dir is not None:
         if name is not None or weights is not None:
             raise ConfigError("--run takes model and weights from the run; leave --model and --weights out")
-        model, config = load_run(run_dir)
-        return Chosen(model, config.science.model.architecture, config, run_dir, f"run {run_dir.name}")
-    if name is None or weights is None:
+        if not run_dir.is_dir():
+            raise ConfigError(f"{run_dir} is not a run directory: there is no such folder")
+    elif name is None or weights is None:
         missing = " and ".join(o for o, v in (("--model", name), ("--weights", weights)) if v is None)
         raise ConfigError(f"{missing} missing; give --model NAME and --weights FILE, or --run DIR")
+    else:
+        require_model(name)
+        if not weights.exists():
+            raise ConfigError(f"--weights {weights}: no such file")
+    from yolor_core.weights import load_model, load_run
+
+    if run_dir is not None:
+        model, config = load_run(run_dir)
+        return Chosen(model, config.science.model.architecture, config, run_dir, f"run {run_dir.name}")
+    assert name is not None and weights is not None
     model, report = load_model(name, weights)
     return Chosen(model, name, None, None, report.text())
 
@@ -132,16 +152,20 @@ def need_detection(chosen: Chosen, what: str) -> None:
         )
 
 
-def settings(chosen: Chosen, **given: Any) -> Any:
+def settings(chosen: Chosen | None, **given: Any) -> Any:
     """Evaluation settings: the run's own, or the authors' at the paper's size; `given` overrides.
 
-    Values that are None were not given. Raises ConfigError for one that is not allowed.
+    Values that are None were not given. Raises ConfigError for one that is not allowed, also before there is
+    a model (None).
     """
     from pydantic import ValidationError
 
     from yolor_core.config import EvaluationConfig, explain
 
-    if chosen.run is not None:
+    base: dict[str, Any]
+    if chosen is None:
+        base = {"size": 640}
+    elif chosen.run is not None:
         base = chosen.run.science.evaluation.model_dump()
     else:
         architecture = chosen.model.architecture

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import io
 import re
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from html import escape
@@ -157,10 +158,12 @@ def svg(made: Figure, title: str, description: str, prefix: str) -> str:
         raise ValueError(f"prefix is {prefix!r}; a letter, then letters, digits, - and _ are needed")
     for label in made.findobj(Text):
         label.set_text(_printable(label.get_text()))
-    made.draw_without_rendering()
-    made.set_layout_engine("none")
     file = io.StringIO()
-    made.savefig(file, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+    with warnings.catch_warnings():  # a browser has fonts for letters that matplotlib's does not know
+        warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from font")
+        made.draw_without_rendering()
+        made.set_layout_engine("none")
+        made.savefig(file, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
     text = SHEET.sub("", MARKUP.sub("", file.getvalue())).strip()
     text = EMBEDDED.sub(lambda found: _jpeg(found[1]) + found[2], text)
     text = re.sub(r'\bid="', f'id="{prefix}-', text)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +14,9 @@ import click
 
 from ablations.options import json_option
 from ablations.trained_model import choose, class_names, need_detection, settings, trained_model_options
-from yolor_core.errors import DataError
+from yolor_core.errors import ConfigError, DataError
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif"}
+LONGEST = 255  # bytes of a name, on the usual file systems
 KEPT = {".jpg", ".jpeg", ".png"}  # drawn in the format they came in; all others as PNG
 
 
@@ -39,73 +42,121 @@ def command(
 ) -> None:
     """Draw what a model finds in IMAGE..., files or folders, on copies of them.
 
-    A run with several tasks draws its detection, one without detection is refused. Exit code 1 when an image
-    could not be read; the others are done all the same.
+    Of a folder every kind of picture that training reads, without the folders in it. Pictures are turned
+    upright by EXIF. A run with several tasks draws its detection, one without detection is refused. Exit code
+    1 when an image could not be read or drawn; the others are done all the same.
     """
+    paths = expand(images)
+    found = [path for path in paths if os.path.exists(path)]
+    for path in paths:
+        if path not in found:
+            click.echo(f"{shown(path)}: no such file", err=True)
+    if not found:
+        click.get_current_context().exit(1)
+    settings(None, **given)
+    chosen = choose(name, weights, run_dir)
+    need_detection(chosen, "draws boxes")
+
     from yolor_core.device import choose_device
     from yolor_core.evaluation.pictures import detect_picture, draw, read_picture
 
-    paths = expand(images)
-    chosen = choose(name, weights, run_dir)
-    need_detection(chosen, "draws boxes")
     config, target = settings(chosen, **given), choose_device(device)
     names = class_names(chosen) or tuple(f"class {index}" for index in range(chosen.model.classes))
     model = chosen.model.to(target)
-    records, failed = [], False
+    records = []
     out.mkdir(parents=True, exist_ok=True)
-    for path, drawn in zip(paths, targets(paths, out), strict=True):
+    for path, drawn in zip(found, targets(found, out), strict=True):
         try:
             pixels = read_picture(path)
+            detections = detect_picture(model, pixels, config, target)
+            draw(pixels, detections, names).save(drawn)
+        except ConfigError:
+            raise
         except DataError as error:
-            click.echo(str(error), err=True)
-            failed = True
+            click.echo(shown(error), err=True)
             continue
-        found = detect_picture(model, pixels, config, target)
-        draw(pixels, found, names).save(drawn)
+        except (
+            OSError,
+            ValueError,
+            MemoryError,
+        ) as error:  # the disk is full, or one side is too long for JPEG
+            click.echo(f"{shown(path)}: {drawn} cannot be written ({error or 'out of memory'})", err=True)
+            continue
         records.append(
             {
-                "image": str(path),
+                "image": shown(path),
                 "drawn": str(drawn),
                 "detections": [
                     {"name": names[f.label], "score": round(f.score, 5), "box": [round(v, 3) for v in f.box]}
-                    for f in found
+                    for f in detections
                 ],
             }
         )
         if not as_json:
-            click.echo(f"{path}: {summary([names[f.label] for f in found])} -> {drawn}")
+            click.echo(f"{shown(path)}: {summary([names[f.label] for f in detections])} -> {drawn}")
     if as_json:
         click.echo(json.dumps(records, indent=1, ensure_ascii=False))
-    click.get_current_context().exit(1 if failed else 0)
+    click.get_current_context().exit(0 if len(records) == len(paths) else 1)
+
+
+def shown(named: Path | Exception) -> str:
+    """A text with a file's name in it, which on Linux may be no text at all."""
+    return str(named).encode(errors="replace").decode()
 
 
 def expand(paths: Sequence[Path]) -> list[Path]:
-    """Files as they are, folders as the images in them. Raises DataError for a folder without images."""
+    """Files as they are, folders as the images in them; says what else is there.
+
+    Raises DataError for a folder without images.
+    """
+    from yolor_core.data.decode import suffixes
 
     def files(path: Path) -> Iterator[Path]:
-        if not path.is_dir():
+        if not os.path.isdir(path):
             yield path
             return
-        inside = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file())
+        try:
+            there = [each for each in sorted(path.iterdir()) if not each.name.startswith(".")]
+        except OSError as error:
+            raise DataError(f"{path}: {error.strerror}") from None
+        inside = [each for each in there if each.suffix.lower() in suffixes() and not each.is_dir()]
+        others = Counter(
+            "of folders" if each.is_dir() else each.suffix.lower() or "without a suffix"
+            for each in there
+            if each not in inside
+        )
+        listed = ", ".join(f"{count} {kind}" for kind, count in sorted(others.items()))
         if not inside:
-            raise DataError(f"{path}: no images in this folder ({', '.join(sorted(SUFFIXES))})")
+            raise DataError(
+                f"{path}: no images in this folder, only {listed or 'nothing'}; "
+                f"known by their names: {', '.join(sorted(suffixes()))}"
+            )
+        if others:
+            click.echo(
+                f"{path}: {others.total()} left out that are no images by their names: {listed}", err=True
+            )
         yield from inside
 
     return list(dict.fromkeys(file for path in paths for file in files(path)))
 
 
 def targets(paths: Sequence[Path], out: Path) -> list[Path]:
-    """Where each drawn copy goes: <name>-detected.<suffix>, numbered where two images have one name."""
+    """Where each drawn copy goes: <name>-detected.<suffix>, numbered where two images have one name.
+
+    A name that would be too long for the disk is cut.
+    """
     taken: set[str] = set()
     result = []
     for path in paths:
         suffix = path.suffix if path.suffix.lower() in KEPT else ".png"
-        stem, number = f"{path.stem}-detected", 1
-        while f"{stem}{suffix}" in taken:
-            number += 1
-            stem = f"{path.stem}-detected-{number}"
-        taken.add(f"{stem}{suffix}")
-        result.append(out / f"{stem}{suffix}")
+        for number in count(1):
+            end = f"-detected{f'-{number}' if number > 1 else ''}{suffix}"
+            stem = os.fsdecode(os.fsencode(path.stem)[: LONGEST - len(end)])
+            name = stem.encode(errors="ignore").decode() + end
+            if name.lower() not in taken:
+                break
+        taken.add(name.lower())
+        result.append(out / name)
     return result
 
 

@@ -44,13 +44,15 @@ def command(
     tasks of the model are scored too: classification of whole images, embedding of the ground-truth boxes.
     Classes are matched by name, whatever their ids and order; data with other classes are refused.
     """
+    settings(None, **given)
+    chosen = choose(name, weights, run_dir)
+
     import torch
 
     from yolor_core.device import choose_device
     from yolor_core.evaluation.coco import truth_notes
     from yolor_core.evaluation.predict import evaluate, predict
 
-    chosen = choose(name, weights, run_dir)
     config = settings(chosen, **given)
     images, notes = find_images(chosen, data, split), list[str]()
     if chosen.model.tasks != ("embedding",):  # that one knows no classes

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from ablations.options import json_option
+from ablations.trained_model import require_model
 
 COLUMNS = ("model", "size", "batch", "precision", "folded", "network/s", "end to end/s")
 
@@ -53,12 +54,12 @@ def command(
     suppression of about 3000 candidates an image. Weights are those of initialisation. Single precision, on a
     GPU half precision too. A batch that would take longer than --seconds is not run.
     """
+    for name in models:
+        require_model(name)
+
     from yolor_core.device import choose_device
     from yolor_core.evaluation.speed import describe_device
-    from yolor_core.models import named_config
 
-    for name in models:
-        named_config(name)  # refuse an unknown name before anything is measured
     target = choose_device(device)
     where = describe_device(target)
     if as_json:

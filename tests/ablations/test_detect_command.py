@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import struct
+import subprocess
+import sys
+import warnings
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +21,7 @@ from ablations.commands.detect import targets
 from tests.ablations.trained import ablate, train
 from yolor_core.config import EvaluationConfig
 from yolor_core.data.coco_names import COCO_NAMES
-from yolor_core.evaluation.pictures import Found, detect_picture, draw, read_picture
+from yolor_core.evaluation.pictures import Found, detect_picture, draw, glyph, lettering, read_picture
 from yolor_core.models import create_model
 from yolor_core.weights import export_weights
 
@@ -78,6 +84,83 @@ def test_nothing_to_look_at(run: Path, tmp_path: Path) -> None:
     assert result.exit_code == 2 and "no images in this folder" in result.output
     result = ablate("detect", tmp_path / "none.jpg", "--run", run, "--out", tmp_path / "out")
     assert result.exit_code == 1 and "none.jpg: no such file" in result.output
+
+
+def test_what_is_missing_is_said_before_pytorch_is_imported(run: Path, tmp_path: Path) -> None:
+    there = picture(tmp_path / "a.png", 20, 20)
+    for arguments, said in (
+        (("detect", tmp_path / "none.jpg", "--run", run), "none.jpg: no such file"),
+        (("detect", there, "--run", tmp_path / "none"), "none is not a run directory"),
+        (("detect", there, "--run", run, "--confidence", "7"), "confidence = 7.0"),
+        (
+            ("detect", there, "--model", "yolor-p6", "--weights", tmp_path / "none.pt"),
+            "none.pt: no such file",
+        ),
+        (("evaluate", "--model", "yolor-p66", "--weights", there), "unknown model 'yolor-p66'"),
+        (("speed", "yolor-p66"), "unknown model 'yolor-p66'"),
+    ):
+        words = [str(each) for each in arguments]
+        code = f"import sys; sys.argv[1:] = {words}; from ablations.cli import main; import atexit; "
+        code += "atexit.register(lambda: print('torch' in sys.modules)); main()"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        assert done.returncode in (1, 2)
+        assert said in done.stderr and done.stderr.count("\n") == 1
+        assert done.stdout == "False\n"
+
+
+def test_one_picture_never_costs_the_others(run: Path, tmp_path: Path) -> None:
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    for name in ("x" * 245 + ".jpg", "x" * 245 + ".png", "é" * 123 + ".jpg", "last.png"):
+        picture(folder / name, 40, 30)
+    os.link(folder / "last.png", os.fsencode(folder) + b"/no\xff text.png")
+    (out / "occupied-detected.png").mkdir(parents=True)
+    picture(folder / "occupied.png", 40, 30)
+    picture(folder / "thin.png", 1, 900)
+    huge = bytearray((folder / "last.png").read_bytes())
+    huge[16:24] = struct.pack(">II", 20_000, 20_000)
+    huge[29:33] = struct.pack(">I", zlib.crc32(huge[12:29]))
+    (folder / "huge.png").write_bytes(huge)
+    (folder / "gone.jpg").symlink_to("nowhere")
+    result = ablate("detect", folder, "--run", run, "--out", out, "--confidence", "0.0001")
+    assert result.exit_code == 1
+    assert "gone.jpg: no such file" in result.stderr
+    assert "huge.png: cannot be read" in result.stderr and "ABLATE_MAX_PIXELS=N" in result.stderr
+    assert "occupied-detected.png cannot be written" in result.stderr
+    assert result.stderr.count("\n") == 3
+    drawn = sorted(os.fsencode(path.name) for path in out.iterdir() if path.is_file())
+    assert [name[:4] for name in drawn] == [b"last", b"no t", b"thin", b"xxxx", b"xxxx", "éé".encode()]
+    assert {len(name) for name in drawn[3:]} == {255}
+
+
+def test_every_kind_of_picture_in_a_folder_and_what_is_left_out(run: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    (folder / "inner").mkdir(parents=True)
+    suffixes = [".avif", ".jp2", ".ppm", ".tga", ".ico", ".JPG", ".jfif", ".tif", ".gif", ".webp", ".qoi"]
+    for suffix in suffixes:
+        kind = "JPEG" if suffix == ".jfif" else None
+        Image.open(picture(tmp_path / "a.png", 40, 30)).save(folder / f"{suffix[1:]}{suffix}", kind)
+    for name in ("a.txt", "b.txt", "notes", ".hidden"):
+        (folder / name).touch()
+    result = ablate("detect", folder, "--run", run, "--out", tmp_path / "out", "--json")
+    assert result.exit_code == 0, result.output
+    assert {Path(record["image"]).suffix for record in json.loads(result.stdout)} == set(suffixes)
+    left = "4 left out that are no images by their names: 2 .txt, 1 of folders, 1 without a suffix"
+    assert result.stderr == f"{folder}: {left}\n"
+
+
+def test_names_are_legible_in_every_script() -> None:
+    for name, shown in (
+        ("cell", "cell"), ("célula", "célula"), ("клетка", "клетка"), ("خلية", "خلية"), ("细胞", "class 7"),
+        ("เซลล์", "class 7"), ("red 细", "class 7"),
+    ):  # fmt: skip
+        label, font = lettering(name, 7, 20)
+        assert label == shown
+        drawn = [glyph(font, letter) for letter in set(label) - {" "}]
+        assert len(set(drawn)) == len(drawn)  # none is the box that stands for a missing letter
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        draw(np.zeros((60, 80, 3), np.uint8), [Found(0, 0.5, (10.0, 20.0, 60.0, 50.0))], ["细胞"])
 
 
 def test_images_of_one_name_do_not_overwrite_each_other() -> None:

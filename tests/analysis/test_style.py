@@ -6,6 +6,7 @@ import base64
 import re
 import subprocess
 import sys
+import warnings
 import xml.etree.ElementTree as ElementTree
 
 import matplotlib as mpl
@@ -58,6 +59,14 @@ def test_series_differ_without_colour() -> None:
 def test_same_figure_gives_same_text_however_often_it_is_written() -> None:
     made = drawn()
     assert text(made) == text(made) == text(drawn())
+
+
+def test_letters_that_the_font_lacks_are_left_to_the_reader_without_a_warning() -> None:
+    made, axes = figure()
+    axes[0, 0].set_title("细胞 เซลล์")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert "细胞 เซลล์" in svg(made, "A title", "What is to be seen", "x")
 
 
 def test_text_is_well_formed_has_no_size_no_date_and_a_description() -> None:

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
+from PIL.ImageFile import StubImageFile
 
 from yolor_core.data.jpeg import decode_plain
 from yolor_core.data.metadata import ORIENTATION, exif_orientation, without_metadata
@@ -190,6 +191,19 @@ def reason(error: Exception) -> str:
     elif isinstance(error, OSError) and error.strerror:
         text = error.strerror
     return f"{type(error).__name__}: {text}"
+
+
+@functools.cache
+def suffixes() -> frozenset[str]:
+    """How names of image files end, with the dot: of all kinds that Pillow reads without other programs."""
+    Image.init()
+    readable = {
+        kind
+        for kind, (factory, _) in Image.OPEN.items()
+        if kind not in ("EPS", "MPEG")
+        and not (isinstance(factory, type) and issubclass(factory, StubImageFile))
+    }
+    return frozenset(suffix for suffix, kind in Image.registered_extensions().items() if kind in readable)
 
 
 def grey(width: int, height: int) -> Pixels:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import colorsys
+import functools
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +23,7 @@ from yolor_core.evaluation.predict import input_stride, of_task
 from yolor_core.models import Detector, decode
 
 Pixels = NDArray[np.uint8]
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 class Found(NamedTuple):
@@ -76,12 +78,13 @@ def draw(pixels: Pixels, detections: Sequence[Found], names: Sequence[str]) -> I
     image = Image.fromarray(pixels)
     pen = ImageDraw.Draw(image)
     line = max(round(max(image.size) / 400), 2)
-    font = ImageFont.load_default(max(round(max(image.size) / 55), 11))
+    size = max(round(max(image.size) / 55), 11)
     for found in reversed(detections):
         colour = class_colour(found.label)
         x1, y1, x2, y2 = found.box
         pen.rectangle((x1, y1, max(x2, x1), max(y2, y1)), outline=colour, width=line)
-        text = f"{names[found.label]} {found.score:.2f}"
+        name, font = lettering(names[found.label], found.label, size)
+        text = f"{name} {found.score:.2f}"
         left, top, right, bottom = pen.textbbox((0, 0), text, font=font)
         wide, high = right - left + 2 * line, bottom - top + 2 * line
         x = min(max(x1, 0), max(image.width - wide, 0))
@@ -90,6 +93,31 @@ def draw(pixels: Pixels, detections: Sequence[Found], names: Sequence[str]) -> I
         light = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2] > 140
         pen.text((x + line - left, y + line - top), text, fill="black" if light else "white", font=font)
     return image
+
+
+@functools.cache
+def lettering(name: str, label: int, size: int) -> tuple[str, Font]:
+    """A class name and a font of so many pixels that has its letters; the class's number where none has."""
+    for font in fonts(size):
+        missing = glyph(font, "\U0010ffff")
+        if all(glyph(font, letter) != missing for letter in name if not letter.isspace()):
+            return name, font
+    return f"class {label}", fonts(size)[0]
+
+
+@functools.cache
+def fonts(size: int) -> tuple[Font, ...]:
+    """Pillow's own, of plain Latin letters, and DejaVu Sans, of the scripts of Europe and the Near East."""
+    import matplotlib
+
+    dejavu = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
+    return ImageFont.load_default(size), ImageFont.truetype(dejavu, size)
+
+
+def glyph(font: Font, letter: str) -> tuple[tuple[int, int], bytes]:
+    """What a font draws for a letter: size and pixels."""
+    mask = font.getmask(letter)
+    return mask.size, bytes(mask)
 
 
 def class_colour(label: int) -> tuple[int, int, int]:
