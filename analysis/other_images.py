@@ -64,7 +64,7 @@ def renumbered(detections: Detections, own: Content, other: Content, where: str,
     shown, place = np.unique(detections.image_id, return_inverse=True)
     missing = [names[image] for image in shown.tolist() if names[image] not in files]
     if missing:
-        raise DataError(f"{where} lacks {len(missing)} images that {whose} has: {some_of(missing)}")
+        raise DataError(f"{where} lacks images that {whose} has: {some_of(missing)}")
     images = np.array([files[names[image]] for image in shown.tolist()], np.int64)
     category = np.array([classes[labels[0][key]] for key in detections.category_id.tolist()])
     return replace(

@@ -114,7 +114,7 @@ def test_what_the_annotations_do_to_every_score_is_noted(run: Path, shapes: Path
     notes = json.loads(ablate(*arguments, "--json").stdout)["notes"]
     flat = content["annotations"][1]["id"]
     assert notes[0].startswith("the annotation with id 0 counts as missed even where it is found")
-    assert notes[1].startswith(f"1 true boxes have no area (annotations {flat})")
+    assert notes[1].startswith(f"true boxes without area (annotations {flat})")
     lines = ablate(*arguments).stdout.splitlines()
     assert lines[1:3] == [f"note: {note}" for note in notes]
     assert "notes" not in json.loads(ablate("evaluate", "--run", run, "--data", shapes, "--json").stdout)
@@ -133,18 +133,21 @@ def test_training_matches_classes_of_its_splits_by_name(shapes: Path, tmp_path: 
         detections = Detections.read(run / "detections.parquet")
         assert ablate("features", run, "--images", "4").exit_code == 0
         classes = pq.read_table(run / "features.parquet")["class"].to_pylist()
+        options = ("--run", run, "--confidence", "0", "--out", tmp_path / "drawn", "--json")
+        (picture,) = json.loads(ablate("detect", shapes / "val" / "000000000002.png", *options).stdout)
         found.append(
             (
                 Counter(names[key] for key in detections.category_id.tolist()),
                 json.loads((run / "evaluation.json").read_text()),
                 json.loads((run / "dataset.json").read_text()),
                 classes,
+                [each["name"] for each in picture["detections"]],
             )
         )
         again = json.loads(ablate("evaluate", "--run", run, "--json").stdout)
         assert {k: again[k] for k in found[-1][1]} == found[-1][1]
     assert found[0] == found[1]
-    assert len(found[0][0]) > 1 and len(set(found[0][3])) > 2
+    assert len(found[0][0]) > 1 and len(set(found[0][3])) > 2 and len(set(found[0][4])) > 1
 
 
 def test_weights_of_80_classes_are_coco_whatever_the_order(tmp_path: Path) -> None:

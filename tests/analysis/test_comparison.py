@@ -402,12 +402,12 @@ def test_what_the_annotations_do_to_every_score_is_noted(files: Callable[..., tu
     notes = told(*files(spoil))
     assert [note.partition(":")[0] for note in notes[:3]] == [
         "the annotation with id 0 counts as missed even where it is found",
-        "2 true boxes have no area (annotations 8, 10)",
-        "2 categories share a name, told apart by id",
+        "true boxes without area (annotations 8, 10)",
+        "categories that share a name, told apart by id",
     ]
     truth = dataset()[0]
     truth["images"].append(truth["images"][4])
-    assert truth_notes(truth) == ["1 images are listed more than once and count once: 5"]
+    assert truth_notes(truth) == ["images that are listed more than once and count once: 5"]
     crowd = truth["annotations"][0]
     crowd |= {"id": 0, "iscrowd": 1}  # is ignored, whatever its id
     assert len(truth_notes(truth)) == 1

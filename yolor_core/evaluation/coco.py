@@ -68,17 +68,17 @@ def truth_notes(content: Mapping[str, Any]) -> list[str]:
     flat = [each["id"] for each, size in zip(boxes, sizes, strict=True) if size.min() <= 0]
     if flat:
         notes.append(
-            f"{len(flat)} true boxes have no area (annotations {some_of(flat)}): each is a miss, which no "
-            "detection can match"
+            f"true boxes without area (annotations {some_of(flat)}): each is a miss, which no detection can "
+            "match"
         )
     twice = [key for key, count in Counter(each["id"] for each in content["images"]).items() if count > 1]
     if twice:
-        notes.append(f"{len(twice)} images are listed more than once and count once: {some_of(twice)}")
+        notes.append(f"images that are listed more than once and count once: {some_of(twice)}")
     names = {each["id"]: each["name"] for each in content["categories"]}
     labels = class_labels(names)
     shared = [label for key, label in labels.items() if label != names[key]]
     if shared:
-        notes.append(f"{len(shared)} categories share a name, told apart by id: {some_of(shared)}")
+        notes.append(f"categories that share a name, told apart by id: {some_of(shared)}")
     return notes
 
 
