@@ -134,7 +134,8 @@ def _load(data: bytes) -> tuple[Image.Image, int, Findings]:
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         with Image.open(io.BytesIO(data)) as opened:
-            mode, deep = opened.mode, ";16" in str(opened.tile)
+            mode = opened.mode
+            deep = any(sign in str(tile[3]) for tile in opened.tile for sign in (";16", "65535"))
             if opened.format != "TIFF":  # which loses its orientation by being loaded
                 opened.load()  # raises for truncated files
             orientation, wrong = 1, ""
@@ -212,10 +213,12 @@ def grey(width: int, height: int) -> Pixels:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Any image as 8-bit RGB. Raises ValueError for floating-point samples."""
+    """Any image as 8-bit RGB. Raises ValueError for floating-point samples and those of more than 16 bits."""
     if image.mode.startswith("I"):  # 16 bits a sample, which Pillow would saturate instead of scale
         samples = np.asarray(image).astype(np.int64)
-        return Image.fromarray((np.clip(samples, 0, 65535) >> 8).astype(np.uint8)).convert("RGB")
+        if samples.min() < 0 or samples.max() > 65535:
+            raise ValueError("samples outside 0 to 65535 have no defined range; store it with 8 or 16 bits")
+        return Image.fromarray((samples >> 8).astype(np.uint8)).convert("RGB")
     if image.mode == "F":
         raise ValueError("floating-point samples have no defined range; store it with 8 or 16 bits")
     return image.convert("RGB")

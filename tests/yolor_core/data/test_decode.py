@@ -295,6 +295,22 @@ def test_few_bits_in_16_are_a_finding(bits: int, shape: tuple[int, ...], suffix:
         assert [kind for kind, _ in found] == ["converted", *(["dark"] if dark else [])]
 
 
+def test_few_bits_in_16_are_a_finding_in_ppm_as_well() -> None:
+    samples = np.linspace(0, 4095, 48 * 64 * 3).astype(">u2")
+    for most, dark in ((65535, True), (4095, False)):
+        pixels, found = decode_bytes(b"P6 64 48 %d\n" % most + samples.tobytes(), 64, 48)
+        expected = np.round(samples.astype(float).reshape(48, 64, 3) * 255 / most)
+        assert np.abs(pixels - expected).max() <= 1
+        assert ("dark" in [kind for kind, _ in found]) == dark
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.int32])
+def test_samples_without_a_range_are_unreadable(kind: type) -> None:
+    data = encoded(Image.fromarray(np.linspace(-1, 1e6, 48 * 64).astype(kind).reshape(48, 64)), "TIFF")
+    ((found, reason),) = decode_bytes(data, 64, 48)[1]
+    assert found == "unreadable" and "no defined range; store it with 8 or 16 bits" in reason
+
+
 def test_more_pixels_than_the_limit_are_read_once_it_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
     huge = bytearray(encoded(picture(0), "PNG"))
