@@ -44,7 +44,7 @@ KINDS = {
     "turned": Kind(
         "images",
         "images turned upright by EXIF whose size cannot tell whether their boxes are upright, too",
-        "as annotation tools show them; boxes drawn on the stored pixels are wrong",
+        "as annotation tools show them; where boxes are of the stored pixels, remove the orientation",
     ),
     "stored": Kind(
         "images",
