@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from analysis.statistics.resampled import bca_interval, percentile_interval
+from analysis.statistics.seeds import TIE, tied
 from yolor_core.evaluation.engine import (
     Matches,
     PairedBootstrap,
@@ -65,8 +66,8 @@ def compare(a: Matches, b: Matches, resamples: int, seed: int = 0, threads: int 
     metrics = tuple(_metric(name, drawn, without) for name in COCO_NUMBERS)
     classes = _classes(score(a)["per_class"], score(b)["per_class"], drawn)
     influence = _influence(drawn, without)
-    order = np.argsort(-np.abs(influence), kind="stable")
-    images = tuple((int(a.image_ids[i]), float(influence[i])) for i in order if influence[i])
+    order = sorted(np.flatnonzero(influence), key=lambda i: -round(abs(float(influence[i])), 9))
+    images = tuple((int(a.image_ids[i]), float(influence[i])) for i in order)
     return Comparison(metrics, classes, images, resamples, len(a.image_ids), tuple(drawn.warnings))
 
 
@@ -86,12 +87,12 @@ def _metric(name: str, drawn: PairedBootstrap, without: list[Resampled]) -> Diff
     a, b = _percent(drawn.a[name]), _percent(drawn.b[name])
     if a is None or b is None:
         return Difference(name, a, b)
-    resampled = 100 * drawn.difference(name)
+    delta, resampled = float(_settled(b - a)), _settled(100 * drawn.difference(name))
     left_out = 100 * (without[1].metrics[name] - without[0].metrics[name])
-    if not _tells(resampled, b - a):
-        return Difference(name, a, b, b - a)
-    bca = bca_interval(b - a, resampled, left_out)
-    return Difference(name, a, b, b - a, percentile_interval(resampled), bca)
+    if not _tells(resampled, delta):
+        return Difference(name, a, b, delta)
+    bca = bca_interval(delta, resampled, left_out)
+    return Difference(name, a, b, delta, percentile_interval(resampled), bca)
 
 
 def _classes(
@@ -103,16 +104,24 @@ def _classes(
         if first is None or second is None:
             found.append(Difference(name, first, second))
             continue
-        values = 100 * (drawn.resampled_b.per_class[:, index] - drawn.resampled_a.per_class[:, index])
-        interval = percentile_interval(values) if _tells(values, second - first) else None
-        found.append(Difference(name, first, second, second - first, interval))
-    return tuple(sorted(found, key=lambda each: -abs(each.delta or 0.0)))
+        delta = float(_settled(second - first))
+        values = _settled(
+            100 * (drawn.resampled_b.per_class[:, index] - drawn.resampled_a.per_class[:, index])
+        )
+        interval = percentile_interval(values) if _tells(values, delta) else None
+        found.append(Difference(name, first, second, delta, interval))
+    return tuple(sorted(found, key=lambda each: -round(abs(each.delta or 0.0), 9)))
+
+
+def _settled(difference: ArrayLike) -> NDArray[np.float64]:
+    """With 0 for what is 0 but for rounding, which would be printed as -0.00."""
+    return np.where(tied(difference, 0), 0.0, difference)
 
 
 def _tells(resampled: NDArray[np.float64], observed: float) -> bool:
     """Whether resamples say how sure a difference is: most of them have such boxes, and they differ."""
     defined = resampled[np.isfinite(resampled)]
-    return len(defined) >= DEFINED * len(resampled) and (observed == 0 or bool(np.ptp(defined) > 0))
+    return len(defined) >= DEFINED * len(resampled) and (observed == 0 or bool(np.ptp(defined) > TIE))
 
 
 def _influence(drawn: PairedBootstrap, without: list[Resampled]) -> NDArray[np.float64]:
@@ -120,7 +129,7 @@ def _influence(drawn: PairedBootstrap, without: list[Resampled]) -> NDArray[np.f
     a, b = drawn.a["AP"], drawn.b["AP"]
     if a is None or b is None:
         return np.zeros(len(without[0].metrics["AP"]))
-    return 100 * np.nan_to_num((b - a) - (without[1].metrics["AP"] - without[0].metrics["AP"]))
+    return _settled(100 * np.nan_to_num((b - a) - (without[1].metrics["AP"] - without[0].metrics["AP"])))
 
 
 def _percent(value: float | None) -> float | None:

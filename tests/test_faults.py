@@ -9,9 +9,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from scipy import stats
 
 from tests.ablations.trained import ablate
+from yolor_core.evaluation.engine import bootstrap_weights
 
 
 @pytest.fixture
@@ -116,3 +119,33 @@ def test_compare_says_which_detections_look_wrong(inputs: Path, tmp_path: Path) 
         for name in ("AP", "AR1"):
             assert all(own[name][0] <= each[name] <= own[name][1] for each in values)
     assert values[0]["AP"] != values[1]["AP"]
+
+
+@pytest.mark.parametrize("arm", ["one_b", "one_c", "big_b"])
+def test_bca_intervals_of_scores_that_tie_are_those_of_scipy_on_integers(inputs: Path, arm: str) -> None:
+    folder, stem = inputs / "18_bca_ties", arm.partition("_")[0]
+    files = [folder / f"{name}.json" for name in (f"{stem}_a", arm)]
+    truth = folder / f"{stem}.json"
+    result = ablate("compare", *files, "--truth", truth, "--resamples", "10000", "--json")
+    assert result.exit_code == 0, result.output
+    rows = {row["name"]: row for row in json.loads(result.stdout)["metrics"]}
+
+    images = len(json.loads(truth.read_text())["images"])
+    found = np.zeros(images)  # with one object an image, recall is a share of the images
+    for file, sign in zip(files, (-1, 1), strict=True):
+        found[[box["image_id"] - 1 for box in json.loads(file.read_text())]] += sign
+    drawn = np.concatenate([w @ found for w in bootstrap_weights(images, 10_000, 0)])
+
+    class Drawn:
+        bootstrap_distribution = drawn
+
+    exact = stats.bootstrap(
+        (found,), lambda x, axis: x.sum(axis=axis), method="BCa", n_resamples=0, bootstrap_result=Drawn()
+    ).confidence_interval
+    for name in ("AR1", "AR10", "AR100", "ARM"):
+        assert rows[name]["bca"] == pytest.approx([100 * exact.low / images, 100 * exact.high / images])
+    line = next(line for line in (folder / "right.txt").read_text().splitlines() if line.startswith(arm))
+    low, high = (float(word) for word in line.split(": ")[1].split(" to "))
+    assert rows["AR100"]["bca"] == pytest.approx(
+        [low, high], abs=100 / images + 1e-9
+    )  # other draws: an image

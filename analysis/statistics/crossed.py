@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.statistics.seeds import LEVEL, Interval, student
+from analysis.statistics.seeds import LEVEL, TIE, Interval, student
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def on_images_like_these(
     observed = np.asarray(differences, np.float64)
     total = parts.seeds + parts.images
     n = observed.size
-    if total == 0:
+    if total <= TIE**2:
         return student(float(observed.mean()), 0.0, n - 1, n, level)
     freedom = total**2 / (parts.seeds**2 / (n - 1) + parts.images**2 / max(images - 1, 1))
     return student(float(observed.mean()), float(np.sqrt(total)), freedom, n, level)

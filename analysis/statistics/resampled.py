@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from analysis.statistics.seeds import LEVEL
+from analysis.statistics.seeds import LEVEL, tied
 
 
 def percentile_interval(resampled: NDArray[np.floating], level: float = LEVEL) -> tuple[float, float]:
@@ -28,6 +28,8 @@ def bca_interval(
 ) -> tuple[float, float]:
     """The bias-corrected and accelerated interval (Efron 1987).
 
+    Values that equal the observed one but for rounding (`seeds.tied`) count half on each side.
+
     Args:
         observed: the value on all images.
         resampled: (B,) on resamples of the images; NaN are left out.
@@ -38,11 +40,13 @@ def bca_interval(
         ValueError: where fewer than two values are numbers.
     """
     values = _numbers(resampled)
-    below = np.mean(values < observed) + np.mean(values == observed) / 2
+    ties = tied(values, observed)
+    below = float(np.mean((values < observed) & ~ties) + np.mean(ties) / 2)
     # All on one side would be an infinite correction; half a resample is as far as B of them can tell.
-    below = float(np.clip(below, 0.5 / len(values), 1 - 0.5 / len(values)))
+    below = min(max(below, 0.5 / len(values)), 1 - 0.5 / len(values))
     shift = float(stats.norm.ppf(below))
     deviations = np.nanmean(left_out) - left_out[np.isfinite(left_out)]
+    deviations[tied(deviations, 0)] = 0.0
     spread = float((deviations**2).sum())
     acceleration = float((deviations**3).sum()) / (6 * spread**1.5) if spread > 0 else 0.0
     normal = stats.norm.ppf([(1 - level) / 2, (1 + level) / 2])

@@ -6,9 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 LEVEL = 0.95
+TIE = 1e-9  # percentage points: scores that are closer differ by the order of their sums alone
+
+
+def tied(a: ArrayLike, b: ArrayLike) -> NDArray[np.bool_]:
+    """Whether values are equal but for rounding: within `TIE`, or 1e-11 of themselves if that is more."""
+    return np.isclose(a, b, rtol=1e-11, atol=TIE)
 
 
 @dataclass(frozen=True)
@@ -35,8 +42,9 @@ class Interval:
 def student(mean: float, error: float, freedom: float, n: int, level: float = LEVEL) -> Interval:
     """mean ± t · error with `freedom` degrees of freedom, and the p-value of the mean being 0.
 
-    An error of exactly 0 gives an interval of no length, and p = 0 or, for a mean of 0, 1.
+    An error of 0 (within `TIE`) gives an interval of no length, and p = 0 or, for a mean of 0, 1.
     """
+    mean, error = (0.0 if tied(value, 0) else value for value in (mean, error))
     reach = float(stats.t.ppf(0.5 + level / 2, freedom)) * error
     certain = 1.0 if mean == 0 else 0.0
     p = float(2 * stats.t.sf(abs(mean) / error, freedom)) if error > 0 else certain
@@ -84,7 +92,7 @@ def variance_left(variant: Sequence[float], baseline: Sequence[float]) -> float 
     if a.size < 2:
         return None
     unpaired = float(a.var(ddof=1) + b.var(ddof=1))
-    return float((a - b).var(ddof=1)) / unpaired if unpaired > 0 else None
+    return float((a - b).var(ddof=1)) / unpaired if unpaired > TIE**2 else None
 
 
 def holm(p_values: Sequence[float | None], tests: int = 0) -> list[float | None]:

@@ -92,6 +92,27 @@ def test_a_model_does_not_differ_from_itself() -> None:
     assert found.images == ()
 
 
+def test_rows_that_are_equal_but_for_the_order_of_sums_read_the_same() -> None:
+    truth, _, _ = dataset(50)
+    per_class = {1: [10.0, 10.0, 40.0, 40.0], 2: [80.0, 10.0, 40.0, 40.0], 3: [150.0, 10.0, 40.0, 40.0]}
+    boxes = [
+        {"image_id": image["id"], "category_id": category, "bbox": box}
+        for image in truth["images"]
+        for category, box in per_class.items()
+    ]
+    truth["annotations"] = [b | {"id": i, "area": 1600.0, "iscrowd": 0} for i, b in enumerate(boxes, 1)]
+    scored = [b | {"score": 0.9} for b in boxes]
+    kept = [b for b in scored if b["category_id"] == 1]
+    near = [b | {"bbox": [b["bbox"][0] + 5.0, *b["bbox"][1:]]} for b in scored]  # overlap 35/45: AP 60
+    for other in (kept, near):
+        arms = [match(truth, Detections.from_results(some)) for some in (scored, other)]
+        found = compare(*arms, 200)
+        rows = [each for each in found.metrics if each.name in ("AP", "APM", "AR1", "AR100", "ARM")]
+        assert {round(each.delta or 0, 6) for each in rows} == {-66.666667 if other is kept else -40.0}
+        assert [(each.percentile, each.bca) for each in rows] == [(None, None)] * 5
+        assert found.images == ()  # no image changes the difference but by rounding
+
+
 @pytest.fixture
 def files(tmp_path: Path) -> Callable[..., tuple[str, str, str]]:
     """Write annotations and two files of detections; `spoil` may change them before."""

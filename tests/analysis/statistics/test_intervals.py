@@ -38,6 +38,17 @@ def test_differences_that_do_not_vary_leave_no_doubt() -> None:
     assert student(0.0, 0.0, 4, 5).p == 1
 
 
+def test_rounding_is_no_effect() -> None:
+    equal = 100 * (np.array([0.1 + 0.2, 0.7 + 0.1]) - np.array([0.3, 0.8]))
+    assert (equal != 0).all()
+    for ours in (over_seeds(equal), over_seeds([equal[0]] * 3)):
+        assert (ours.low, ours.high, ours.p) == (0, 0, 1)
+    drawn = np.random.default_rng(0).uniform(-1, 1, (50, 2)) * 1e-14
+    crossed = on_images_like_these(equal, drawn, 40)
+    assert (crossed.low, crossed.high, crossed.p) == (0, 0, 1)
+    assert variance_left(50 + equal, [50.0, 50.0]) is None
+
+
 @pytest.mark.parametrize("n", SEEDS)
 def test_intervals_over_seeds_cover_as_often_as_they_say(n: int) -> None:
     random = np.random.default_rng(n)

@@ -23,6 +23,29 @@ def test_intervals_are_those_of_scipy(n: int) -> None:
     assert low > percentile_interval(drawn)[0]  # a skewed mean: the correction moves it to the right
 
 
+@pytest.mark.parametrize(("n", "ones"), [(100, 1), (1000, 2), (30, 5)])
+def test_resamples_that_tie_are_ties_whatever_the_order_of_their_sums(n: int, ones: int) -> None:
+    random = np.random.default_rng(n)
+    counts = np.zeros(n)  # whole numbers, whose sums are exact
+    counts[:ones] = 1
+    found = stats.bootstrap(
+        (counts,), lambda x, axis: x.sum(axis=axis), method="BCa", n_resamples=4000, rng=random, batch=500
+    )
+    drawn, left_out = found.bootstrap_distribution, (ones - counts) / (n - 1)
+    dust = random.uniform(-1, 1, (2, max(len(drawn), n))) * 1e-13
+    low, high = bca_interval(
+        100 * ones / n + 1e-14, 100 * drawn / n + dust[0, : len(drawn)], 100 * left_out + dust[1, :n]
+    )
+    exact = found.confidence_interval
+    assert (low, high) == pytest.approx((100 * exact.low / n, 100 * exact.high / n), abs=1e-9)
+
+
+def test_rounding_alone_has_no_skew() -> None:
+    dust = np.array([3e-14, *np.full(99, -1e-15)])  # a third moment as large as any
+    values = np.random.default_rng(0).normal(0, 1, 999)
+    assert bca_interval(0.1, values, 5.0 + dust) == bca_interval(0.1, values, np.full(100, 5.0))
+
+
 def test_undefined_resamples_are_left_out() -> None:
     values = np.array([np.nan, *np.linspace(0, 1, 1001), np.nan])
     assert percentile_interval(values) == pytest.approx((0.025, 0.975))
