@@ -21,7 +21,8 @@ class Settings(NamedTuple):
 class Schedule:
     """The released loop's schedule.
 
-    It applies the cosine one epoch late after the warm-up: factor(e) during it, factor(max(e - 1, 0)) after.
+    In the warm-up an epoch has its own factor(e). That of the epoch in which it ends stays to the end of the
+    next one, and from there the cosine is one epoch late: factor(e - 1).
 
     Args:
         config: optimiser settings.
@@ -69,7 +70,7 @@ class Schedule:
         schedule_epochs = self.phase(epoch)[1].schedule_epochs
         iteration = epoch * self.steps + step
         if iteration > self.warmup or self.warmup == 0:
-            rate = config.lr0 * self.factor(max(epoch - 1, 0), schedule_epochs)
+            rate = config.lr0 * self.factor(max(epoch - 1, self.warmup // self.steps), schedule_epochs)
             return Settings(rate, rate, config.momentum, self.accumulate)
         share = iteration / self.warmup
         rate = config.lr0 * self.factor(epoch, schedule_epochs)

@@ -146,6 +146,25 @@ def test_an_integer_shift_moves_pixels_exactly() -> None:
     assert (moved[:, :3] == 114).all()
 
 
+@pytest.mark.parametrize("scale", [0.5, 0.75, 1.25, 1.5, 1.8])
+def test_a_map_keeps_boxes_on_their_pixels_which_opencv_shifts_by_half_of_the_scale_less_one(
+    scale: float,
+) -> None:
+    """OpenCV's coordinates count pixel centres from 0; those of boxes count edges."""
+    x, y = np.arange(400) + 0.5, np.arange(400)[:, None] + 0.5
+    blob = np.exp(((x - 190) ** 2 + (y - 210) ** 2) / (-2 * 9**2))  # its centre is that of the box
+    image = np.repeat((250 * blob).round().astype(np.uint8)[..., None], 3, axis=2)
+    matrix = np.array([[scale, 0, 64 - 190 * scale], [0, scale, 64 - 210 * scale], [0, 0, 1]])
+    ((x1, y1, x2, y2),), _ = map_boxes(np.array([[170, 195, 210, 225]], np.float32), matrix, scale, 128)
+    for pixels, shift in (
+        (map_image(image, matrix, 128), 0.0),
+        (cv2.warpAffine(image, matrix[:2], (128, 128)), (1 - scale) / 2),
+    ):
+        weights = pixels[..., 0] / pixels[..., 0].sum(dtype=float)
+        centre = np.array([weights.sum(axis=k) @ (np.arange(128) + 0.5) for k in (0, 1)])
+        np.testing.assert_allclose(centre - [(x1 + x2) / 2, (y1 + y2) / 2], shift, atol=0.02)
+
+
 def test_boxes_that_are_too_small_thin_or_cut_are_dropped() -> None:
     before = np.array([[0, 0, 10, 10]] * 6, np.float32)
     after = np.array(

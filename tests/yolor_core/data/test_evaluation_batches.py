@@ -61,6 +61,17 @@ def test_pixels_lie_where_scales_and_pads_say(folder: Folder) -> None:
             assert border == [114, 114, 114]
 
 
+def test_sides_are_rounded_and_each_axis_has_its_own_scale_and_whole_padding(folder: Folder) -> None:
+    """At 192 pixels the height becomes 127.8; the released code takes 127 of it, and 2 x 32.5 of padding."""
+    identifier = folder.add(picture(0, 640, 426), "0.png", (640, 426))
+    folder.content["annotations"].append(annotation(0, identifier, [0, 0, 640, 426]))
+    (batch,) = EvaluationBatches(load_images(folder.write(), "val"), 192, 64, 1)
+    assert batch.images.shape[2:] == (192, 256)
+    assert (batch.images[0] != 114).any(dim=0).nonzero().amin(dim=0).tolist() == [32, 32]
+    np.testing.assert_array_equal(batch.pads, [[32, 32]])
+    np.testing.assert_allclose(batch.scales, [[192 / 640, 128 / 426]], rtol=1e-12)
+
+
 def test_boxes_outside_are_cut_to_the_original_image(images: ImageSet) -> None:
     batch = next(iter(EvaluationBatches(images, 64, 32, 4)))
     width, height = images.sizes[batch.indices[1]]
@@ -80,6 +91,7 @@ def test_boxes_outside_are_cut_to_the_original_image(images: ImageSet) -> None:
         ([(640, 427), (427, 640)], 640, 64, 0.0, (640, 640)),
         ([(640, 427)], 1280, 64, 0.5, (1344, 896)),
         ([(1000, 10)], 640, 32, 0.0, (640, 32)),
+        ([(160, 160)], 160, 32, 0.5, (192, 192)),  # the images of `mini`
     ],
 )
 def test_rectangles_follow_the_rule(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -21,6 +22,7 @@ from yolor_core.evaluation.coco import evaluate_boxes
 from yolor_core.evaluation.detections import Detections
 from yolor_core.runs.directory import RunDirectory
 from yolor_core.training import train
+from yolor_core.training.step import TrainingStep
 
 ADD_FA = ImplicitConfig(site="fa", operator="add")
 SPARSE = ImplicitConfig(site="fa", operator="add", form="factorisation", sparse=0.01)
@@ -93,6 +95,24 @@ def test_a_stopped_run_ends_where_an_uninterrupted_one_does(
     record = parts.read_run()
     assert record is not None and record["resumes"] == len(stops)
     assert all(m["loss/sparse"] > 0 for m in whole.read_metrics())
+
+
+def test_gradients_pending_at_the_end_of_an_epoch_are_used_in_the_next(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two batches to a step of the optimiser, three batches to an epoch."""
+    waiting: list[tuple[int, int, bool]] = []
+    backward = TrainingStep._forward_and_backward
+
+    def noted(step: TrainingStep, *args: Any) -> Any:
+        waits = any(parameter.grad is not None for parameter in step.parameters)
+        waiting.append((step.state.epoch, step.state.step, waits))
+        return backward(step, *args)
+
+    monkeypatch.setattr(TrainingStep, "_forward_and_backward", noted)
+    double = OptimiserConfig(nominal_batch=8, warmup_min_iterations=1, warmup_epochs=0, ema_updates=5)
+    train(tiny(phases=(PhaseConfig(epochs=3, schedule_epochs=3),), optimiser=double), tmp_path / "run")
+    assert [place for *place, waits in waiting if waits] == [[0, 2], [1, 1], [2, 0], [2, 2]]
 
 
 def test_a_longer_chain_continues_a_finished_run_bit_for_bit(
