@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -181,7 +182,16 @@ def one(views: Iterable[RunView], name: str) -> RunView:
 
 def find_run(name: str, results: Path) -> Path:
     """The folder of a run, by path or by its name in the results folder. Raises as `one`."""
-    return Path(name) if (Path(name) / "run.json").is_file() else one(overview(results), name).run_dir
+    path = Path(name)
+    if os.path.isfile(path / "run.json"):
+        return path
+    try:
+        return one(overview(results), name).run_dir
+    except (RunError, UnknownNameError) as error:
+        if not os.path.exists(path):
+            raise
+        here = "a folder without run.json" if os.path.isdir(path) else "a file"
+        raise RunError(f"{error}; {name} itself is {here}, so no run") from None
 
 
 def on_a_cluster(runs: Sequence[PlannedRun]) -> dict[str, str]:

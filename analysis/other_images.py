@@ -66,10 +66,8 @@ def renumbered(detections: Detections, own: Content, other: Content, where: str,
     if missing:
         raise DataError(f"{where} lacks images that {whose} has: {some_of(missing)}")
     images = np.array([files[names[image]] for image in shown.tolist()], np.int64)
-    category = np.array([classes[labels[0][key]] for key in detections.category_id.tolist()])
-    return replace(
-        detections, image_id=images[place], category_id=category.astype(detections.category_id.dtype)
-    )
+    category = np.array([classes[labels[0][key]] for key in detections.category_id.tolist()], np.int64)
+    return replace(detections, image_id=images[place], category_id=category)
 
 
 def resampled_scores(paths: Sequence[Path], resamples: int, seed: int, threads: int) -> dict[Path, Scores]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from yolor_core.evaluation.detections import Detections
 
 CLASSES, IMAGES = 10, 10  # that the text shows
+SUFFIXES = (".json", ".json.gz", ".parquet")  # of files; a run has no such name
 
 
 @click.command("compare")
@@ -54,13 +57,14 @@ def command(
     from ablations.machine import cores
     from analysis.comparison import compare
     from analysis.looks_wrong import all_notes, order_ranges, restricted
+    from yolor_core.data.records import read_json
     from yolor_core.errors import DataError
-    from yolor_core.evaluation.engine import Truth, check_detections, match
+    from yolor_core.evaluation.engine import Truth, match
 
-    content = json_file(Path(truth)) if truth else None
+    content = read_json(Path(truth)) if truth else None
+    if truth:
+        Truth.read(content, truth)  # messages then name the file
     arms = {arm: load(name, content, results) for arm, name in (("A", a), ("B", b))}
-    for boxes, detections in arms.values():
-        check_detections(Truth.read(boxes), detections)
     profiles = {arm: known for arm, name in (("A", a), ("B", b)) if (known := profile(name, results))}
     notes = []
     if len(set(profiles.values())) > 1:
@@ -88,30 +92,37 @@ def command(
 
 
 def load(name: str, truth: dict[str, Any] | None, results: Path) -> tuple[dict[str, Any], Detections]:
-    """The annotations and detections of one arm. Raises RunError or DataError, naming what is missing."""
+    """The annotations and the checked detections of one arm: of a file, else of a run.
+
+    Raises RunError or DataError, naming what is missing or wrong.
+    """
     from ablations.overview import find_run
     from analysis.other_images import renumbered, stored
-    from analysis.published.detections import read_detections
     from yolor_core.errors import DataError
-    from yolor_core.evaluation.detections import Detections
+    from yolor_core.evaluation.engine import check_detections
 
-    path = Path(name)
-    if path.suffix not in (".json", ".parquet"):
-        annotations, detections = stored(find_run(name, results))
+    if is_file(name):
         if truth is None:
-            return annotations, detections
-        return truth, renumbered(detections, annotations, truth, "the file of --truth", f"run {path.name}")
-    if truth is None:
-        raise DataError(
-            f"{name} is a file of detections; name the annotations it is scored on with --truth FILE"
-        )
-    if path.suffix == ".json":
-        entries = json_file(path, list)
-        return truth, Detections.from_results(entries)
+            raise DataError(
+                f"{name} is a file of detections; name the annotations it is scored on with --truth FILE"
+            )
+        annotations, detections = truth, read_detections(Path(name))
+    else:
+        annotations, detections = stored(find_run(name, results))
+        if truth is not None:
+            whose = f"run {Path(name).name}"
+            detections = renumbered(detections, annotations, truth, "the file of --truth", whose)
+            annotations = truth
     try:
-        return truth, read_detections(path)
-    except (OSError, ValueError, KeyError) as error:
-        raise DataError(f"{name} cannot be read: {error}") from None
+        check_detections(annotations, detections)
+    except DataError as error:
+        raise DataError(f"{name}: {error}") from None
+    return annotations, detections
+
+
+def is_file(name: str) -> bool:
+    """Whether an arm is a file of detections; if not, it is a run."""
+    return name.lower().endswith(SUFFIXES) or (os.path.exists(name) and not os.path.isdir(name))
 
 
 def profile(name: str, results: Path) -> str | None:
@@ -119,27 +130,35 @@ def profile(name: str, results: Path) -> str | None:
     from ablations.overview import find_run
     from yolor_core.runs.directory import RunDirectory
 
-    if Path(name).is_file():
+    if is_file(name):
         return None
     record = RunDirectory(find_run(name, results)).read_run() or {}
     found: str | None = record.get("config", {}).get("science", {}).get("profile")
     return found
 
 
-def json_file(path: Path, kind: type = dict) -> Any:
-    """The content of a JSON file. Raises DataError naming it."""
+def read_detections(path: Path) -> Detections:
+    """A file of detections, told by its content. Raises DataError naming it."""
+    from analysis.published.detections import detections_in
+    from yolor_core.data.records import parse
     from yolor_core.errors import DataError
+    from yolor_core.evaluation.detections import UNREADABLE, Detections
+    from yolor_core.runs.files import why
 
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(f"{path}: {error.strerror}") from None
-    except ValueError as error:
-        raise DataError(f"{path} is not JSON: {error}") from None
-    if not isinstance(content, kind):
-        wanted = "a list of detections" if kind is list else "a COCO instances file"
-        raise DataError(f"{path} holds {type(content).__name__}; {wanted} is needed")
-    return content
+        data = path.read_bytes()
+        if data.startswith(b"PAR1"):
+            return detections_in(io.BytesIO(data))
+    except UNREADABLE as error:
+        raise DataError(f"{path} cannot be read: {why(error)}") from None
+    content = parse(data, path)
+    if not isinstance(content, list):
+        keys = f" with {', '.join(map(repr, list(content)[:5]))}" if isinstance(content, dict) else ""
+        raise DataError(
+            f"{path} holds {type(content).__name__}{keys}; a list of detections is needed (COCO's results "
+            "format), or the Parquet file of a run"
+        )
+    return Detections.from_results(content, str(path))
 
 
 def text(found: Comparison, a: str, b: str, notes: Sequence[str] = ()) -> str:

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 from dataclasses import fields
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from yolor_core.evaluation.detections import Detections
+from yolor_core.evaluation.detections import SIDES, UNREADABLE, Detections, column, narrow
 from yolor_core.evaluation.engine import Matches, Truth, match
 from yolor_core.evaluation.engine.overlap import overlaps
 from yolor_core.evaluation.engine.truth import area_bits
@@ -26,7 +27,6 @@ from yolor_core.runs.files import unreadable, why, write_atomically
 GRID = 4  # pixels
 SEEN = 0.3  # what figures draw
 NEAR = 0.45  # below the 0.5 from which COCO matches
-SIDES = ("x", "y", "width", "height")
 PIXEL, UNIT = 1_000, 100_000  # steps of a stored box in a pixel, of a stored score in 1
 SCORE = "score_step"  # a column that detections.parquet of training has not
 
@@ -38,7 +38,7 @@ def pack(detections: Detections, truth: Truth, path: Path, grid: int = GRID) -> 
     scores = np.rint(kept.scores.astype(np.float64) * UNIT).astype(np.int32)
     columns = {
         "image_id": kept.image_id.astype(np.int64),
-        "category_id": kept.category_id,
+        "category_id": narrow(kept.category_id),
         **{name: (steps[:, place] // PIXEL).astype(np.int32) for place, name in enumerate(SIDES)},
         **{f"{name}_rest": (steps[:, place] % PIXEL).astype(np.int32) for place, name in enumerate(SIDES)},
         SCORE: np.diff(scores, prepend=np.int32(0)).astype(np.int32),
@@ -63,19 +63,20 @@ def pack(detections: Detections, truth: Truth, path: Path, grid: int = GRID) -> 
 def read_detections(path: Path) -> Detections:
     """The detections of a run, as training wrote them or as `pack` did. Raises as `Detections.read`."""
     try:
-        if SCORE not in pq.read_schema(path).names:
-            return Detections.read(path)
-        table = pq.read_table(path)
-        columns = {name: table[name].to_numpy().astype(np.int64) for name in table.column_names}
-    except (OSError, ValueError, pa.ArrowException) as error:
+        return detections_in(path)
+    except UNREADABLE as error:
         raise unreadable(path, why(error)) from None
-    boxes = np.stack([columns[name] * PIXEL + columns[f"{name}_rest"] for name in SIDES], 1) / PIXEL
-    return Detections(
-        columns["image_id"],
-        columns["category_id"].astype(np.int32),
-        boxes.astype(np.float32),
-        (np.cumsum(columns[SCORE]) / UNIT).astype(np.float32),
-    )
+
+
+def detections_in(path: Path | BinaryIO) -> Detections:
+    """The same. Raises one of UNREADABLE where the file is something else."""
+    table = pq.read_table(path)
+    if SCORE not in table.column_names:
+        return Detections.of(table)
+    of = {name: column(table, name, whole=True) for name in table.column_names}
+    boxes = np.stack([of[name] * PIXEL + of[f"{name}_rest"] for name in SIDES], 1) / PIXEL
+    scores = (np.cumsum(of[SCORE]) / UNIT).astype(np.float32)
+    return Detections(of["image_id"], of["category_id"], boxes.astype(np.float32), scores)
 
 
 def coarse(detections: Detections, truth: Truth, grid: int) -> Detections:

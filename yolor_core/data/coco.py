@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,21 +17,10 @@ from yolor_core.data.decode import Pixels, decode
 from yolor_core.data.images import ImageSet, Purpose, Reader
 from yolor_core.data.layout import annotation_file, image_folder
 from yolor_core.data.marks import Marks
+from yolor_core.data.records import parse, read_json
 from yolor_core.data.report import DataReport, Note
 from yolor_core.data.resize import resize_top, rows_needed
 from yolor_core.errors import DataError
-
-
-def parse(data: bytes, path: Path) -> Any:
-    """JSON content of a file. Raises DataError naming the file and the place of the mistake."""
-    try:
-        return json.loads(data)
-    except json.JSONDecodeError as error:
-        raise DataError(
-            f"{path}: not JSON: {error.msg} at line {error.lineno}, column {error.colno}"
-        ) from None
-    except (UnicodeDecodeError, RecursionError) as error:
-        raise DataError(f"{path}: not JSON: {error}") from None
 
 
 @dataclass(frozen=True)
@@ -77,7 +65,7 @@ class AnnotationFile:
     path: Path
 
     def __call__(self) -> dict[str, Any]:
-        content: dict[str, Any] = parse(self.path.read_bytes(), self.path)
+        content: dict[str, Any] = read_json(self.path)
         return content
 
 
@@ -135,4 +123,4 @@ def file_reader(root: Path, split: str, annotations: Annotations) -> FileReader:
 
 def _missing(folder: Path, files: Sequence[str]) -> list[str]:
     present = set(os.listdir(folder))  # one call instead of one per image; file systems of clusters are slow
-    return [name for name in files if name not in present and not (folder / name).is_file()]
+    return [name for name in files if name not in present and not os.path.isfile(folder / name)]

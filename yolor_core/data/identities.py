@@ -7,7 +7,7 @@ one that has none the category stands in (ours), so that boxes of a category cou
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from yolor_core.data.images import ImageSet
 
 NONE = -1
-LIMIT = 2**63
 
 Source = Literal["identity", "category"]
 
@@ -59,22 +58,6 @@ def identify(fields: NDArray[np.int64], classes: NDArray[np.int64]) -> Identitie
     if len(values) and values[0] == NONE:  # no other value is smaller
         values, index = values[1:], index - 1
     return Identities(source, values.astype(np.int64), index)
-
-
-def identity_field(record: dict[str, Any], source: str) -> int:
-    """The field `identity` of an annotation; NONE where it is null or missing.
-
-    Raises DataError, naming the file `source` and the annotation, for anything but a whole number from 0 on.
-    """
-    value = record.get("identity")
-    if value is None:
-        return NONE
-    if type(value) is not int or not 0 <= value < LIMIT:
-        raise DataError(
-            f"{source}: annotation {record.get('id', '?')}: identity is {value!r}; allowed: whole numbers "
-            "from 0 to 2^63 - 1, and null for an object of unknown identity"
-        )
-    return value
 
 
 def check_identities(train: ImageSet, val: ImageSet) -> None:

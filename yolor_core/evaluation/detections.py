@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from yolor_core.errors import DataError
+from yolor_core.data.records import Records
 from yolor_core.runs.files import unreadable, why, write_atomically
 
-LARGEST_ID = 2**31  # of images and categories
+SIDES = ("x", "y", "width", "height")
+UNREADABLE = (OSError, KeyError, ValueError, pa.ArrowException)  # what a file that is something else raises
 PER_IMAGE_AND_CATEGORY = 100  # COCO scores no more (maxDets)
 
 
@@ -28,7 +30,7 @@ class Detections:
     """
 
     image_id: NDArray[np.int64]  # (n,)
-    category_id: NDArray[np.int32]  # (n,) the annotation file's own ids
+    category_id: NDArray[np.int64]  # (n,) the annotation file's own ids
     boxes: NDArray[np.floating]  # (n, 4)
     scores: NDArray[np.floating]  # (n,)
 
@@ -56,7 +58,7 @@ class Detections:
         kept = order[np.arange(len(order)) - start < PER_IMAGE_AND_CATEGORY]
         return cls(
             image_id[kept].astype(np.int64),
-            category_id[kept].astype(np.int32),
+            category_id[kept].astype(np.int64),
             np.round(boxes.astype(np.float64), 3).astype(np.float32)[kept].reshape(-1, 4),
             rounded[kept],
         )
@@ -72,60 +74,59 @@ class Detections:
         return cls(image[order], category[order], boxes[order], scores[order])
 
     @classmethod
-    def from_results(cls, results: Sequence[dict]) -> Detections:
+    def from_results(cls, results: Sequence[dict[str, Any]], source: str = "detections") -> Detections:
         """From COCO's results format (`image_id`, `category_id`, `bbox`, `score`), without rounding.
 
         Raises:
-            DataError: naming the first entry that lacks a field, or has an id that is no whole number, a box
-                that is not four numbers, or a score that is no number.
+            DataError: naming the file, by `source`, and the first entry that lacks a field, or has an id that
+                is no whole number, a box that is not four finite numbers, or a score that is no number.
         """
-        for index, entry in enumerate(results):
-            if not isinstance(entry, dict):
-                raise DataError(f"result {index} is {entry!r:.60}, not an object")
-            missing = [key for key in ("image_id", "category_id", "bbox", "score") if key not in entry]
-            if missing:
-                raise DataError(f"result {index} has no {', '.join(missing)}")
-            _check_entry(index, entry)
+        records = Records(results, "result", source, by_id=False)
         return cls(
-            np.array([r["image_id"] for r in results], np.int64),
-            np.array([r["category_id"] for r in results], np.int32),
-            np.array([r["bbox"] for r in results], np.float64).reshape(-1, 4),
-            np.array([r["score"] for r in results], np.float64),
+            records.integers("image_id", floats=True),
+            records.integers("category_id", floats=True),
+            records.boxes(),
+            records.numbers("score", limit=None),
         )
 
     def write(self, path: Path) -> None:
         """Write detections.parquet: image_id, category_id, x, y, width, height, score."""
-        columns = dict(zip(("x", "y", "width", "height"), self.boxes.T, strict=True))
-        table = pa.table(
-            {"image_id": self.image_id, "category_id": self.category_id, **columns, "score": self.scores}
-        )
+        columns = dict(zip(SIDES, self.boxes.T, strict=True))
+        ids = {"image_id": self.image_id, "category_id": narrow(self.category_id)}
+        table = pa.table({**ids, **columns, "score": self.scores})
         write_atomically(path, lambda file: pq.write_table(table, file, compression="zstd"))
 
     @classmethod
     def read(cls, path: Path) -> Detections:
         """Read what `write` wrote. Raises RunError for a file that is missing, damaged or something else."""
         try:
-            table = pq.read_table(path)
-            columns = {name: table[name].to_numpy() for name in table.column_names}
-            boxes = np.stack([columns[name] for name in ("x", "y", "width", "height")], 1)
-            return cls(columns["image_id"], columns["category_id"], boxes, columns["score"])
-        except (OSError, KeyError, ValueError, pa.ArrowException) as error:
+            return cls.of(pq.read_table(path))
+        except UNREADABLE as error:
             raise unreadable(path, why(error)) from None
 
-
-def _check_entry(index: int, entry: dict) -> None:
-    """Raises DataError for values that would be cut or cast into others."""
-    for key in ("image_id", "category_id"):
-        value = entry[key]
-        whole = _is_number(value) and value == value and abs(value) < LARGEST_ID and value == int(value)
-        if not whole:
-            raise DataError(f"result {index}: {key} is {value!r:.60}; a whole number is needed")
-    box = entry["bbox"]
-    if not isinstance(box, list | tuple) or len(box) != 4 or not all(map(_is_number, box)):
-        raise DataError(f"result {index}: bbox is {box!r:.60}; four numbers x, y, width, height are needed")
-    if not _is_number(entry["score"]):
-        raise DataError(f"result {index}: score is {entry['score']!r:.60}; a number is needed")
+    @classmethod
+    def of(cls, table: pa.Table) -> Detections:
+        """From the columns that `write` writes. Raises one of UNREADABLE where they are others."""
+        return cls(
+            column(table, "image_id", whole=True),
+            column(table, "category_id", whole=True),
+            np.stack([column(table, name) for name in SIDES], 1),
+            column(table, "score"),
+        )
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+def column(table: pa.Table, name: str, whole: bool = False) -> NDArray[Any]:
+    """(n,) of a column, int64 if `whole`. Raises one of UNREADABLE where it is missing or holds others."""
+    found = table[name]
+    if found.null_count or not (pa.types.is_integer if whole else pa.types.is_floating)(found.type):
+        gaps = f" with {found.null_count} gaps" if found.null_count else ""
+        raise ValueError(
+            f"its column {name} is {found.type}{gaps}; {'whole' if whole else 'real'} numbers needed"
+        )
+    return np.asarray((found.cast(pa.int64()) if whole else found).to_numpy())
+
+
+def narrow(ids: NDArray[np.int64]) -> NDArray[np.integer]:
+    """As int32 where they fit, which halves what is stored."""
+    small = ids.astype(np.int32)
+    return small if np.array_equal(small, ids) else ids

@@ -37,7 +37,8 @@ class Folder:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.config = CocoConfig(root=str(root), train="train", val="val")
-        self.content: dict[str, Any] = {"categories": CATEGORIES, "images": [], "annotations": []}
+        categories = [dict(category) for category in CATEGORIES]
+        self.content: dict[str, Any] = {"categories": categories, "images": [], "annotations": []}
         for split in ("train", "val"):
             (root / "images" / split).mkdir(parents=True)
         (root / "annotations").mkdir()

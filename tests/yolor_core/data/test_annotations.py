@@ -161,13 +161,13 @@ BAD = {
     "no bbox": (_delete("annotations", 2, "bbox"), "annotation 103: key 'bbox' is missing"),
     "no area": (_delete("annotations", 2, "area"), "annotation 103: key 'area' is missing"),
     "no iscrowd": (_delete("annotations", 2, "iscrowd"), "annotation 103: key 'iscrowd' is missing"),
-    "no annotation id": (_delete("annotations", 2, "id"), "annotation .: key 'id' is missing"),
+    "no annotation id": (_delete("annotations", 2, "id"), "annotation at place 2: key 'id' is missing"),
     "no width": (_delete("images", 0, "width"), "image 11: key 'width' is missing"),
     "width 0": (_set("images", 0, "width", 0), "image 11: width is 0"),
-    "text height": (_set("images", 0, "height", "48"), "image 11: height is '48'; an integer"),
+    "text height": (_set("images", 0, "height", "48"), "image 11: height is '48'; a whole number"),
     "file name 5": (_set("images", 0, "file_name", 5), "image 11: file_name is 5; a text"),
-    "text id": (_set("images", 0, "id", "11"), "image 11: id is '11'; an integer"),
-    "image is a list": (lambda c: c["images"].__setitem__(0, []), r"images\[0\] is list; an object"),
+    "text id": (_set("images", 0, "id", "11"), "image .11.: id is '11'; a whole number"),
+    "image is a list": (lambda c: c["images"].__setitem__(0, []), "image at place 0 is list; an object"),
     "no images": (lambda c: c.pop("images"), "key 'images' is missing"),
     "no annotations": (lambda c: c.pop("annotations"), "key 'annotations' is missing"),
     "images is an object": (lambda c: c.__setitem__("images", {}), "'images' is dict; a list"),
@@ -191,7 +191,7 @@ def test_contradictions_are_errors_that_name_the_file_and_the_offender(two_image
     [
         ('{"images": [', "not JSON: .* line 1"),
         ("", "not JSON"),
-        ("[1, 2]", "expected a JSON object, found list"),
+        ("[1, 2]", "expected an object with images, .*, found list"),
     ],
 )
 def test_malformed_json_is_an_error_that_names_the_file(two_images: Folder, text: str, message: str) -> None:
@@ -228,7 +228,10 @@ def test_both_folder_layouts_are_read(two_images: Folder) -> None:
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        (lambda c: c.update(categories=[{"id": 2**31, "name": "owl"}]), r"category 2147483648: id is"),
+        (
+            lambda c: c.update(categories=[{"id": 2**63, "name": "owl"}]),
+            r"category 9223372036854775808: id is",
+        ),
         (lambda c: c["images"][0].update(id=2**63), r"image 9223372036854775808: id is"),
         (lambda c: c["annotations"][0].update(image_id=-(2**63) - 1), r"annotation 101: image_id is"),
     ],

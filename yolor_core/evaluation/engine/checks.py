@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from yolor_core.data.annotations import some_of
+from yolor_core.data.records import FARTHEST
 from yolor_core.errors import DataError
 from yolor_core.evaluation.detections import Detections
 from yolor_core.evaluation.engine.matching import Matches
@@ -24,8 +25,8 @@ def check_detections(truth: Mapping[str, Any] | Truth, detections: Detections) -
 
     Raises:
         DataError: for columns of different lengths, an unknown image or category id, a score that is not in
-            [0, 1], a box that is not finite or has a negative size, or rows that are repeated exactly (image,
-            category, box and score); each time with a count and the first example.
+            [0, 1], a box that is not finite, far off any image or of negative size, or rows that are repeated
+            exactly (image, category, box and score); each time with a count and the first example.
     """
     truth = truth if isinstance(truth, Truth) else Truth.read(truth)
     boxes, scores, rows = detections.boxes, detections.scores, len(detections)
@@ -42,7 +43,7 @@ def check_detections(truth: Mapping[str, Any] | Truth, detections: Detections) -
             f"{kind} ids are not in the annotations, which have {some_of(known.tolist())}",
         )
     _refuse(~((scores >= 0) & (scores <= 1)), detections, "scores are not in [0, 1]")
-    _refuse(np.any(~np.isfinite(boxes), axis=1), detections, "boxes are not finite")
+    _refuse(~np.all(np.abs(boxes) < FARTHEST, axis=1), detections, "boxes are not finite, or far off")
     _refuse(np.any(boxes[:, 2:] < 0, axis=1), detections, "boxes have a negative width or height")
     keys = (scores, *boxes.T, detections.category_id, detections.image_id)
     order = np.lexsort(keys)
