@@ -68,7 +68,9 @@ def _opens(data: bytes) -> bool:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            Image.open(io.BytesIO(data)).getexif()
+            opened = Image.open(io.BytesIO(data))
+            if {"exif", "Raw profile type exif"} & opened.info.keys():
+                opened.getexif()
     except Exception:
         return False
     return True
@@ -76,16 +78,19 @@ def _opens(data: bytes) -> bool:
 
 def _png(data: bytes) -> tuple[bytes, list[str]]:
     signature, at, ignored = data[:8], 8, []
-    head, kept, body = b"", b"", b""  # IHDR, metadata, and the rest
-    texts = 0
+    head, kept, body = b"", b"", bytearray()  # IHDR, metadata, and the rest
+    others = 0
     while at + 8 <= len(data):
         chunk, whole = _chunk(data, at)
         kind = chunk[4:8]
         at += len(chunk)
         if kind in PNG_PIXELS:
-            head, body = (chunk, body) if kind == b"IHDR" else (head, body + chunk)
+            if kind == b"IHDR":
+                head = chunk
+            else:
+                body += chunk
             continue
-        texts += kind in (b"tEXt", b"zTXt", b"iTXt")
+        others += 1
         if not whole or not _opens(signature + head + chunk + b"\0\0\0\0IDAT"):
             ignored.append(kind.decode() if kind.isalpha() else "a chunk of no kind")
         elif kind == b"eXIf" or b"Raw profile type exif" in chunk or b"XML:com.adobe.xmp" in chunk:
@@ -95,8 +100,8 @@ def _png(data: bytes) -> tuple[bytes, list[str]]:
             names = re.finditer(b"|".join(PNG_PIXELS), data[start:])
             places = (start + name.start() - 4 for name in names)
             at = next((place for place in places if _chunk(data, place)[1]), at)
-    if not ignored and texts:
-        ignored.append(f"{texts} chunks of text")  # too much of them together
+    if not ignored and others:  # too much text together, or an animation that does not fit
+        ignored.append(f"all metadata, {others} chunks")
     return signature + head + kept + body, ignored
 
 

@@ -184,6 +184,8 @@ CHUNKS = {
     "tRNS short": chunk(b"tRNS", b""),
     "tRNS checksum": chunk(b"tRNS", b"\0\1\0\2\0\3", 1),
     "acTL short": chunk(b"acTL", b"1"),
+    "fcTL": chunk(b"acTL", struct.pack(">II", 2, 0))
+    + chunk(b"fcTL", struct.pack(">IIIII6x", 0, 99, 99, 9, 9)),
     "unknown": chunk(b"prVt", b"anything", 1),
     "length too short": struct.pack(">I", 4) + chunk(b"tEXt", b"Comment\0" + b"text" * 9)[4:],
     "length too long": struct.pack(">I", 60) + chunk(b"tEXt", b"Comment\0" + b"text" * 9)[4:],
@@ -265,7 +267,8 @@ def expect_pixels(damaged: bytes, clean: bytes, told: bool = True) -> None:
 def test_an_orientation_survives_damage_beside_it() -> None:
     clean = encoded(picture(0), "PNG", 3)
     at = clean.index(b"IDAT") - 4
-    pixels, found = decode_bytes(clean[:at] + CHUNKS["tEXt checksum"] + clean[at:], 64, 48)
+    sound = chunk(b"zTXt", b"Comment\0\0" + zlib.compress(b"text")) + chunk(b"gAMA", b"\0\0\xb1\x8f")
+    pixels, found = decode_bytes(clean[:at] + CHUNKS["tEXt checksum"] + sound + clean[at:], 64, 48)
     np.testing.assert_array_equal(pixels, PLAIN[::-1, ::-1])
     assert found == [("metadata", "left out: tEXt"), ("turned", "orientation 3")]
 

@@ -66,6 +66,19 @@ def test_few_rows_of_a_sequential_file_are_few_rows() -> None:
     assert len(decode_bytes(opencv("420", True, 0), 203, 117, 20)[0]) == 117  # rows come last, in every scan
 
 
+def test_damaged_metadata_of_no_consequence_is_read_without_a_warning() -> None:
+    exif = Image.Exif()
+    exif[0x010F] = "a maker of cameras"
+    data = bytearray(encoded(noisy(), exif=exif))
+    del data[2 : data.index(b"\xff\xe1")]  # Pillow then looks for the resolution in EXIF
+    entry = data.index(b"\x01\x0f\0\2")
+    data[entry + 8 : entry + 12] = b"\x7f\0\0\0"  # the name lies outside the file
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(decode_bytes(bytes(data), 203, 117, 20)[0]) == 32
+        np.testing.assert_array_equal(decode_bytes(bytes(data), 203, 117)[0], by_pillow(encoded(noisy())))
+
+
 def test_ordinary_files_take_the_fast_way_where_it_agrees() -> None:
     data = encoded(noisy())
     assert ordinary(data) is not None
