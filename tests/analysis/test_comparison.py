@@ -427,11 +427,8 @@ def test_what_the_annotations_do_to_every_score_is_noted(files: Callable[..., tu
         "categories that share a name, told apart by id",
     ]
     truth = dataset()[0]
-    truth["images"].append(truth["images"][4])
-    assert truth_notes(truth) == ["images that are listed more than once and count once: 5"]
-    crowd = truth["annotations"][0]
-    crowd |= {"id": 0, "iscrowd": 1}  # is ignored, whatever its id
-    assert len(truth_notes(truth)) == 1
+    truth["annotations"][0] |= {"id": 0, "iscrowd": 1}  # is ignored, whatever its id
+    assert truth_notes(truth) == []
 
 
 @pytest.mark.parametrize(

@@ -179,8 +179,9 @@ def test_runs_are_scored_on_other_annotations_by_names_of_classes_and_files(
     assert sorted(each["name"] for each in found["classes"]) == sorted(
         each["name"] for each in plain["classes"]
     )
-    gone = other["images"].pop(1)
-    path.write_text(json.dumps(other))
+    gone, boxes = other["images"].pop(1), other["annotations"]
+    kept = [each for each in boxes if each["image_id"] != gone["id"]]
+    path.write_text(json.dumps(other | {"annotations": kept}))
     refused = ablate("compare", *pair, "--truth", path)
     assert refused.exit_code == 2 and f"lacks images that run {pair[0].name} has" in refused.stderr
     assert gone["file_name"] in refused.stderr
