@@ -23,7 +23,7 @@ from yolor_core.data.images import Purpose
 from yolor_core.errors import DataError
 
 MAGIC = b"ABLTPACK"
-VERSION = 1
+VERSION = 2
 ALIGNMENT = 64
 HEADER = struct.Struct("<8sIIQQIIQQ8x")
 INDEX = np.dtype([
