@@ -54,7 +54,8 @@ class Container(ABC):
             return torch.empty(shape, dtype=storage.dtype)
         whole = storage._replace(first=0)
         if self._last[0] != whole:  # tensors that share a storage follow one another
-            self._last = (whole, self.read(storage))
+            inline = storage.data
+            self._last = (whole, self.read(storage) if inline is None else self._complete(inline, storage))
         flat = torch.frombuffer(self._last[1], dtype=storage.dtype)
         return flat.as_strided(shape, strides, first).clone(memory_format=torch.contiguous_format)
 

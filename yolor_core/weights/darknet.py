@@ -20,8 +20,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from yolor_core.config import ModelConfig
 from yolor_core.errors import WeightsError
-from yolor_core.models import list_models
+from yolor_core.models import list_models, named_config
 from yolor_core.models.architectures import ARCHITECTURES
 from yolor_core.runs.files import write_atomically
 from yolor_core.weights.layout import Entry, named_layout
@@ -30,23 +31,26 @@ VERSION = (0, 2, 5)
 NORM_ORDER = ("bias", "weight", "running_mean", "running_var")
 
 
-def read_darknet(path: Path, model: str, classes: int | None = None) -> tuple[dict[str, Tensor], int]:
+def read_darknet(
+    path: Path, model: str | ModelConfig, classes: int | None = None
+) -> tuple[dict[str, Tensor], int]:
     """The tensors of a file under the authors' names, float32, and the number of classes.
 
     classes: None finds the number for which the length fits.
     Raises WeightsError: no cfg model, truncated header, or a length that is not this model's.
     """
-    if ARCHITECTURES[model].flavour != "cfg":
+    config = named_config(model) if isinstance(model, str) else model
+    if ARCHITECTURES[config.architecture].flavour != "cfg":
         raise WeightsError(
-            f"{path}: darknet files hold models of the cfg flavour only, not {model}; "
+            f"{path}: darknet files hold models of the cfg flavour only, not {config.architecture}; "
             f"allowed: {', '.join(_cfg_models())}"
         )
     numbers = _numbers(path)
     if classes is None:
-        classes = _classes(len(numbers), model) or 80
-    layout = named_layout(model, classes)
-    if _size(model, classes) != len(numbers):
-        raise _wrong_length(path, len(numbers), model)
+        classes = _classes(len(numbers), config) or 80
+    layout = named_layout(config, classes)
+    if _size(config, classes) != len(numbers):
+        raise _wrong_length(path, len(numbers), config)
     order = list(darknet_order(layout))
     tensors, start = {}, 0
     for entry in order:
@@ -98,26 +102,32 @@ def _numbers(path: Path) -> np.ndarray:
     return np.frombuffer(body, "<f4")
 
 
-def _wrong_length(path: Path, numbers: int, model: str) -> WeightsError:
-    reason = f"{path} is not {model}: it has {numbers} numbers, {model} has {_size(model)} with 80 classes"
-    if ARCHITECTURES[model].implicit and (classes := _classes(numbers, model, implicit=False)):
+def _wrong_length(path: Path, numbers: int, model: ModelConfig) -> WeightsError:
+    name = model.architecture
+    scaled = (
+        f" of width {model.width:g} and depth {model.depth:g}" if (model.width, model.depth) != (1, 1) else ""
+    )
+    reason = (
+        f"{path} is not {name}{scaled}: it has {numbers} numbers, {name} has {_size(model)} with 80 classes"
+    )
+    if model.implicit and (classes := _classes(numbers, model, implicit=False)):
         missing = _size(model, classes) - numbers
         reason += f"; exactly its {missing} implicit values are missing, as in files of the Python tool"
-    elif fitting := [name for name in _cfg_models() if name != model and _classes(numbers, name) == 80]:
+    elif fitting := [n for n in _cfg_models() if n != name and _classes(numbers, named_config(n)) == 80]:
         reason += f"; that many fit {' and '.join(fitting)}"
     elif numbers < _size(model):
         reason += "; it is truncated, or of another model"
     return WeightsError(reason)
 
 
-def _classes(numbers: int, model: str, implicit: bool = True) -> int | None:
+def _classes(numbers: int, model: ModelConfig, implicit: bool = True) -> int | None:
     """The number of classes with which a model has so many numbers; it grows linearly with them."""
     one, two = (_size(model, classes, implicit) for classes in (1, 2))
     classes, rest = divmod(numbers - one, two - one)
     return classes + 1 if rest == 0 and 0 <= classes < 10_000 else None
 
 
-def _size(model: str, classes: int = 80, implicit: bool = True) -> int:
+def _size(model: ModelConfig, classes: int = 80, implicit: bool = True) -> int:
     entries = darknet_order(named_layout(model, classes))
     return sum(math.prod(entry.shape) for entry in entries if implicit or entry.kind != "implicit")
 

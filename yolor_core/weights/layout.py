@@ -21,6 +21,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from yolor_core.config import ModelConfig
 from yolor_core.errors import WeightsError
 from yolor_core.models import Detector
 from yolor_core.models.knowledge import ImplicitKnowledge
@@ -41,9 +42,9 @@ class Entry:
 
 
 @lru_cache(maxsize=128)
-def named_layout(name: str, classes: int = 80) -> tuple[Entry, ...]:
-    """`key_layout` of a registered model. Raises UnknownNameError."""
-    return tuple(key_layout(blank_model(name, classes)))
+def named_layout(model: str | ModelConfig, classes: int = 80) -> tuple[Entry, ...]:
+    """`key_layout` of a registered model or any configuration. Raises UnknownNameError."""
+    return tuple(key_layout(blank_model(model, classes)))
 
 
 def key_layout(model: Detector) -> list[Entry]:

@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from yolor_core.config import RunConfig
+from yolor_core.config import ModelConfig, RunConfig
 from yolor_core.errors import ConfigError, RunError, WeightsError
 from yolor_core.models import Detector, create_model
 from yolor_core.models.architectures import ARCHITECTURES
@@ -18,9 +18,9 @@ from yolor_core.runs.directory import RunDirectory
 from yolor_core.weights.importing import Report, import_weights
 
 
-def load_model(name: str, path: Path | str) -> tuple[Detector, Report]:
-    """The named model with the weights of a file of any known format (see `import_weights`), in eval mode."""
-    state, report = import_weights(path, name)
+def load_model(name: str | ModelConfig, path: Path | str, key: str | None = None) -> tuple[Detector, Report]:
+    """A model with the weights of a file of any known format (see `import_weights`), in eval mode."""
+    state, report = import_weights(path, name, key)
     model = create_model(name, classes=report.classes, seed=None)
     model.load_state_dict(state)
     return model.eval(), report

@@ -1,27 +1,47 @@
-"""Files that ask for code to be run are refused by the name they ask for, and nothing runs."""
+"""Nothing that a file asks for is run: names of programs are refused, all others are passed over."""
 
 from __future__ import annotations
 
+import argparse
 import collections
+import datetime
+import decimal
+import enum
+import fractions
+import functools
 import io
+import math
+import operator
 import os
+import pathlib
 import pickle
+import platform
 import sys
 import time
 import types
+import uuid
 import zipfile
+import zoneinfo
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from tests.yolor_core.weights.fake_authors import authors_modules, save
 from yolor_core.errors import WeightsError
+from yolor_core.models import create_model, named_config
 from yolor_core.weights import import_weights
+from yolor_core.weights.exporting import authors_state
 from yolor_core.weights.inert import StandIn, unpickle
+
+
+SMALL = create_model(
+    named_config("yolor-ssss-s2d").model_copy(update={"width": 0.125, "depth": 0.34}), seed=1
+)
 
 
 class Calls:
@@ -40,7 +60,6 @@ def payloads(sentinel: Path) -> dict[str, Calls]:
         f"{os.system.__module__}.system": Calls(os.system, f"touch {sentinel}"),
         "builtins.exec": Calls(exec, code),
         "builtins.eval": Calls(eval, code),
-        "builtins.getattr": Calls(getattr, "text", "upper"),
         f"{open.__module__}.open": Calls(open, str(sentinel), "w"),
         "torch.hub.load": Calls(torch.hub.load, "repository", "model"),
         "torch.serialization.load": Calls(torch.load, "file"),
@@ -83,6 +102,128 @@ def test_call_of_a_real_function_is_refused_by_name_and_not_made(
         import_weights(path, "yolor-ssss-s2d")
     assert "\n" not in str(caught.value)
     assert not sentinel.exists()
+
+
+def test_call_of_any_other_function_is_not_made(tmp_path: Path) -> None:
+    """getattr, which enumerations and time zones are pickled with, and a function that leaves a mark."""
+    marker, path = tmp_path / "marker", tmp_path / "w.pt"
+    state = authors_state(SMALL)
+    calls = [Calls(os.mkdir, str(marker)), Calls(getattr, Calls(os.mkdir, str(marker)), "upper")]
+    torch.save({"model": state, "extra": calls}, path)
+    found, report = import_weights(path, SMALL.config)
+    assert not marker.exists() and report.others == ("extra",)
+    assert all(torch.equal(found[name], value) for name, value in SMALL.state_dict().items())
+    pickle.loads(pickle.dumps(calls[0]))
+    assert marker.exists()  # it would have run
+
+
+class Colour(enum.Enum):
+    RED = 1
+
+
+class Point(NamedTuple):
+    x: int
+
+
+class Words(collections.UserDict[str, int]):
+    pass
+
+
+class Kept(torch.Tensor):
+    pass
+
+
+def extras() -> dict[str, Any]:
+    """What trainers keep beside the weights."""
+    zone = zoneinfo.ZoneInfo("Europe/Berlin")
+    return {
+        "paths": [Path("/a"), pathlib.PureWindowsPath("c:/a")],
+        "times": [
+            datetime.datetime.now(zone),
+            datetime.datetime.now(datetime.UTC),
+            datetime.timedelta(1),
+            zone,
+        ],
+        "versions": [torch.__version__, platform.uname(), sys.version_info[:3]],
+        "numbers": [3 + 4j, decimal.Decimal("0.1"), fractions.Fraction(1, 3), np.float64(0.1), np.arange(6)],
+        "numpy": [np.array(["a"]), np.array([{}, None]), np.datetime64("2026-01-01"), np.random.get_state()],
+        "containers": [collections.deque([1]), collections.Counter("aab"), Words(a=1), Point(3), range(3)],
+        "bytes": [bytearray(b"x"), b"", b"\xff", slice(1, 2), uuid.uuid4(), types.SimpleNamespace(a=1)],
+        "keys": {
+            0.5: 1,
+            None: 2,
+            (1, (2, "a")): 3,
+            frozenset({1}): 4,
+            Colour.RED: 5,
+            torch.float32: 6,
+            1j: 7,
+        },
+        "sets": [{1, "a"}, frozenset({(1, 2)}), {Colour.RED}, {Path("a")}],
+        "functions": [functools.partial(max, 1), math.sin, nn.Conv2d, operator.itemgetter(1), "".join],
+        "torch": [torch.float16, torch.device("cpu"), torch.Size([1]), torch.Generator(), torch.strided],
+        "scaler": torch.amp.GradScaler("cpu"),
+        "optimiser": torch.optim.Adam([nn.Parameter(torch.ones(2, 2))]),
+        "tensors": [torch.zeros(3, dtype=kind) for kind in (torch.uint16, torch.uint64, torch.complex64)],
+        "eighths": [torch.ones(4).to(kind) for kind in (torch.float8_e4m3fn, torch.float8_e5m2)],
+        "other tensors": [
+            torch.eye(2).to_sparse(),
+            torch.quantize_per_tensor(torch.ones(2), 0.1, 0, torch.qint8),
+            torch.empty(2, device="meta"),
+            torch.ones(2).as_subclass(Kept),
+            torch.ones(2).untyped_storage(),
+        ],
+        "options": argparse.Namespace(lr=0.1),
+        "error": ValueError("x"),
+    }
+
+
+@pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
+def test_what_trainers_keep_beside_the_weights_is_passed_over(protocol: int, tmp_path: Path) -> None:
+    path = tmp_path / "w.pt"
+    torch.save({**extras(), "model": authors_state(SMALL)}, path, pickle_protocol=protocol)
+    found, report = import_weights(path, SMALL.config)
+    assert all(torch.equal(found[name], value) for name, value in SMALL.state_dict().items())
+    assert report.others == tuple(extras())
+
+
+def test_weights_of_every_kind_that_holds_their_numbers(tmp_path: Path) -> None:
+    """Subclasses, 8-bit floats, unsigned integers and numpy's arrays, row and column first."""
+    names = list(authors_state(SMALL))
+    kinds: list[Callable[[torch.Tensor], Any]] = [
+        lambda t: nn.Parameter(t) if t.is_floating_point() else t,
+        lambda t: t.as_subclass(Kept),
+        lambda t: t.numpy(),
+        lambda t: np.asfortranarray(t.numpy()),
+        lambda t: t.numpy().astype(np.float64),
+    ]
+    state = {n: kinds[i % len(kinds)](v) for i, (n, v) in enumerate(authors_state(SMALL).items())}
+    torch.save({"model": state}, tmp_path / "w.pt")
+    found, _ = import_weights(tmp_path / "w.pt", SMALL.config)
+    assert all(torch.equal(found[name], value) for name, value in SMALL.state_dict().items())
+    for kind in (torch.uint16, torch.float8_e5m2):
+        one = {n: v.abs().mul(4).to(kind) if n == names[0] else v for n, v in authors_state(SMALL).items()}
+        torch.save({"model": one}, tmp_path / "w.pt")
+        found, report = import_weights(tmp_path / "w.pt", SMALL.config)
+        assert torch.equal(next(iter(found.values())), one[names[0]].float())
+        assert report.cast_from == (str(kind)[6:],)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda t: t.to_sparse(),
+        lambda t: torch.quantize_per_tensor(t, 0.1, 0, torch.qint8),
+        lambda t: t.to("meta"),
+        lambda t: t.to(torch.complex64),
+    ],
+    ids=["sparse", "quantised", "meta", "complex"],
+)
+def test_weight_without_readable_numbers_is_named(change: Callable[[Any], Any], tmp_path: Path) -> None:
+    state = authors_state(SMALL)
+    name = next(iter(state))
+    torch.save({"model": {**state, name: change(state[name])}}, tmp_path / "w.pt")
+    with pytest.raises(WeightsError, match=rf"{name} (at model is of a kind that cannot|has complex)"):
+        import_weights(tmp_path / "w.pt", SMALL.config)
 
 
 @pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
