@@ -11,10 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file
 from scipy import stats
 
 from tests.ablations.trained import ablate
 from yolor_core.evaluation.engine import bootstrap_weights
+from yolor_core.models import create_model
 
 
 @pytest.fixture
@@ -149,3 +152,34 @@ def test_bca_intervals_of_scores_that_tie_are_those_of_scipy_on_integers(inputs:
     assert rows["AR100"]["bca"] == pytest.approx(
         [low, high], abs=100 / images + 1e-9
     )  # other draws: an image
+
+
+def made_checkpoints(faults: Path, folder: Path) -> Path:
+    subprocess.run([sys.executable, faults / "make_weights.py", folder], check=True)
+    return folder
+
+
+def test_averaged_network_is_read_and_its_key_said(faults: Path, tmp_path: Path) -> None:
+    made, out = made_checkpoints(faults, tmp_path / "made"), tmp_path / "x"
+    average = create_model("yolor-ssss-s2d", classes=3, seed=0).state_dict()
+    kernel = next(name for name, value in average.items() if value.ndim == 4)
+    for kind in ("ema_module", "ema_state_dict", "state_dict_ema", "model_ema"):
+        key, raw = (
+            kind.replace("ema_module", "ema.module"),
+            "state_dict" if kind == "state_dict_ema" else "model",
+        )
+        words = ("weights", "import", made / f"{kind}.pt", "--model", "yolor-ssss-s2d", "--out", out)
+        done = ablate(*words)
+        assert done.exit_code == 0 and f"the averaged network, a state_dict at {key} " in done.output
+        assert all(torch.equal(value, average[name]) for name, value in load_file(out).items())
+        assert f"the raw network, a state_dict at {raw} " in ablate(*words, "--key", raw).output
+        assert torch.equal(load_file(out)[kernel], average[kernel] * 1.1)
+
+
+def test_extras_of_a_checkpoint_are_passed_over(faults: Path, tmp_path: Path) -> None:
+    made, out = made_checkpoints(faults, tmp_path / "made"), tmp_path / "x"
+    expected = create_model("yolor-ssss-s2d", classes=3, seed=0).state_dict()
+    for kind in ("torchversion", "timezone", "gradscaler", "path", "path_python313"):
+        done = ablate("weights", "import", made / f"{kind}.pt", "--model", "yolor-ssss-s2d", "--out", out)
+        assert done.exit_code == 0 and "; not read: " in done.output
+        assert all(torch.equal(value, expected[name]) for name, value in load_file(out).items())

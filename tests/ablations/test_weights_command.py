@@ -10,11 +10,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.ablations.trained import ablate
+from tests.ablations.trained import ablate, untrained
 from yolor_core.models import create_model
 from yolor_core.weights import export_weights
 
 NAME = "yolor-ssss-s2d"
+EXPERIMENT = "csp-fast.add-fa.mul-pr"
 
 
 @pytest.fixture(scope="module")
@@ -63,3 +64,33 @@ def test_error_is_one_line_and_leaves_no_file(theirs: Path, tmp_path: Path) -> N
         assert result.exit_code == 2, result.output
         assert message in result.stderr and result.stderr.count("\n") == 1
         assert not out.exists()
+
+
+def test_run_is_exported_and_its_file_imported_like_it(tmp_path: Path) -> None:
+    run = untrained(tmp_path / "results", EXPERIMENT)
+    state = load_file(run / "weights.safetensors")
+    for kind, suffix in (("safetensors", "safetensors"), ("authors", "pt"), ("darknet", "weights")):
+        out = tmp_path / f"out.{suffix}"
+        done = ablate("weights", "export", "--run", run, "--format", kind, "--out", out)
+        assert done.exit_code == 0, done.output
+        for like in (run, EXPERIMENT):
+            words = ("--like", like, "--profile", "smoke", "--out", tmp_path / "again")
+            done = ablate("weights", "import", out, *words)
+            assert done.exit_code == 0, done.output
+            found = load_file(tmp_path / "again")
+            assert all(torch.equal(found[n], v) for n, v in state.items() if not n.endswith("tracked"))
+    done = ablate("weights", "export", "--run", run, "--format", "onnx", "--out", tmp_path / "m.onnx")
+    assert done.exit_code == 0 and "onnxruntime differs from torch by" in done.output
+
+
+def test_which_model_is_asked_for_once(theirs: Path, tmp_path: Path) -> None:
+    for words, message in (
+        (("import", theirs), "give either --model NAME or --like"),
+        (("import", theirs, "--model", NAME, "--like", tmp_path), "give either --model NAME or --like"),
+        (("import", theirs, "--like", tmp_path), "not a run directory"),
+        (("import", theirs, "--like", "1"), "experiments; give one of them"),
+        (("export", "--format", "onnx"), "FILE missing"),
+        (("export", theirs, "--run", tmp_path, "--format", "onnx"), "leave FILE and other options out"),
+    ):
+        result = ablate("weights", *words)
+        assert result.exit_code == 2 and message in result.stderr and result.stderr.count("\n") == 1

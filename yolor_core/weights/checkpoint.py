@@ -89,14 +89,14 @@ def find_tensors(graph: Any, label: str, key: str | None = None) -> Found:
     if key is not None:
         chosen = _named(networks, key, label)
     elif averaged:
-        chosen = _single(averaged, "averaged networks", label)
+        chosen = _single(averaged, "averaged networks", label, networks)
         if raw and chosen.path[-1:] == ("ema_",):
             raise WeightsError(
                 f"{label}: has a second network under names with ema_, which trainers exchange with the "
                 f"first when they save; choose with --key: {_keys(networks)}"
             )
     elif raw:
-        chosen = _trained(raw) or _single(raw, "networks", label)
+        chosen = _trained(raw) or _single(raw, "networks", label, networks)
     else:
         names = (
             [repr(name[:40]) for name in graph if isinstance(name, str)] if isinstance(graph, dict) else []
@@ -235,12 +235,11 @@ def _named(networks: Sequence[_Network], key: str, label: str) -> _Network:
     raise WeightsError(f"{label}: no network at {key}; there is one at: {_keys(networks)}")
 
 
-def _single(networks: Sequence[_Network], what: str, label: str) -> _Network:
+def _single(fitting: Sequence[_Network], what: str, label: str, known: Sequence[_Network]) -> _Network:
     """The only network, or one whose tensors are all the same. Raises WeightsError for a choice."""
-    first = networks[0]
-    if any(n.unlike(first) for n in networks):
-        raise WeightsError(f"{label}: has {len(networks)} {what}; choose with --key: {_keys(networks)}")
-    return first
+    if any(network.unlike(fitting[0]) for network in fitting):
+        raise WeightsError(f"{label}: has {len(fitting)} {what}; choose with --key: {_keys(known)}")
+    return fitting[0]
 
 
 def _trained(networks: Sequence[_Network]) -> _Network | None:

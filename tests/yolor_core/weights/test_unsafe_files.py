@@ -38,7 +38,6 @@ from yolor_core.weights import import_weights
 from yolor_core.weights.exporting import authors_state
 from yolor_core.weights.inert import StandIn, unpickle
 
-
 SMALL = create_model(
     named_config("yolor-ssss-s2d").model_copy(update={"width": 0.125, "depth": 0.34}), seed=1
 )
@@ -146,7 +145,12 @@ def extras() -> dict[str, Any]:
         ],
         "versions": [torch.__version__, platform.uname(), sys.version_info[:3]],
         "numbers": [3 + 4j, decimal.Decimal("0.1"), fractions.Fraction(1, 3), np.float64(0.1), np.arange(6)],
-        "numpy": [np.array(["a"]), np.array([{}, None]), np.datetime64("2026-01-01"), np.random.get_state()],
+        "numpy": [
+            np.array(["a"]),
+            np.array([{}, None]),
+            np.datetime64("2026-01-01"),
+            np.random.default_rng(0),
+        ],
         "containers": [collections.deque([1]), collections.Counter("aab"), Words(a=1), Point(3), range(3)],
         "bytes": [bytearray(b"x"), b"", b"\xff", slice(1, 2), uuid.uuid4(), types.SimpleNamespace(a=1)],
         "keys": {
@@ -193,7 +197,7 @@ def test_weights_of_every_kind_that_holds_their_numbers(tmp_path: Path) -> None:
         lambda t: nn.Parameter(t) if t.is_floating_point() else t,
         lambda t: t.as_subclass(Kept),
         lambda t: t.numpy(),
-        lambda t: np.asfortranarray(t.numpy()),
+        lambda t: np.array(t.numpy(), order="F"),
         lambda t: t.numpy().astype(np.float64),
     ]
     state = {n: kinds[i % len(kinds)](v) for i, (n, v) in enumerate(authors_state(SMALL).items())}
