@@ -29,6 +29,52 @@ def inputs(faults: Path, tmp_path: Path) -> Path:
     return copy
 
 
+def test_data_that_cannot_answer_have_a_finding_each(inputs: Path) -> None:
+    folder = inputs / "16_data_that_cannot_answer"
+    pictures, variants = folder / "pictures", folder / "variants"
+    made = ablate("data", "make", pictures, "--train-images", "60", "--val-images", "40")
+    assert made.exit_code == 0, made.output
+    subprocess.run([sys.executable, folder / "make.py", pictures, variants], check=True)
+    usual = {"crowd", "clipped", "dropped", "empty"}
+    found, codes, texts = {}, {}, {}
+    for variant in sorted(path.name for path in variants.iterdir()):
+        result = ablate("data", "check", variants / variant, "--json")
+        told = json.loads(result.stdout)
+        codes[variant] = result.exit_code
+        texts[variant] = ablate("data", "check", variants / variant).stdout
+        for split, kinds in told.items():
+            counts = {
+                kind: each["count"]
+                for kind, each in kinds.items()
+                if isinstance(each, dict) and each.get("examples") and kind not in usual
+            }
+            if counts:
+                found[variant, split] = counts
+    assert found == {
+        ("area_zero", "train"): {"areas": 214},
+        ("area_zero", "val"): {"areas": 138},  # and a crowd region
+        ("corners", "train"): {"corners": 214},
+        ("corners", "val"): {"corners": 138},
+        ("crowded", "val"): {"above_100": 5},
+        ("val_is_train", "train"): {"shared": 60},
+        ("val_is_train", "val"): {"shared": 60},
+    }
+    assert codes == {
+        "area_zero": 1,
+        "corners": 1,
+        "crowded": 0,
+        "train_without_boxes": 1,
+        "val_is_train": 1,
+        "val_without_boxes": 1,
+    }
+    assert "150 of 214 boxes leave their image; 214 fit into it when read so" in texts["corners"]
+    assert "60 of 60 images, 100.0 %" in texts["val_is_train"]
+    assert "disc: 533 of 1537 boxes can be found, recall at most 34.7 %" in texts["crowded"]
+    for split in ("train", "val"):
+        assert f"instances_{split}.json: not a single box" in texts[f"{split}_without_boxes"]
+    assert all(len(text.splitlines()) < 30 for text in texts.values())
+
+
 def test_classes_of_one_name_have_a_row_each(inputs: Path) -> None:
     folder = inputs / "07_compare_same_names"
     rows = {}

@@ -15,13 +15,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from yolor_core.data.findings import ROUNDING, find
 from yolor_core.data.identities import NONE, Identities, identify
 from yolor_core.data.records import Content, read_content
 from yolor_core.data.report import DataReport, Note
 from yolor_core.data.sequences import Integers, Texts
 from yolor_core.errors import DataError
-
-ROUNDING = 0.05  # pixels; COCO's two decimals put boxes this little outside, which is not worth a report
 
 
 @dataclass(frozen=True)
@@ -63,6 +62,7 @@ def clean(content: Any, source: str) -> tuple[Annotations, DataReport]:
         Note("empty", int(read.image_ids[row]), f"image {read.image_ids[row]} ({read.files[row]})")
         for row in np.flatnonzero(annotated == 0)
     )
+    find(read, content["annotations"], labels, report)
     boxes, kept = _trainable(read, report)
     report.boxes = len(kept)
     kept = kept[np.argsort(read.image[kept], kind="stable")]

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
+
+import numpy as np
 
 from yolor_core.config import CocoConfig, ShapesConfig
 from yolor_core.data.annotations import check_same_classes
 from yolor_core.data.coco import load_coco
+from yolor_core.data.copies import Prints, find_copies, hash_library
 from yolor_core.data.images import ImageSet
 from yolor_core.data.layout import image_folder
 from yolor_core.data.load import load_images
@@ -19,17 +23,12 @@ def check_dataset(config: ShapesConfig | CocoConfig) -> dict[str, DataReport]:
     """Reports of both splits, by split name. Raises DataError for what cannot be read at all."""
     if isinstance(config, CocoConfig):
         return check_splits(Path(config.root), list(dict.fromkeys((config.train, config.val))))
-    return {
-        "train": check_images(load_images(config, "train")),
-        "val": check_images(load_images(config, "val")),
-    }
+    return check_images({"train": load_images(config, "train"), "val": load_images(config, "val")})
 
 
 def check_splits(root: Path, splits: Sequence[str]) -> dict[str, DataReport]:
-    """Reports of splits of a COCO folder, by name. Raises DataError, too, when their categories differ."""
-    images = load_splits(root, splits)
-    check_all_classes(images)
-    return {split: check_images(each) for split, each in images.items()}
+    """Reports of splits of a COCO folder, by name. Raises DataError, too, when their classes differ."""
+    return check_images(load_splits(root, splits))
 
 
 def check_all_classes(images: Mapping[str, ImageSet]) -> None:
@@ -52,11 +51,51 @@ def load_splits(root: Path, splits: Sequence[str], packs: str | Path | None = No
     return loaded
 
 
-def check_images(images: ImageSet) -> DataReport:
-    """Look at every image; the report then has all counts."""
-    for index in range(len(images)):
-        images.inspect(index)
-    return images.report
+def check_images(splits: Mapping[str, ImageSet], near: bool = False) -> dict[str, DataReport]:
+    """Look at every image of splits of one dataset and compare the splits; the reports then have all counts.
+
+    `near` looks for pictures that are alike, too: see `copies`. Raises DataError when classes differ, and
+    ConfigError where `near` needs a package that is missing.
+    """
+    check_all_classes(splits)
+    library = hash_library() if near else None
+    prints = {split: Prints(images) for split, images in splits.items()}
+    for each in prints.values():
+        for index in range(len(each.images)):
+            each.add(each.images.inspect(index), library)
+    find_copies(prints)
+    _compare_classes(splits)
+    return {split: images.report for split, images in splits.items()}
+
+
+def _compare_classes(splits: Mapping[str, ImageSet]) -> None:
+    """Add to the reports classes that not all splits have boxes of, where these have any."""
+    counts = {
+        split: dict(zip(s.names, s.boxes_per_class().tolist(), strict=True)) for split, s in splits.items()
+    }
+    names = next(iter(splits.values())).names
+    unused = [name for name in names if not any(count[name] for count in counts.values())]
+    having = {split: count for split, count in counts.items() if any(count.values())}
+    for split, images in splits.items():
+        if having:
+            rows = np.array([k for k, name in enumerate(images.names) if name in unused], np.int64)
+            images.report.count_rows("unused", rows, partial(_class, images))
+        lacking = {
+            k: [other for other, count in having.items() if not count[name]]
+            for k, name in enumerate(images.names)
+            if counts[split][name]
+        }
+
+        def text(row: int, images: ImageSet = images, lacking: dict[int, list[str]] = lacking) -> str:
+            boxes = images.boxes_per_class()[row]
+            return f"{_class(images, row)}: {boxes} boxes here, none in {', '.join(lacking[row])}"
+
+        rows = np.array([k for k, without in lacking.items() if without], np.int64)
+        images.report.count_rows("one_split", rows, text)
+
+
+def _class(images: ImageSet, row: int) -> str:
+    return f"{images.names[row]!r} (id {images.category_ids[row]})"
 
 
 def sound(report: DataReport) -> bool:

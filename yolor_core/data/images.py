@@ -36,9 +36,9 @@ class Reader(Protocol):
         pixels, notes = self(index)
         return resize(pixels, size, purpose), notes
 
-    def inspect(self, index: int) -> list[Note]:
-        """What is unusual about an image, found by decoding it."""
-        return self(index)[1]
+    def inspect(self, index: int) -> tuple[Pixels, list[Note]]:
+        """The pixels that there are of an image, of whatever size, and what is unusual about it."""
+        return self(index)
 
     def require(self, size: int, purpose: Purpose) -> None:
         """Raises DataError when `scaled` could not serve such requests."""
@@ -61,9 +61,9 @@ class ImageSet:
     """The images of a split in the order of the annotation file.
 
     names: class names; category_ids: the file's own ids, by contiguous class; ids: the images' ids;
-    sizes: int64 (n, 2), width and height; fingerprint: SHA-256 of the annotation content; report: what
-    cleaning found, extended when unreadable images are met; identity_source: what tells boxes apart,
-    "identity" (the field of the annotations) or "category" (where no box has that field);
+    sizes: int64 (n, 2), width and height; files: their names; fingerprint: SHA-256 of the annotation content;
+    report: what cleaning found, extended when unreadable images are met; identity_source: what tells boxes
+    apart, "identity" (the field of the annotations) or "category" (where no box has that field);
     identity_values: int64 (identity_count,), the field's values or the classes that occur, rising.
     """
 
@@ -78,7 +78,7 @@ class ImageSet:
         self._annotations, self._reader, self._coco = annotations, reader, coco
         self.report, self.fingerprint = report, fingerprint
         self.names, self.category_ids = annotations.names, annotations.category_ids
-        self.ids, self.sizes = annotations.ids, annotations.sizes
+        self.ids, self.sizes, self.files = annotations.ids, annotations.sizes, annotations.files
         self.identity_source = annotations.identities.source
         self.identity_values = annotations.identities.values
         self.identity_count = annotations.identities.count
@@ -111,9 +111,16 @@ class ImageSet:
         self.report.add(notes)
         return pixels if pixels.flags.writeable else pixels.copy()
 
-    def inspect(self, index: int) -> None:
-        """Decode an image only to count in the report what is unusual about it."""
-        self.report.add(self._reader.inspect(index))
+    def inspect(self, index: int) -> Pixels | None:
+        """Decode an image to count in the report what is unusual about it: its pixels, which must not be
+        written into and may be of another size where packs are all there is; None where there are none."""
+        pixels, notes = self._reader.inspect(index)
+        self.report.add(notes)
+        return None if any(note.kind == "unreadable" for note in notes) else pixels
+
+    def boxes_per_class(self) -> NDArray[np.int64]:
+        """Number of cleaned boxes of each class, int64 (classes,)."""
+        return np.bincount(self._annotations.classes, minlength=len(self.names))
 
     def boxes(self, index: int) -> NDArray[np.float32]:
         """Cleaned boxes without crowds, float32 (n, 4): x1 y1 x2 y2 in pixels."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,21 +13,30 @@ from yolor_core.config import CocoConfig, ShapesConfig
 from yolor_core.data.annotations import clean
 from yolor_core.data.coco import load_coco
 from yolor_core.data.images import ImageSet, Pixels, Reader
-from yolor_core.data.report import Note
+from yolor_core.data.report import KINDS, Note
 from yolor_core.data.shapes.annotations import annotate
 from yolor_core.data.shapes.render import render
 from yolor_core.data.write import annotation_bytes
+
+log = logging.getLogger(__name__)
 
 Split = Literal["train", "val"]
 
 
 def load_images(config: ShapesConfig | CocoConfig, split: Split) -> ImageSet:
-    """The images of a split. Raises DataError for a dataset that cannot be used as it is."""
+    """The images of a split; what makes numbers wrong in its annotations is warned of.
+
+    Raises DataError for a dataset that cannot be used as it is.
+    """
     if split not in ("train", "val"):
         raise ValueError(f"split is {split!r}; allowed: train, val")
-    if isinstance(config, CocoConfig):
-        return load_coco(Path(config.root), config.train if split == "train" else config.val, config.packs)
-    return load_shapes(config, split)
+    if isinstance(config, ShapesConfig):
+        return load_shapes(config, split)
+    images = load_coco(Path(config.root), config.train if split == "train" else config.val, config.packs)
+    for kind, (_, meaning, effect, _) in KINDS.items():
+        if images.report.serious(kind):
+            log.warning("%s: %d %s: %s", images.report.source, images.report.count(kind), meaning, effect)
+    return images
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +31,95 @@ class Kind(NamedTuple):
 
 
 KINDS = {
+    "shares": Kind(
+        "boxes",
+        "boxes in shares of the picture where pixels belong",
+        "as pixels they are dots or all in one corner: nothing is learnt (box loss near 0), AP is near 0",
+        0.01,
+    ),
+    "corners": Kind(
+        "boxes",
+        "boxes that read as corners, x1 y1 x2 y2, where x, y, width and height belong",
+        "widths and heights are too large in training and in every score",
+        0.01,
+    ),
+    "centres": Kind(
+        "boxes",
+        "boxes that read as centre x, centre y, width, height",
+        "they are half a width and height too far right and down, in training and in every score",
+        0.01,
+    ),
+    "negative": Kind(
+        "boxes",
+        "boxes of negative width or height",
+        "left out of training; each is a miss to pycocotools, which no detection can match",
+        0.0,
+    ),
+    "areas": Kind(
+        "boxes",
+        "boxes whose area cannot be that of an object of theirs",
+        "COCO's sizes go by `area`: APS, APM, APL, ARS, ARM and ARL are of the wrong boxes (below 1024 is "
+        "small, below 0 counts in no score)",
+        0.01,
+    ),
+    "repeated": Kind(
+        "boxes",
+        "boxes given twice, of the same class in the same image",
+        "targets of training twice; to the evaluation a repeat is a miss, so that AP cannot reach 100",
+        0.01,
+    ),
+    "file_twice": Kind(
+        "images",
+        "images whose file is listed before under another id",
+        "they weigh twice; a right detection of an object that one entry alone has is false in the other",
+        0.0,
+    ),
+    "shared": Kind(
+        "images",
+        "images whose pixels are those of an image of another split",
+        "what is scored was trained on, so that AP says nothing about new pictures",
+        0.01,
+    ),
+    "near_shared": Kind(
+        "images",
+        "images that look like one of another split (perceptual hash; mirrored and re-encoded ones too)",
+        "if they are copies, what is scored was trained on",
+        0.01,
+    ),
+    "copies": Kind(
+        "images", "images whose pixels are those of an earlier image of the split", "the picture weighs twice"
+    ),
+    "near_copies": Kind(
+        "images",
+        "images that look like an earlier one of the split",
+        "if they are copies, the picture weighs twice",
+    ),
+    "above_100": Kind(
+        "images",
+        "images with more than 100 objects",
+        "pycocotools takes 100 detections of a class in an image: further boxes are misses, so that AP and "
+        "AR of the class cannot reach 100",
+    ),
+    "one_split": Kind(
+        "classes",
+        "classes with boxes in this split and none in another",
+        "in training alone a class is never scored; in validation alone its AP is 0 and counts in the mean",
+    ),
+    "unused": Kind(
+        "classes", "classes without a box in any split", "not learnt, and left out of the mean over classes"
+    ),
+    "annotation_zero": Kind(
+        "boxes",
+        "annotation with id 0",
+        "counts as missed even where it is found: pycocotools, whose scores these are, takes a match with it "
+        "for none",
+    ),
+    "ignore": Kind(
+        "boxes",
+        "boxes with `ignore` or `difficult` set",
+        "without effect, as pycocotools replaces `ignore` by `iscrowd`: they are trained on and scored like "
+        "others; `iscrowd` 1 has a box ignored",
+    ),
     "crowd": Kind("boxes", "crowd regions", "no targets in training, ignored by the evaluation as in COCO"),
     "clipped": Kind("boxes", "boxes partly outside their image", "clipped to it for training"),
     "dropped": Kind(
@@ -72,9 +165,12 @@ class Note(NamedTuple):
 
 @dataclass
 class Finding:
-    """All findings of one kind; a thing found twice counts once."""
+    """All findings of one kind; a thing found twice counts once. counted: those found at once, without keys;
+    summary: a sentence on them all."""
 
     keys: set[int] = field(default_factory=set)
+    counted: int = 0
+    summary: str = ""
     examples: list[str] = field(default_factory=list)
 
 
@@ -107,9 +203,19 @@ class DataReport:
             if note.kind in WARNED:
                 log.warning("%s: %s", note.kind, note.text)
 
+    def count_rows(
+        self, kind: str, rows: NDArray[np.int64], text: Callable[[int], str], summary: str = ""
+    ) -> None:
+        """Count rows of a table that are of a kind; `text` names one, `summary` says what of them all."""
+        finding = self.findings[kind]
+        finding.counted += len(rows)
+        if len(rows):
+            finding.summary = summary
+        finding.examples += [text(int(row)) for row in rows[: MOST_EXAMPLES - len(finding.examples)]]
+
     def count(self, kind: str) -> int:
         """Number of different things of a kind."""
-        return len(self.findings[kind].keys)
+        return len(self.findings[kind].keys) + self.findings[kind].counted
 
     def serious(self, kind: str) -> bool:
         """Whether there is so much of a kind that numbers of the split are not what they seem."""
@@ -153,7 +259,8 @@ class DataReport:
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON content: counts for every kind, examples where there are any."""
         found: dict[str, Any] = {
-            kind: {"count": len(finding.keys), "examples": list(finding.examples)}
+            kind: {"count": self.count(kind), "examples": list(finding.examples)}
+            | ({"summary": finding.summary} if finding.summary else {})
             for kind, finding in self.findings.items()
         }
         return {

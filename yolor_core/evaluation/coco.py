@@ -12,14 +12,12 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from yolor_core.data.annotations import class_labels, some_of
+from yolor_core.data.report import KINDS
 from yolor_core.errors import DataError
 from yolor_core.evaluation.detections import Detections
 from yolor_core.tasks.registry import COCO_NUMBERS
 
-ID_0 = (
-    "the annotation with id 0 counts as missed even where it is found: pycocotools, whose scores these are, "
-    "takes a match with it for none"
-)
+ID_0 = f"the {KINDS['annotation_zero'].meaning} {KINDS['annotation_zero'].effect}"
 
 
 def evaluate_boxes(annotations: dict[str, Any], detections: Detections) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import numpy as np
@@ -100,6 +101,18 @@ def test_images_without_annotations_are_kept_and_counted(two_images: Folder) -> 
     assert images.boxes(2).shape == (0, 4)
     assert images.report.empty == 1
     assert "empty.png" in images.report.findings["empty"].examples[0]
+
+
+def test_what_makes_numbers_wrong_is_warned_of_when_a_training_reads_it(
+    two_images: Folder, caplog: pytest.LogCaptureFixture
+) -> None:
+    load_images(two_images.write(), "train")
+    assert not caplog.records
+    for each in two_images.content["annotations"]:
+        each["area"] = 0
+    load_images(two_images.write(), "train")
+    (record,) = caplog.records
+    assert re.match(r".*instances_train\.json: 3 boxes whose area cannot be .*APS", record.getMessage())
 
 
 def test_examples_are_bounded_and_counts_are_not(two_images: Folder) -> None:

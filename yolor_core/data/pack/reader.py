@@ -108,10 +108,10 @@ class PackedReader(Reader):
         pixels, found = self._from(best, index, top)
         return resize_top(pixels, height, size, purpose), found
 
-    def inspect(self, index: int) -> list[Note]:
+    def inspect(self, index: int) -> tuple[Pixels, list[Note]]:
         if self.files is None and self._best(None, "train") is None:
-            return self._from(self.packs[0], index)[1]  # noted when it was packed
-        return self(index)[1]
+            return self._from(self.packs[0], index)  # noted when it was packed
+        return self(index)
 
     def require(self, size: int | None, purpose: Purpose) -> None:
         """Raises DataError when neither a pack nor image files serve a request."""
