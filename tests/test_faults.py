@@ -229,3 +229,28 @@ def test_extras_of_a_checkpoint_are_passed_over(faults: Path, tmp_path: Path) ->
         done = ablate("weights", "import", made / f"{kind}.pt", "--model", "yolor-ssss-s2d", "--out", out)
         assert done.exit_code == 0 and "; not read: " in done.output
         assert all(torch.equal(value, expected[name]) for name, value in load_file(out).items())
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("half_ids", "image 2.5: id is 2.5; a whole number"),
+        ("str_img", "image '000000000002': id is '000000000002'; a whole number"),
+        ("str_anncat_only", "annotation 200: category_id is '9'; a whole number"),
+        ("nested_box", "annotation 200: bbox is [[11, 0], [149, 144]]; four numbers"),
+        ("str_area", "annotation 200: area is '7420'; a number"),
+        ("str_crowd", "annotation 200: iscrowd is '0'; allowed: 0, 1"),
+    ],
+)
+def test_compare_refuses_annotations_of_the_wrong_kind_as_data_check_does(
+    inputs: Path, tmp_path: Path, name: str, words: str
+) -> None:
+    folder = inputs / "10_compare_truth_cast"
+    truth, found = folder / f"{name}.json", folder / "det.json"
+    compared = ablate("compare", found, found, "--truth", truth)
+    (tmp_path / "annotations").mkdir()
+    checked_file = Path(shutil.copy(truth, tmp_path / "annotations" / "instances_val.json"))
+    checked = ablate("data", "check", tmp_path)
+    assert compared.exit_code == checked.exit_code == 2
+    assert compared.stderr.startswith(f"ablate: {truth}: {words}") and compared.stderr.count("\n") == 1
+    assert checked.stderr == compared.stderr.replace(str(truth), str(checked_file))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gzip
 import itertools
 import json
 from collections.abc import Callable, Sequence
@@ -10,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner, Result
 
@@ -17,7 +20,7 @@ from ablations.cli import main
 from analysis.comparison import compare
 from analysis.looks_wrong import order_ranges
 from yolor_core.evaluation.coco import COCO_NUMBERS, evaluate_boxes, truth_notes
-from yolor_core.evaluation.detections import Detections
+from yolor_core.evaluation.detections import SIDES, Detections
 from yolor_core.evaluation.engine import Truth, match
 
 Entries = list[dict[str, Any]]
@@ -478,3 +481,108 @@ def test_where_few_resamples_have_such_boxes_there_is_no_interval() -> None:
     found = {each.name: each for each in compare(*arms, 200).metrics}
     assert found["APL"].delta is not None and found["APL"].percentile is None
     assert found["AP"].percentile is not None
+
+
+@pytest.mark.parametrize("shift", [2**31, 2**53 + 1, 2**62, -(2**63)])
+def test_ids_of_64_bits_are_scored_as_pycocotools_does(
+    files: Callable[..., tuple[str, str, str]], tmp_path: Path, shift: int
+) -> None:
+    def spoil(truth: dict[str, Any], a: Entries, b: Entries) -> None:
+        for rows in (*truth.values(), a, b):
+            for row in rows:
+                row |= {key: row[key] + shift for key in ("id", "image_id", "category_id") if key in row}
+
+    names = files(spoil)
+    truth, entries = (json.loads(Path(name).read_text()) for name in names[:2])
+    reference = evaluate_boxes(truth, Detections.from_results(entries))["detection"]
+    found = json.loads(run(*names, "--json").stdout)
+    assert [m["a"] for m in found["metrics"]] == pytest.approx(
+        [100 * reference[m["name"]] for m in found["metrics"]]
+    )
+    assert {image for image, _ in found["images"]} <= {each["id"] for each in truth["images"]}
+    table = tmp_path / "a.parquet"
+    Detections.from_results(entries).write(table)
+    assert json.loads(run(names[0], str(table), names[2], "--json").stdout)["metrics"] == found["metrics"]
+
+
+@pytest.mark.parametrize(
+    ("encoding", "ending"),
+    [
+        ("utf-8-sig", "json"),
+        ("utf-16", "JSON"),
+        ("utf-16-le", "txt"),
+        ("utf-32", "json"),
+        ("gzip", "json.gz"),
+    ],
+)
+def test_files_of_any_encoding_and_name_are_read(
+    files: Callable[..., tuple[str, str, str]], encoding: str, ending: str
+) -> None:
+    plain = files()
+    others = [f"{name.removesuffix('.json')}-other.{ending}" for name in plain]
+    for name, other in zip(plain, others, strict=True):
+        text = Path(name).read_text()
+        coded = gzip.compress(text.encode()) if encoding == "gzip" else text.encode(encoding)
+        Path(other).write_bytes(coded)
+    assert (
+        json.loads(run(*others, "--json").stdout)["metrics"]
+        == (json.loads(run(*plain, "--json").stdout)["metrics"])
+    )
+
+
+ENTRY = b'[{"image_id": 1, "category_id": 1, "bbox": [1, %b, 3, 4], "score": %b}]'
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "not JSON: it is empty"),
+        (b"<?xml version='1.0'?><Error><Code>NoSuchKey</Code></Error>", "it is an HTML or XML page"),
+        (b"PK\x03\x04rest", "it is a ZIP archive"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "it is a pointer of Git LFS"),
+        (b"\x1f\x8bno", "not JSON"),
+        (b"PAR1rest", "cannot be read"),
+        (b"[" * 10**5, "nested too deeply"),
+        (b"[" + b"1" * 5000 + b"]", "4300 digits"),
+        (b'{"annotations": [], "info": {}}', "holds dict with 'annotations', 'info'; a list of detections"),
+        (ENTRY % (b"2", b"1" + 400 * b"0"), "result 0: score is 1000"),
+        (ENTRY % (b"1e308", b"1"), "result 0: bbox is [1, 1e+308, 3, 4]; finite numbers below 1e+09"),
+    ],
+)  # fmt: skip
+def test_a_file_that_holds_something_else_is_named_and_never_taken_for_a_run(
+    files: Callable[..., tuple[str, str, str]], tmp_path: Path, content: bytes, words: str
+) -> None:
+    truth, a, _ = files()
+    other = tmp_path / "detections"
+    other.write_bytes(content)
+    result = run(truth, a, str(other))
+    assert result.exit_code == 2 and str(other) in result.stderr and words in result.stderr, result.output
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_folder_that_is_no_run_is_called_so(
+    files: Callable[..., tuple[str, str, str]], tmp_path: Path
+) -> None:
+    truth, a, _ = files()
+    assert "is a folder without run.json" in run(truth, a, str(tmp_path)).stderr
+    assert f"{tmp_path}: Is a directory" in run(str(tmp_path), a, a).stderr
+    assert "expected an object with images" in run(a, a, a).stderr
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "words"),
+    [
+        ("image_id", ["1"], "column image_id is string"),
+        ("image_id", [1.5], "column image_id is double"),
+        ("category_id", [None], "column category_id is null with 1 gaps"),
+        ("score", ["0.5"], "column score is string"),
+    ],
+)
+def test_tables_with_columns_of_another_kind_are_refused(
+    files: Callable[..., tuple[str, str, str]], tmp_path: Path, column: str, values: list[Any], words: str
+) -> None:
+    truth, a, _ = files()
+    columns = {"image_id": [1], "category_id": [1], "score": [0.5]} | {side: [1.0] for side in SIDES}
+    pq.write_table(pa.table(columns | {column: values}), tmp_path / "b.PARQUET")
+    result = run(truth, a, str(tmp_path / "b.PARQUET"))
+    assert result.exit_code == 2 and words in result.stderr and "run it anew" not in result.stderr

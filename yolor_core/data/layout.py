@@ -11,24 +11,35 @@ USUAL = (("train2017", "val2017"), ("train", "val"), ("train2014", "val2014"))
 
 
 def annotation_file(root: Path, split: str) -> Path:
-    """`<root>/annotations/instances_<split>.json`. Raises DataError, naming the splits there are, if
-    missing."""
+    """`<root>/annotations/instances_<split>.json`, or that with .gz, the ending in any case of letters.
+
+    Raises DataError, naming the splits there are, if missing.
+    """
     path = root / "annotations" / f"instances_{split}.json"
-    if not path.is_file():
-        if not root.is_dir():
-            raise DataError(f"{root}: no such folder")
-        found = splits(root)
-        there = (
-            f"splits found: {', '.join(found)}" if found else "no annotations/instances_<split>.json is there"
-        )
-        raise DataError(f"{path}: no such file; {there}")
-    return path
+    if path.is_file():
+        return path
+    found = _annotation_files(root)
+    if split in found:
+        return found[split]
+    if not root.is_dir():
+        raise DataError(f"{root}: no such folder")
+    there = f"splits found: {', '.join(found)}" if found else "no annotations/instances_<split>.json is there"
+    raise DataError(f"{path}: no such file; {there}")
 
 
 def splits(root: Path) -> list[str]:
     """Names of the splits that have an instances file."""
-    found = (root / "annotations").glob("instances_*.json")
-    return sorted(path.stem.removeprefix("instances_") for path in found)
+    return sorted(_annotation_files(root))
+
+
+def _annotation_files(root: Path) -> dict[str, Path]:
+    """By split; the plain file where there is a gzipped one beside it."""
+    found = {}
+    for ending in (".json.gz", ".json"):
+        for path in sorted((root / "annotations").glob("instances_*"), reverse=True):
+            if path.name.lower().endswith(ending):
+                found[path.name[len("instances_") : -len(ending)]] = path
+    return dict(sorted(found.items()))
 
 
 def image_folder(root: Path, split: str) -> Path:

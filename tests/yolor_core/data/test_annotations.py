@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
 from typing import Any
@@ -14,6 +15,7 @@ from tests.yolor_core.data.coco_folder import Edit, Folder, annotation, picture
 from yolor_core.data import check_dataset, load_images
 from yolor_core.data.annotations import check_same_classes, class_labels
 from yolor_core.data.check import sound
+from yolor_core.data.layout import splits
 from yolor_core.data.report import MOST_EXAMPLES
 from yolor_core.errors import DataError
 
@@ -181,6 +183,26 @@ BAD = {
     "file name 5": (_set("images", 0, "file_name", 5), "image 11: file_name is 5; a text"),
     "text id": (_set("images", 0, "id", "11"), "image .11.: id is '11'; a whole number"),
     "image is a list": (lambda c: c["images"].__setitem__(0, []), "image at place 0 is list; an object"),
+    "text as a category": (_set("annotations", 0, "category_id", "3"), "annotation 101: category_id is '3'"),
+    "name 5": (_set("categories", 0, "name", 5), "category 3: name is 5; a text"),
+    "name null": (_set("categories", 1, "name", None), "category 7: name is None; a text"),
+    "half a letter": (
+        _set("categories", 0, "name", "a\ud800"),
+        r"category 3: name is 'a\\ud800'; a text of whole",
+    ),
+    "half a letter in a file": (
+        _set("images", 0, "file_name", "\ud800.png"),
+        "image 11: file_name is .*whole",
+    ),
+    "zero byte": (_set("images", 0, "file_name", "a\0.png"), "image 11: file_name is .*no zero byte"),
+    "box of 1e308": (
+        _set("annotations", 1, "bbox", [0, 0, 1e308, 1]),
+        "annotation 102: bbox .*below 1e\\+09",
+    ),
+    "huge box": (_set("annotations", 1, "bbox", [0, 0, 10**400, 1]), "annotation 102: bbox .*below 1e\\+09"),
+    "huge area": (_set("annotations", 1, "area", 10**400), "annotation 102: area is 1000.*below 1e\\+18"),
+    "huge width": (_set("images", 0, "width", 2**40), "image 11: width is 1099511627776; allowed: 1 to"),
+    "huge image": (lambda c: c["images"][0].update(width=2**20, height=2**20), "image 11: 1048576 x 1048576"),
     "no images": (lambda c: c.pop("images"), "key 'images' is missing"),
     "no annotations": (lambda c: c.pop("annotations"), "key 'annotations' is missing"),
     "images is an object": (lambda c: c.__setitem__("images", {}), "'images' is dict; a list"),
@@ -199,11 +221,41 @@ def test_contradictions_are_errors_that_name_the_file_and_the_offender(two_image
     assert str(two_images.path()) in str(raised.value)
 
 
+def test_files_of_annotations_are_read_in_any_encoding_and_gzipped(two_images: Folder) -> None:
+    plain = load_images(two_images.write(), "train")
+    text = two_images.path().read_text()
+    two_images.path().unlink()
+    for name, content in (
+        ("instances_train.JSON", text.encode("utf-8-sig")),
+        ("instances_train.Json.GZ", gzip.compress(text.encode())),
+        ("instances_train.json.gz", gzip.compress(text.encode("utf-16"))),
+        ("instances_train.json", text.encode("utf-32-be")),  # goes before the others
+    ):
+        path = two_images.root / "annotations" / name
+        path.write_bytes(content)
+        images = load_images(two_images.config, "train")
+        assert images.ids == plain.ids and images.names == plain.names and images.coco == json.loads(text)
+        assert splits(two_images.root) == ["train", "val"]
+        if name.endswith("z"):
+            path.unlink()
+    assert images.report.source == str(two_images.path())
+
+
+def test_ids_of_64_bits_are_kept(two_images: Folder) -> None:
+    shift = 2**62 + 1
+    for rows in two_images.content.values():
+        for row in rows:
+            row |= {key: row[key] + shift for key in ("id", "image_id", "category_id") if key in row}
+    images = load_images(two_images.write(), "train")
+    assert images.ids == (11 + shift, 22 + shift) and images.category_ids == (3 + shift, 7 + shift)
+    assert images.classes(1).tolist() == [1, 0]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ('{"images": [', "not JSON: .* line 1"),
-        ("", "not JSON"),
+        ("", "not JSON: it is empty"),
         ("[1, 2]", "expected an object with images, .*, found list"),
     ],
 )
