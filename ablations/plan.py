@@ -97,7 +97,8 @@ def plan_runs(
     A run that continues another comes after it, and brings it along when it was not asked for. `fingerprint`
     is that of the data; None computes it, which reads the annotation files.
 
-    Raises UnknownNameError and ConfigError as `registry.select` and `registry.resolve` do.
+    Raises UnknownNameError and ConfigError as `registry.select` and `registry.resolve` do, DataError where a
+    split of a folder has no box.
     """
     selection = select(names)
     parsed = as_overrides(overrides)
@@ -112,6 +113,10 @@ def plan_runs(
         if isinstance(data, CocoConfig) and not Path(data.root).is_dir():
             raise ConfigError(f"{data.root}: no such folder; name a folder in COCO's layout with --data PATH")
         fingerprint = data_fingerprint(data)
+        if isinstance(data, CocoConfig):
+            from yolor_core.data.check import check_before_training
+
+            check_before_training(data)
     folder = runs_folder(results or default_results())
     continued = {e.continues for e in (*all_experiments().values(), *selection.experiments) if e.continues}
     planned: list[PlannedRun] = []

@@ -15,7 +15,10 @@ import torch
 from safetensors.torch import load_file
 from scipy import stats
 
+from ablations.plan import plan_runs
 from tests.ablations.trained import ablate
+from yolor_core import training
+from yolor_core.errors import DataError
 from yolor_core.evaluation.engine import bootstrap_weights
 from yolor_core.models import create_model
 
@@ -254,3 +257,24 @@ def test_compare_refuses_annotations_of_the_wrong_kind_as_data_check_does(
     assert compared.exit_code == checked.exit_code == 2
     assert compared.stderr.startswith(f"ablate: {truth}: {words}") and compared.stderr.count("\n") == 1
     assert checked.stderr == compared.stderr.replace(str(truth), str(checked_file))
+
+
+@pytest.mark.parametrize(("data", "split"), [("train_without_boxes", "train"), ("val_without_boxes", "val")])
+def test_a_split_without_a_box_is_an_error_before_anything_starts(
+    inputs: Path, tmp_path: Path, data: str, split: str
+) -> None:
+    pictures, results = tmp_path / "pictures", tmp_path / "results"
+    assert ablate("data", "make", pictures, "--train-images", "60", "--val-images", "40").exit_code == 0
+    make = inputs / "16_data_that_cannot_answer" / "make.py"
+    subprocess.run([sys.executable, make, pictures, tmp_path], check=True)
+    more = ("--profile", "smoke", "--data", tmp_path / data, "--results", results)
+    on_cluster = ("--cluster", Path("slurm/clusters/example.toml"), "--dry-run")
+    for typed in (("train", "csp-fast"), ("launch", "csp-fast"), ("launch", "csp-fast", *on_cluster)):
+        result = ablate(*typed, *more)
+        assert result.exit_code == 2 and result.stderr.count("\n") == 1, result.output
+        assert f"{split} has nothing to {'train on' if split == 'train' else 'score'}: " in result.stderr
+        assert f"instances_{split}.json: not a single box" in result.stderr
+    assert not results.exists()
+    (run,) = plan_runs(["csp.embedding-alone"], "smoke", data=str(tmp_path / data), fingerprint="f" * 64)
+    with pytest.raises(DataError, match=f"^{split} has nothing to"):  # not of the field `identity`
+        training.train(run.config, results)

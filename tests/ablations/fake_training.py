@@ -36,7 +36,7 @@ def leave_results(run: RunDirectory) -> None:
     """The files by which a run counts as finished."""
     run.write_state("done", epoch=2, epochs=2, ap=0.25)
     run.run.write_text("{}")
-    run.evaluation.write_text("{}")
+    run.evaluation.write_text('{"detection": {"AP": null}}')
     run.weights.write_bytes(b"")
 
 

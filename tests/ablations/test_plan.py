@@ -71,6 +71,8 @@ def test_state_is_read_when_asked(tmp_path: Path) -> None:
     assert (run.state, run.done) == ("done", False)  # its results are not there
     for name in ("run.json", "evaluation.json", "weights.safetensors"):
         (run.run_dir / name).write_text("{}")
+    assert not run.done  # an evaluation without a score is none, as tables have it
+    (run.run_dir / "evaluation.json").write_text('{"detection": {"AP": null}}')
     assert run.done
 
 

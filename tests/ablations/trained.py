@@ -40,5 +40,5 @@ def untrained(results: Path, experiment: str) -> Path:
     run.write_state("done", epoch=1, epochs=1)
     run.run.write_text(json.dumps({"run": planned.run_id, "config": json.loads(config.to_json())}))
     save_file(model.state_dict(), run.weights)
-    run.evaluation.write_text("{}")
+    run.evaluation.write_text(json.dumps({"detection": {"AP": None}}))
     return run.path

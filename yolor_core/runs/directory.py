@@ -21,6 +21,7 @@ from filelock import FileLock, Timeout
 
 from yolor_core.errors import BusyError, RunError
 from yolor_core.runs.files import read_json, unreadable, why, write_atomically, write_json
+from yolor_core.tasks.registry import TASKS
 
 STATES = ("queued", "running", "done", "failed", "preempted")
 
@@ -63,14 +64,18 @@ class RunDirectory:
         return value
 
     def read_evaluation(self) -> dict[str, Any] | None:
-        """evaluation.json, or None before the last epoch. Raises RunError where it is damaged."""
-        return read_json(self.evaluation)
+        """evaluation.json, or None before the last epoch or where it has no task's scores.
+
+        Raises RunError where it is damaged.
+        """
+        value = read_json(self.evaluation)
+        return value if value is not None and any(value.get(task) for task in TASKS) else None
 
     def complete(self) -> bool:
         """Whether the run is finished and all that a finished run is good for is there.
 
-        That is: state.json says done, run.json and evaluation.json can be read, the weights exist. Raises
-        RunError where state.json is damaged, because then nobody knows how far the run got.
+        That is: state.json says done, run.json and the scores in evaluation.json can be read, the weights
+        exist. Raises RunError where state.json is damaged, because then nobody knows how far the run got.
         """
         state = self.read_state()
         if state is None or state["state"] != "done":
@@ -84,6 +89,8 @@ class RunDirectory:
             try:
                 if read_json(path) is None:
                     found.append(f"{path.name} is missing")
+                elif path == self.evaluation and self.read_evaluation() is None:
+                    found.append(f"{path.name} has no scores")
             except RunError:
                 found.append(f"{path.name} cannot be read")
         return found

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from yolor_core.config import RunConfig
 from yolor_core.data import TrainingBatches, data_fingerprint, load_images
+from yolor_core.data.check import check_boxes
 from yolor_core.data.identities import check_identities
 from yolor_core.data.summary import reference_images, summarise
 from yolor_core.device import choose_device
@@ -133,6 +134,7 @@ class _Training:
 
         self.images = load_images(config.data, "train")
         self.val = load_images(config.data, "val").with_classes(self.images.names, self.images.report.source)
+        check_boxes({"train": self.images.report, "val": self.val.report})
         if "embedding" in science.model.tasks:
             check_identities(self.images, self.val)
         self.batches = TrainingBatches(

@@ -14,7 +14,7 @@ from pycocotools.coco import COCO
 from tests.yolor_core.data.coco_folder import Edit, Folder, annotation, picture
 from yolor_core.data import check_dataset, load_images
 from yolor_core.data.annotations import check_same_classes, class_labels
-from yolor_core.data.check import sound
+from yolor_core.data.check import check_before_training, sound
 from yolor_core.data.layout import splits
 from yolor_core.data.report import MOST_EXAMPLES
 from yolor_core.errors import DataError
@@ -94,6 +94,36 @@ def test_a_split_of_crowds_and_boxes_without_area_has_no_box(two_images: Folder)
     assert "not a single box: 2 annotations, among them 1 crowd regions and 1 boxes" in report.without_boxes
     assert str(two_images.path("train")) in report.without_boxes
     assert not sound(report)
+
+
+@pytest.mark.parametrize("above", [0, 2**30])  # bytes: a large file is read up to its first box
+def test_a_box_is_looked_for_before_training(
+    two_images: Folder, monkeypatch: pytest.MonkeyPatch, above: int
+) -> None:
+    monkeypatch.setattr("yolor_core.data.check.CACHE_ABOVE", above)
+    config = two_images.write()
+    boxes, path = two_images.content["annotations"], two_images.path("val")
+    nothing = [annotation(8, 11, [0, 0, 64, 48], iscrowd=1), annotation(9, 11, [7, 5, 0, 4])]
+    for some in (boxes, [*nothing, *boxes]):
+        two_images.content["annotations"] = some
+        for encoding in ("utf-8", "utf-8-sig", "utf-16"):
+            two_images.write()
+            path.write_text(path.read_text(encoding="utf-8"), encoding=encoding)
+            check_before_training(config)
+    for some in ([], nothing, nothing[:1]):
+        two_images.content["annotations"] = some
+        two_images.write()
+        with pytest.raises(DataError, match=r"nothing to train on: .*train\.json: not a single box"):
+            check_before_training(config)
+
+
+def test_a_large_file_is_read_up_to_its_first_box(
+    two_images: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("yolor_core.data.check.CACHE_ABOVE", 0)
+    config = two_images.write()
+    monkeypatch.delattr("yolor_core.data.check.read_annotations")
+    check_before_training(config)
 
 
 def test_images_without_annotations_are_kept_and_counted(two_images: Folder) -> None:

@@ -27,7 +27,7 @@ def finished(path: Path) -> RunDirectory:
     run = RunDirectory(path)
     run.write_state("done", epoch=2, epochs=2)
     run.run.write_text("{}")
-    run.evaluation.write_text("{}")
+    run.evaluation.write_text('{"detection": {"AP": 0.5}}')
     run.weights.write_bytes(b"")
     return run
 
@@ -79,6 +79,18 @@ def test_a_complete_run_is_done(tmp_path: Path) -> None:
     run.write_state("preempted")
     assert not run.complete()
     assert not RunDirectory(tmp_path / "nothing").complete()
+
+
+@pytest.mark.parametrize("content", ["{}", '{"images": 5}', '{"detection": {}}'])
+def test_a_finished_run_whose_evaluation_says_nothing_is_started_again(tmp_path: Path, content: str) -> None:
+    run = finished(tmp_path / "run")
+    run.evaluation.write_text(content)
+    assert run.read_evaluation() is None
+    assert (claim(run), standing(run), run.missing()) == (
+        "start",
+        "incomplete",
+        ["evaluation.json has no scores"],
+    )
 
 
 @pytest.mark.parametrize("name", ["run.json", "evaluation.json", "weights.safetensors"])
