@@ -43,15 +43,32 @@ def refuse_empty(value: Any, param: click.Parameter | None) -> None:
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-results_option = click.option(
-    "--results",
-    type=Folder(file_okay=False, path_type=Path),
-    envvar="ABLATE_RESULTS",
-    default=Path("results"),
-    show_default=True,
-    metavar="DIR",
-    help="Folder of results; runs are in DIR/runs. [env: ABLATE_RESULTS]",
-)
+
+
+def _results_option(callback: Callable[..., Path] | None = None) -> Any:
+    return click.option(
+        "--results",
+        type=Folder(file_okay=False, path_type=Path),
+        envvar="ABLATE_RESULTS",
+        default=Path("results"),
+        show_default=True,
+        metavar="DIR",
+        callback=callback,
+        help="Folder of results; runs are in DIR/runs. [env: ABLATE_RESULTS]",
+    )
+
+
+def _there(ctx: click.Context, param: click.Parameter, value: Path) -> Path:
+    """Raises ConfigError for a folder that is named and not there; the default one may be yet to come."""
+    if ctx.get_parameter_source("results") != click.core.ParameterSource.DEFAULT and not value.is_dir():
+        from yolor_core.errors import ConfigError
+
+        raise ConfigError(f"{value}: no such folder of results; `ablate launch` and `train` make one")
+    return value
+
+
+results_option = _results_option()
+read_results_option = _results_option(_there)  # of commands that only look at runs
 
 
 def results_folder(ctx: click.Context, results: Path, of_cluster: str) -> Path:
@@ -122,7 +139,7 @@ def which_runs(command: Callable[..., None]) -> Callable[..., None]:
     """The options by which tables, report and publish choose their runs."""
     chosen = (
         profile_option,
-        results_option,
+        read_results_option,
         these_seeds_option,
         set_option,
         fingerprint_option,

@@ -57,7 +57,11 @@ def overview(results: Path, seconds: float = LOOK_SECONDS) -> list[RunView]:
     The scheduler is asked about unfinished submitted runs only: one squeue, one sacct, at the same time.
     """
     folder = results / "runs"
-    paths = sorted(p for p in folder.glob("*") if (p / "state.json").exists() or (p / "submits").is_dir())
+    paths = sorted(
+        path
+        for path in folder.glob("*")
+        if (path / "state.json").exists() or (path / "submits").is_dir() or (path.is_dir() and _damaged(path))
+    )
     return [view(path, seen) for path, seen in look_up(paths, seconds)]
 
 
@@ -70,6 +74,14 @@ def look_up(paths: Sequence[Path], seconds: float) -> list[tuple[Path, Standing 
         (path, standings.get(path) or (Standing(submitted[path], "ended") if path in submitted else None))
         for path in paths
     ]
+
+
+def _damaged(path: Path) -> bool:
+    try:
+        RunDirectory(path).read_run()
+    except RunError:
+        return True
+    return False
 
 
 def _done(path: Path) -> bool:
@@ -86,6 +98,8 @@ def view(path: Path, seen: Standing | None) -> RunView:
     reason: str | None = None
     try:
         state = run.read_state() or {}
+        if not state:
+            run.read_run()  # all there is of a run whose record is damaged
         reason = _text(state.get("reason"))
         # One that has left the cluster may be trained on this machine by now.
         gone = seen is None or (seen.state in ("ended", "free") and run.running())

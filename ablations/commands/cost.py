@@ -9,13 +9,13 @@ from typing import Any
 import click
 
 from ablations.columns import aligned
-from ablations.options import json_option, results_option
+from ablations.options import json_option, read_results_option
 
 LEAST = 0.005  # hours below which a ratio says nothing
 
 
 @click.command("cost")
-@results_option
+@read_results_option
 @json_option
 def command(results: Path, as_json: bool) -> None:
     """Compare each experiment's estimated GPU hours with what its jobs have taken.

@@ -75,10 +75,14 @@ def command(
     from ablations.plan import plan_runs
     from ablations.published import refuse_published
     from ablations.registry import tables
+    from yolor_core.errors import ConfigError
     from yolor_core.runs.directory import RunDirectory
 
     if not names and not everything:
         raise click.UsageError("name tables or experiments, or say --all")
+    for name in names if everything else ():
+        if name.removeprefix("table") in tables():
+            raise ConfigError(f"--all has table {name.removeprefix('table')} already; say one of the two")
     wanted = [*tables(), *names] if everything else list(names)
     if cluster is not None:
         if jobs is not None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ablations.columns import aligned
-from ablations.options import json_option, profile_option, results_option, set_option
+from ablations.options import json_option, profile_option, read_results_option, set_option
 
 if TYPE_CHECKING:
     from analysis.seed_plans import RowPlan
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 )
 @click.option("--alpha", default=0.05, show_default=True, help="Error rate of the whole table.")
 @profile_option
-@results_option
+@read_results_option
 @set_option
 @click.option("--mixed", is_flag=True, help="Allow runs of different sources or different data.")
 @json_option

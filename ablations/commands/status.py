@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ablations.options import json_option, results_option
+from ablations.options import json_option, read_results_option
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -24,7 +24,7 @@ WIDE = 110  # columns of a terminal that show everything
 
 @click.command("status")
 @click.argument("names", nargs=-1, metavar="[RUN|EXPERIMENT]...")
-@results_option
+@read_results_option
 @click.option("--watch", is_flag=True, help="Look again every few seconds, until all are done or Ctrl-C.")
 @json_option
 def command(names: tuple[str, ...], results: Path, watch: bool, as_json: bool) -> None:

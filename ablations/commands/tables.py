@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from analysis.tables import FilledTable
 
 FEW = 3  # things named in one line
+FORMATS = ("text", "markdown", "csv", "latex", "html", "json")  # of analysis.formats, which is slow to import
 
 
 @click.command("tables")
@@ -56,18 +57,18 @@ def command(
     """
     from ablations.profiles import profile_named
     from ablations.registry import as_overrides, select_tables
-
-    tables = select_tables(names)
-    profile_named(profile)
-    parsed = as_overrides(overrides)
-
-    from analysis.formats import FORMATS, render
-    from analysis.runs import load_runs
-    from analysis.tables import fill_table
     from yolor_core.errors import UnknownNameError
 
     if form not in FORMATS:
         raise UnknownNameError("format", form, FORMATS)
+    tables = select_tables(names)
+    profile_named(profile)
+    parsed = as_overrides(overrides)
+
+    from analysis.formats import render
+    from analysis.runs import load_runs
+    from analysis.tables import fill_table
+
     everything = load_runs(results)
     if everything.empty:
         click.echo(f"note: no runs in {results / 'runs'}; another folder is named by --results", err=True)

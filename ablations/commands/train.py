@@ -43,13 +43,17 @@ def command(
     from ablations.overview import on_a_cluster
     from ablations.plan import plan_runs
     from ablations.published import refuse_published
-    from ablations.registry import experiment_named
+    from ablations.registry import everything, experiment_named
     from slurm.signals import stop_on
-    from yolor_core.errors import RunError
+    from yolor_core.errors import ConfigError, RunError
     from yolor_core.training.distributed import place
 
     refuse_published(results)
-    experiment_named(experiment)  # a table would be more than one run
+    if experiment.removeprefix("table") in {table.name for table in everything().tables}:
+        raise ConfigError(
+            f"{experiment} is a table, more than one run: `ablate launch {experiment}` makes them"
+        )
+    experiment_named(experiment)
     speaks = place().rank == 0
     with stop_on(signal.SIGINT, signal.SIGTERM, once=True) as stop:
         runs = plan_runs([experiment], profile, [seed], overrides, data, results)

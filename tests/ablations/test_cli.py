@@ -198,6 +198,13 @@ def test_tables_print_what_is_missing(tmp_path: Path) -> None:
         (["list", "absent.py"], "table file absent.py: No such file or directory"),
         (["status", "--results", ""], "--results is empty"),
         (["train", "csp-fast", "--data", ""], "--data is empty"),
+        *(
+            ([*command, "--results", "nowhere"], "nowhere: no such folder of results")
+            for command in (["tables"], ["report"], ["publish"], ["status"], ["cost"], ["plan", "1"])
+        ),
+        (["launch", "1", "--all", "--dry-run"], "--all has table 1 already"),
+        (["train", "1"], "1 is a table, more than one run: `ablate launch 1` makes them"),
+        (["train", "table9"], "`ablate launch table9` makes them"),
         (["data", "make", ""], "FOLDER is empty"),
         (["data", "check", " "], "PATH is empty"),
         (["tables", "--seeds", "x"], "seeds 'x': allowed are a number of seeds"),
@@ -210,6 +217,13 @@ def test_bad_input_is_one_clean_line(arguments: list[str], message: str) -> None
     (line,) = result.stderr.splitlines()
     assert line.startswith("ablate: ")
     assert message in line
+
+
+def test_formats_of_tables_are_those_that_can_be_written() -> None:
+    from ablations.commands.tables import FORMATS
+    from analysis import formats
+
+    assert list(FORMATS) == list(formats.FORMATS)
 
 
 def test_an_unusable_folder_is_one_clean_line(tmp_path: Path) -> None:
@@ -255,7 +269,7 @@ def test_a_closed_pipe_is_no_error() -> None:
 
 
 def test_a_terminal_that_is_not_utf_8_shows_a_question_mark(tmp_path: Path) -> None:
-    code = "from ablations.cli import main; main(['tables', '1', '--results', 'none'])"
+    code = "from ablations.cli import main; main(['tables', '1', '--results', '.'])"
     environment = os.environ | {"PYTHONIOENCODING": "latin-1"}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True)
     assert done.returncode == 0, done.stderr

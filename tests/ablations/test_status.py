@@ -56,6 +56,15 @@ def test_text_has_a_line_per_run_and_a_count(tmp_path: Path) -> None:
     assert lines[-1] == "1 runs: 1 done"
 
 
+@pytest.mark.parametrize("content", ["{", "", "[1]"])
+def test_folder_with_a_damaged_record_alone_is_named(content: str, tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path / "runs" / "a")
+    run.path.mkdir(parents=True)
+    run.run.write_text(content)
+    (record,) = json.loads(status(tmp_path, "--json"))
+    assert record["state"] == "unreadable" and str(run.run) in record["reason"]
+
+
 def test_status_imports_neither_torch_nor_pandas(tmp_path: Path) -> None:
     RunDirectory(tmp_path / "runs" / "a").write_state("done", epoch=1, epochs=1)
     code = (
