@@ -278,3 +278,33 @@ def test_a_split_without_a_box_is_an_error_before_anything_starts(
     (run,) = plan_runs(["csp.embedding-alone"], "smoke", data=str(tmp_path / data), fingerprint="f" * 64)
     with pytest.raises(DataError, match=f"^{split} has nothing to"):  # not of the field `identity`
         training.train(run.config, results)
+
+
+def test_a_pack_of_replaced_pictures_is_told_and_not_scored(
+    inputs: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder, run = inputs / "02_stale_pack", inputs / "run_bccd"
+    data = shutil.copytree(folder / "coco", folder / "d")
+
+    def score() -> float:
+        result = ablate("evaluate", "--run", run, "--data", data, "--json")
+        assert result.exit_code == 0, result.output
+        return round(100 * json.loads(result.stdout)["detection"]["AP"], 1)
+
+    assert ablate("data", "pack", data).exit_code == 0
+    assert (score(), ablate("data", "check", data).exit_code, caplog.messages) == (8.8, 0, [])
+    shutil.copytree(folder / "inverted", data / "val", dirs_exist_ok=True)
+    assert score() == 0.0
+    (told,) = caplog.messages
+    pictures = len(list((folder / "inverted").iterdir()))
+    assert f"val.original.pack: {pictures} of {pictures} files in {data / 'val'} are not those" in told
+    assert "(changed)" in told
+    command = f"ablate data pack {data} --split val --force"
+    assert command in told
+    checked = ablate("data", "check", data)
+    assert checked.exit_code == 1
+    assert command in checked.output
+    refused = ablate("data", "pack", data)
+    assert (refused.exit_code, "--force writes it anew" in refused.stderr) == (2, True)
+    assert ablate("data", "pack", data, "--split", "val", "--force").exit_code == 0
+    assert (score(), ablate("data", "check", data).exit_code, len(caplog.messages)) == (0.0, 0, 1)

@@ -59,10 +59,10 @@ def check(
 ) -> None:
     """Read every annotation, decode every image of the dataset at PATH, and compare its splits.
 
-    Without --train and --val, every split that is there. Packs of them are checked byte by byte. Exit code 0:
-    sound, perhaps with notes; 1: a split has no box, a pack is damaged or belongs to other annotations, or
-    there are findings marked with `!`, which make numbers wrong: any of some kinds, 1 in 100 of others
-    (docs/data-check.md); 2: the dataset cannot be used.
+    Without --train and --val, every split that is there. Packs of them are checked byte by byte, and against
+    the image files. Exit code 0: sound, perhaps with notes; 1: a split has no box, a pack is damaged or was
+    made of other annotations or pictures, or there are findings marked with `!`, which make numbers wrong:
+    any of some kinds, 1 in 100 of others (docs/data-check.md); 2: the dataset cannot be used.
     """
     from yolor_core.data.check import check_images, load_splits, sound
     from yolor_core.data.pack.reader import pack_folder
@@ -72,7 +72,7 @@ def check(
     images = load_splits(path, names)
     reports = check_images(images, near)
     folder = pack_folder(path, None)
-    packs = {name: verify_packs(folder, name, each) for name, each in images.items()}
+    packs = {name: verify_packs(path, name, folder, each) for name, each in images.items()}
     if as_json:
         content = {name: report.as_dict() for name, report in reports.items()}
         for name, found in packs.items():
@@ -143,8 +143,8 @@ def pack(
     for plan in plans:
         if plan not in wanted:
             click.echo(
-                f"{plan.target} is there and belongs to these annotations (`ablate data check` reads every "
-                "byte); --force writes it anew"
+                f"{plan.target} is there and belongs to these annotations and pictures (`ablate data check` "
+                "reads every byte); --force writes it anew"
             )
     check_space(folder, sum(plan.bytes for plan in wanted))
     for plan in wanted:

@@ -62,14 +62,16 @@ def command(
     if chosen.run is not None:
         torch.set_num_threads(chosen.run.execution.threads)  # sums depend on it in the last bit
     target = choose_device(device)
-    result = evaluate(predict(chosen.model.to(target), images, config, target), images)
+    found = predict(chosen.model.to(target), images, config, target)
+    images.report.require_readable(len(images))
+    result = evaluate(found, images)
     if as_json:
         told = {"notes": notes} if notes else {}
         click.echo(json.dumps(result | {"settings": config.model_dump()} | told, indent=1))
         return
     click.echo("\n".join([chosen.note, *(f"note: {each}" for each in notes)]))
-    found = f", {result['detections']} detections" if "detections" in result else ""
-    click.echo(f"{len(images)} images{found}, size {config.size}")
+    number = f", {result['detections']} detections" if "detections" in result else ""
+    click.echo(f"{len(images)} images{number}, size {config.size}")
     for task in chosen.model.tasks:
         start = f"{task}: " if len(chosen.model.tasks) > 1 or task != "detection" else ""
         click.echo(start + percentages(result[task]))
@@ -105,6 +107,11 @@ def find_images(chosen: Chosen, data: str | None, split: str | None) -> ImageSet
         if config.kind == "shapes":
             raise ConfigError("--split belongs to a folder in COCO's layout, not to shapes")
         config = config.model_copy(update={"val": split})
+    if data is None and config.kind == "coco" and not Path(config.root).is_dir():
+        raise ConfigError(
+            f"{config.root}: no such folder; {chosen.note} was trained there. Name the folder where "
+            "its data are now with --data PATH"
+        )
     return load_images(config, "val")
 
 

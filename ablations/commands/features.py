@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from ablations.options import results_option
-from ablations.trained_model import device_option, run_classes
+from ablations.trained_model import choose, device_option, run_classes
 
 
 @click.command("features")
@@ -18,9 +18,12 @@ from ablations.trained_model import device_option, run_classes
 @click.option(
     "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the choice of cells."
 )
+@click.option("--data", metavar="PATH", help="Folder of the images.  [default: the run's own]")
 @device_option
 @results_option
-def command(runs: tuple[str, ...], images: int, cells: int, seed: int, device: str, results: Path) -> None:
+def command(
+    runs: tuple[str, ...], images: int, cells: int, seed: int, data: str | None, device: str, results: Path
+) -> None:
     """Write features.parquet into each RUN (a folder, or a name of `ablate status`) that is done.
 
     For cells with an object and cells without, on every level: the features in front of the implicit
@@ -29,28 +32,29 @@ def command(runs: tuple[str, ...], images: int, cells: int, seed: int, device: s
     import pyarrow.parquet as pq
     import torch
 
+    from ablations.commands.evaluate import find_images
     from ablations.overview import find_run
-    from yolor_core.data import load_images
     from yolor_core.device import choose_device
     from yolor_core.errors import InputError
     from yolor_core.evaluation.features import collect_features
     from yolor_core.runs.directory import RunDirectory
     from yolor_core.runs.files import write_atomically
-    from yolor_core.weights import load_run
 
     target = choose_device(device)
     folders = [RunDirectory(find_run(name, results)) for name in runs]  # all, before the first takes its time
     for directory in folders:
-        model, config = load_run(directory.path)
+        chosen = choose(None, None, directory.path)
+        config = chosen.run
+        assert config is not None
         if not config.science.model.detection:
             raise InputError(
                 f"{directory.path} does not detect; features are taken in front of its predictors"
             )
         torch.set_num_threads(config.execution.threads)
-        science, val = config.science, load_images(config.data, "val")
+        science, val = config.science, find_images(chosen, data, None)
         table = collect_features(
-            model.to(target),
-            val.with_classes(run_classes(directory.path, config), f"run {directory.path.name}"),
+            chosen.model.to(target),
+            val.with_classes(run_classes(directory.path, config), chosen.note),
             science.evaluation,
             science.train.loss,
             target,

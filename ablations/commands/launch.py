@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -106,6 +108,7 @@ def command(
     for name, why in elsewhere.items():
         click.echo(f"left out: {name} {why}", err=True)
     warn_of_other_code(planned, states)
+    tell_of_data(planned, states)
     warn_of_damage(planned, states)
     outcomes: dict[str, Outcome] = {}
     interrupted = False
@@ -171,6 +174,7 @@ def launch_on_cluster(
         tables["by name"] = [i for slug in sorted(selection.named) for i in ids.get(slug, [])]
     click.echo(describe_plan(plan, tables), err=as_json)
     tell_left_out(plan.held)
+    tell_of_data(planned, plan.states)
     warn_of_damage(planned, plan.states)
     sent = None
     if dry_run:
@@ -237,13 +241,57 @@ def warn_of_other_code(planned: Sequence[PlannedRun], states: dict[str, str]) ->
 
 def _made_by(run: PlannedRun) -> Any:
     """Source hash in run.json; None where it does not say."""
+    return _record(run.run_dir).get("source_hash")
+
+
+def _record(run_dir: Path) -> dict[str, Any]:
+    """Content of run.json; empty where that cannot be read."""
     from yolor_core.errors import RunError
     from yolor_core.runs.directory import RunDirectory
 
     try:
-        return (RunDirectory(run.run_dir).read_run() or {}).get("source_hash")
+        return RunDirectory(run_dir).read_run() or {}
     except RunError:
+        return {}
+
+
+def tell_of_data(planned: Sequence[PlannedRun], states: Mapping[str, str]) -> None:
+    """Say which finished runs were trained on equal data elsewhere, and which older ones do not count."""
+    from yolor_core.data.fingerprint import annotation_fingerprint
+    from yolor_core.identity import run_id
+    from yolor_core.runs.directory import RunDirectory
+
+    data = planned[0].config.data
+    here = _place(data.model_dump())
+    done = [run.run_dir for run in planned if states[run.run_id] == "done"]
+    trained = [(_record(path).get("config") or {}).get("data") for path in done]
+    for there, count in Counter(map(_place, trained)).items():
+        if there not in (here, None):
+            click.echo(
+                f"note: {count} finished runs were trained on {there}, whose annotations and pictures are "
+                f"those of {here}; they count",
+                err=True,
+            )
+    if data.kind == "shapes":
+        return
+    before = annotation_fingerprint(data)
+    left = [run for run in planned if states[run.run_id] != "done"]
+    earlier = [run.run_dir.parent / run_id(run.config, before) for run in left]
+    found = [path for path in earlier if path.is_dir() and not RunDirectory(path).missing()]
+    if found:
+        click.echo(
+            f"note: {len(found)} runs of version 0.1.0 do not count, as {found[0]}: they did not write down "
+            "their pictures, so nobody knows whether these are the same. `ablate tables --fingerprint "
+            f"{before[:8]}` shows them",
+            err=True,
+        )
+
+
+def _place(data: Mapping[str, Any] | None) -> str | None:
+    """Where the data of a configuration are; None where it does not say."""
+    if not data:
         return None
+    return os.path.realpath(str(data["root"])) if data.get("kind") == "coco" else "the shapes drawn on demand"
 
 
 def warn_of_damage(planned: Sequence[PlannedRun], states: dict[str, str]) -> None:

@@ -40,12 +40,15 @@ def command(
     """
     import signal
 
+    from ablations.commands.launch import tell_of_data
+    from ablations.job import standing
     from ablations.overview import on_a_cluster
     from ablations.plan import plan_runs
     from ablations.published import refuse_published
     from ablations.registry import everything, experiment_named
     from slurm.signals import stop_on
     from yolor_core.errors import ConfigError, RunError
+    from yolor_core.runs.directory import RunDirectory
     from yolor_core.training.distributed import place
 
     refuse_published(results)
@@ -59,6 +62,8 @@ def command(
         runs = plan_runs([experiment], profile, [seed], overrides, data, results)
         for name, why in on_a_cluster(runs).items() if speaks else ():
             raise RunError(f"{name} {why}")
+        if speaks:
+            tell_of_data(runs, {run.run_id: standing(RunDirectory(run.run_dir)) for run in runs})
         for run in runs:
             if train_here(run, stop, quiet=not speaks) != "done":
                 if speaks:

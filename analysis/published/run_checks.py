@@ -15,6 +15,7 @@ from analysis.published.checks import Check
 from analysis.published.detections import read_detections
 from analysis.published.differences import Found, json_differences
 from yolor_core.config import CocoConfig, RunConfig, ShapesConfig
+from yolor_core.data.fingerprint import data_fingerprint
 from yolor_core.data.images import ImageSet
 from yolor_core.data.load import load_images
 from yolor_core.errors import YolorError
@@ -129,6 +130,10 @@ def _data(run: RunDirectory, record: Json, checks: RunChecks) -> Json:
         return record
     splits = [each.fingerprint for each in images]
     again = hashlib.sha256(json.dumps(splits).encode()).hexdigest()
+    if (
+        isinstance(config.data, CocoConfig) and record["fingerprint"] != again
+    ):  # of annotations in version 0.1.0
+        again = data_fingerprint(config.data)
     checks.data.compare(name, record["fingerprint"], again)
     checks.data.compare(f"{name}: classes", record["classes"], list(images[0].names))
 

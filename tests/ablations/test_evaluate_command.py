@@ -226,3 +226,63 @@ def test_models_of_the_main_branch_are_padded_to_multiples_of_64() -> None:
         return settings(Chosen(create_model(name, seed=None), name, None, None, "")).stride
 
     assert [stride(name) for name in ("yolor_csp", "yolov4_p7", "yolor-ssss-s2d")] == [64, 128, 0]
+
+
+def spoil(folder: Path, share: float) -> int:
+    """Cut so many of the pictures short; how many."""
+    files = sorted(folder.iterdir())
+    spoilt = files[: round(share * len(files))]
+    for file in spoilt:
+        file.write_bytes(file.read_bytes()[:60])
+    return len(spoilt)
+
+
+@pytest.fixture
+def twenty(tmp_path: Path) -> Path:
+    """Twenty shapes images in each split."""
+    write_dataset(ShapesConfig(train_images=20, val_images=20, size=64), tmp_path / "data")
+    return tmp_path / "data"
+
+
+def test_more_than_a_tenth_of_unreadable_pictures_is_not_scored(run: Path, twenty: Path) -> None:
+    spoil(twenty / "val", 0.1)
+    assert ablate("evaluate", "--run", run, "--data", twenty).exit_code == 0
+    spoil(twenty / "val", 0.15)
+    result = ablate("evaluate", "--run", run, "--data", twenty)
+    assert result.exit_code == 2
+    assert "instances_val.json: 3 of 20 images cannot be decoded; up to 10 % are replaced" in result.stderr
+
+
+@pytest.mark.parametrize(("split", "share"), [("train", 1.0), ("train", 0.15), ("val", 1.0)])
+@pytest.mark.parametrize("workers", [0, 1])
+def test_more_than_a_tenth_of_unreadable_pictures_is_not_trained_on(
+    twenty: Path, tmp_path: Path, split: str, share: float, workers: int
+) -> None:
+    spoil(twenty / split, share)
+    options = ("--profile", "smoke", "--data", twenty, "--results", tmp_path / "results")
+    result = ablate("train", "csp-fast", *options, "--set", f"execution.workers={workers}")
+    assert result.exit_code == 2, result.output
+    assert f"instances_{split}.json: " in result.stderr
+    assert "of 20 images cannot be decoded; up to 10 % are replaced" in result.stderr
+    (trained,) = (tmp_path / "results" / "runs").iterdir()
+    assert json.loads((trained / "state.json").read_text())["state"] == "failed"
+
+
+def test_commands_about_a_run_say_how_to_name_data_that_were_moved(twenty: Path, tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    done = ablate("train", "csp-fast", "--profile", "smoke", "--data", twenty, "--results", results)
+    assert done.exit_code == 0, done.output
+    (trained,) = (results / "runs").iterdir()
+    own = json.loads(ablate("evaluate", "--run", trained, "--json").stdout)
+    moved = twenty.rename(tmp_path / "moved")
+    for command in (("evaluate", "--run", trained), ("features", trained)):
+        refused = ablate(*command)
+        assert refused.exit_code == 2
+        assert f"{twenty}: no such folder" in refused.stderr
+        assert "with --data PATH" in refused.stderr
+    assert json.loads(ablate("evaluate", "--run", trained, "--data", moved, "--json").stdout) == own
+    assert ablate("features", trained, "--data", moved, "--images", "2", "--cells", "8").exit_code == 0
+    assert (trained / "features.parquet").is_file()
+    again = ablate("train", "csp-fast", "--profile", "smoke", "--data", moved, "--results", results)
+    assert "is done" in again.stdout
+    assert str(twenty) in again.stderr and str(moved) in again.stderr

@@ -11,13 +11,19 @@ from typing import Any
 import cloudpickle
 import pytest
 from click.testing import CliRunner, Result
+from PIL import Image
 
 from ablations import local_launch, machine
 from ablations.cli import main
 from ablations.plan import PlannedRun, plan_runs
+from ablations.profiles import profile_named
 from slurm.job import Job, Outcome
 from tests.ablations import fake_training
 from tests.ablations.fake_training import FakeTraining, attempts, leave_results
+from yolor_core.config import ShapesConfig
+from yolor_core.data.fingerprint import annotation_fingerprint
+from yolor_core.data.layout import coco_config
+from yolor_core.data.write import write_dataset
 from yolor_core.runs.directory import RunDirectory
 
 cloudpickle.register_pickle_by_value(fake_training)
@@ -239,3 +245,68 @@ def test_runs_at_a_time_follow_cores_threads_and_gpus(
     assert local_launch.fitting(plan_runs(["csp-fast"], "smoke", overrides=["execution.threads=3"])) == 2
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
     assert local_launch.fitting(plan) == 2
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The data of profile smoke as a folder."""
+    monkeypatch.setenv("ABLATE_CACHE", str(tmp_path / "cache"))
+    data = profile_named("smoke").data
+    assert isinstance(data, ShapesConfig)
+    write_dataset(data, tmp_path / "folder")
+    return tmp_path / "folder"
+
+
+def finished_on(results: Path, data: str, fingerprint: str | None = None) -> PlannedRun:
+    """A finished run of csp-fast that says what it was trained on."""
+    (run,) = plan_runs(["csp-fast"], "smoke", results=results, data=data, fingerprint=fingerprint)
+    leave_results(RunDirectory(run.run_dir))
+    RunDirectory(run.run_dir).run.write_text(json.dumps({"config": json.loads(run.config.to_json())}))
+    return run
+
+
+def darken(picture: Path) -> None:
+    """Other pixels in a lossless file of the same name."""
+    with Image.open(picture) as image:
+        changed = image.point(lambda value: value // 2)
+    changed.save(picture)
+
+
+def test_a_run_taken_over_from_other_data_is_told_with_both_places(
+    launching: Launch, tmp_path: Path, folder: Path
+) -> None:
+    finished_on(tmp_path, "shapes")
+    result = launching("csp-fast", "--data", str(folder), "--dry-run")
+    assert "1 runs: 1 done, 0 to run" in result.stdout
+    assert "were trained on the shapes drawn on demand" in result.stderr
+    darken(next((folder / "val").iterdir()))
+    result = launching("csp-fast", "--data", str(folder), "--dry-run")
+    assert "1 runs: 0 done, 1 to run" in result.stdout
+    assert "were trained on" not in result.stderr
+
+    finished_on(tmp_path, str(folder))
+    result = launching("csp-fast", "--data", str(folder), "--dry-run")
+    assert "1 runs: 1 done, 0 to run" in result.stdout
+    assert "were trained on" not in result.stderr
+    moved = folder.rename(tmp_path / "moved")
+    result = launching("csp-fast", "--data", str(moved), "--dry-run")
+    assert "1 runs: 1 done, 0 to run" in result.stdout
+    (told,) = [line for line in result.stderr.splitlines() if "were trained on" in line]
+    assert str(folder) in told and str(moved) in told
+    darken(next((moved / "train").iterdir()))
+    assert "1 runs: 0 done, 1 to run" in launching("csp-fast", "--data", str(moved), "--dry-run").stdout
+
+
+def test_runs_that_did_not_write_down_their_pictures_do_not_count_and_are_named(
+    launching: Launch, tmp_path: Path, folder: Path
+) -> None:
+    darken(next((folder / "val").iterdir()))
+    old = annotation_fingerprint(coco_config(folder))
+    earlier = finished_on(tmp_path, str(folder), old)
+    result = launching("csp-fast", "--data", str(folder))
+    assert "1 runs: 0 done, 1 to run" in result.stdout
+    assert str(earlier.run_dir) in result.stderr
+    assert f"`ablate tables --fingerprint {old[:8]}`" in result.stderr
+    again = launching("csp-fast", "--data", str(folder))
+    assert "1 runs: 1 done, 0 to run" in again.stdout
+    assert "version 0.1.0" not in again.stderr

@@ -124,3 +124,22 @@ def test_mistakes_are_named(shapes: Path, arguments: list[str], message: str) ->
     code, text = ablate("data", "pack", shapes, *arguments)
     assert code != 0
     assert message in text
+
+
+@pytest.mark.parametrize("absolute", [False, True], ids=["relative", "absolute"])
+def test_file_names_that_lead_outside_the_folder_are_found(
+    shapes: Path, tmp_path: Path, absolute: bool
+) -> None:
+    path = shapes / "annotations" / "instances_val.json"
+    content = json.loads(path.read_text())
+    for image in content["images"][:2]:
+        name = f"val/{image['file_name']}"
+        image["file_name"] = str(shapes / name) if absolute else f"../../{shapes.name}/{name}"
+    path.write_text(json.dumps(content))
+    code, text = ablate("data", "check", shapes)
+    assert (code, "outside" in text) == (0, False)  # they lead back into it
+    copy = shutil.copytree(shapes, tmp_path / "copy")
+    code, text = ablate("data", "check", copy)
+    assert code == 0
+    assert "2 images whose file names lead outside the folder" in text
+    assert f"in {(shapes / 'val').resolve()}" in text

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,25 +76,23 @@ def load_coco(root: Path, split: str, packs: str | Path | None = None, use_packs
     be there. Raises DataError (see `annotations.clean`), also for missing images.
     """
     # Imported here: what reads packs builds on this module.
-    from yolor_core.data.pack.reader import PackedReader, pack_folder, usable_packs
+    from yolor_core.data.pack.reader import PackedReader, pack_folder, survey
 
     path, annotations, report, fingerprint = read_annotations(root, split)
     files, ids, sizes = annotations.files, annotations.ids, annotations.sizes
-    folder = pack_folder(root, packs)
-    usable = usable_packs(root, split, folder, fingerprint, len(ids)) if use_packs else []
+    report.add(_outside(root, split, annotations))
+    usable = survey(root, split, pack_folder(root, packs), fingerprint, files).packs if use_packs else ()
     reader: Reader
     if not usable:
         reader = file_reader(root, split, annotations)
     elif any(pack.serves(None, "train") for pack in usable):
-        reader = PackedReader(
-            root, split, tuple(usable), None, files, ids, sizes
-        )  # files are not even listed
+        reader = PackedReader(root, split, usable, None, files, ids, sizes)  # files are not read
     else:
         try:
             rest: Reader | None = file_reader(root, split, annotations)
         except DataError:
             rest = None  # the packs may be all that a node has
-        reader = PackedReader(root, split, tuple(usable), rest, files, ids, sizes)
+        reader = PackedReader(root, split, usable, rest, files, ids, sizes)
     return ImageSet(annotations, report, reader, AnnotationFile(path), fingerprint)
 
 
@@ -108,17 +106,35 @@ def read_annotations(root: Path, split: str) -> tuple[Path, Annotations, DataRep
 
 def file_reader(root: Path, split: str, annotations: Annotations) -> FileReader:
     """Reads the image files of a split. Raises DataError when some are missing."""
-    folder = image_folder(root, split)
-    missing = _missing(folder, annotations.files)
-    if missing:
-        more = ", ..." if len(missing) > 5 else ""
-        raise DataError(
-            f"{annotation_file(root, split)}: {len(missing)} of {len(annotations.files)} images are missing "
-            f"in {folder}: {', '.join(missing[:5])}{more}"
-        )
+    folder = files_of(root, split, annotations.files)
     return FileReader(
         folder, annotations.files, annotations.ids, annotations.sizes, Marks(len(annotations.files))
     )
+
+
+def files_of(root: Path, split: str, files: Sequence[str]) -> Path:
+    """The image folder of a split. Raises DataError when some of its files are missing."""
+    folder = image_folder(root, split)
+    missing = _missing(folder, files)
+    if missing:
+        more = ", ..." if len(missing) > 5 else ""
+        raise DataError(
+            f"{annotation_file(root, split)}: {len(missing)} of {len(files)} images are missing "
+            f"in {folder}: {', '.join(missing[:5])}{more}"
+        )
+    return folder
+
+
+def _outside(root: Path, split: str, annotations: Annotations) -> Iterator[Note]:
+    """Images whose file names lead out of the dataset's folder."""
+    top, folder = os.path.realpath(root), ""
+    for identifier, name in zip(annotations.ids, annotations.files, strict=True):
+        if not (os.path.isabs(name) or ".." in name):
+            continue
+        folder = folder or str(image_folder(root, split))
+        place = os.path.realpath(os.path.dirname(os.path.join(folder, name)))
+        if os.path.commonpath((top, place)) != top:
+            yield Note("outside", identifier, f"image {identifier} ({name}): in {place}")
 
 
 def _missing(folder: Path, files: Sequence[str]) -> list[str]:

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from yolor_core.errors import DataError
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MOST_EXAMPLES = 10
+MOST_UNREADABLE = 0.1  # of the images of a split, beyond which neither training nor a score means anything
 
 
 class Kind(NamedTuple):
@@ -130,6 +133,9 @@ KINDS = {
     "renamed": Kind("classes", "categories that share a name", "told apart as 'name (id)'"),
     "empty": Kind("images", "images without annotations", "kept as background"),
     "unreadable": Kind("images", "images that cannot be decoded", "replaced by grey without boxes", 0.0),
+    "outside": Kind(
+        "images", "images whose file names lead outside the folder", "a copy of it reads the same files"
+    ),
     "resized": Kind(
         "images", "images whose pixels have another size than the annotation file says", "scaled to it", 0.0
     ),
@@ -212,6 +218,21 @@ class DataReport:
         if len(rows):
             finding.summary = summary
         finding.examples += [text(int(row)) for row in rows[: MOST_EXAMPLES - len(finding.examples)]]
+
+    def require_readable(self, images: int, unreadable: set[int] | None = None) -> None:
+        """Raises DataError when more than MOST_UNREADABLE of so many images cannot be decoded.
+
+        `unreadable` are the ids of those found by all processes; None: those found by this one.
+        """
+        found = self.findings["unreadable"]
+        count = len(found.keys if unreadable is None else unreadable)
+        if count > MOST_UNREADABLE * images:
+            named = "; ".join(found.examples[:3])
+            raise DataError(
+                f"{self.source}: {count} of {images} images cannot be decoded; up to "
+                f"{100 * MOST_UNREADABLE:.0f} % are replaced by grey{f': {named}' if named else ''}. "
+                "`ablate data check` finds them all"
+            )
 
     def count(self, kind: str) -> int:
         """Number of different things of a kind."""

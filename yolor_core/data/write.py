@@ -12,8 +12,7 @@ from yolor_core.errors import DataError
 
 
 def annotation_bytes(content: dict[str, Any]) -> bytes:
-    """The bytes of an annotation file; their SHA-256 is the fingerprint, drawn on demand or read from
-    disk."""
+    """The bytes of an annotation file, the same drawn on demand and read from disk."""
     return json.dumps(content, separators=(",", ":"), allow_nan=False).encode()
 
 

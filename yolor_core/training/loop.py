@@ -14,7 +14,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from yolor_core.config import RunConfig
-from yolor_core.data import TrainingBatches, data_fingerprint, load_images
+from yolor_core.data import ImageSet, TrainingBatches, data_fingerprint, load_images
 from yolor_core.data.check import check_boxes
 from yolor_core.data.identities import check_identities
 from yolor_core.data.summary import reference_images, summarise
@@ -310,6 +310,7 @@ class _Training:
                 return False
             asked = time.monotonic()
             batch = next(batches)
+            self.images.report.require_readable(len(self.batches.positions))
             state.waited += time.monotonic() - asked
             self.step(batch, self.schedule.at(state.epoch, state.step), state.step in self.measured)
             state.step += 1
@@ -320,6 +321,7 @@ class _Training:
 
     def _finish_epoch(self) -> None:
         state, execution = self.state, self.config.execution
+        self._require_readable(self.images, len(self.batches.positions))
         finished, epochs = state.epoch + 1, self.config.science.train.epochs
         scores: dict[str, float | None] = {}
         if finished == epochs or (execution.evaluate_every and finished % execution.evaluate_every == 0):
@@ -344,8 +346,14 @@ class _Training:
         workers, model = self.config.execution.workers, self.state.average.model
         watch = self.progress.evaluating
         found = predict(model, self.val, settings, ranks.device, workers, ranks.rank, ranks.ranks, watch)
+        self._require_readable(self.val, len(self.val))
         parts = ranks.gather(found)
         return ranks.lead(lambda: self._score(Predictions.merge(parts), final))
+
+    def _require_readable(self, images: ImageSet, count: int) -> None:
+        """Raises DataError on every rank when too many of `count` images cannot be decoded."""
+        found = self.ranks.gather(images.report.findings["unreadable"].keys)
+        images.report.require_readable(count, set[int]().union(*found))
 
     def _score(self, predictions: Predictions, final: bool) -> dict[str, float | None]:
         result = evaluate(predictions, self.val, official=final)

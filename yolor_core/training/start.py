@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from yolor_core.config import RunConfig, Science, leaves
+from yolor_core.data.fingerprint import annotation_fingerprint
 from yolor_core.errors import RunError
 from yolor_core.runs.directory import RunDirectory
 from yolor_core.training.checkpoint import load_checkpoint
@@ -45,10 +46,17 @@ def check_same_run(run: RunDirectory, earlier: dict[str, Any], record: dict[str,
     if earlier.get("run") == record["run"]:
         return
     if earlier.get("signature") == record["signature"] and earlier.get("seed") == record["seed"]:
+        before = earlier.get("fingerprint")
+        if before == annotation_fingerprint(RunConfig.model_validate(record["config"]).data):
+            raise RunError(
+                f"{run.path}: this run was begun by version 0.1.0, which did not write down its pictures "
+                f"(fingerprint {before}, now {record['fingerprint']}). End it with that version, or remove "
+                "the folder and start the run anew"
+            )
         raise RunError(
-            f"{run.path}: the annotation files have changed since this run began (fingerprint "
-            f"{earlier.get('fingerprint')}, now {record['fingerprint']}). Restore them to go on, or start a "
-            "run of its own on the new data in another folder"
+            f"{run.path}: annotation files or pictures have changed since this run began (fingerprint "
+            f"{before}, now {record['fingerprint']}). Restore them to go on, or start a run of its own on "
+            "the new data in another folder"
         )
     there, here = (dict(leaves(_science(r))) | {"seed": r.get("seed")} for r in (earlier, record))
     missing = object()

@@ -26,6 +26,7 @@ from yolor_core.data.images import Purpose
 from yolor_core.data.pack.format import HEADER, VERSION
 from yolor_core.data.pack.plan import Plan, plan_pack
 from yolor_core.data.pack.read import Pack
+from yolor_core.data.pack.reader import PackedReader
 from yolor_core.data.pack.verify import verify_packs
 from yolor_core.data.pack.write import write_pack
 from yolor_core.errors import DataError
@@ -226,7 +227,9 @@ def test_a_damaged_record_is_an_error_that_names_file_image_and_remedy(
         training(images, 96, workers=workers)
     assert "Traceback" not in str(caught.value)
     assert len(images.scaled(0, 96, "train").pixels) == 72  # the others are sound
-    (report,) = verify_packs(odd.root / "packed", "train", load_coco(odd.root, "train", use_packs=False))
+    (report,) = verify_packs(
+        odd.root, "train", odd.root / "packed", load_coco(odd.root, "train", use_packs=False)
+    )
     assert "1 of 11 images are damaged: 22" in str(report.problem)
 
 
@@ -235,7 +238,7 @@ DAMAGES = {
     "it is not a pack": lambda p: overwrite(p, 0, b"PK"),
     f"it has format {VERSION + 6}": lambda p: overwrite(p, 8, bytes([VERSION + 6])),
     "its index is damaged": lambda p: overwrite(p, -5, b"\x99"),
-    "its description is damaged": lambda p: overwrite(p, Pack(p).index.size * -40 - 20, b"\x99"),
+    "its description is damaged": lambda p: overwrite(p, -Pack(p).index.nbytes - 20, b"\x99"),
     "it has 100 bytes instead of": lambda p: (p.chmod(0o644), os.truncate(p, 100)),
     "less than a header": lambda p: (p.chmod(0o644), os.truncate(p, HEADER.size - 1)),
 }
@@ -270,6 +273,108 @@ def test_a_pack_of_other_annotations_is_passed_over_with_one_warning(
     (record,) = caplog.records
     assert "belongs to other annotations" in record.getMessage()
     assert "ablate data pack" in record.getMessage()
+
+
+def replace(path: Path) -> None:
+    """Other pixels in as many bytes, with the time of modification that the file had."""
+    times = path.stat()
+    data = bytearray(path.read_bytes())
+    data[-30] ^= 0xFF
+    path.write_bytes(data)
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
+def rewrite(path: Path) -> None:
+    """The same file with other times, as a copy or a checkout of it has."""
+    data = path.read_bytes()
+    path.unlink()
+    path.write_bytes(data)
+    os.utime(path, (1, 1))
+
+
+CHANGES = {
+    "grown": lambda path: path.write_bytes(path.read_bytes() + b" "),
+    "same size, other time": lambda path: (replace(path), os.utime(path, (5, 5))),
+    "same size and time": replace,
+    "emptied": lambda path: path.write_bytes(b""),
+}
+
+
+@pytest.mark.parametrize("size", [None, 96], ids=["original", "decoded"])
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_pack_whose_pictures_changed_is_passed_over_with_one_warning(
+    two_images: Folder, change: str, size: int | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    two_images.write()
+    pack(two_images.root, "train", size)
+    CHANGES[change](two_images.root / "images" / "train" / "b.png")
+    with caplog.at_level(logging.WARNING, "yolor_core"):
+        images = load_images(two_images.config, "train")
+        load_images(two_images.config, "train")
+    (told,) = caplog.messages
+    assert "1 of 2 files in" in told
+    assert "b.png (changed)" in told
+    assert f"`ablate data pack {two_images.root} --split train" in told
+    files = load_coco(two_images.root, "train", use_packs=False)
+    for index in range(2):
+        np.testing.assert_array_equal(images.image(index), files.image(index))
+    (report,) = verify_packs(two_images.root, "train", two_images.root / "packed", files)
+    assert "b.png (changed)" in str(report.problem)
+    assert "--force" in str(report.problem)
+
+
+def test_a_pack_is_used_where_pictures_have_other_times_or_are_not_there(
+    two_images: Folder, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    two_images.write()
+    target = pack(two_images.root, "train").target
+    expected = load_images(two_images.config, "train").image(1)
+    for path in (two_images.root / "images" / "train").iterdir():
+        rewrite(path)
+    copy = shutil.copytree(two_images.root, tmp_path / "copy", copy_function=shutil.copyfile)
+    bare = shutil.copytree(two_images.root, tmp_path / "bare")
+    shutil.rmtree(bare / "images" / "train")
+    (bare / "images" / "train").mkdir()
+    with caplog.at_level(logging.WARNING, "yolor_core"):
+        for root in (two_images.root, copy, bare):
+            images = load_images(CocoConfig(root=str(root), train="train", val="val"), "train")
+            np.testing.assert_array_equal(images.image(1), expected)
+            assert isinstance(images._reader, PackedReader)
+            assert [each.path for each in images._reader.packs] == [root / "packed" / target.name]
+    assert not caplog.messages
+
+
+def test_a_pack_is_not_used_where_some_pictures_are_missing(
+    two_images: Folder, caplog: pytest.LogCaptureFixture
+) -> None:
+    two_images.write()
+    pack(two_images.root, "train")
+    (two_images.root / "images" / "train" / "a.png").unlink()
+    with pytest.raises(DataError, match=r"1 of 2 images are missing .*: a.png"):
+        load_images(two_images.config, "train")
+    assert "a.png (missing)" in caplog.text
+
+
+def test_packs_of_different_pictures_alone_are_an_error_that_names_both(two_images: Folder) -> None:
+    two_images.write()
+    first = pack(two_images.root, "train").target
+    replace(two_images.root / "images" / "train" / "b.png")
+    second = pack(two_images.root, "train", 96).target
+    only(two_images.root)
+    with pytest.raises(DataError, match="1 of 2 images are different pictures") as caught:
+        load_images(two_images.config, "train")
+    assert str(first) in str(caught.value)
+    assert str(second) in str(caught.value)
+
+
+def test_a_pack_of_the_first_format_says_what_it_lacks(
+    two_images: Folder, caplog: pytest.LogCaptureFixture
+) -> None:
+    two_images.write()
+    overwrite(pack(two_images.root, "train").target, 8, bytes([1]))
+    load_images(two_images.config, "train")
+    assert "format 1, which does not tell the files that it was made of" in caplog.text
+    assert f"`ablate data pack {two_images.root} --split train --force`" in caplog.text
 
 
 def test_packs_of_other_splits_are_left_alone(two_images: Folder, caplog: pytest.LogCaptureFixture) -> None:

@@ -4,7 +4,8 @@
                  checksum of the index, number of records, size of the file
     then         records, one per image in the order of the annotation file, each at a multiple of 64 bytes
     then         description: JSON, see `Description`
-    last         index: one INDEX entry per record
+    last         index: one INDEX entry per record, with the state and the SHA-256 of the file that it was
+                 made of (see `pictures.States` and `pictures.Digests`)
 
 All numbers are little-endian, all checksums CRC-32. The header is written last.
 """
@@ -29,6 +30,7 @@ HEADER = struct.Struct("<8sIIQQIIQQ8x")
 INDEX = np.dtype([
     ("offset", "<u8"), ("length", "<u8"),
     ("height", "<u4"), ("width", "<u4"), ("crc", "<u4"), ("spare", "<u4"),
+    ("state", "<i8", (3,)), ("sha256", "u1", (32,)),
 ])  # fmt: skip
 SUFFIX = ".pack"
 
@@ -101,7 +103,8 @@ def read_header(data: bytes) -> Header:
     if magic != MAGIC:
         raise DataError("it is not a pack")
     if version != VERSION:
-        raise DataError(f"it has format {version}; this version reads {VERSION}")
+        less = ", which does not tell the files that it was made of" if version == 1 else ""
+        raise DataError(f"it has format {version}{less}; this version reads {VERSION}")
     if zlib.crc32(HEADER.pack(MAGIC, VERSION, 0, *values)) != crc:
         raise DataError("its header is damaged")
     return Header(*values)

@@ -8,8 +8,9 @@ from pathlib import Path
 from yolor_core.data.coco import FileReader, file_reader, read_annotations
 from yolor_core.data.images import Purpose
 from yolor_core.data.pack.format import Description, file_name
-from yolor_core.data.pack.reader import open_pack
+from yolor_core.data.pack.reader import open_pack, require_unchanged
 from yolor_core.data.pack.write import estimate, whole
+from yolor_core.data.pictures import states
 from yolor_core.errors import DataError
 
 SMALLEST = 32  # pixels, as for training
@@ -55,11 +56,14 @@ def plan_pack(root: Path, split: str, size: int | None, purpose: Purpose | None,
 
 
 def is_right(plan: Plan) -> bool:
-    """Whether the pack is there already. Raises DataError when something else has its place."""
+    """Whether the pack is there already. Raises DataError when something else has its place, or one of files
+    that have changed."""
     if not plan.target.exists():
         return False
     try:
-        open_pack(plan.target, plan.about.annotations, len(plan.reader.files))
+        files = plan.reader.files
+        pack = open_pack(plan.target, plan.about.annotations, len(files))
+        require_unchanged(pack, plan.reader.folder, files, states(plan.reader.folder, files))
     except DataError as error:
         raise DataError(f"{error}; --force writes it anew") from None
     return True

@@ -14,6 +14,7 @@ from yolor_core.data.decode import Findings, decode_bytes, grey
 from yolor_core.data.images import Pixels, Purpose
 from yolor_core.data.marks import Marks
 from yolor_core.data.pack.format import HEADER, INDEX, Description, read_description, read_header
+from yolor_core.data.pictures import Digests, States
 from yolor_core.errors import DataError
 
 
@@ -63,6 +64,8 @@ class Pack:
         if zlib.crc32(index) != header.index_crc:
             raise DataError("its index is damaged")
         self.index: NDArray[np.void] = np.frombuffer(index, INDEX)
+        self.states: States = np.ascontiguousarray(self.index["state"])
+        self.digests: Digests = np.ascontiguousarray(self.index["sha256"])
         self._verified = Marks(header.records)
         self._notes: dict[int, Findings] = {}
         for position, kind, detail in self.description.notes:

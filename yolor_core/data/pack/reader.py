@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,10 @@ from numpy.typing import NDArray
 
 from yolor_core.data.decode import notes
 from yolor_core.data.images import Pixels, Purpose, Reader
+from yolor_core.data.layout import image_folder
 from yolor_core.data.pack.format import SUFFIX
 from yolor_core.data.pack.read import DamagedRecord, Pack
+from yolor_core.data.pictures import States, digests, states
 from yolor_core.data.report import Note
 from yolor_core.data.resize import resize, resize_top, rows_needed
 from yolor_core.errors import DataError
@@ -23,7 +26,7 @@ from yolor_core.errors import DataError
 log = logging.getLogger(__name__)
 
 FOLDER = "packed"  # below the root, unless said otherwise
-
+MOST_NAMED = 5
 
 DECODED = re.compile(r"(?P<purpose>train|test)(?P<size>\d+)")  # how the name of a decoded pack ends
 
@@ -53,15 +56,76 @@ def renewal(path: Path, root: Path, split: str) -> str:
     return f"write it anew with `{command}`, or remove {path}"
 
 
-def usable_packs(root: Path, split: str, folder: Path, annotations: str, images: int) -> list[Pack]:
-    """The packs of a split that belong to its annotations (a SHA-256); others are warned of, once."""
-    usable = []
+@dataclass(frozen=True)
+class Survey:
+    """What there is of a split: packs that may be used, the folder of its image files (None where not one of
+    them is there), and the states of these."""
+
+    packs: tuple[Pack, ...]
+    folder: Path | None
+    states: States
+
+
+def survey(root: Path, split: str, folder: Path, annotations: str, names: Sequence[str]) -> Survey:
+    """Find the packs of a split that belong to its annotations (a SHA-256) and to the image files that are
+    there; others are warned of, once in a process.
+
+    Raises DataError where there are no image files and packs were made of different ones.
+    """
+    try:
+        files: Path | None = image_folder(root, split)
+    except DataError:
+        files = None
+    found = np.full((len(names), 3), -1, np.int64) if files is None else states(files, names)
+    if (found[:, 0] < 0).all():
+        files = None
+    packs = []
     for path in pack_files(folder, split):
         try:
-            usable.append(open_pack(path, annotations, images))
+            pack = open_pack(path, annotations, len(names))
+            if files is not None:
+                require_unchanged(pack, files, names, found)
+            packs.append(pack)
         except DataError as error:
-            log.warning("%s; it is not used: %s", error, renewal(path, root, split))
-    return usable
+            _warn(f"{error}; it is not used: {renewal(path, root, split)}")
+    for pack in packs[1:]:
+        if files is None and (others := int((pack.digests != packs[0].digests).any(axis=1).sum())):
+            raise DataError(
+                f"{packs[0].path} and {pack.path}: {others} of {len(names)} images are different pictures, "
+                "and there are no image files to tell which are right; remove one of the two"
+            )
+    return Survey(tuple(packs), files, found)
+
+
+@cache
+def _warn(text: str) -> None:
+    log.warning("%s", text)
+
+
+def require_unchanged(
+    pack: Pack, folder: Path, names: Sequence[str], found: States, remember: bool = True
+) -> None:
+    """Raises DataError, naming the first few, where image files are not those that a pack was made of.
+
+    `found` are their states. A file is read only where its times alone are others, and then once (see
+    `pictures.digests`); all files are read with `remember` false.
+    """
+    missing = found[:, 0] < 0
+    changed = ~missing & (found[:, 0] != pack.states[:, 0])
+    doubtful = ~missing & ~changed & ((found != pack.states).any(axis=1) | (not remember))
+    at = np.flatnonzero(doubtful)
+    now = digests(folder, [names[i] for i in at.tolist()], found[at], remember=remember)
+    changed[at] = (now != pack.digests[at]).any(axis=1)
+    wrong = np.flatnonzero(missing | changed).tolist()
+    if wrong:
+        listed = ", ".join(
+            f"{names[i]} ({'missing' if missing[i] else 'changed'})" for i in wrong[:MOST_NAMED]
+        )
+        more = ", ..." if len(wrong) > MOST_NAMED else ""
+        raise DataError(
+            f"{pack.path}: {len(wrong)} of {len(names)} files in {folder} are not those that it was made of: "
+            f"{listed}{more}"
+        )
 
 
 def open_pack(path: Path, annotations: str, images: int) -> Pack:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import hashlib
 import os
 import shutil
 import tempfile
@@ -29,6 +30,7 @@ from yolor_core.data.pack.format import (
     write_description,
     write_header,
 )
+from yolor_core.data.pictures import recent, states
 from yolor_core.data.resize import fitted, resize
 from yolor_core.errors import DataError
 
@@ -114,14 +116,24 @@ def write_pack(target: Path, reader: FileReader, about: Description, progress: P
 
 def _write(file: BinaryIO, reader: FileReader, about: Description, progress: Progress) -> Description:
     index = np.zeros(len(reader.files), INDEX)
+    found = states(reader.folder, reader.files)
+    found[recent(found), 2] = 0  # their state may not show the next change
     notes: list[tuple[int, str, str]] = []
     file.write(bytes(HEADER.size))
     for position, (width, height) in enumerate(reader.sizes.tolist()):
-        data, width, height, findings = _record(reader, position, width, height, about)
+        try:
+            content: bytes | OSError = reader.path(position).read_bytes()
+        except OSError as error:
+            content = error
+        data, width, height, findings = _record(content, width, height, about)
         offset = _aligned(file.tell())
         file.write(bytes(offset - file.tell()))
         file.write(data)
-        index[position] = (offset, len(data), height, width, zlib.crc32(data), 0)
+        digest = bytes(32) if isinstance(content, OSError) else hashlib.sha256(content).digest()
+        index[position] = (
+            *(offset, len(data), height, width, zlib.crc32(data), 0),
+            *(found[position], np.frombuffer(digest, np.uint8)),
+        )
         notes.extend((position, kind, detail) for kind, detail in findings)
         progress(1)
     software = f"Pillow {PIL.__version__}, OpenCV {cv2.__version__}"
@@ -143,13 +155,11 @@ def _write(file: BinaryIO, reader: FileReader, about: Description, progress: Pro
 
 
 def _record(
-    reader: FileReader, position: int, width: int, height: int, about: Description
+    data: bytes | OSError, width: int, height: int, about: Description
 ) -> tuple[bytes | memoryview, int, int, Findings]:
-    """What is stored for an image, and width, height and findings; nothing for one that is unreadable."""
-    try:
-        data = reader.path(position).read_bytes()
-    except OSError as error:
-        return b"", width, height, unreadable(error, width, height)[1]
+    """What is stored for a file's bytes, and width, height and findings; nothing where it is unreadable."""
+    if isinstance(data, OSError):
+        return b"", width, height, unreadable(data, width, height)[1]
     if about.kind == "original":
         # An empty file is unreadable like a missing one; anything else says for itself what it is.
         return data, width, height, [] if data else decode_bytes(data, width, height)[1]
