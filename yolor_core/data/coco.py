@@ -127,11 +127,11 @@ def files_of(root: Path, split: str, files: Sequence[str]) -> Path:
 
 def _outside(root: Path, split: str, annotations: Annotations) -> Iterator[Note]:
     """Images whose file names lead out of the dataset's folder."""
-    top, folder = os.path.realpath(root), ""
+    top = os.path.realpath(root)
+    folder = root / split if (root / split).is_dir() else root / "images" / split
     for identifier, name in zip(annotations.ids, annotations.files, strict=True):
         if not (os.path.isabs(name) or ".." in name):
             continue
-        folder = folder or str(image_folder(root, split))
         place = os.path.realpath(os.path.dirname(os.path.join(folder, name)))
         if os.path.commonpath((top, place)) != top:
             yield Note("outside", identifier, f"image {identifier} ({name}): in {place}")
