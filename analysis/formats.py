@@ -8,8 +8,9 @@ import re
 from collections.abc import Callable, Sequence
 from html import escape
 
+from analysis.cells import MEASURED, QUOTED_ROW
 from analysis.printed import lines
-from analysis.tables import FilledTable, heading, tidy
+from analysis.tables import FilledTable, cell_status, heading, tidy
 from yolor_core.errors import UnknownNameError
 
 NUMBER = re.compile(r"[+-]?\d{1,3}(?: \d{3})*(?:\.\d+)?(?: ± \d+(?:\.\d+)?)?")
@@ -153,7 +154,10 @@ NUMBERS = (
 
 
 def to_json(filled: Sequence[FilledTable]) -> str:
-    """One record per cell; `value` is null where nothing has run. Scores are in percent."""
+    """One record per cell; scores are in percent, and null where nothing has run; `status` says why.
+
+    Where there is nothing to say, as of a row whose runs all finished, a record has no `status`.
+    """
     records = [
         {
             "table": cell.table,
@@ -181,6 +185,7 @@ def to_json(filled: Sequence[FilledTable]) -> str:
             "images_p": cell.images_p,
             "against": cell.against,
         }
+        | ({"status": said} if (said := cell_status(each, cell)) not in UNTOLD and cell.lacks is None else {})
         for each in filled
         for cell in each.cells
     ]
@@ -218,6 +223,7 @@ def _anchor(name: str) -> str:
     return "".join(sign if sign.isalnum() or sign == "-" else "-" for sign in name)
 
 
+UNTOLD = (MEASURED, QUOTED_ROW, "counted")
 FORMATS: dict[str, Callable[[Sequence[FilledTable]], str]] = {
     "text": to_text,
     "markdown": to_markdown,

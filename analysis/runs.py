@@ -16,6 +16,9 @@ METRICS = (*SCORES, *CONFLICT)
 IDENTITY = ("run", "experiment", "profile", "seed", "signature", "fingerprint", "source_hash", "data")
 PROGRESS = ("state", "reason", "epoch", "epochs", "seconds")
 UNREADABLE = "unreadable"  # state of a directory that cannot be read
+DIVERGED = "diverged"  # state of a run that failed because a loss or gradient was not finite
+LOST = (DIVERGED, "failed")  # states of runs that ended without results
+UNSCORED = "done, but there was no box to score in its validation data"  # reason of such a run
 COLUMNS = (*IDENTITY, *PROGRESS, *METRICS, "commit", "dirty", "device", "ranks", "images", "path")
 
 
@@ -59,6 +62,11 @@ def _record(directory: RunDirectory) -> dict[str, Any]:
         raise RunError(f"{directory.run.name} is missing, so nobody knows what was trained")
     evaluation = directory.read_evaluation() or {}
     config = run.get("config", {})
+    word, reason = state.get("state"), state.get("reason")
+    if word == "failed" and (directory.nonfinite.exists() or str(reason).startswith("NonFiniteError")):
+        word = DIVERGED
+    if word == "done" and evaluation.get("detection") and evaluation["detection"].get("AP") is None:
+        reason = UNSCORED
     return {
         "run": str(run.get("run", directory.path.name)),
         "experiment": run.get("experiment"),
@@ -74,8 +82,8 @@ def _record(directory: RunDirectory) -> dict[str, Any]:
         "ranks": number(run.get("ranks")) or 1,
         "images": evaluation.get("images"),
         "path": str(directory.path),
-        "state": state.get("state"),
-        "reason": state.get("reason"),
+        "state": word,
+        "reason": reason,
         **{name: number(state.get(name)) for name in ("epoch", "epochs", "seconds")},
         **{
             column: _number(evaluation.get(score.task) or {}, score.name, directory.evaluation)

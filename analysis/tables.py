@@ -14,6 +14,7 @@ from ablations.registry import as_overrides, resolve
 from ablations.table import COUNTED, QUOTED, SCORES, Table
 from analysis.cells import MEASURED, NOT_RUN, PAPER_PROFILE, QUOTED_ROW, Cell, table_cells
 from analysis.footnotes import footnotes
+from analysis.runs import LOST, UNSCORED
 from yolor_core.errors import YolorError
 from yolor_core.identity import signature
 
@@ -36,6 +37,9 @@ class FilledTable:
     notes: tuple[str, ...] = ()
     marks: Mapping[tuple[str, str], str] = field(default_factory=dict)  # (row, metric) -> footnote sign
     runs: Mapping[str, pd.DataFrame] = field(default_factory=dict)  # the runs that count, by experiment
+    survived: Mapping[str, str] = field(
+        default_factory=dict
+    )  # row label -> how many finished, where some did not
 
     def cell(self, row: str, metric: str) -> Cell:
         """The cell of a row label and a metric."""
@@ -62,6 +66,7 @@ def fill_table(
     parsed = as_overrides(overrides)
     chosen: dict[str, pd.DataFrame] = {}
     status: dict[str, str] = {}
+    survived: dict[str, str] = {}
     for row in table.rows:
         if row.experiment is None:
             status[row.label] = QUOTED_ROW
@@ -73,40 +78,66 @@ def fill_table(
         finished = same[(same["state"] == "done") & same[list(SCORES)].notna().any(axis=1)]
         chosen[row.experiment.slug] = finished
         status[row.label] = _status(same, finished)
+        if not finished.empty and (gone := lost(same)):
+            survived[row.label] = f"{len(finished)} of {len(same)}; {gone}"
     frames = [frame for frame in chosen.values() if not frame.empty]
     used = pd.concat(frames) if frames else runs.iloc[:0]
     if not mixed:
         _refuse_mixture(table, used)
     cells = tuple(table_cells(table, profile, chosen, costs or {}))
     notes, marks = footnotes(table, cells, costs or {})
+    notes = (*conditional(survived), *notes)
     caption = _caption(table, profile, used, parsed)
-    return FilledTable(table, caption, cells, status, notes, marks, chosen)
+    return FilledTable(table, caption, cells, status, notes, marks, chosen, survived)
 
 
 def tidy(filled: Sequence[FilledTable]) -> pd.DataFrame:
     """One line per cell of several tables, with uncertainties, differences and the row's status."""
-    records = [asdict(cell) | {"status": _cell_status(each, cell)} for each in filled for cell in each.cells]
+    records = [asdict(cell) | {"status": cell_status(each, cell)} for each in filled for cell in each.cells]
     names = [*Cell.__dataclass_fields__, "status"]
     return pd.DataFrame(records, columns=names)
 
 
-def _cell_status(filled: FilledTable, cell: Cell) -> str:
+def cell_status(filled: FilledTable, cell: Cell) -> str:
     if cell.metric in QUOTED:
         return QUOTED_ROW
     if cell.lacks is not None:
         return f"no {cell.lacks}"
-    counted = cell.metric in COUNTED and cell.experiment is not None
-    return "counted" if counted else filled.status[cell.row]
+    if cell.metric in COUNTED and cell.experiment is not None:
+        return "counted"
+    survived = filled.survived.get(cell.row)
+    return filled.status[cell.row] + (f", of the runs that finished: {survived}" if survived else "")
 
 
 def _status(same: pd.DataFrame, finished: pd.DataFrame) -> str:
     if not finished.empty:
         return MEASURED
     states = set(same["state"].dropna())
-    for state in ("running", "preempted", "failed", "queued"):
+    for state in ("running", "preempted"):
         if state in states:
             return state
-    return "done, but not evaluated" if "done" in states else NOT_RUN
+    if gone := lost(same):
+        return gone
+    if "queued" in states:
+        return "queued"
+    if "done" not in states:
+        return NOT_RUN
+    unscored = same.loc[same["state"] == "done", "reason"].eq(UNSCORED).any()
+    return UNSCORED if unscored else "done, but not evaluated"
+
+
+def lost(runs: pd.DataFrame) -> str:
+    """What became of runs without results: `diverged (2 of 5), failed (1 of 5)`; empty where all are well."""
+    counts = [(state, int((runs["state"] == state).sum())) for state in LOST]
+    return ", ".join(f"{state} ({count} of {len(runs)})" for state, count in counts if count)
+
+
+def conditional(survived: Mapping[str, str]) -> list[str]:
+    """What numbers mean where runs were lost, as one sentence; nothing where none was."""
+    if not survived:
+        return []
+    rows = ". ".join(f"{row}: of the runs that finished, {said}" for row, said in survived.items())
+    return [f"{rows}. These numbers, and differences from them, are conditional on a run's finishing."]
 
 
 def _refuse_mixture(table: Table, used: pd.DataFrame) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from analysis.cells import NOT_RUN, QUOTED_ROW
 from analysis.published.evidence import counted_runs, evidence, lacking
 from analysis.published.figures import published_drawings
 from analysis.published.manifest import (
@@ -18,10 +19,11 @@ from analysis.published.manifest import (
     largest,
     write_manifest,
 )
-from analysis.published.runs import copy_run
+from analysis.published.runs import copy_records, copy_run
 from analysis.published.summary import summary
 from analysis.report.figures import write_figures
 from analysis.report.folder import replaced
+from analysis.runs import LOST
 from analysis.study import Costs, Study, open_study
 
 FEW = 5  # runs named in one line
@@ -71,7 +73,7 @@ def publish(
     if study.refused:
         raise PublishError("; ".join(study.refused.values()))
     runs = counted_runs(study)
-    _refuse(runs, made, dirty)
+    _refuse(study, runs, made, dirty)
     if made.seeds is not None and not incomplete and (absent := lacking(study)):
         more = f" and {len(absent) - FEW} more" if len(absent) > FEW else ""
         raise PublishError(
@@ -81,6 +83,9 @@ def publish(
     with replaced(target, FOLDER) as folder:
         for name, path in zip(runs["run"], runs["path"], strict=True):
             copy_run(Path(path), folder / "runs" / str(name), made.every, made.grid)
+        gone = study.runs[study.runs["state"].isin(LOST)]  # tables say what became of them
+        for name, path in zip(gone["run"], gone["path"], strict=True):
+            copy_records(Path(path), folder / "runs" / str(name))
         copied = reopened(folder, made, study.costs)
         figures = write_figures(copied, folder, published_drawings(copied))
         for name, text in evidence(copied).items():
@@ -116,11 +121,14 @@ def payload(folder: Path) -> int:
     )
 
 
-def _refuse(runs: pd.DataFrame, made: Made, dirty: bool) -> None:
+def _refuse(study: Study, runs: pd.DataFrame, made: Made, dirty: bool) -> None:
     if runs.empty:
+        states = {row: said for each in study.filled.values() for row, said in each.status.items()}
+        why = [f"{row}: {said}" for row, said in states.items() if said not in (NOT_RUN, QUOTED_ROW)]
         raise PublishError(
             f"no finished runs of tables {', '.join(made.tables)} at profile {made.profile}"
             + ("" if made.seeds is None else f" with seeds {', '.join(map(str, made.seeds))}")
+            + (f" have a score: {'; '.join(why)}" if why else "")
         )
     if not made.mixed:
         for column, what in ONE:

@@ -62,11 +62,10 @@ def check_run(path: Path) -> RunChecks:
     """Check one run. A file that is missing or damaged is a difference that names it."""
     checks, run = RunChecks(), RunDirectory(path)
     content: dict[str, Json] = {}
-    for file, read in (
-        (run.run, run.read_run),
-        (run.evaluation, run.read_evaluation),
-        (run.state, run.read_state),
-    ):
+    wanted = [(run.state, run.read_state), (run.run, run.read_run), (run.evaluation, run.read_evaluation)]
+    for file, read in wanted:
+        if file == run.evaluation and content.get(run.state.name, {}).get("state") == "failed":
+            continue  # it is published for what became of it alone
         if (found := _tried(checks.identity, path, file, read)) is not None:
             content[file.name] = found
     record, evaluation = content.get(run.run.name), content.get(run.evaluation.name)
@@ -80,7 +79,8 @@ def check_run(path: Path) -> RunChecks:
         _tried(checks.last, path, run.metrics, lambda: _last_epoch(run, evaluation, state, checks))
     if record is not None:
         _tried(checks.identity, path, run.run, lambda: _identity(path.name, record, checks.identity))
-        _tried(checks.data, path, run.run, lambda: _data(run, record, checks))
+        if content.get(run.state.name, {}).get("state") != "failed":
+            _tried(checks.data, path, run.run, lambda: _data(run, record, checks))
     if record is not None and evaluation is not None:
         _tried(checks.numbers, path, run.detections, lambda: _scores(run, record, evaluation, checks))
     return checks

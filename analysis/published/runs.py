@@ -34,17 +34,10 @@ def copy_run(source: Path, target: Path, every: int = EVERY, grid: int = GRID) -
         RunError: a file is missing or damaged.
     """
     old, new = RunDirectory(source), RunDirectory(target)
-    record, state, evaluation = old.read_run(), old.read_state(), old.read_evaluation()
-    if record is None or state is None or evaluation is None:
-        raise RunError(f"{source} is no finished run: {', '.join(old.missing()) or 'state.json is missing'}")
-    target.mkdir(parents=True)
-    names = machine_names([state.get("host"), record.get("host")])
-    # What is computed from science must stay as it is, and has no paths.
-    clean = scrub({key: value for key, value in record.items() if key != "config"}, names)
-    config = dict(record["config"])
-    kept = {"experiment": config.pop("experiment"), "science": config.pop("science")}
-    write_json(new.run, clean | {"config": kept | scrub(config, names)})
-    write_json(new.state, scrub(state, names))
+    evaluation = old.read_evaluation()
+    if evaluation is None:
+        raise RunError(f"{source} is no finished run: {', '.join(old.missing())}")
+    copy_records(source, target)
     write_json(new.evaluation, evaluation)
     new.write_metrics(old.read_metrics())
     if old.detections.is_file():
@@ -57,6 +50,25 @@ def copy_run(source: Path, target: Path, every: int = EVERY, grid: int = GRID) -
         shutil.copyfile(old.dataset, new.dataset)
     if old.priors.is_file() and old.priors.stat().st_size <= SMALL:
         shutil.copyfile(old.priors, new.priors)
+
+
+def copy_records(source: Path, target: Path) -> None:
+    """Write run.json and state.json of a run, finished or not, into the new folder `target`.
+
+    Raises RunError where one is missing or damaged.
+    """
+    old, new = RunDirectory(source), RunDirectory(target)
+    record, state = old.read_run(), old.read_state()
+    if record is None or state is None:
+        raise RunError(f"{source} is no run: {(old.run if record is None else old.state).name} is missing")
+    target.mkdir(parents=True)
+    names = machine_names([state.get("host"), record.get("host")])
+    # What is computed from science must stay as it is, and has no paths.
+    clean = scrub({key: value for key, value in record.items() if key != "config"}, names)
+    config = dict(record["config"])
+    kept = {"experiment": config.pop("experiment"), "science": config.pop("science")}
+    write_json(new.run, clean | {"config": kept | scrub(config, names)})
+    write_json(new.state, scrub(state, names))
 
 
 def thin(source: Path, target: Path, every: int) -> None:

@@ -199,6 +199,10 @@ def _limits(study: Study, lines: list[VerdictLine]) -> list[str]:
             f"Scores of the other tasks ({', '.join(others)}): they are as training wrote them, since "
             "detections do not hold what they are computed from."
         )
+    rows = {row: said for each in study.filled.values() for row, said in each.survived.items()}
+    if rows:
+        parts = "; ".join(f"{row}: {said}" for row, said in rows.items())
+        limits.append(f"Runs that were lost: rows of the runs that finished are conditional on it ({parts}).")
     open_ = [line for line in lines if line.verdict == OPEN]
     if open_:
         limits.append(f"{len(open_)} of {len(lines)} rows have no verdict; the table says why.")

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from analysis.cells import FAMILY, Cell
+from analysis.cells import FAMILY, NOT_RUN, Cell
 from analysis.drawing import table_anchor
 from analysis.printed import MISSING, half_of, number
 from analysis.report.tables import Links, against
@@ -41,7 +41,15 @@ def verdict_lines(study: Study, links: Links) -> list[VerdictLine]:
             base = filled.table.baseline(rows[cell.row], FAMILY)
             half = half_of(cell)
             delta = number(FAMILY, cell.delta, "+", 1) + ("" if half is None else f" ± {half:.2f}")
-            missing = [r.label for r in (rows[cell.row], base) if filled.cell(r.label, FAMILY).value is None]
+            arms = (rows[cell.row].label, base.label)
+            missing = [
+                label if filled.status[label] == NOT_RUN else f"{label} ({filled.status[label]})"
+                for label in arms
+                if filled.cell(label, FAMILY).value is None
+            ]
+            given = "; ".join(
+                f"{label} {filled.survived[label]}" for label in arms if label in filled.survived
+            )
             pairs = against(base.slug) if cell.pairs and base.slug else None
             found.append(
                 VerdictLine(
@@ -54,7 +62,8 @@ def verdict_lines(study: Study, links: Links) -> list[VerdictLine]:
                     MISSING if cell.p_holm is None else f"{cell.p_holm:.2g}",
                     number(FAMILY, cell.paper_delta, "+"),
                     cell.verdict or OPEN,
-                    cell.why or _why(cell, missing),
+                    (cell.why or _why(cell, missing))
+                    + (f" (of the runs that finished: {given})" if given else ""),
                 )
             )
     return found

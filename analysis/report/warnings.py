@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from analysis.runs import UNREADABLE
+from analysis.runs import LOST, UNREADABLE
 from analysis.study import GOING, Study
 
 FEW = 3  # things named in one sentence
@@ -16,9 +16,10 @@ def warnings(study: Study) -> list[str]:
     runs = study.runs
     found = [*_nothing(study), *_unreadable(study)]
     listed = study.listed
-    failed = listed[listed["state"] == "failed"]
-    if not failed.empty:
-        found.append(f"{_runs(len(failed), 'has', 'have')} failed: {_named(failed['run'])}.")
+    for state in LOST:
+        gone = listed[listed["state"] == state]
+        if not gone.empty:
+            found.append(f"{_runs(len(gone), 'has', 'have')} {state}: {_named(gone['run'])}.")
     going = listed[listed["state"].isin(GOING)]
     if not going.empty:
         states = ", ".join(f"{count} {state}" for state, count in going["state"].value_counts().items())

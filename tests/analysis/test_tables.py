@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import statistics
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,12 @@ from scipy import stats
 
 from ablations.costs import Cost
 from ablations.registry import table_named
+from analysis.formats import FORMATS, render
+from analysis.report.tables import Links
+from analysis.report.verdicts import verdict_lines
+from analysis.report.warnings import warnings
 from analysis.runs import load_runs
+from analysis.study import open_study
 from analysis.tables import FilledTable, MixedRunsError, fill_table, tidy
 
 Fabricate = Callable[..., str]
@@ -77,12 +83,20 @@ def test_seeds_can_be_chosen(tmp_path: Path, fabricate: Fabricate) -> None:
     assert filled(tmp_path, seeds=[7]).cell("baseline", "AP").value is None
 
 
-@pytest.mark.parametrize("state", ["queued", "running", "failed", "preempted"])
-def test_only_finished_runs_count(tmp_path: Path, fabricate: Fabricate, state: str) -> None:
+@pytest.mark.parametrize(
+    ("state", "said"),
+    [
+        ("queued", "queued"),
+        ("running", "running"),
+        ("failed", "failed (1 of 1)"),
+        ("preempted", "preempted"),
+    ],
+)
+def test_only_finished_runs_count(tmp_path: Path, fabricate: Fabricate, state: str, said: str) -> None:
     fabricate("csp-fast", state=state)
     table = filled(tmp_path)
     assert table.cell("baseline", "AP").value is None
-    assert table.status["baseline"] == state
+    assert table.status["baseline"] == said
     assert table.status["+ iFA"] == "not run"
 
 
@@ -225,3 +239,53 @@ def test_intervals_corrections_and_verdicts_are_those_of_the_paired_t_test(
         assert word == ("same sign" if same else "opposite sign")
     assert "verdicts compare signs only" in table.caption
     assert any("of the unpaired variance" in note for note in table.notes)
+
+
+def lose(results: Path, run: str, reason: str) -> None:
+    folder = results / "runs" / run
+    (folder / "state.json").write_text(json.dumps({"state": "failed", "reason": reason}))
+    (folder / "evaluation.json").unlink(missing_ok=True)
+
+
+DIVERGED = (
+    "NonFiniteError: loss/box is not finite at epoch 1, step 2; images [3]. The last checkpoint is untouched"
+)
+
+
+def test_runs_that_were_lost_are_told_from_runs_that_were_not_made(
+    tmp_path: Path, fabricate: Fabricate
+) -> None:
+    for seed, reason in enumerate((DIVERGED, DIVERGED)):
+        lose(tmp_path, fabricate("csp-fast", seed), reason)
+    for seed, reason in ((0, DIVERGED), (1, "RunError: out of memory at batch 8")):
+        lose(tmp_path, fabricate("csp-fast.add-fa", seed), reason)
+    table = filled(tmp_path)
+    assert table.status == {"baseline": "diverged (2 of 2)", "+ iFA": "diverged (1 of 2), failed (1 of 2)"}
+    for form in FORMATS:
+        assert "diverged (1 of 2), failed (1 of 2)" in render([table], form)
+
+
+def test_numbers_of_the_runs_that_were_not_lost_are_said_to_be_conditional(
+    tmp_path: Path, fabricate: Fabricate
+) -> None:
+    for seed in range(5):
+        fabricate("csp-fast", seed)
+        run = fabricate("csp-fast.add-fa", seed, 0.4 + 0.01 * seed)
+        if seed > 2:
+            lose(tmp_path, run, DIVERGED)
+    table = filled(tmp_path)
+    assert table.cell("+ iFA", "AP").pairs == 3
+    for form in FORMATS:
+        assert "of the runs that finished" in (text := render([table], form)) and "diverged (2 of 5)" in text
+    assert any("conditional" in note for note in table.notes)
+    study = open_study(tmp_path, "mini", ["1"])
+    (line,) = verdict_lines(study, Links({}, {}))
+    assert line.why.endswith("(of the runs that finished: + iFA 3 of 5; diverged (2 of 5))")
+    assert any(said.startswith("2 runs have diverged: ") for said in warnings(study))
+
+
+def test_a_finished_run_without_a_box_to_score_says_so(tmp_path: Path, fabricate: Fabricate) -> None:
+    run = fabricate("csp-fast")
+    nothing = {"detection": dict.fromkeys(("AP", "AP50")), "images": 5}
+    (tmp_path / "runs" / run / "evaluation.json").write_text(json.dumps(nothing))
+    assert filled(tmp_path).status["baseline"] == "done, but there was no box to score in its validation data"
