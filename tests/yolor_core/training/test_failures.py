@@ -137,7 +137,9 @@ def test_a_dataset_that_changed_since_the_run_began_is_refused(tiny: Tiny, tmp_p
     before = run.checkpoint.read_bytes()
     data.content["annotations"][0]["bbox"] = [6, 5, 30, 30]
     data.write()
-    with pytest.raises(RunError, match=r"annotation files have changed since this run began.*Restore them"):
+    with pytest.raises(
+        RunError, match=r"annotation files or pictures have changed since this run began.*Restore them"
+    ):
         train(config, run.path)
     assert run.checkpoint.read_bytes() == before
     data.content["annotations"][0]["bbox"] = [5, 5, 30, 30]
