@@ -268,8 +268,8 @@ def tell_of_data(planned: Sequence[PlannedRun], states: Mapping[str, str]) -> No
     for there, count in Counter(map(_place, trained)).items():
         if there not in (here, None):
             click.echo(
-                f"note: {count} finished runs were trained on {there}, whose annotations and pictures are "
-                f"those of {here}; they count",
+                f"note: {count} finished run{'s were' if count > 1 else ' was'} trained on {there}, whose "
+                f"annotations and pictures are those of {here}; {'they count' if count > 1 else 'it counts'}",
                 err=True,
             )
     if data.kind == "shapes":
@@ -280,8 +280,8 @@ def tell_of_data(planned: Sequence[PlannedRun], states: Mapping[str, str]) -> No
     found = [path for path in earlier if path.is_dir() and not RunDirectory(path).missing()]
     if found:
         click.echo(
-            f"note: {len(found)} runs of version 0.1.0 do not count, as {found[0]}: they did not write down "
-            "their pictures, so nobody knows whether these are the same. `ablate tables --fingerprint "
+            f"note: runs of version 0.1.0 ({len(found)}, e.g. {found[0]}) do not count: they did not write "
+            "down their pictures, so nobody knows whether these are the same. `ablate tables --fingerprint "
             f"{before[:8]}` shows them",
             err=True,
         )

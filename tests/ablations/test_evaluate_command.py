@@ -118,6 +118,10 @@ def test_what_the_annotations_do_to_every_score_is_noted(run: Path, shapes: Path
     lines = ablate(*arguments).stdout.splitlines()
     assert lines[1:3] == [f"note: {note}" for note in notes]
     assert "notes" not in json.loads(ablate("evaluate", "--run", run, "--data", shapes, "--json").stdout)
+    content["annotations"] = []
+    path.write_text(json.dumps(content))
+    done = ablate(*arguments)
+    assert done.exit_code == 0 and "note: there is no true box to score (0 crowd regions)" in done.stdout
 
 
 def test_training_matches_classes_of_its_splits_by_name(shapes: Path, tmp_path: Path) -> None:

@@ -278,20 +278,20 @@ def test_a_run_taken_over_from_other_data_is_told_with_both_places(
     finished_on(tmp_path, "shapes")
     result = launching("csp-fast", "--data", str(folder), "--dry-run")
     assert "1 runs: 1 done, 0 to run" in result.stdout
-    assert "were trained on the shapes drawn on demand" in result.stderr
+    assert "was trained on the shapes drawn on demand" in result.stderr
     darken(next((folder / "val").iterdir()))
     result = launching("csp-fast", "--data", str(folder), "--dry-run")
     assert "1 runs: 0 done, 1 to run" in result.stdout
-    assert "were trained on" not in result.stderr
+    assert "trained on" not in result.stderr
 
     finished_on(tmp_path, str(folder))
     result = launching("csp-fast", "--data", str(folder), "--dry-run")
     assert "1 runs: 1 done, 0 to run" in result.stdout
-    assert "were trained on" not in result.stderr
+    assert "trained on" not in result.stderr
     moved = folder.rename(tmp_path / "moved")
     result = launching("csp-fast", "--data", str(moved), "--dry-run")
     assert "1 runs: 1 done, 0 to run" in result.stdout
-    (told,) = [line for line in result.stderr.splitlines() if "were trained on" in line]
+    (told,) = [line for line in result.stderr.splitlines() if "trained on" in line]
     assert str(folder) in told and str(moved) in told
     darken(next((moved / "train").iterdir()))
     assert "1 runs: 0 done, 1 to run" in launching("csp-fast", "--data", str(moved), "--dry-run").stdout

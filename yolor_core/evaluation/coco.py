@@ -60,6 +60,8 @@ def evaluate_boxes(annotations: dict[str, Any], detections: Detections) -> dict[
 def truth_notes(content: Mapping[str, Any]) -> list[str]:
     """What the annotations do to every score on them, a sentence each; `content` is that of a COCO file."""
     boxes = [each for each in content["annotations"] if not each.get("iscrowd")]
+    if not boxes:
+        return [f"there is no true box to score ({len(content['annotations'])} crowd regions)"]
     notes = [ID_0] if any(each["id"] == 0 for each in boxes) else []
     sizes = np.array([each["bbox"] for each in boxes], np.float64).reshape(-1, 4)[:, 2:]
     flat = [each["id"] for each, size in zip(boxes, sizes, strict=True) if size.min() <= 0]
