@@ -1,63 +1,17 @@
-"""What cannot work on a cluster, found before anything is sent: limits, shares, and where the results are."""
+"""Where the results of a cluster may be: on a disk that all nodes see, of one cluster alone."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from slurm import scheduler
 from slurm.cluster import Cluster
 from slurm.errors import ClusterError
 from slurm.files import create_json, read_json
-from slurm.refusals import check_path
-from yolor_core.errors import ConfigError, RunError
 
-if TYPE_CHECKING:
-    from ablations.cluster_launch import ClusterPlan
-
-START_SECONDS = 120  # of a job's limit that it does not train: Python, data, the first batch
 LOCAL_DISKS = {"ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "tmpfs", "overlay", "ramfs", "vfat", "apfs"}
-
-
-def check(plan: ClusterPlan, force: bool = False) -> None:
-    """Refuse what cannot work before anything is written.
-
-    Raises:
-        ConfigError: a run has more processes than its batch can be shared by.
-        ClusterError: the results folder or a time limit will not do.
-    """
-    from yolor_core.training.step import check_shares
-
-    check_path(plan.results.absolute())
-    if plan.cluster.python and not plan.cluster.container and not Path(plan.cluster.python).exists():
-        raise ClusterError(f"environment = {plan.cluster.environment!r}: {plan.cluster.python} is not there")
-    for request in plan.requests:
-        run, wanted = plan.runs[request.name], request.resources
-        try:
-            check_shares(run.config.science.train, wanted.ranks)
-        except RunError as error:
-            raise ConfigError(
-                f"{run.config.experiment} on {wanted.nodes} x {wanted.per_node} processes: {error}"
-            ) from None
-        estimate = plan.estimates[request.name]
-        usable = 60 * wanted.minutes - plan.cluster.signal_delay - START_SECONDS
-        if usable <= 0 and not force:
-            raise ClusterError(
-                f"time = {wanted.time!r} leaves nothing to train: {plan.cluster.signal_delay} s of it are "
-                f"for saving (signal_delay), {START_SECONDS} s for starting. Raise `time` or lower "
-                "`signal_delay`, or say --force"
-            )
-        epoch = estimate.epoch / wanted.ranks
-        if epoch > usable and not force:
-            basis = "finished runs here took" if estimate.measured else "by its FLOPs (the profile's tflops)"
-            raise ClusterError(
-                f"time = {wanted.time!r} is shorter than an epoch of {run.config.experiment}: about "
-                f"{epoch / 60:.0f} minutes, {basis}. A job needs an epoch, {plan.cluster.signal_delay} s to "
-                f"save (signal_delay) and {START_SECONDS} s to start; raise `time`, or say --force: a run "
-                "also goes on within an epoch"
-            )
 
 
 def check_shared(results: Path, cluster: Cluster) -> None:

@@ -18,7 +18,7 @@ from slurm import scheduler
 from slurm.cluster import Cluster
 from slurm.errors import ClusterError
 from slurm.files import read_json, replace_json
-from slurm.refusals import rehearse
+from slurm.refusals import check_path
 from slurm.snapshot import freeze
 from slurm.submission import (
     Array,
@@ -27,13 +27,16 @@ from slurm.submission import (
     Submitted,
     layout,
     new_launch,
+    rehearse,
 )
 from slurm.tokens import user
 from slurm.view import Standing, look_at
 from yolor_core.config import RunConfig
+from yolor_core.errors import ConfigError, RunError
 from yolor_core.runs.directory import RunDirectory
 from yolor_core.runs.record import code_commit
 
+START_SECONDS = 120  # of a job's limit that it does not train: Python, data, the first batch
 NOT_SLURM_ARRAY = 1000  # jobs of an array, where the cluster cannot be asked (`--dry-run` elsewhere)
 
 
@@ -55,6 +58,45 @@ class ClusterPlan:
     def hours(self) -> float:
         """GPU hours of the runs to send."""
         return sum(request.hours or 0.0 for request in self.requests)
+
+
+def check(plan: ClusterPlan, force: bool = False) -> None:
+    """Refuse what cannot work before anything is written.
+
+    Raises:
+        ConfigError: a run has more processes than its batch can be shared by.
+        ClusterError: the results folder or a time limit will not do.
+    """
+    from yolor_core.training.step import check_shares
+
+    check_path(plan.results.absolute())
+    if plan.cluster.python and not plan.cluster.container and not Path(plan.cluster.python).exists():
+        raise ClusterError(f"environment = {plan.cluster.environment!r}: {plan.cluster.python} is not there")
+    for request in plan.requests:
+        run, wanted = plan.runs[request.name], request.resources
+        try:
+            check_shares(run.config.science.train, wanted.ranks)
+        except RunError as error:
+            raise ConfigError(
+                f"{run.config.experiment} on {wanted.nodes} x {wanted.per_node} processes: {error}"
+            ) from None
+        estimate = plan.estimates[request.name]
+        usable = 60 * wanted.minutes - plan.cluster.signal_delay - START_SECONDS
+        if usable <= 0 and not force:
+            raise ClusterError(
+                f"time = {wanted.time!r} leaves nothing to train: {plan.cluster.signal_delay} s of it are "
+                f"for saving (signal_delay), {START_SECONDS} s for starting. Raise `time` or lower "
+                "`signal_delay`, or say --force"
+            )
+        epoch = estimate.epoch / wanted.ranks
+        if epoch > usable and not force:
+            basis = "finished runs here took" if estimate.measured else "by its FLOPs (the profile's tflops)"
+            raise ClusterError(
+                f"time = {wanted.time!r} is shorter than an epoch of {run.config.experiment}: about "
+                f"{epoch / 60:.0f} minutes, {basis}. A job needs an epoch, {plan.cluster.signal_delay} s to "
+                f"save (signal_delay) and {START_SECONDS} s to start; raise `time`, or say --force: a run "
+                "also goes on within an epoch"
+            )
 
 
 def plan_on_cluster(runs: Sequence[PlannedRun], cluster: Cluster, results: Path) -> ClusterPlan:

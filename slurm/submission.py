@@ -6,7 +6,8 @@ import secrets
 import shlex
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,8 +15,9 @@ from typing import Any
 
 import submitit
 
+from slurm import scheduler
 from slurm.attempt import Attempt, Work
-from slurm.cluster import Cluster, Resources
+from slurm.cluster import Cluster, Resources, minutes
 from slurm.errors import ClusterError
 from slurm.files import replace_json
 from slurm.refusals import refusal
@@ -294,3 +296,36 @@ def new_launch(results: Path) -> Path:
     folder = results.absolute() / "launches" / f"{stamp}-{secrets.token_hex(3)}"
     folder.mkdir(parents=True)
     return folder
+
+
+def rehearse(sender: Sender, arrays: Sequence[Array], write: Callable[[str], Path]) -> None:
+    """Let sbatch check one script of each kind of resources without submitting it.
+
+    Raises ClusterError with sbatch's reason and the key of the profile that it is about.
+    """
+    limits = time_limits()
+    for resources in dict.fromkeys(array.resources for array in arrays):
+        limit = limits.get(resources.partition)
+        if limit is not None and resources.minutes > limit:
+            raise ClusterError(
+                f"time = {resources.time!r} is longer than partition {resources.partition!r} allows: {limit} "
+                "minutes. Lower the profile's `time`; a run that needs longer is queued again"
+            )
+        array = next(a for a in arrays if a.resources == resources)
+        path = write(sender.script(array, 0))
+        try:
+            scheduler.run(["sbatch", "--test-only", str(path)])
+        except ClusterError as error:
+            raise ClusterError(f"the cluster would refuse these jobs: {refusal(str(error))}") from None
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def time_limits() -> dict[str, int]:
+    """The longest job of each partition, in minutes; sbatch itself takes a longer one, which never starts."""
+    found = {}
+    for line in scheduler.run(["sinfo", "-h", "-o", "%R|%l"]).splitlines():
+        name, _, limit = line.strip().partition("|")
+        with suppress(ValueError):  # infinite
+            found[name] = minutes(limit if "-" in limit or limit.count(":") == 2 else f"0:{limit}")
+    return found

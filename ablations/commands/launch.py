@@ -144,8 +144,7 @@ def launch_on_cluster(
     as_json: bool,
 ) -> int:
     """Plan for a cluster, say so, and submit unless `dry_run`; returns the exit code."""
-    from ablations.cluster_checks import check
-    from ablations.cluster_launch import by_table, plan_on_cluster, send
+    from ablations.cluster_launch import by_table, check, plan_on_cluster, send
     from ablations.cluster_report import describe_plan, scripts, tell, tell_left_out
     from ablations.plan import plan_runs
     from ablations.published import refuse_published

@@ -29,8 +29,7 @@ def command(
     They go on from their last checkpoints. --cluster sends them with another profile. Runs that are done,
     wait or run are left alone.
     """
-    from ablations.cluster_checks import check
-    from ablations.cluster_launch import plan_on_cluster, planned_again, send
+    from ablations.cluster_launch import check, plan_on_cluster, planned_again, send
     from ablations.cluster_report import tell, tell_left_out
     from ablations.overview import UNFINISHED, chosen, overview
     from slurm import scheduler

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from ablations import cluster_checks, cluster_launch
-from ablations.cluster_checks import check, check_shared
+from ablations.cluster_checks import check_shared
 from ablations.cluster_launch import (
     ClusterPlan,
     by_table,
+    check,
     on_cluster,
     plan_on_cluster,
     planned_again,

@@ -16,8 +16,8 @@ import pytest
 
 from slurm.cluster import Cluster, Resources
 from slurm.errors import ClusterError
-from slurm.refusals import check_path, refusal, rehearse
-from slurm.submission import Array, Request, Sender, layout, new_launch
+from slurm.refusals import check_path, refusal
+from slurm.submission import Array, Request, Sender, layout, new_launch, rehearse
 from slurm.tokens import Token, claim, current, read
 from tests.slurm.fake_slurm import FakeSlurm
 

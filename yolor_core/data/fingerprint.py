@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -17,6 +16,7 @@ from pydantic import ValidationError
 from yolor_core.config import CocoConfig, ShapesConfig
 from yolor_core.data.layout import annotation_file
 from yolor_core.data.write import annotation_bytes
+from yolor_core.runs.files import cache_folder, write_cache
 
 if TYPE_CHECKING:
     from yolor_core.data.pack.reader import Survey
@@ -178,23 +178,6 @@ def _version(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
-
-
-def cache_folder() -> Path:
-    """Where what was computed is remembered: ABLATE_CACHE, else the user's cache folder."""
-    folder = os.environ.get("ABLATE_CACHE")
-    return Path(folder or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ablate")
-
-
-def write_cache(path: Path, content: object) -> None:
-    """Write JSON in one step, or nothing where that cannot be."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f"{path.name}.{os.getpid()}")
-        partial.write_text(json.dumps(content))
-        os.replace(partial, path)
-    except OSError:
-        pass  # a read-only home costs time, not correctness
 
 
 def _cache_file() -> Path:

@@ -7,15 +7,10 @@ one that has none the category stands in (ours), so that boxes of a category cou
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-
-from yolor_core.errors import DataError
-
-if TYPE_CHECKING:
-    from yolor_core.data.images import ImageSet
 
 NONE = -1
 
@@ -58,26 +53,3 @@ def identify(fields: NDArray[np.int64], classes: NDArray[np.int64]) -> Identitie
     if len(values) and values[0] == NONE:  # no other value is smaller
         values, index = values[1:], index - 1
     return Identities(source, values.astype(np.int64), index)
-
-
-def check_identities(train: ImageSet, val: ImageSet) -> None:
-    """Raises DataError when embeddings of two splits cannot be compared.
-
-    Both need the same source. Identities of the field must not be in both splits, as is the custom of
-    re-identification: the scores are of individuals that training has not seen. Categories are in both.
-    """
-    sources = {"train": train.identity_source, "val": val.identity_source}
-    if len(set(sources.values())) > 1:
-        with_field, without = sorted(sources, key=lambda split: sources[split], reverse=True)
-        raise DataError(
-            f"annotations of {with_field} have the field 'identity', those of {without} do not; an embedding "
-            "needs it in both, or in neither (then the category stands in)"
-        )
-    if train.identity_source == "identity":
-        shared = np.intersect1d(train.identity_values, val.identity_values).tolist()
-        if shared:
-            raise DataError(
-                f"{len(shared)} identities are in both train and val: {', '.join(map(str, shared[:5]))}"
-                f"{' ...' if len(shared) > 5 else ''}; an embedding is scored on individuals that it was not "
-                "trained on, so each may be in one split only"
-            )

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from yolor_core.data.annotations import Annotations, check_same_classes, ordered
 from yolor_core.data.report import DataReport, Note
 from yolor_core.data.resize import resize
+from yolor_core.errors import DataError
 
 Pixels = NDArray[np.uint8]
 Purpose = Literal["train", "test"]
@@ -160,3 +161,26 @@ class ImageSet:
         if not 0 <= index < len(self):
             raise IndexError(f"image {index} of {len(self)}")
         return slice(int(self._annotations.starts[index]), int(self._annotations.starts[index + 1]))
+
+
+def check_identities(train: ImageSet, val: ImageSet) -> None:
+    """Raises DataError when embeddings of two splits cannot be compared.
+
+    Both need the same source. Identities of the field must not be in both splits, as is the custom of
+    re-identification: the scores are of individuals that training has not seen. Categories are in both.
+    """
+    sources = {"train": train.identity_source, "val": val.identity_source}
+    if len(set(sources.values())) > 1:
+        with_field, without = sorted(sources, key=lambda split: sources[split], reverse=True)
+        raise DataError(
+            f"annotations of {with_field} have the field 'identity', those of {without} do not; an embedding "
+            "needs it in both, or in neither (then the category stands in)"
+        )
+    if train.identity_source == "identity":
+        shared = np.intersect1d(train.identity_values, val.identity_values).tolist()
+        if shared:
+            raise DataError(
+                f"{len(shared)} identities are in both train and val: {', '.join(map(str, shared[:5]))}"
+                f"{' ...' if len(shared) > 5 else ''}; an embedding is scored on individuals that it was not "
+                "trained on, so each may be in one split only"
+            )

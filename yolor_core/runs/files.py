@@ -87,3 +87,20 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def cache_folder() -> Path:
+    """Where what was computed is remembered: ABLATE_CACHE, else the user's cache folder."""
+    folder = os.environ.get("ABLATE_CACHE")
+    return Path(folder or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ablate")
+
+
+def write_cache(path: Path, content: object) -> None:
+    """Write JSON in one step, or nothing where that cannot be."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f"{path.name}.{os.getpid()}")
+        partial.write_text(json.dumps(content))
+        os.replace(partial, path)
+    except OSError:
+        pass  # a read-only home costs time, not correctness

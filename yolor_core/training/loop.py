@@ -16,7 +16,7 @@ from torch import Tensor
 from yolor_core.config import RunConfig
 from yolor_core.data import ImageSet, TrainingBatches, data_fingerprint, load_images
 from yolor_core.data.check import check_boxes
-from yolor_core.data.identities import check_identities
+from yolor_core.data.images import check_identities
 from yolor_core.data.summary import reference_images, summarise
 from yolor_core.device import choose_device
 from yolor_core.errors import ConfigError, RunError, summary

@@ -1,7 +1,9 @@
 """The authors' names for the tensors of a model, in the order of their state_dict.
 
-Two rules, one per flavour: `layout_cfg` counts the layers of a darknet file, `layout_yaml` those of a layer
-list. Both are read off the built model, so width, depth and classes may be anything.
+Two rules, one per flavour. cfg: `module_list.N`, N counting every layer of the darknet file; layers without
+tensors count too, so each block lists its layers in file order: names are parts of our modules, words in
+brackets are layers that hold nothing. yaml: `model.N`, N counting the layer list, then the attribute names of
+its blocks. Both are read off the built model, so width, depth and classes may be anything.
 
 What is known of the result: for the eight models with reference outputs (yolor_csp, yolor_csp_fast, yolor_p6,
 yolov4_csp, yolov4_p6_light, yolor-p6, yolor-ssss-dwt, yolor-ssss-s2d) names, order and shapes equal the
@@ -16,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import count
 from typing import Literal
 
 import torch
@@ -23,8 +26,13 @@ from torch import Tensor, nn
 
 from yolor_core.config import ModelConfig
 from yolor_core.errors import WeightsError
+from yolor_core.implicit.forms import Vector
 from yolor_core.models import Detector
+from yolor_core.models.blocks import CSP, CSP2, SPPCSP, BNAct, Bottleneck, ConvBNAct, DownC
 from yolor_core.models.knowledge import ImplicitKnowledge
+from yolor_core.models.neck import BottomUp, TopDown
+from yolor_core.models.stems import DWT, ReOrg
+from yolor_core.models.v5 import C3, SPPC3
 from yolor_core.weights.blank import blank_model
 
 Kind = Literal["weight", "norm", "counter", "implicit", "constant"]
@@ -57,11 +65,7 @@ def key_layout(model: Detector) -> list[Entry]:
     if getattr(model, "folded", False):
         raise WeightsError("a folded model has no counterpart in the authors' code; give the unfolded one")
     if model.architecture.flavour == "cfg":
-        from yolor_core.weights.layout_cfg import cfg_layout
-
         return cfg_layout(model)
-    from yolor_core.weights.layout_yaml import yaml_layout
-
     return yaml_layout(model)
 
 
@@ -97,3 +101,196 @@ def anchor_constants(model: Detector) -> tuple[Tensor, Tensor]:
     pixels = torch.tensor(model.architecture.anchors, dtype=torch.float32) * model.config.anchor_scale
     strides = torch.tensor(model.strides, dtype=torch.float32)[:, None, None]
     return pixels / strides, pixels.reshape(model.levels, 1, -1, 1, 1, 2)
+
+
+POOLS = "[maxpool] [route] " * 3
+CFG_BLOCKS: dict[type[nn.Module], str] = {
+    ReOrg: "[reorg]",
+    DWT: "[dwt]",  # ours: the authors have no such layer
+    Bottleneck: "reduce conv [shortcut]",
+    CSP: "skip [route] enter body close [route] fuse",
+    CSP2: "enter skip [route] body [route] fuse",
+    SPPCSP: f"skip [route] enter before {POOLS} after [route] fuse",
+    TopDown: "reduce [upsample] [route] lateral [route] block",
+    BottomUp: "down [route] block",
+}
+SITES = ("fa", "pr")  # shift, control or alternate channels, in front of the predictor or behind it
+
+
+def cfg_layout(model: Detector) -> list[Entry]:
+    """Names of the cfg flavour, see `key_layout`."""
+    _check_implicit_cfg(model)
+    number = count()
+    levels = list(model.level_names)
+    parts = ["backbone.stem", "backbone.stages", "top"]
+    parts += [f"up_{level.lower()}" for level in reversed(levels[:-1])]
+    parts += [f"down_{level.lower()}" for level in levels[1:]]
+    entries = [e for part in parts for e in _walk_cfg(model.get_submodule(part), part, number)]
+
+    sites = [implicit.site for implicit in model.config.implicit]
+    for site in sites:
+        names = [f"module_list.{next(number)}" for _ in levels]
+        entries += implicit_entries(model.implicit, "implicit", site, levels, names)
+    for level in (level.lower() for level in levels):
+        next(number)  # route to the neck's map
+        entries += _walk_cfg(model.part("head", level), f"head_{level}", number)
+        if "fa" in sites:
+            next(number)
+        predictor = f"predictor_{level}"
+        entries += leaf_entries(
+            model.part("predictor", level), predictor, f"module_list.{next(number)}.Conv2d"
+        )
+        if "pr" in sites:
+            next(number)
+        next(number)  # yolo
+    return entries
+
+
+def _walk_cfg(module: nn.Module, ours: str, number: Iterator[int]) -> Iterator[Entry]:
+    if isinstance(module, ConvBNAct):
+        layer = f"module_list.{next(number)}"
+        yield from leaf_entries(module.conv, f"{ours}.conv", f"{layer}.Conv2d")
+        yield from leaf_entries(module.bn, f"{ours}.bn", f"{layer}.BatchNorm2d")
+    elif isinstance(module, (nn.Sequential, nn.ModuleList)):
+        for name, child in module.named_children():
+            yield from _walk_cfg(child, f"{ours}.{name}", number)
+    elif type(module) in CFG_BLOCKS:
+        for word in CFG_BLOCKS[type(module)].split():
+            if not word.startswith("["):
+                yield from _walk_cfg(module.get_submodule(word), f"{ours}.{word}", number)
+            elif word != "[shortcut]" or module.add:
+                next(number)
+    elif not isinstance(module, nn.Identity):
+        raise WeightsError(f"{type(module).__name__} has no counterpart in the authors' cfg files")
+
+
+def _check_implicit_cfg(model: Detector) -> None:
+    for site, level, module in model.implicit.walk():
+        if site not in SITES or not all(isinstance(form, Vector) for form in module.forms):
+            raise WeightsError(
+                f"implicit knowledge at site {site!r} with form {module.config.form!r} on {level} has no "
+                f"counterpart in the authors' cfg files; they have form 'vector' at {' and '.join(SITES)}"
+            )
+
+
+# Our part = their attribute, in the order of their state_dict.
+YAML_BLOCKS: dict[type[nn.Module], str] = {
+    ConvBNAct: "conv=conv bn=bn",
+    BNAct: "bn=",  # the norm of a concatenation belongs to the block itself
+    Bottleneck: "reduce=cv1 conv=cv2",
+    CSP: "enter=cv1 skip=cv2 close=cv3 fuse=cv4 joint=bn body=m",
+    CSP2: "enter=cv1 skip=cv2 fuse=cv3 joint=bn body=m",
+    SPPCSP: "enter=cv1 skip=cv2 before.0=cv3 before.1=cv4 after.0=cv5 after.1=cv6 joint=bn fuse=cv7",
+    DownC: "reduce=cv1 conv=cv2 skip=cv3",
+    C3: "enter=cv1 skip=cv2 fuse=cv3 body=m",
+    SPPC3: "reduce=cv1 expand=cv2",  # its pooling; the C3 inside is a layer of its own
+}
+IMPLICIT = {("fa", "add"): "ia", ("pr", "multiply"): "im"}
+# A layer: the part of our model it is, or a word in brackets for one that holds nothing.
+Layer = tuple[str, str]
+
+
+def yaml_layout(model: Detector) -> list[Entry]:
+    """Names of the yaml flavour, see `key_layout`."""
+    lists = _check_implicit_yaml(model)
+    entries: list[Entry] = []
+    layers = list(_layers(model))
+    for number, (part, attribute) in enumerate(layers):
+        theirs = f"model.{number}{attribute}"
+        if part.startswith("["):
+            continue
+        module = model.get_submodule(part)
+        if isinstance(module, DWT):
+            entries += _wavelet(theirs)
+        else:
+            entries += _walk_yaml(module, part, theirs)
+    return entries + _detect(model, f"model.{len(layers)}", lists)
+
+
+def _layers(model: Detector) -> Iterator[Layer]:
+    levels = [level.lower() for level in model.level_names]
+    v5 = model.architecture.neck == "v5"
+    stem = [name for name, _ in model.get_submodule("backbone.stem").named_children()]
+    if v5:  # YOLOv5's Focus is one layer of rearrangement and convolution
+        yield "backbone.stem.1", ".conv"
+    else:
+        for name in stem:
+            reorg = isinstance(model.get_submodule(f"backbone.stem.{name}"), ReOrg)
+            yield "[reorg]" if reorg else f"backbone.stem.{name}", ""
+    for number, stage in model.get_submodule("backbone.stages").named_children():
+        for name, module in stage.named_children():
+            part = f"backbone.stages.{number}.{name}"
+            yield part, ""
+            if isinstance(module, SPPC3):
+                yield f"{part}.block", ""
+    if not v5:
+        yield "top", ""
+    for level in reversed(levels[:-1]):
+        yield f"up_{level}.reduce", ""
+        yield "[upsample]", ""
+        if not v5:
+            yield f"up_{level}.lateral", ""
+        yield "[concat]", ""
+        yield f"up_{level}.block", ""
+    for index, level in enumerate(levels):
+        if index:
+            yield f"down_{level}.down", ""
+            yield "[concat]", ""
+            yield f"down_{level}.block", ""
+        if not v5:
+            yield f"head_{level}", ""
+
+
+def _walk_yaml(module: nn.Module, ours: str, theirs: str) -> Iterator[Entry]:
+    if isinstance(module, (nn.Conv2d, nn.BatchNorm2d)):
+        yield from leaf_entries(module, ours, theirs)
+    elif isinstance(module, nn.Sequential):
+        for name, child in module.named_children():
+            yield from _walk_yaml(child, f"{ours}.{name}", f"{theirs}.{name}")
+    elif type(module) in YAML_BLOCKS:
+        for pair in YAML_BLOCKS[type(module)].split():
+            part, _, attribute = pair.partition("=")
+            name = f"{theirs}.{attribute}" if attribute else theirs
+            yield from _walk_yaml(module.get_submodule(part), f"{ours}.{part}", name)
+    elif not isinstance(module, nn.Identity):
+        raise WeightsError(f"{type(module).__name__} has no counterpart in the authors' yaml models")
+
+
+def _wavelet(theirs: str) -> list[Entry]:
+    """The Haar filters that the authors' DWT keeps: low and high pass, along columns and rows."""
+    root = torch.tensor(0.5).sqrt()
+    low, high = torch.stack((root, root)), torch.stack((root, -root))
+    filters: dict[str, Tensor] = {
+        "h0_col": low.reshape(1, 1, 2, 1),
+        "h1_col": high.reshape(1, 1, 2, 1),
+        "h0_row": low.reshape(1, 1, 1, 2),
+        "h1_row": high.reshape(1, 1, 1, 2),
+    }
+    return [Entry(f"{theirs}.xfm.{k}", None, tuple(v.shape), "constant", v) for k, v in filters.items()]
+
+
+def _detect(model: Detector, theirs: str, lists: dict[str, str]) -> list[Entry]:
+    """The last layer: anchors, then predictors, then implicit knowledge."""
+    names = ("anchors", "anchor_grid")
+    constants = zip(names, anchor_constants(model), strict=True)
+    entries = [Entry(f"{theirs}.{n}", None, tuple(v.shape), "constant", v) for n, v in constants]
+    for number, level in enumerate(model.level_names):
+        part = f"predictor_{level.lower()}"
+        entries += leaf_entries(model.get_submodule(part), part, f"{theirs}.m.{number}")
+    for site, attribute in lists.items():
+        targets = [f"{theirs}.{attribute}.{number}" for number in range(model.levels)]
+        entries += implicit_entries(model.implicit, "implicit", site, list(model.level_names), targets)
+    return entries
+
+
+def _check_implicit_yaml(model: Detector) -> dict[str, str]:
+    lists = {}
+    for implicit in model.config.implicit:
+        attribute = IMPLICIT.get((implicit.site, implicit.operator))
+        if attribute is None or implicit.form != "vector":
+            raise WeightsError(
+                f"implicit knowledge at site {implicit.site!r} ({implicit.operator}, {implicit.form}) has no "
+                "counterpart in the authors' yaml models; they have vectors added at fa and multiplied at pr"
+            )
+        lists[implicit.site] = attribute
+    return dict(sorted(lists.items()))

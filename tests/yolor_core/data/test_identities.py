@@ -14,7 +14,7 @@ from tests.yolor_core.data.coco_folder import Folder, annotation
 from yolor_core.config import AugmentConfig, ShapesConfig
 from yolor_core.data import ImageSet, TrainingBatches, load_images
 from yolor_core.data.annotations import clean
-from yolor_core.data.identities import check_identities
+from yolor_core.data.images import check_identities
 from yolor_core.errors import DataError
 
 TURNED = {"degrees": 10.0, "shear": 5.0, "perspective": 0.0005, "flip_vertical": 0.5}
