@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analysis.published.detections import most_overlap
+from yolor_core.data.annotations import clean
+from yolor_core.data.report import KINDS
 from yolor_core.errors import DataError
 from yolor_core.evaluation.coco import truth_notes
 from yolor_core.evaluation.detections import PER_IMAGE_AND_CATEGORY, Detections
@@ -48,12 +50,25 @@ def all_notes(
     arms: Mapping[str, Arm], truths: Mapping[str, Truth], orders: Mapping[str, Mapping[str, Range]]
 ) -> list[str]:
     """What to say above the scores of A and B on the same images; `orders` is what `order_ranges` gave."""
-    told = truth_notes(arms["A"][0])
+    told = [*truth_notes(arms["A"][0]), *_truth_findings(arms["A"][0])]
     told += _coverage(truths["A"], {arm: detections for arm, (_, detections) in arms.items()})
     for arm, (content, detections) in arms.items():
         if len(detections):
             told += [f"{arm}: {note}" for note in _notes(content, truths[arm], detections, orders[arm])]
     return told
+
+
+def _truth_findings(content: Content) -> list[str]:
+    """What `ablate data check` calls serious about the annotations; nothing where they lack images' sizes."""
+    try:
+        report = clean(content, "--truth")[1]
+    except DataError:
+        return []
+    return [
+        f"true boxes: {report.count(kind)} {meaning}: {effect}"
+        for kind, (unit, meaning, effect, _) in KINDS.items()
+        if unit == "boxes" and kind != "negative" and report.serious(kind)  # see `truth_notes`
+    ]
 
 
 def _notes(

@@ -60,6 +60,10 @@ def _record(directory: RunDirectory) -> dict[str, Any]:
     run, state = directory.read_run() or {}, directory.read_state() or {}
     if not run and state.get("state") == "done":
         raise RunError(f"{directory.run.name} is missing, so nobody knows what was trained")
+    lacks = [key for key in ("signature", "config") if run and key not in run]
+    if lacks or (run and "seed" not in run["config"]):
+        said = lacks[0] if lacks else "config.seed"
+        raise RunError(f"{directory.run.name} lacks {said}, so nobody knows what was trained")
     evaluation = directory.read_evaluation() or {}
     config = run.get("config", {})
     word, reason = state.get("state"), state.get("reason")

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import click
 
-from ablations.options import results_option
+from ablations.options import read_results_option
 
 
 @click.command("cancel")
 @click.argument("names", nargs=-1, metavar="[RUN|EXPERIMENT]...")
 @click.option("--all", "everything", is_flag=True, help="Every submitted run of this results folder.")
-@results_option
+@read_results_option
 def command(names: tuple[str, ...], everything: bool, results: Path) -> None:
     """Cancel runs that wait or run on a cluster. A running one saves itself first; a later launch goes on.
 

@@ -65,6 +65,7 @@ def check(
     any of some kinds, 1 in 100 of others (docs/data-check.md); 2: the dataset cannot be used.
     """
     from yolor_core.data.check import check_images, load_splits, sound
+    from yolor_core.data.layout import beside
     from yolor_core.data.pack.reader import pack_folder
     from yolor_core.data.pack.verify import verify_packs
 
@@ -81,6 +82,8 @@ def check(
             ]
         click.echo(json.dumps(content, indent=1))
     else:
+        for used, unused in beside(path, names):
+            click.echo(f"{unused.name} is not read: {used.name} is there too")
         for name, report in reports.items():
             _print(name, report)
             for pack in packs[name]:
@@ -111,7 +114,9 @@ def check(
 )
 @click.option("--estimate", "only_estimate", is_flag=True, help="Print the sizes and write nothing.")
 @click.option("--force", is_flag=True, help="Write packs anew that are there.")
+@click.pass_context
 def pack(
+    ctx: click.Context,
     path: Path,
     names: tuple[str, ...],
     decoded: int | None,
@@ -124,11 +129,13 @@ def pack(
 
     Training and evaluation see the same pixels and boxes as without, and all processes of a machine share
     the file in memory. Decoded pixels take more space and spare decoding. A pack resized for training at
-    SIZE is used for that alone, one in which no image had to be made smaller for everything.
+    SIZE is used for that alone, one in which no image had to be made smaller for everything. Exit code 1:
+    with --decoded more than a tenth of a split cannot be decoded.
     """
     from yolor_core.data.pack.plan import is_right, plan_pack
     from yolor_core.data.pack.reader import pack_folder
     from yolor_core.data.pack.write import check_space, gigabytes, write_pack
+    from yolor_core.data.report import MOST_UNREADABLE
 
     folder = out or pack_folder(path, None)
     plans = [plan_pack(path, name, decoded, purpose, folder) for name in _splits(path, names)]
@@ -147,10 +154,18 @@ def pack(
                 "reads every byte); --force writes it anew"
             )
     check_space(folder, sum(plan.bytes for plan in wanted))
+    problem = False
     for plan in wanted:
-        with click.progressbar(length=len(plan.reader.files), label=plan.target.name) as bar:
-            write_pack(plan.target, plan.reader, plan.about, bar.update)
+        files = plan.reader.files
+        with click.progressbar(length=len(files), label=plan.target.name) as bar:
+            notes = write_pack(plan.target, plan.reader, plan.about, bar.update).notes
         click.echo(f"wrote {plan.target}, {gigabytes(plan.target.stat().st_size)}")
+        lost = [files[position] for position, kind, _ in notes if kind == "unreadable"]
+        if lost:
+            named = f"{', '.join(lost[:5])}{' ...' if len(lost) > 5 else ''}"
+            click.echo(f"{len(lost)} of {len(files)} images cannot be decoded: {named}", err=True)
+        problem |= len(lost) > MOST_UNREADABLE * len(files)
+    ctx.exit(1 if problem else 0)
 
 
 def _splits(path: Path, names: Sequence[str]) -> list[str]:

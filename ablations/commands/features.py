@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from ablations.options import results_option
+from ablations.options import read_results_option
 from ablations.trained_model import choose, device_option, run_classes
 
 
@@ -20,7 +20,7 @@ from ablations.trained_model import choose, device_option, run_classes
 )
 @click.option("--data", metavar="PATH", help="Folder of the images.  [default: the run's own]")
 @device_option
-@results_option
+@read_results_option
 def command(
     runs: tuple[str, ...], images: int, cells: int, seed: int, data: str | None, device: str, results: Path
 ) -> None:

@@ -256,7 +256,7 @@ def _record(run_dir: Path) -> dict[str, Any]:
 
 def tell_of_data(planned: Sequence[PlannedRun], states: Mapping[str, str]) -> None:
     """Say which finished runs were trained on equal data elsewhere, and which older ones do not count."""
-    from yolor_core.data.fingerprint import annotation_fingerprint
+    from yolor_core.data.fingerprint import annotation_fingerprint, written_shapes
     from yolor_core.identity import run_id
     from yolor_core.runs.directory import RunDirectory
 
@@ -278,10 +278,14 @@ def tell_of_data(planned: Sequence[PlannedRun], states: Mapping[str, str]) -> No
     earlier = [run.run_dir.parent / run_id(run.config, before) for run in left]
     found = [path for path in earlier if path.is_dir() and not RunDirectory(path).missing()]
     if found:
+        why = (
+            "they were trained on the shapes as drawn, and the pictures here are others"
+            if written_shapes(data)
+            else "version 0.1.0 did not write down their pictures, so nobody knows whether these are the same"
+        )
         click.echo(
-            f"note: runs of version 0.1.0 ({len(found)}, e.g. {found[0]}) do not count: they did not write "
-            "down their pictures, so nobody knows whether these are the same. `ablate tables --fingerprint "
-            f"{before[:8]}` shows them",
+            f"note: {len(found)} earlier run{'s' if len(found) > 1 else ''} on these annotations (e.g. "
+            f"{found[0]}) do not count: {why}. `ablate tables --fingerprint {before[:8]}` shows them",
             err=True,
         )
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ablations.options import results_option
+from ablations.options import read_results_option
 
 if TYPE_CHECKING:
     from ablations.overview import RunView
@@ -20,7 +20,7 @@ ENDED = ("done", "failed", "cancelled", "interrupted", "incomplete", "not sent",
 
 @click.command("logs")
 @click.argument("run", metavar="RUN")
-@results_option
+@read_results_option
 @click.option("-f", "--follow", is_flag=True, help="Go on printing until the run ends or Ctrl-C.")
 @click.option(
     "-n", "--lines", type=click.IntRange(min=0), default=40, show_default=True, help="From the end."

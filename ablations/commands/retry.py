@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ablations.options import cluster_option, results_option
+from ablations.options import cluster_option, read_results_option
 
 if TYPE_CHECKING:
     from ablations.overview import RunView
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @click.argument("names", nargs=-1, metavar="[RUN|EXPERIMENT]...")
 @click.option("--failed", is_flag=True, help="Every run that failed, was lost or was cancelled.")
 @cluster_option
-@results_option
+@read_results_option
 @click.option("--force", is_flag=True, help="Submit although the time limit looks shorter than an epoch.")
 @click.pass_context
 def command(

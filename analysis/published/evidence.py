@@ -12,6 +12,7 @@ from analysis.cells import Cell
 from analysis.drawing import table_anchor
 from analysis.formats import FORMATS, render
 from analysis.published.manifest import PROVENANCE
+from analysis.runs import DIVERGED
 from analysis.study import Study
 from yolor_core.runs.directory import RunDirectory
 
@@ -37,12 +38,14 @@ def commit(of: Any, dirty: Any) -> str:
 
 
 def lacking(study: Study) -> list[str]:
-    """Runs of the tables' experiments that have not finished, as `csp-fast seed 1`.
+    """Runs of the tables' experiments that have neither finished nor diverged, as `csp-fast seed 1`.
 
     They are counted at the seeds that were asked for, or at all that any experiment has.
     """
     runs = counted_runs(study)
     there = set(zip(runs["experiment"], runs["seed"].astype(int), strict=True))
+    gone = study.runs[study.runs["state"] == DIVERGED]  # finished, if badly: they would diverge again
+    there |= set(zip(gone["experiment"], gone["seed"].astype(int), strict=True))
     seeds = sorted({seed for _, seed in there}) if study.seeds is None else study.seeds
     return [
         f"{each.slug} seed {seed}"

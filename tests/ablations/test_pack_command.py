@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
 import shlex
@@ -60,6 +61,17 @@ def test_packs_are_written_found_right_and_checked(shapes: Path, options: list[s
     code, text = ablate("data", "check", shapes, "--train", "train")
     assert code == 0, text  # from the pack alone
     assert "train: 6 images" in text
+
+
+def test_pictures_that_cannot_be_decoded_are_named_and_too_many_are_exit_code_1(shapes: Path) -> None:
+    for path in sorted((shapes / "val").iterdir())[:2]:
+        path.write_bytes(b"no picture")
+    code, output = ablate("data", "pack", shapes, "--split", "val", "--decoded", "96")
+    assert code == 1 and "2 of 4 images cannot be decoded: " in output and path.name in output
+    annotations = shapes / "annotations" / "instances_val.json"
+    (annotations.parent / "instances_val.json.gz").write_bytes(gzip.compress(b"{}"))
+    said = ablate("data", "check", shapes)[1]
+    assert "instances_val.json.gz is not read: instances_val.json is there too" in said
 
 
 def test_one_split_goes_to_a_chosen_place(shapes: Path, tmp_path: Path) -> None:

@@ -429,6 +429,13 @@ def test_what_the_annotations_do_to_every_score_is_noted(files: Callable[..., tu
         "true boxes without area (annotations 8, 10)",
         "categories that share a name, told apart by id",
     ]
+
+    def without_areas(truth: dict[str, Any], a: Entries, b: Entries) -> None:
+        for each in truth["annotations"]:
+            each["area"] = 0
+
+    notes = told(*files(without_areas))
+    assert any(note.startswith("true boxes: 240 boxes whose area cannot be") for note in notes)
     truth = dataset()[0]
     truth["annotations"][0] |= {"id": 0, "iscrowd": 1}  # is ignored, whatever its id
     assert truth_notes(truth) == []

@@ -67,7 +67,9 @@ def test_queued_unreadable_and_stray_entries_do_not_stop_the_others(
         ("evaluation.json", '{"detection": [1]}', "list"),
         ("evaluation.json", "{", "evaluation.json cannot be read: not JSON"),
         ("state.json", "[1]", "state.json cannot be read: holds list"),
-        ("run.json", '{"config": {"seed": "x"}}', "seed is 'x'"),
+        ("run.json", '{"signature": "s", "config": {"seed": "x"}}', "seed is 'x'"),
+        ("run.json", '{"run": "a", "signature": "s"}', "run.json lacks config"),
+        ("run.json", '{"signature": "s", "config": 5}', "config is 5; an object is needed"),
         ("run.json", None, "run.json is missing"),
     ],
 )

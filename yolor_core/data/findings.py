@@ -92,13 +92,6 @@ def _boxes(read: Content, plain: Rows, report: DataReport) -> None:
     leaving = int(out.sum())
     evident = leaving >= max(3, 0.01 * count)
     low = usual & (x >= -1) & (y >= -1)
-    for scale in SCALES:
-        inside = count >= FEW and bool((low & (right <= scale + 1) & (bottom <= scale + 1))[usual].all())
-        reaches = inside and min(right[usual].max(), bottom[usual].max()) > 0.8 * scale
-        if reaches and (evident or min(width.min(), height.min()) >= 2 * scale):
-            first = f"all {count} boxes lie between 0 and {scale}, whatever the size of their image"
-            report.count_rows("shares", np.flatnonzero(usual), text, first)
-            return
     readings = {
         "corners": low & (w > x) & (h > y) & (w <= width + 1) & (h <= height + 1),
         "centres": usual
@@ -114,6 +107,13 @@ def _boxes(read: Content, plain: Rows, report: DataReport) -> None:
             beyond = int((usual & ((right > width + ROUNDING) | (bottom > height + ROUNDING))).sum())
             first = f"{beyond} of {count} boxes leave their image; {fits.sum()} fit into it when read so"
             report.count_rows(kind, np.flatnonzero(usual if whole else out), text, first)
+            return
+    for scale in SCALES:
+        inside = count >= FEW and bool((low & (right <= scale + 1) & (bottom <= scale + 1))[usual].all())
+        reaches = inside and min(right[usual].max(), bottom[usual].max()) > 0.8 * scale
+        if reaches and (evident or min(width.min(), height.min()) >= 2 * scale):
+            first = f"all {count} boxes lie between 0 and {scale}, whatever the size of their image"
+            report.count_rows("shares", np.flatnonzero(usual), text, first)
             return
 
 

@@ -119,10 +119,20 @@ def _names(root: Path, split: str, path: Path) -> Sequence[str]:
     return names
 
 
+def written_shapes(config: CocoConfig) -> bool:
+    """Whether the annotation files are those of the synthetic shapes, whatever the pictures are."""
+    files = (annotation_file(Path(config.root), split) for split in (config.train, config.val))
+    return any(WRITTEN.match(_beginning(path)) for path in files)
+
+
+def _beginning(path: Path) -> bytes:
+    with path.open("rb") as stream:
+        return stream.read(200)
+
+
 def _are_drawn(root: Path, split: str, packs: str | None, pictures: str, found: Survey) -> bool:
     """Whether the pictures are, pixel by pixel, the shapes that the annotation file says they are."""
-    with annotation_file(root, split).open("rb") as stream:
-        said = WRITTEN.match(stream.read(200))
+    said = WRITTEN.match(_beginning(annotation_file(root, split)))
     if said is None:
         return False
     seed, size, drawn_as = int(said[1]), int(said[2]), said[3].decode()

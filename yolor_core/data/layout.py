@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from yolor_core.config import CocoConfig
@@ -40,6 +41,13 @@ def _annotation_files(root: Path) -> dict[str, Path]:
             if path.name.lower().endswith(ending):
                 found[path.name[len("instances_") : -len(ending)]] = path
     return dict(sorted(found.items()))
+
+
+def beside(root: Path, names: Sequence[str]) -> list[tuple[Path, Path]]:
+    """Annotation files of splits that are not read, each after the one that is."""
+    used = [annotation_file(root, name) for name in names]
+    twins = ((path, path.with_name(f"{path.name}.gz")) for path in used)
+    return [(path, twin) for path, twin in twins if twin.is_file()]
 
 
 def image_folder(root: Path, split: str) -> Path:

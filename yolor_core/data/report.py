@@ -229,7 +229,7 @@ class DataReport:
         if count > MOST_UNREADABLE * images:
             named = "; ".join(found.examples[:3])
             raise DataError(
-                f"{self.source}: {count} of {images} images cannot be decoded; up to "
+                f"{self.source}: at least {count} of {images} images cannot be decoded; up to "
                 f"{100 * MOST_UNREADABLE:.0f} % are replaced by grey{f': {named}' if named else ''}. "
                 "`ablate data check` finds them all"
             )

@@ -23,6 +23,8 @@ from yolor_core.errors import BusyError, RunError
 from yolor_core.runs.files import read_json, unreadable, why, write_atomically, write_json
 from yolor_core.tasks.registry import TASKS
 
+RECORD = {"run": str, "signature": str, "seed": int, "fingerprint": str, "config": dict}  # of run.json
+NEEDED = {str: "a text", int: "a whole number", dict: "an object"}
 STATES = ("queued", "running", "done", "failed", "preempted")
 
 
@@ -54,7 +56,11 @@ class RunDirectory:
 
     def read_run(self) -> dict[str, Any] | None:
         """run.json, or None before the run has started. Raises RunError where it is damaged."""
-        return read_json(self.run)
+        value = read_json(self.run)
+        for key in RECORD.keys() & (value or {}).keys():
+            if value is not None and not isinstance(value[key], RECORD[key]):
+                raise unreadable(self.run, f"{key} is {value[key]!r:.40}; {NEEDED[RECORD[key]]} is needed")
+        return value
 
     def read_state(self) -> dict[str, Any] | None:
         """state.json, or None where nobody has touched the run. Raises RunError where it is damaged."""
@@ -87,7 +93,7 @@ class RunDirectory:
         found = [] if self.weights.is_file() else [f"{self.weights.name} is missing"]
         for path in (self.run, self.evaluation):
             try:
-                if read_json(path) is None:
+                if (self.read_run() if path == self.run else read_json(path)) is None:
                     found.append(f"{path.name} is missing")
                 elif path == self.evaluation and self.read_evaluation() is None:
                     found.append(f"{path.name} has no scores")

@@ -97,6 +97,9 @@ def find_tensors(graph: Any, label: str, key: str | None = None) -> Found:
             )
     elif raw:
         chosen = _trained(raw) or _single(raw, "networks", label, networks)
+        twins = [n for n in raw if n.tensors.keys() == chosen.tensors.keys() and n.unlike(chosen)]
+        if twins:  # an average under a name that says nothing, as of a teacher
+            _single([chosen, *twins], "whole networks", label, networks)
     else:
         names = (
             [repr(name[:40]) for name in graph if isinstance(name, str)] if isinstance(graph, dict) else []

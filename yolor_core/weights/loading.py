@@ -38,7 +38,10 @@ def load_run(path: Path | str) -> tuple[Detector, RunConfig]:
     if not run.weights.exists():
         state = (run.read_state() or {}).get("state", "unknown")
         if state == "done":
-            raise RunError(f"{run.weights} is missing although the run is done; launch it again to repair it")
+            raise RunError(
+                f"{run.weights} is missing although the run is done: launch it again, unless it is of a "
+                "published study, which has none"
+            )
         raise RunError(
             f"{run.path} has no weights yet (state: {state}); they are written at the end of training"
         )

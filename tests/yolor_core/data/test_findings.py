@@ -174,6 +174,22 @@ def test_a_few_corners_among_boxes_are_found_and_boxes_of_few_images_are_not_tak
         assert found(some(count, seed)) == {}
 
 
+@pytest.mark.parametrize("side", [64, 100, 512, 640])
+@pytest.mark.parametrize("kind", ["corners", "centres"])
+def test_corners_and_centres_are_told_from_shares_in_pictures_of_any_size(side: int, kind: str) -> None:
+    content = some()
+    for each in content["images"]:
+        each |= {"width": side, "height": side}
+    drawn = np.random.default_rng(1).uniform(0, 1, (240, 4))
+    for each, fresh in zip(content["annotations"], drawn, strict=True):
+        (x, y), (w, h) = 0.7 * side * fresh[:2], (0.03 + 0.27 * fresh[2:]) * side
+        each["bbox"] = [x, y, x + w, y + h] if kind == "corners" else [x + w / 2, y + h / 2, w, h]
+        each["area"] = 0.7 * w * h
+        if kind == "centres":  # enough of them leave
+            each["bbox"][0] = side - w / 2
+    assert found(content).keys() == {kind}
+
+
 def test_only_what_makes_numbers_wrong_is_serious() -> None:
     for case, serious in (("areas of 0", True), ("corners", True), ("300 objects", False), ("id 0", False)):
         content = some()

@@ -349,12 +349,17 @@ def test_raw_network_is_read_when_it_is_asked_for(narrow: Detector, tmp_path: Pa
             "network at ema has 9 .* --key model reads",
         ),
         (lambda a, r: {"net_g": r, "net_d": a}, "has 2 networks; choose with --key: net_g, net_d"),
+        (lambda a, r: {"model": r, "teacher": a}, "has 2 whole networks; .* model, teacher"),
+        (
+            lambda a, r: {"model": r, "emas": {"0.9999": a}},
+            "has 2 whole networks; .* model, emas",
+        ),
         (
             lambda a, r: {"state_dict": {**r, **{f"ema_{n.replace('.', '_')}": v for n, v in a.items()}}},
             "exchange .*--key: state_dict, state_dict.ema_",
         ),
     ],
-    ids=["two", "a part", "another list", "no trained one", "mmcv"],
+    ids=["two", "a part", "another list", "no trained one", "teacher", "several", "mmcv"],
 )
 def test_average_that_is_not_read_is_an_error(
     change: Any, message: str, narrow: Detector, tmp_path: Path
