@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Sequence
 from html import escape
 
-from analysis.cells import MEASURED, QUOTED_ROW
+from analysis.cells import MEASURED, NOT_RUN, QUOTED_ROW
 from analysis.printed import lines
 from analysis.tables import FilledTable, cell_status, heading, tidy
 from yolor_core.errors import UnknownNameError
@@ -156,7 +156,8 @@ NUMBERS = (
 def to_json(filled: Sequence[FilledTable]) -> str:
     """One record per cell; scores are in percent, and null where nothing has run; `status` says why.
 
-    Where there is nothing to say, as of a row whose runs all finished, a record has no `status`.
+    Where there is nothing to say, as of a row that is not run or whose runs all finished, a record has no
+    `status`.
     """
     records = [
         {
@@ -223,7 +224,7 @@ def _anchor(name: str) -> str:
     return "".join(sign if sign.isalnum() or sign == "-" else "-" for sign in name)
 
 
-UNTOLD = (MEASURED, QUOTED_ROW, "counted")
+UNTOLD = (MEASURED, QUOTED_ROW, NOT_RUN, "counted")
 FORMATS: dict[str, Callable[[Sequence[FilledTable]], str]] = {
     "text": to_text,
     "markdown": to_markdown,

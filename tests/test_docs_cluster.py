@@ -42,7 +42,7 @@ def launches() -> list[str]:
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with the page's profiles and COCO's annotations, in which commands are called."""
+    """A folder with the page's profiles and a COCO of one picture a split, in which commands are called."""
     for name, content in PROFILES.items():
         (tmp_path / name).write_text(content, encoding="utf-8")
     (tmp_path / "coco" / "annotations").mkdir(parents=True)
@@ -51,6 +51,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     data = {"images": [image], "annotations": [box], "categories": [{"id": 1, "name": "person"}]}
     for split in ("train2017", "val2017"):
         (tmp_path / "coco" / "annotations" / f"instances_{split}.json").write_text(json.dumps(data))
+        (tmp_path / "coco" / split).mkdir()
+        (tmp_path / "coco" / split / "1.jpg").write_bytes(b"a picture")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("ABLATE_RESULTS", str(tmp_path / "results"))
     return tmp_path
