@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from slurm.job import Outcome
 
 INTERRUPTED = 130  # exit code, as of a command that Ctrl-C ended
+WHOLE = ("ConfigError", "DataError", "InputError")  # failures whose sentence says all that the log does
 
 
 @click.command("launch")
@@ -320,7 +321,7 @@ def report(outcomes: dict[str, Outcome], missing: Sequence[PlannedRun], interrup
     for run in failed:
         outcome = outcomes[run.run_id]
         click.echo(f"\nfailed: {run.run_id}: {outcome.reason}", err=True)
-        for line in outcome.log:
+        for line in () if str(outcome.reason).startswith(WHOLE) else outcome.log:
             click.echo(f"    {line}", err=True)
         click.echo(f"    log: {run.run_dir / 'logs'}", err=True)
     unfinished = [name for name, outcome in outcomes.items() if outcome.state != "done"]
