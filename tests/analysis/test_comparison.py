@@ -415,6 +415,33 @@ def test_detections_that_coco_leaves_out_are_counted(files: Callable[..., tuple[
     )
 
 
+@pytest.mark.parametrize("factor", [0.25, 0.5, 2.0])
+def test_boxes_of_another_size_of_picture_are_noted(
+    files: Callable[..., tuple[str, str, str]], factor: float
+) -> None:
+    def spoil(truth: dict[str, Any], a: Entries, b: Entries) -> None:
+        for each in b:
+            each["bbox"] = [factor * v for v in each["bbox"]]
+
+    clean = Detections.from_results(dataset()[2])
+    ap = 100 * evaluate_boxes(dataset()[0], clean)["detection"]["AP"]
+    (note,) = [note for note in told(*files(spoil)) if "times their size" in note]
+    assert note.startswith(
+        f"B: its boxes fit better at {1 / factor:g} times their size: AP would be {ap:.2f}"
+    )
+
+
+@pytest.mark.parametrize("shift", [1, 2])
+def test_classes_that_mean_others_are_noted(files: Callable[..., tuple[str, str, str]], shift: int) -> None:
+    def spoil(truth: dict[str, Any], a: Entries, b: Entries) -> None:
+        for each in b:
+            each["category_id"] = (each["category_id"] - 1 + shift) % 3 + 1
+
+    (note,) = [note for note in told(*files(spoil)) if "without regard to classes" in note]
+    assert note.startswith("B: its boxes fit far better without regard to classes, AP ")
+    assert not any("without regard" in note for note in told(*files(lambda truth, a, b: None)))
+
+
 def test_what_the_annotations_do_to_every_score_is_noted(files: Callable[..., tuple[str, str, str]]) -> None:
     def spoil(truth: dict[str, Any], a: Entries, b: Entries) -> None:
         whole(truth, a, b)
