@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from ablations.options import read_results_option
 from ablations.trained_model import choose, device_option, run_classes
+from yolor_core.errors import YolorError
+
+if TYPE_CHECKING:
+    from yolor_core.config import RunConfig
+    from yolor_core.runs.directory import RunDirectory
 
 
 @click.command("features")
@@ -52,6 +58,12 @@ def command(
             )
         torch.set_num_threads(config.execution.threads)
         science, val = config.science, find_images(chosen, data, None)
+        if data is not None and not _same_data(directory, config, data):
+            click.echo(
+                f"note: {data} does not hold the annotations and pictures that {chosen.note} was trained on; "
+                "its features are of other pictures",
+                err=True,
+            )
         table = collect_features(
             chosen.model.to(target),
             val.with_classes(run_classes(directory.path, config), chosen.note),
@@ -64,3 +76,19 @@ def command(
         )
         write_atomically(directory.features, partial(pq.write_table, table, compression="zstd"))
         click.echo(f"{directory.features}: {table.num_rows} cells")
+
+
+def _same_data(directory: RunDirectory, config: RunConfig, data: str) -> bool:
+    """Whether a folder, or "shapes", holds what a run was trained on; no where it lacks the run's splits."""
+    from ablations.plan import data_config
+    from yolor_core.data.fingerprint import annotation_fingerprint, data_fingerprint, written_shapes
+
+    ours, known = config.data, (directory.read_run() or {}).get("fingerprint")
+    try:
+        here = data_config(data, "mini") if ours.kind == "shapes" else ours.model_copy(update={"root": data})
+        if known == data_fingerprint(here):
+            return True
+        # Version 0.1.0 wrote down the annotations alone, which say nothing of the pictures of written shapes.
+        return here.kind == "coco" and not written_shapes(here) and known == annotation_fingerprint(here)
+    except YolorError:
+        return False

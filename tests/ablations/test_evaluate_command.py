@@ -285,8 +285,15 @@ def test_commands_about_a_run_say_how_to_name_data_that_were_moved(twenty: Path,
         assert f"{twenty}: no such folder" in refused.stderr
         assert "with --data PATH" in refused.stderr
     assert json.loads(ablate("evaluate", "--run", trained, "--data", moved, "--json").stdout) == own
-    assert ablate("features", trained, "--data", moved, "--images", "2", "--cells", "8").exit_code == 0
+    features = ("features", trained, "--data", moved, "--images", "2", "--cells", "8")
+    done = ablate(*features)
+    assert done.exit_code == 0 and "other pictures" not in done.stderr
     assert (trained / "features.parquet").is_file()
+    picture = min((moved / "val").iterdir())
+    content = picture.read_bytes()
+    Image.new("RGB", Image.open(picture).size).save(picture)
+    assert "its features are of other pictures" in ablate(*features).stderr
+    picture.write_bytes(content)
     again = ablate("train", "csp-fast", "--profile", "smoke", "--data", moved, "--results", results)
     assert "is done" in again.stdout
     assert str(twenty) in again.stderr and str(moved) in again.stderr

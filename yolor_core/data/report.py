@@ -219,17 +219,21 @@ class DataReport:
             finding.summary = summary
         finding.examples += [text(int(row)) for row in rows[: MOST_EXAMPLES - len(finding.examples)]]
 
-    def require_readable(self, images: int, unreadable: set[int] | None = None) -> None:
+    def require_readable(
+        self, images: int, unreadable: set[int] | None = None, all_read: bool = True
+    ) -> None:
         """Raises DataError when more than MOST_UNREADABLE of so many images cannot be decoded.
 
-        `unreadable` are the ids of those found by all processes; None: those found by this one.
+        `unreadable` are the ids of those found by all processes; None: those found by this one. `all_read`:
+        whether every image was looked at.
         """
         found = self.findings["unreadable"]
         count = len(found.keys if unreadable is None else unreadable)
         if count > MOST_UNREADABLE * images:
             named = "; ".join(found.examples[:3])
+            number = f"{count}" if all_read else f"at least {count}"
             raise DataError(
-                f"{self.source}: at least {count} of {images} images cannot be decoded; up to "
+                f"{self.source}: {number} of {images} images cannot be decoded; up to "
                 f"{100 * MOST_UNREADABLE:.0f} % are replaced by grey{f': {named}' if named else ''}. "
                 "`ablate data check` finds them all"
             )

@@ -310,7 +310,7 @@ class _Training:
                 return False
             asked = time.monotonic()
             batch = next(batches)
-            self.images.report.require_readable(len(self.batches.positions))
+            self.images.report.require_readable(len(self.batches.positions), all_read=False)
             state.waited += time.monotonic() - asked
             self.step(batch, self.schedule.at(state.epoch, state.step), state.step in self.measured)
             state.step += 1
