@@ -166,10 +166,11 @@ def _other_readings(content: Content, truth: Truth, detections: Detections) -> I
     """Boxes or ids that fit the true boxes far better when they are read in another way."""
     with_boxes = truth.image_ids[np.unique(truth.image)]
     some = with_boxes[:: -(-len(with_boxes) // SAMPLE) or 1]
-    part = Truth.read(_content(content, some))
+    sample = _content(content, some)
+    part = Truth.read(sample)
 
-    def ap(read: Detections) -> float:
-        return _ap(part, _rows(read, np.isin(read.image_id, some)))
+    def ap(read: Detections, boxes: Truth = part) -> float:
+        return _ap(boxes, _rows(read, np.isin(read.image_id, some)))
 
     own, best = ap(detections), None
     for name, read in _readings(content, truth, detections):
@@ -180,12 +181,11 @@ def _other_readings(content: Content, truth: Truth, detections: Detections) -> I
         after, before = (100 * _ap(truth, each) for each in (best[2], detections))
         yield f"its {best[1]}: AP would be {after:.2f} instead of {before:.2f}"
         return
-    (first, *others), images = truth.category_ids.tolist(), _content(content, some)
+    first, *others = truth.category_ids.tolist()
     if others:
-        boxes = [{**each, "category_id": first} for each in images["annotations"]]
-        one = Truth.read({**images, "annotations": boxes})
-        found = _rows(detections, np.isin(detections.image_id, some))
-        other = _ap(one, replace(found, category_id=np.full_like(found.category_id, first)))
+        boxes = [{**each, "category_id": first} for each in sample["annotations"]]
+        one = Truth.read({**sample, "annotations": boxes})
+        other = ap(replace(detections, category_id=np.full_like(detections.category_id, first)), one)
         if other >= max(CLASSES * own, own + 2 * GAIN):
             yield (
                 f"its boxes fit far better without regard to classes, AP {100 * other:.2f} instead of "

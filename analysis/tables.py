@@ -37,9 +37,7 @@ class FilledTable:
     notes: tuple[str, ...] = ()
     marks: Mapping[tuple[str, str], str] = field(default_factory=dict)  # (row, metric) -> footnote sign
     runs: Mapping[str, pd.DataFrame] = field(default_factory=dict)  # the runs that count, by experiment
-    survived: Mapping[str, str] = field(
-        default_factory=dict
-    )  # row label -> how many finished, where some did not
+    survived: Mapping[str, str] = field(default_factory=dict)  # row label -> "3 of 5; diverged (2 of 5)"
 
     def cell(self, row: str, metric: str) -> Cell:
         """The cell of a row label and a metric."""

@@ -76,7 +76,9 @@ def command(
             f"scored on {len(arms['A'][0]['images'])} of {images} images: those that {images_of} "
             f"{'have' if images_of == 'both' else 'has'} detections in"
         )
-    truths = {arm: Truth.read(boxes) for arm, (boxes, _) in arms.items()}
+    one = Truth.read(arms["A"][0])
+    same = arms["B"][0] is arms["A"][0]  # of --truth
+    truths = {"A": one, "B": one if same else Truth.read(arms["B"][0])}
     matches = [match(truths[arm], detections) for arm, (_, detections) in arms.items()]
     try:
         found = compare(matches[0], matches[1], resamples, seed, cores())

@@ -57,9 +57,9 @@ class RunDirectory:
     def read_run(self) -> dict[str, Any] | None:
         """run.json, or None before the run has started. Raises RunError where it is damaged."""
         value = read_json(self.run)
-        for key in RECORD.keys() & (value or {}).keys():
-            if value is not None and not isinstance(value[key], RECORD[key]):
-                raise unreadable(self.run, f"{key} is {value[key]!r:.40}; {NEEDED[RECORD[key]]} is needed")
+        for key, found in (value or {}).items():
+            if key in RECORD and not isinstance(found, RECORD[key]):
+                raise unreadable(self.run, f"{key} is {found!r:.40}; {NEEDED[RECORD[key]]} is needed")
         return value
 
     def read_state(self) -> dict[str, Any] | None:
@@ -91,11 +91,11 @@ class RunDirectory:
     def missing(self) -> list[str]:
         """What keeps a run that is done from being complete, as `evaluation.json is missing`."""
         found = [] if self.weights.is_file() else [f"{self.weights.name} is missing"]
-        for path in (self.run, self.evaluation):
+        for path, read in ((self.run, self.read_run), (self.evaluation, self.read_evaluation)):
             try:
-                if (self.read_run() if path == self.run else read_json(path)) is None:
+                if not path.exists():
                     found.append(f"{path.name} is missing")
-                elif path == self.evaluation and self.read_evaluation() is None:
+                elif read() is None:
                     found.append(f"{path.name} has no scores")
             except RunError:
                 found.append(f"{path.name} cannot be read")
