@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from click.testing import CliRunner
+from PIL import Image
 
 from ablations.cli import main
 from ablations.profiles import PROFILES
@@ -55,7 +56,7 @@ def named() -> dict[str, list[str]]:
 
 @pytest.fixture(scope="module")
 def hours(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, float]]:
-    """GPU hours by profile and experiment as a dry run says, of a folder with COCO's annotations alone."""
+    """GPU hours by profile and experiment as a dry run says, of a COCO folder of one picture a split."""
     folder = tmp_path_factory.mktemp("coco")
     (folder / "annotations").mkdir()
     image = {"id": 1, "file_name": "1.jpg", "width": 64, "height": 64}
@@ -63,6 +64,8 @@ def hours(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, float
     content = {"images": [image], "annotations": [box], "categories": [{"id": 1, "name": "person"}]}
     for split in ("train2017", "val2017"):
         (folder / "annotations" / f"instances_{split}.json").write_text(json.dumps(content))
+        (folder / split).mkdir()
+        Image.new("RGB", (64, 64)).save(folder / split / "1.jpg")
     wanted = [name for name in named() if name != GRID]
     found = {}
     for profile in ("proxy", "paper"):

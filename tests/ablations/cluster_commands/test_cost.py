@@ -47,7 +47,10 @@ def test_cost_without_accounting_shows_estimates_alone(
     assert {record["booked"] for record in json.loads(ablate("cost", "--json").stdout)} == {None}
 
 
-def test_cost_of_nothing_is_said(ablate: Ablate) -> None:
+def test_cost_of_nothing_is_said(ablate: Ablate, results: Path) -> None:
+    missing = ablate("cost")
+    assert missing.exit_code == 2 and str(results) in missing.stderr
+    results.mkdir()
     assert "no submitted runs" in ablate("cost").stdout
     assert json.loads(ablate("cost", "--json").stdout) == []
 
