@@ -56,7 +56,7 @@ def named() -> dict[str, list[str]]:
 
 @pytest.fixture(scope="module")
 def hours(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, float]]:
-    """GPU hours by profile and experiment as a dry run says, of a COCO folder of one picture a split."""
+    """GPU hours by profile and experiment as a dry run says, of a folder that is counted as all of COCO."""
     folder = tmp_path_factory.mktemp("coco")
     (folder / "annotations").mkdir()
     image = {"id": 1, "file_name": "1.jpg", "width": 64, "height": 64}
@@ -68,11 +68,14 @@ def hours(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, float
         Image.new("RGB", (64, 64)).save(folder / split / "1.jpg")
     wanted = [name for name in named() if name != GRID]
     found = {}
-    for profile in ("proxy", "paper"):
-        arguments = ["launch", *wanted, "--profile", profile, "--cluster", "example", "--data", str(folder)]
-        done = CliRunner().invoke(main, [*arguments, "--results", str(folder / "r"), "--dry-run", "--json"])
-        assert done.exit_code == 0, done.output
-        found[profile] = {run["experiment"]: run["gpu_hours"] for run in json.loads(done.stdout)["runs"]}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ablations.estimate.count_images", lambda data: (118_287, 5_000))
+        for profile in ("proxy", "paper"):
+            options = ["--profile", profile, "--cluster", "example", "--data", str(folder)]
+            options += ["--results", str(folder / "r"), "--dry-run", "--json"]
+            done = CliRunner().invoke(main, ["launch", *wanted, *options])
+            assert done.exit_code == 0, done.output
+            found[profile] = {run["experiment"]: run["gpu_hours"] for run in json.loads(done.stdout)["runs"]}
     return found
 
 
