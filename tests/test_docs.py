@@ -1,205 +1,821 @@
-"""The examples of the documentation run: every Python block is put where its first line says."""
+"""What the pages say is so: links, commands, code, and every number that the code or the published study has.
+
+`python -m tests.test_docs` writes the tables that repeat code anew: of docs/recipe.md and docs/costs.md.
+"""
 
 from __future__ import annotations
 
-import importlib
+import functools
+import json
 import re
-import sys
-import types
-from collections.abc import Callable
+import shlex
+import tempfile
+import tomllib
+from collections.abc import Callable, Iterator, Sequence
+from datetime import date
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import onnx
+import pandas as pd
 import pytest
 import torch
+from click.testing import CliRunner, Result
+from packaging.version import Version
+from PIL import Image
 
-from ablations.experiments import ADD_FA, ADD_FA_MARKOV, CSP, Experiment
-from ablations.plan import plan_runs
-from ablations.registry import resolve
-from yolor_core.config import BranchConfig, EvaluationConfig, ImplicitConfig, ModelConfig, ShapesConfig
-from yolor_core.data import EvaluationBatches, load_images
-from yolor_core.evaluation import predict
-from yolor_core.implicit import registry
-from yolor_core.models import create_model, fold, implicit_values
-from yolor_core.tasks import registry as task_registry
-from yolor_core.tasks.base import build_losses
+from ablations.cli import main
+from ablations.overrides import SCIENCE_PARTS, override_data, override_execution, parse_overrides
+from ablations.overview import UNFINISHED
+from ablations.profiles import PROFILES
+from ablations.registry import all_experiments, everything, experiments, paper, resolve
+from analysis.published.detections import read_detections
+from analysis.published.summary import HEAD
+from slurm.cluster import Cluster, Override, known_clusters, load_cluster
+from tests.commands import FENCED, ROOT, NotACommandError, Printed, check, pages, printed
+from tests.yolor_core import test_golden_models
+from yolor_core.config import EvaluationConfig, leaves
+from yolor_core.data.pack.write import stored
+from yolor_core.errors import WeightsError, YolorError
+from yolor_core.identity import signature
+from yolor_core.models import count, create_model, list_models
+from yolor_core.training.average import MovingAverage
+from yolor_core.training.numerics import Numerics
+from yolor_core.training.optimiser import build_optimiser
+from yolor_core.training.schedule import Schedule
+from yolor_core.training.state import TrainingState
+from yolor_core.weights import import_weights
+from yolor_core.weights.exporting import authors_state
 
+PAGES = pages()
+COMMANDS = [command for page in PAGES for command in printed(page)]
+LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
+#: Sites outside that pages may name; nothing here can check that they answer.
+OUTSIDE = ("https://arxiv.org/abs/",)
+NAME = re.compile(r"`([^`]+)`")
+STUDY = ROOT / "results" / "published" / "mini"
+COCO = (118_287, 5_000)  # images of train2017 and val2017
 
-def page(name: str) -> tuple[str, list[tuple[str, str]]]:
-    """The text of a page, and its blocks of Python as (file, source)."""
-    text = (Path(__file__).parent.parent / "docs" / name).read_text(encoding="utf-8")
-    return text, re.findall(r"^```python\n# (\S+)\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
-
-
-PAGE, BLOCKS = page("extending.md")
-TASKS_PAGE, TASKS_BLOCKS = page("tasks.md")
-
-
-@pytest.fixture
-def extended(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The package with every example of the page added to the module it names."""
-    for path, source in BLOCKS:
-        module = importlib.import_module(path.removesuffix(".py").replace("/", "."))
-        space = dict(vars(module))
-        if module is registry:
-            space |= {kind: Recorded(monkeypatch, space[kind]) for kind in ("FORMS", "OPERATORS", "SITES")}
-        exec(compile(source, f"docs/extending.md: {path}", "exec"), space)
-        for name in set(space) - set(vars(module)):
-            monkeypatch.setattr(module, name, space[name], raising=False)
-
-
-class Recorded(dict):  # type: ignore[type-arg]
-    """Entries written here reach the registry and are taken back after the test."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, target: dict[str, object]) -> None:
-        super().__init__(target)
-        self.monkeypatch, self.target = monkeypatch, target
-
-    def __setitem__(self, name: str, value: object) -> None:
-        self.monkeypatch.setitem(self.target, name, value)
+Row = list[str]
 
 
-def test_every_python_block_says_where_it_belongs() -> None:
-    assert len(BLOCKS) == PAGE.count("```python")
-    assert [path for path, _ in BLOCKS].count("yolor_core/implicit/registry.py") == 3
+def text(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
 
 
-@pytest.mark.usefixtures("extended")
+def flat(words: str) -> str:
+    """One line, with one space between words."""
+    return " ".join(words.split())
+
+
+def cells(line: str) -> Row:
+    return [cell.strip() for cell in re.split(r"(?<=\s)\|(?=\s)", line.strip("|\n"))]
+
+
+def tables(page: str) -> Iterator[tuple[Row, list[Row]]]:
+    """(header, rows) of every table of a page."""
+    for block in re.findall(r"(?:^\|.*\|\n)+", page, re.MULTILINE):
+        header, _, *rows = map(cells, block.splitlines())
+        assert all(len(row) == len(header) for row in rows), header
+        yield header, rows
+
+
+def rows_below(page: str, *first: str) -> list[Row]:
+    """The rows of the one table whose header begins so."""
+    (rows,) = [rows for header, rows in tables(page) if tuple(header[: len(first)]) == first]
+    return rows
+
+
+def python_of(page: str) -> list[str]:
+    return [block for language, block in FENCED.findall(text(page)) if language == "python"]
+
+
+def name(page: Path) -> str:
+    return page.relative_to(ROOT).as_posix()
+
+
+# Every page: links, commands, lines.
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as the usual renderers of Markdown make them."""
+    headings = re.findall(r"^#+ +(.+?)\s*$", FENCED.sub("", page.read_text(encoding="utf-8")), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_every_link_leads_somewhere(page: Path) -> None:
+    for target in LINK.findall(page.read_text(encoding="utf-8")):
+        if "://" in target:
+            assert target.startswith(OUTSIDE), target
+            continue
+        path, _, anchor = target.partition("#")
+        there = (page.parent / path).resolve() if path else page
+        assert there.exists() and there.is_relative_to(ROOT), f"{name(page)}: {target}"
+        if anchor:
+            assert anchor in anchors(there), f"{name(page)}: {target}; there are {sorted(anchors(there))}"
+
+
+def test_every_page_is_reached_from_the_readme() -> None:
+    reached, left = set(), [ROOT / "README.md"]
+    while left:
+        page = left.pop()
+        if page not in reached:
+            reached.add(page)
+            targets = (t.partition("#")[0] for t in LINK.findall(page.read_text(encoding="utf-8")))
+            paths = ((page.parent / target).resolve() for target in targets if "://" not in target)
+            left += [path for path in paths if path.suffix == ".md"]
+    assert set(PAGES) <= reached, sorted(name(page) for page in set(PAGES) - reached)
+
+
+def test_no_line_is_too_long_to_read() -> None:
+    for page in PAGES:
+        for line in FENCED.sub("", page.read_text(encoding="utf-8")).splitlines():
+            assert len(line) <= 124 or line.startswith("|"), f"{name(page)}: {line}"
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda c: f"{c.page}: {c.text}"[:90])
+def test_the_command_is_accepted_by_its_program(command: Printed) -> None:
+    check(command.text, command.own)
+
+
+def test_the_commands_of_the_pages_are_found() -> None:
+    found = {command.text for command in COMMANDS}
+    assert {"make reproduce", "make test", "ablate list", "ablate status --watch"} <= found
+    assert len(found) > 60
+
+
 @pytest.mark.parametrize(
-    ("form", "operator", "site"),
+    ("command", "complaint"),
     [
-        ("cosine", "multiply", "fa"),
-        ("vector", "gate", "pr"),
-        ("vector", "add", "pr-obj"),
-        ("cosine", "gate", "pr-obj"),
+        ("ablate lunch 1", "no command lunch"),
+        ("ablate launch 1 --seed 3", "--seed"),
+        ("ablate launch 12", "12"),
+        ("ablate launch csp-fast.add-fb", "csp-fast.add-fb"),
+        ("ablate launch 1 --seeds many", "many"),
+        ("ablate launch 1 --profile tiny", "tiny"),
+        ("ablate launch 1 --cluster nowhere", "nowhere"),
+        ("ablate launch 1 --set train.lr=1", "train.lr"),
+        ("ablate logs RUN OTHER", "OTHER"),
+        ("ablate logs -f", "RUN"),
+        ("ablate speed yolor_p9", "yolor_p9"),
+        ("ablate speed yolor_p6 --batch 0", "0"),
+        ("ablate cluster try testbed", "try"),
+        ("make all", "target all"),
+        ("make test TESTS=1", "variable TESTS"),
+        ("python -m slurm.testbed begin", "begin"),
+        ("python benchmarks/speed.py", "benchmarks/speed.py"),
+        ("python benchmarks/soak.py --hours 3", "--hours"),
+        ("curl something", "curl"),
+        ("cd x && ablate lunch", "lunch"),
     ],
 )
-def test_the_examples_of_form_operator_and_site_train_and_fold(form: str, operator: str, site: str) -> None:
-    part = ImplicitConfig(form=form, operator=operator, site=site, std=0.5)
-    config = ModelConfig(architecture="yolov4_csp_fast", width=0.0625, depth=0.33, implicit=(part,))
-    model = create_model(config, classes=2).double().train()
-    plain = create_model(config.model_copy(update={"implicit": ()}), classes=2).double().train()
-    images = torch.rand(2, 3, 64, 64).double()
-    outputs = model(images)
-    for raw, bare in zip(outputs, plain(images), strict=True):
-        assert (raw - bare).abs().max() > 1e-3
-    sum(raw.square().sum() for raw in outputs).backward()
-    gradients = [parameter.grad for parameter in model.implicit.parameters()]
-    assert gradients
-    assert all(g is not None and g.abs().max() > 0 for g in gradients)
-    assert {(v.form, v.operator, v.site) for v in implicit_values(model)} == {(form, operator, site)}
-    model.eval()
-    with torch.no_grad():
-        for ours, raw in zip(fold(model)(images), model(images), strict=True):
-            torch.testing.assert_close(ours, raw, rtol=1e-9, atol=1e-9)
+def test_a_wrong_command_is_noticed(command: str, complaint: str) -> None:
+    with pytest.raises(NotACommandError, match=re.escape(complaint)):
+        check(command)
 
 
-def test_the_examples_leave_the_registry_as_it_was() -> None:
-    known = {*registry.FORMS, *registry.OPERATORS, *registry.SITES}
-    assert not known & {"cosine", "gate", "pr-obj"}
+def test_the_python_of_the_readme_runs() -> None:
+    table, model = python_of("README.md")
+    space: dict[str, Any] = {}
+    exec(compile(table, "README.md: spread.py", "exec"), space)
+    assert [row.label for row in space["TABLE"].rows] == ["baseline", "+ iFA, std 0.2"]
+    exec(compile(model.replace("640, 640", "64, 64"), "README.md: model", "exec"), space)
+    assert space["boxes"].shape == (1, 3 * (8 * 8 + 4 * 4 + 2 * 2), 85)
+
+
+# Tables that repeat code, which this file writes.
+
+PARTS = ("train", "evaluation", "numerics")
+FAMILIES = {
+    "CSP": ("csp", "csp-fast"),
+    "P6": ("p6-light",),
+    "light": ("y4-sss", "y4-ssss", "u5r5-s"),
+    "YOLOR": ("yolor-p6", "yolor-w6", "yolor-e6", "yolor-d6"),
+    "YOLOv4 large": ("y4-p6", "y4-p7"),
+}
+ALL = "all rows"
+GRID = "1–8"
+
+
+@functools.cache
+def recipe(slug: str) -> dict[str, Any]:
+    return {key: value for key, value in leaves(resolve(slug, "paper")) if key.split(".")[0] in PARTS}
+
+
+def recipe_row(header: Row, row: Row) -> Row:
+    """A field with its value in each family of experiments, `1280; y4-p7 1536` where one has another."""
+    field, source = row[0], row[-1]
+    assert source, f"{field} has no source"
+    return [field, *(recipe_cell(field, family) for family in header[1:-1]), source]
+
+
+def recipe_cell(field: str, family: str) -> str:
+    stems = [stem for known in FAMILIES.values() for stem in known] if family == ALL else FAMILIES[family]
+    found: dict[str, set[Any]] = {}
+    pattern = re.compile(re.escape(field).replace(r"\*", r"\d+"))
+    for slug in all_experiments():
+        if slug.split(".")[0] in stems:
+            values = {value for key, value in recipe(slug).items() if pattern.fullmatch(key)}
+            found |= {slug: values} if values else {}
+    said: dict[str, list[str]] = {}
+    for slug, values in found.items():
+        (value,) = values
+        shown = value if isinstance(value, str) else json.dumps(value)
+        said.setdefault(re.sub(r"\.0$", "", shown), []).append(slug)
+    if not said:
+        return "-"
+    usual, *others = sorted(said, key=lambda value: (-len(said[value]), min(said[value])))
+    return "; ".join([usual, *(f"{min(said[value], key=len)} {value}" for value in others)])
+
+
+def factor_row(header: Row, row: Row) -> Row:
+    train = resolve("p6-light.add-fa.mul-pr.finetuned", "paper").train
+    schedule = Schedule(train.optimiser, train.phases, 1849, train.batch)
+    return [row[0], f"{schedule.at(int(row[0]), 0).weights / train.optimiser.lr0:.4f}", row[2]]
+
+
+def shown(value: float) -> str:
+    return f"{value:,.1f}"
+
+
+@functools.cache
+def hours() -> dict[str, dict[str, float]]:
+    """GPU hours by profile and experiment as a dry run says, of a folder that is counted as all of COCO."""
+    found = {}
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        little_coco(Path(folder))
+        patch.setattr("ablations.estimate.count_images", lambda data: COCO)
+        for profile in ("proxy", "paper"):
+            options = ["--profile", profile, "--cluster", "example", "--data", folder]
+            options += ["--results", f"{folder}/r", "--dry-run", "--json"]
+            wanted = [name for name in slugs_of_tables() if name != GRID]
+            done = CliRunner().invoke(main, ["launch", *wanted, *options])
+            assert done.exit_code == 0, done.output
+            found[profile] = {run["experiment"]: run["gpu_hours"] for run in json.loads(done.stdout)["runs"]}
+    return found
+
+
+def little_coco(folder: Path) -> None:
+    """A folder in COCO's layout with one picture a split."""
+    (folder / "annotations").mkdir(parents=True)
+    image = {"id": 1, "file_name": "1.jpg", "width": 64, "height": 64}
+    box = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 1, 9, 9], "area": 81, "iscrowd": 0}
+    data = {"images": [image], "annotations": [box], "categories": [{"id": 1, "name": "person"}]}
+    for split in ("train2017", "val2017"):
+        (folder / "annotations" / f"instances_{split}.json").write_text(json.dumps(data))
+        (folder / split).mkdir()
+        Image.new("RGB", (64, 64)).save(folder / split / "1.jpg")
+
+
+@functools.cache
+def slugs_of_tables() -> dict[str, list[str]]:
+    """The experiments of every table of docs/costs.md, in its order; of the grid those above its line."""
+    slugs = {t.name: list(dict.fromkeys(e.slug for e in t.experiments)) for t in everything().tables}
+    found: dict[str, list[str]] = {}
+    for name, *_ in rows_below(text("docs/costs.md"), "table", "rows"):
+        above = dict.fromkeys(slug for known in found.values() for slug in known)
+        found[name] = list(above) if name == GRID else slugs[name]
+    return found
+
+
+def table_row(header: Row, row: Row) -> Row:
+    known, name = slugs_of_tables(), row[0]
+    above = {slug for other in list(known)[: list(known).index(name)] for slug in known[other]}
+    fresh = [slug for slug in known[name] if name == GRID or slug not in above]
+    by_name = {table.name: table for table in everything().tables}
+    lines = [by_name[str(n)] for n in range(1, 9)] if name == GRID else [by_name[name]]
+    numbers = [name, str(sum(len(table.rows) for table in lines))]
+    for slugs in (known[name], fresh):
+        numbers += [str(len(slugs)), *(shown(sum(hours()[p][s] for s in slugs)) for p in ("proxy", "paper"))]
+    return numbers
+
+
+def seeds_row(header: Row, row: Row) -> Row:
+    seeds = int(row[0])
+    whole = [seeds * sum(hours()[p][slug] for slug in experiments()) for p in ("proxy", "paper")]
+    return [row[0], str(seeds * len(experiments())), *map(shown, whole)]
+
+
+def training_row(header: Row, row: Row) -> Row:
+    slug = row[0].strip("`")
+    science = resolve(slug, "paper")
+    flops = count(science.model, science.train.size).flops / 1e9
+    return [row[0], shown(flops), *(shown(hours()[p][slug]) for p in ("proxy", "paper"))]
+
+
+def shared_row(header: Row, row: Row) -> Row:
+    return [row[0], ", ".join(shared_trainings()[row[0].strip("`")])]
+
+
+def shared_trainings() -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for table in paper().tables:
+        for row in table.rows:
+            if row.slug:
+                found.setdefault(row.slug, []).append(table.name)
+    return {slug: names for slug, names in found.items() if len(names) > 1}
+
+
+#: By page and first columns, what writes a row; the first cell and the words of a row are a person's.
+WRITERS: dict[tuple[str, str, str], Callable[[Row, Row], Row]] = {
+    ("docs/recipe.md", "field", ""): recipe_row,
+    ("docs/recipe.md", "epoch", "factor"): factor_row,
+    ("docs/costs.md", "table", "rows"): table_row,
+    ("docs/costs.md", "seeds", ""): seeds_row,
+    ("docs/costs.md", "training", "FLOPs of an image, 10⁹"): training_row,
+    ("docs/costs.md", "training", "tables"): shared_row,
+}
+WRITTEN = sorted({page for page, *_ in WRITERS})
+
+
+def written(page: str, content: str) -> str:
+    """A page with its tables that repeat code written anew."""
+
+    def rewrite(block: re.Match[str]) -> str:
+        lines = block[0].splitlines()
+        header = cells(lines[0])
+        for (where, first, second), writer in WRITERS.items():
+            if where == page and header[0] == first and second in ("", header[1]):
+                rows = [f"| {' | '.join(writer(header, cells(line)))} |" for line in lines[2:]]
+                return "".join(f"{line}\n" for line in [*lines[:2], *rows])
+        return block[0]
+
+    return re.sub(r"(?:^\|.*\|\n)+", rewrite, content, flags=re.MULTILINE)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", WRITTEN)
+def test_tables_that_repeat_code_are_as_it_writes_them(page: str) -> None:
+    assert written(page, text(page)) == text(page), "python -m tests.test_docs writes them anew"
+
+
+def test_every_field_of_every_recipe_stands_in_one_place() -> None:
+    stated = [
+        (row[0], family)
+        for header, rows in tables(text("docs/recipe.md"))
+        if header[0] == "field"
+        for row in rows
+        for family, cell in zip(header[1:-1], row[1:-1], strict=True)
+        if cell != "-"
+    ]
+    assert len(set(stated)) == len(stated)
+    family_of = {stem: family for family, stems in FAMILIES.items() for stem in stems}
+    assert {slug.split(".")[0] for slug in all_experiments()} == family_of.keys()
+    used = set()
+    for slug in all_experiments():
+        for field in recipe(slug):
+            pattern = re.sub(r"^train\.phases\.\d+", "train.phases.*", field)
+            keys = {(n, f) for n in {field, pattern} for f in (family_of[slug.split(".")[0]], ALL)}
+            places = keys & set(stated)
+            assert len(places) == 1, (slug, field, places)
+            used |= places
+    assert used == set(stated)
+
+
+def test_the_costs_cover_every_table_and_shared_training() -> None:
+    page = text("docs/costs.md")
+    assert slugs_of_tables().keys() == {GRID, *(table.name for table in everything().tables)}
+    assert set(slugs_of_tables()[GRID]) == set(experiments())
+    assert {row[0].strip("`") for row in rows_below(page, "training", "tables")} == shared_trainings().keys()
+
+
+@pytest.mark.slow
+def test_the_hours_of_a_training_follow_from_the_formula_of_the_page() -> None:
+    tflops = load_cluster("example").tflops
+    for cell, *_ in rows_below(text("docs/costs.md"), "training", "FLOPs of an image, 10⁹"):
+        slug = cell.strip("`")
+        for profile in ("proxy", "paper"):
+            science = resolve(slug, profile)
+            phases = science.train.phases[1:] if slug.endswith("finetuned") else science.train.phases
+            each = count(science.model, science.train.size).flops
+            images = COCO[0] // science.train.keep_one_in
+            expected = 3 * each * images * sum(p.epochs for p in phases) / (tflops * 1e12 * 3600)
+            assert hours()[profile][slug] == pytest.approx(expected, rel=1e-9)
+
+
+# Sentences with numbers of the code.
+
+
+def sentences_of_the_recipe() -> Iterator[str]:
+    train = resolve("csp-fast", "paper").train
+    steps = -(-COCO[0] // train.batch)
+    yield f"an epoch has {steps:,} steps"
+    yield f"{Schedule(train.optimiser, train.phases, steps, train.batch).warmup:,} at the paper's scale"
+
+
+def sentences_of_the_costs() -> Iterator[str]:
+    example, fast = load_cluster("example"), resolve("csp-fast", "paper")
+    yield f"At {example.tflops:g} TFLOP/s"
+    yield f"{Cluster().tflops:g} where it has none"
+    csp, p6 = (hours()["paper"][slug] / 8 for slug in ("csp-fast", "p6-light"))
+    assert p6 > example.minutes / 60 > csp
+    yield f"`csp-fast` takes {csp:.1f} hours by the clock and `p6-light` {p6:.1f}"
+    yield f"# {shown(hours()['proxy']['csp-fast'] + hours()['proxy']['csp-fast.add-fa'])} GPU hours"
+    sizes = {}
+    for slug in experiments():
+        science = resolve(slug, "paper")
+        sizes[slug] = 4 * count(science.model, science.train.size).parameters / 1e9
+    yield f"{sizes['csp-fast']:.2f} GB (`csp-fast`), {sizes['p6-light']:.2f} GB (`p6-light`)"
+    yield f"{sum(sizes.values()):.1f} GB for the 19"
+    yield f"{9 * sizes['csp-fast']:.1f} GB for `csp-fast`"
+    yield f"`parallel = {example.parallel}`, {example.parallel * 9 * sizes['csp-fast']:.0f} GB at once"
+    most = EvaluationConfig(size=640).max_detections
+    yield f"at most {COCO[1] * most * 32 / 1e6:.0f} MB, before compression | {most} an image, 32 bytes each"
+    batch = fast.train.batch
+    yield f"of the {batch} images at `paper`, each of {example.gpus} GPUs has {batch // example.gpus}"
+    yield f"a batch is {resolve('csp-fast', 'proxy').train.batch} images"
+    assert PROFILES["proxy"].scale.keep_one_in == 4
+    yield "`proxy` takes a quarter"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("page", "sentences"),
+    [("docs/recipe.md", sentences_of_the_recipe), ("docs/costs.md", sentences_of_the_costs)],
+)
+def test_sentences_state_the_numbers_of_the_code(page: str, sentences: Callable[[], Iterator[str]]) -> None:
+    for sentence in sentences():
+        assert sentence in flat(text(page)), sentence
+
+
+@pytest.mark.parametrize(("pending", "times"), [(0, 3), (1, 4)])
+def test_a_checkpoint_has_three_times_the_parameters_or_four(pending: int, times: int) -> None:
+    science = resolve("csp-fast.add-fa", "smoke")
+    model = create_model(science.model, classes=5).train()
+    optimiser = build_optimiser(model, science.train.optimiser, 5e-4)
+    sum(raw.square().mean() for raw in model(torch.rand(2, 3, 64, 64))).backward()
+    optimiser.step()
+    average = MovingAverage(model, 0.9999, 1.0)
+    scaler = Numerics(science.numerics, torch.device("cpu")).scaler()
+    saved = TrainingState(model, average, optimiser, scaler, pending=pending).save()
+
+    def numbers(value: object) -> int:
+        if isinstance(value, torch.Tensor):
+            return value.numel() if value.is_floating_point() else 0
+        parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+        return sum(numbers(part) for part in parts)
+
+    buffers = sum(b.numel() for b in model.buffers() if b.is_floating_point())
+    parameters = sum(p.numel() for p in model.parameters())
+    assert numbers(saved) - 2 * buffers == pytest.approx(times * parameters, rel=0.01)
+
+
+def test_the_sizes_of_packs_are_those_of_real_images(real_data: Path) -> None:
+    path = real_data / "coco_val2017_boxes" / "instances_val2017_floorint.json"
+    sizes = [(i["width"], i["height"]) for i in json.loads(path.read_text())["images"] if "width" in i]
+    each = sum(3 * w * h for w, h in (stored(*size, 640) for size in sizes)) / len(sizes) / 1e9
+    page = flat(text("docs/costs.md"))
+    assert f"about {COCO[1] * each:.1f} GB (val2017) and {COCO[0] * each:.0f} GB (train2017)" in page
+    assert f"{len(sizes):,} images of val2017" in page
+    assert max(max(size) for size in sizes) <= 640
+
+
+def test_another_published_set_of_the_recipe_is_its_last_line() -> None:
+    page = text("docs/recipe.md")
+    (options,) = re.findall(r"`((?:--set [^`]+))` is the last line", page)
+    train = resolve("csp-fast", "paper", re.findall(r"--set\s+(\S+)", options)).train
+    loss, augment = train.loss, train.phases[0].augment
+    values = [loss.classification, loss.objectness, augment.translate, augment.scale, augment.mixup]
+    assert [float(cell) for cell in rows_below(page, "set")[-1][1:]] == values
+
+
+# docs/decisions.md
+
+DECISIONS = text("docs/decisions.md")
+BASELINES = ("csp-fast", "p6-light")  # a bare option is for every row of a table
+FIELD = r"(?:model|train|evaluation|numerics|execution|data)(?:\.\w+)+"
+OPTIONS = sorted(set(re.findall(rf"`({FIELD}=[^` ]+)`", DECISIONS)))
+STATEMENTS = sorted(set(re.findall(rf"`({FIELD}) = ([^`]+)`", DECISIONS)))
+TRAIN = r"`ablate train ([a-z0-9.-]+)(?: --profile (\w+))?((?: --set [^ `]+)+)`"
+OF_ONE = sorted(
+    (slug, profile or "mini", tuple(re.findall(r"--set (\S+)", sets)))
+    for slug, profile, sets in set(re.findall(TRAIN, DECISIONS))
+)
+PLACES = sorted(
+    (name, path)
+    for names, path in set(re.findall(r"((?:`\w+`(?:, | and )?)+)\sin\s`([\w/]+\.py)`", DECISIONS))
+    for name in re.findall(r"`(\w+)`", names)
+)
+
+
+def test_every_decision_has_a_reason_and_a_way_to_change_it() -> None:
+    _, *decisions = tables(DECISIONS)  # the first table explains the notation
+    assert {tuple(header) for header, _ in decisions} == {("question", "choice", "why", "to change it")}
+    for row in (row for _, rows in decisions for row in rows):
+        assert all(row) and min(map(len, row[2:])) >= 4, row
+    assert len(OF_ONE) > 10 and len(OPTIONS) > 30 and len(STATEMENTS) > 15 and len(PLACES) > 40
+    mentioned = set(re.findall(rf"{FIELD}=[^` ]+", DECISIONS))
+    assert mentioned == {option for _, _, options in OF_ONE for option in options} | set(OPTIONS)
+
+
+def changes(slug: str, profile: str, options: Sequence[str]) -> bool:
+    """Whether an experiment accepts options, and is another one with them."""
+    return signature(resolve(slug, profile, options)) != signature(resolve(slug, profile))
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_an_option_is_accepted_by_the_baselines_and_changes_something(option: str) -> None:
+    (override,) = parse_overrides([option])
+    profile = PROFILES["paper"]
+    if override.part in SCIENCE_PARTS:
+        changed = [changes(slug, "paper", [option]) for slug in BASELINES]  # each has to accept it
+        assert any(changed)
+    elif override.part == "execution":
+        assert override_execution(profile.execution, [override]) != profile.execution
+    else:
+        assert override_data(profile.data, [override]) != profile.data
+
+
+@pytest.mark.parametrize(("slug", "profile", "options"), OF_ONE)
+def test_an_option_of_one_experiment_is_accepted_by_it_and_changes_it(
+    slug: str, profile: str, options: tuple[str, ...]
+) -> None:
+    assert changes(slug, profile, options)
+    for option in options:
+        if "activation" not in option:  # which one layer has not, so it needs the option before it
+            assert changes(slug, profile, [option])
+        if option.startswith("model.implicit.0"):
+            with pytest.raises(YolorError, match=r"model\.implicit"):
+                resolve("csp-fast", "paper", [option])
+
+
+@pytest.mark.parametrize(("path", "value"), STATEMENTS)
+def test_a_stated_value_is_that_of_the_code(path: str, value: str) -> None:
+    actual = dict(leaves(resolve("csp-fast", "paper"))) | dict(
+        leaves(PROFILES["paper"].execution, "execution")
+    )
+    said = json.loads(value) if re.fullmatch(r"-?[\d.e-]+|true|false|null|[\[{].*", value) else value
+    assert said == actual[path]
+
+
+@pytest.mark.parametrize(("name", "path"), PLACES)
+def test_a_place_in_the_code_is_there(name: str, path: str) -> None:
+    pattern = rf"^\s*(?:def|class) {name}\b|^(?:\w+, )*{name}\b *[:=,]"
+    assert re.search(pattern, text(path), re.MULTILINE)
+
+
+@pytest.mark.parametrize(("page", "least"), [("docs/decisions.md", 25), ("docs/released-code.md", 5)])
+def test_every_file_that_a_page_names_is_there(page: str, least: int) -> None:
+    files = set(re.findall(r"`((?:yolor_core|ablations|analysis|slurm|tests)/[\w/.]*)`", text(page)))
+    assert len(files) > least
+    assert [file for file in files if not (ROOT / file).exists()] == []
+
+
+# docs/released-code.md
+
+RELEASED = text("docs/released-code.md")
+
+
+def test_every_line_of_the_released_code_names_a_test_that_exists() -> None:
+    sources = (path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
+    there = {test for source in sources for test in re.findall(r"^def (test_\w+)", source, re.MULTILINE)}
+    assert set(re.findall(r"`(test_\w+)`", RELEASED)) - there == set()
+    held = [rows for header, rows in tables(RELEASED) if header[-1] == "held by"]
+    for *_, last in (row for rows in held for row in rows):
+        assert re.fullmatch(r"(`tests?[\w/]+`(, )?)+|no test: .*`[\w/.]+\.py`", last), last
+    assert sum(map(len, held)) > 35
+
+
+def test_the_models_and_fields_of_the_released_code_are_there() -> None:
+    (listed,) = re.findall(r"\| eight models \(([^)]*)\)", RELEASED)
+    models = NAME.findall(listed)
+    assert len(models) == 8 and set(models) <= set(list_models())
+    if test_golden_models.NAMES:
+        assert models == sorted(test_golden_models.NAMES)
+    fields = dict(leaves(resolve("csp-fast", "paper")))
+    assert set(re.findall(r"`((?:train|evaluation)\.[\w.]+)", RELEASED)) <= fields.keys()
+
+
+# docs/faq.md
+
+FAQ = text("docs/faq.md")
+
+
+def test_the_options_and_names_of_the_faq_are_known() -> None:
+    options = set(re.findall(r"--set (\S+=[\w.]+)", FAQ))
+    assert len(options) > 4
+    for option in options:
+        assert resolve("csp-fast", "paper", [option]) != resolve("csp-fast", "paper")
+    assert set(re.findall(r"--profile (\w+)", FAQ)) <= PROFILES.keys()
+    assert set(re.findall(r"--model ([\w-]+)", FAQ)) <= set(list_models())
+    assert set(re.findall(r"ablate (?:train|show) (\S+)", FAQ)) <= all_experiments().keys()
+
+
+@pytest.mark.slow
+def test_the_python_of_the_faq_folds_and_exports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folding, export = python_of("docs/faq.md")
+    space: dict[str, object] = {}
+    exec(compile(folding, "docs/faq.md", "exec"), space)
+    assert {"folded", "expected"} <= set(space)  # it has come to its end
+    theirs = tmp_path / "theirs.pt"
+    torch.save({"model": authors_state(create_model("yolor-ssss-s2d", seed=1))}, theirs)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(export.replace("size=640", "size=64"), "docs/faq.md", "exec"), {})
+    sizes = {tuple(constant.dims) for constant in onnx.load("folded.onnx").graph.initializer}
+    assert (255, 512, 1, 1) in sizes  # the predictor of P5
+    assert not sizes & {(1, 255, 1, 1), (1, 512, 1, 1)}  # a vector that is multiplied or added
+    with pytest.raises(WeightsError, match="its shapes are those of yolor-ssss-s2d"):
+        import_weights(theirs, "yolor-ssss-dwt")
+
+
+# docs/cluster.md
+
+CLUSTER = text("docs/cluster.md")
+CLUSTERS = dict(re.findall(r"^```toml\n# (\S+)\n(.*?)^```", CLUSTER, re.MULTILINE | re.DOTALL))
+
+
+def launches() -> list[str]:
+    """Every `ablate launch` of the page onto a cluster: in blocks of shell, and in cells of tables."""
+    blocks = "".join(re.findall(r"^```sh\n(.*?)^```", CLUSTER, re.MULTILINE | re.DOTALL))
+    found = re.findall(r"^ablate launch [^#\n]*", blocks, re.MULTILINE)
+    found += re.findall(r"`(ablate launch [^`]*)`", CLUSTER)
+    return sorted({line.replace("--dry-run", "").strip() for line in found if "--cluster" in line})
 
 
 @pytest.fixture
-def keypoints(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
-    """The task that docs/tasks.md adds, registered; the module of its parts."""
-    module = types.ModuleType("yolor_core.tasks.keypoints")
-    monkeypatch.setitem(sys.modules, module.__name__, module)
-    for path, source in TASKS_BLOCKS:
-        if path == "yolor_core/tasks/keypoints.py":
-            exec(compile(source, f"docs/tasks.md: {path}", "exec"), vars(module))
-        elif path == "yolor_core/tasks/registry.py":
-            space = dict(vars(task_registry)) | {"TASKS": Recorded(monkeypatch, task_registry.TASKS)}
-            exec(compile(source, f"docs/tasks.md: {path}", "exec"), space)
-    return module
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the page's profiles and a small COCO, in which commands are called."""
+    for file, content in CLUSTERS.items():
+        (tmp_path / file).write_text(content, encoding="utf-8")
+    little_coco(tmp_path / "coco")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ABLATE_RESULTS", str(tmp_path / "results"))
+    return tmp_path
 
 
-def test_every_python_block_of_the_tasks_says_where_it_belongs() -> None:
-    assert len(TASKS_BLOCKS) == TASKS_PAGE.count("```python")
-    assert [path for path, _ in TASKS_BLOCKS] == [
-        "mytasks.py",
-        *["yolor_core/tasks/keypoints.py"] * 3,
-        "yolor_core/tasks/registry.py",
+def ablate(line: str) -> Result:
+    done = CliRunner().invoke(main, shlex.split(line)[1:])
+    assert done.exit_code == 0, done.output
+    return done
+
+
+def test_the_page_has_profiles_and_launches() -> None:
+    assert [*CLUSTERS] == ["mycluster.toml", "paper.toml"]
+    assert len(launches()) >= 6
+    assert all(f"`{cluster}`" in CLUSTER for cluster in known_clusters())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("line", launches())
+def test_every_launch_of_the_page_can_be_planned(line: str, here: Path) -> None:
+    line = re.sub(r"--data \S+", f"--data {shlex.quote(str(here / 'coco'))}", line)
+    done = ablate(f"{line.replace('--cluster PROFILE', '--cluster example')} --dry-run")
+    assert "hours: by FLOPs at" in done.output and "#!/bin/bash" in done.output
+    assert not (here / "results").exists()
+
+
+def test_the_head_of_the_script_is_as_printed(here: Path) -> None:
+    (block,) = re.findall(r"^```\n(#SBATCH.*?)^```", CLUSTER, re.MULTILINE | re.DOTALL)
+    done = ablate("ablate launch 1 --profile smoke --cluster mycluster.toml --dry-run")
+    lines = {line for line in done.output.splitlines() if line.startswith("#SBATCH")}
+    assert set(block.splitlines()) <= lines
+    left_out = {line.split("=")[0].split()[1] for line in lines - set(block.splitlines())}
+    assert left_out == {"--job-name", "--kill-on-invalid-dep", "--open-mode", "--output"}
+
+
+@pytest.mark.parametrize("cluster", known_clusters())
+def test_the_profiles_of_the_suite_can_be_planned_with(cluster: str, here: Path) -> None:
+    ablate(f"ablate launch 1 --profile smoke --cluster {cluster} --dry-run")
+
+
+def test_every_key_of_a_profile_is_documented_and_no_other(here: Path) -> None:
+    keys = [key for row in rows_below(CLUSTER, "key") for key in NAME.findall(row[0])]
+    assert sorted(keys) == sorted(Cluster.model_fields.keys() - {"override"})
+    (override,) = re.findall(r"`\[\[override\]\]` has (.*?)\.\n", CLUSTER, re.DOTALL)
+    assert NAME.findall(override) == [*Override.model_fields]
+    lines = {line for row in rows_below(CLUSTER, "if") for line in NAME.findall(row[1])}
+    used = {re.split(r"\W", line.strip("["))[0] for line in lines}
+    assert used and used <= Cluster.model_fields.keys()
+    cluster = load_cluster("paper.toml")
+    assert (cluster.resources("csp-fast").ranks, cluster.resources("p6-light").ranks) == (8, 16)
+
+
+def test_the_advice_covers_every_state_that_needs_some() -> None:
+    told = {row[0].split(",")[0] for row in rows_below(CLUSTER, "`ablate status` says")}
+    assert told == {"queued", "starting", "preempted", "unreadable", *UNFINISHED}
+
+
+# What pages quote from the published study.
+
+QUOTED = {"table", "row", "Δ AP [95 %]"}  # a table with these columns quotes the summary
+
+
+def quoted(page: Path) -> list[dict[str, str]]:
+    """The rows of a page's tables that quote the study's verdicts, as {column: text}."""
+    found = [t for t in tables(page.read_text(encoding="utf-8")) if set(t[0]) >= QUOTED]
+    return [dict(zip(head, row, strict=True)) for head, rows in found for row in rows]
+
+
+def summary() -> str:
+    return flat((STUDY / "summary.md").read_text(encoding="utf-8"))
+
+
+def test_rows_that_pages_quote_are_those_of_the_summary() -> None:
+    measured = {(row["table"], row["row"]): row for row in quoted(STUDY / "summary.md")}
+    assert len(measured) > 20 and all(tuple(row) == HEAD for row in measured.values())
+    assert len(quoted(ROOT / "README.md")) == 19
+    for page in PAGES:
+        for row in quoted(page):
+            assert row.items() <= measured[row["table"], row["row"]].items(), page
+
+
+def test_what_the_readme_says_of_the_study_is_measured() -> None:
+    readme = flat(text("README.md"))
+    (baseline,) = re.findall(r"has AP ([\d.]+ ± [\d.]+), AP50 ([\d.]+ ± [\d.]+) on", readme)
+    table = (STUDY / "tables" / "table-1.txt").read_text(encoding="utf-8")
+    ours = next(line for line in table.splitlines() if line.split()[:1] == ["ours"])
+    assert flat(ours).startswith(f"ours {' '.join(baseline)} ")
+    assert "66 trainings" in readme and "| runs | 66 finished, of 22 experiments | " in summary()
+    assert "of its 19 comparisons 18 are not told from 0, one is lower" in readme
+    assert "are 19 different comparisons" in summary() and ": 1 lower, 18 not told from 0." in summary()
+    assert "Holm's correction over all 19 leaves none" in readme
+    assert "over all 19 leaves a p below 0.05 for 0 of the 1" in summary()
+    for table_, said in (
+        ("2", r"0\.5 AP `ablate plan` asks for (\d+) seeds of \+ iPR"),
+        ("1", r"(\d+) of \+ iFA\."),
+    ):
+        planned = ablate(f"ablate plan {table_} --effect 0.5 --results {STUDY} --json")
+        (row,) = json.loads(planned.stdout)["rows"]
+        assert re.findall(said, readme) == [str(row["seeds"])]
+
+
+def test_published_detections_are_read_as_the_page_says_and_no_two_are_the_same() -> None:
+    (block,) = [
+        block for language, block in FENCED.findall(text("docs/published.md")) if language == "python"
     ]
+    run = min((STUDY / "runs").iterdir())
+    space: dict[str, Any] = {"pd": pd, "run": run}
+    exec(compile(block, "docs/published.md", "exec"), space)
+    found, read = space["found"], read_detections(run / "detections.parquet")
+    assert np.abs(found[["x", "y", "width", "height"]].to_numpy() - read.boxes).max() < 1e-4
+    assert np.abs(found["score"].to_numpy() - read.scores).max() < 1e-6
+    for path in (STUDY / "runs").glob("*/detections.parquet"):
+        read = read_detections(path)
+        rows = np.column_stack([read.image_id, read.category_id, read.scores, read.boxes])
+        assert len(np.unique(rows, axis=0)) == len(rows), path
 
 
-def test_the_table_of_tasks_is_accepted_and_shares_the_papers_training(tmp_path: Path) -> None:
-    path = tmp_path / "mytasks.py"
-    path.write_text(TASKS_BLOCKS[0][1], encoding="utf-8")
-    planned = plan_runs([str(path)], "smoke", fingerprint="f")
-    slugs = ["csp.jde", "csp.fairmot", "csp.fairmot.implicit", "csp.jde.jdc"]
-    assert [run.config.experiment for run in planned] == slugs
-    assert planned[0].run_id == plan_runs(["csp.jde"], "smoke", fingerprint="f")[0].run_id
-    assert planned[3].config.science.model.tasks == ("detection", "embedding", "classification")
+def test_the_training_time_counts_what_is_continued_once() -> None:
+    spent = {}
+    for run in (STUDY / "runs").iterdir():
+        record, state = (json.loads((run / file).read_text()) for file in ("run.json", "state.json"))
+        spent[run.name] = (state["seconds"], record.get("continues"))
+    once = sum(seconds - (spent[before][0] if before else 0) for seconds, before in spent.values()) / 3600
+    assert sum(before is not None for _, before in spent.values()) == 3
+    assert f"| training time | {once:.1f} hours of one device" in summary()
 
 
-@pytest.mark.usefixtures("keypoints")
-@pytest.mark.parametrize("kind", ["joint", "with vectors", "with a chain", "alone"])
-def test_the_example_of_a_task_trains_with_every_kind_of_knowledge(kind: str) -> None:
-    branch = BranchConfig(task="keypoints")
-    experiments: dict[str, Callable[[], Experiment]] = {
-        "joint": lambda: CSP.joint(branch, "jdk"),
-        "with vectors": lambda: CSP.joint_implicit(branch, ADD_FA, "jdk"),
-        "with a chain": lambda: CSP.joint_implicit(branch, ADD_FA, "jdk", further=ADD_FA_MARKOV),
-        "alone": lambda: CSP.alone(branch),
-    }
-    science = resolve(experiments[kind](), "smoke")
-    model = create_model(science.model, classes=3).train()
-    targets = torch.tensor([[0, 2, 0.5, 0.25, 0.3, 0.3, -1], [1, 0, 0.9, 0.9, 0.2, 0.2, 4.0]])
-    losses = build_losses(model, science.train)
-    outputs = model(torch.rand(2, 3, 64, 64))
-    assert outputs["keypoints"].shape == (2, 3, 8, 8)
-    terms = {}
-    for task in model.tasks:
-        terms |= losses[task](outputs[task], losses[task].wanted(targets, (64, 64), 2))
-    assert ("loss/box" in terms) == (kind != "alone")
-    torch.stack(list(terms.values())).sum().backward()
-    gradients = [p.grad for part in (model.branches, model.backbone) for p in part.parameters()]
-    assert all(gradient is not None and gradient.abs().max() > 0 for gradient in gradients)
+def test_the_excerpt_of_a_table_is_the_beginning_of_its_lines() -> None:
+    blocks = FENCED.findall(text("docs/reading-a-table.md"))
+    excerpt = next(each for _, each in blocks if "Δ, 3 pairs" in each)
+    lines = [flat(line) for line in excerpt.splitlines() if line.strip() and not line.startswith("```")]
+    there = iter(map(flat, (STUDY / "tables" / "table-8.txt").read_text(encoding="utf-8").splitlines()))
+    assert len(lines) >= 8
+    for line in lines:  # in this order; `in` consumes the iterator up to the one that is found
+        assert any(each == line or each.startswith(line + " ") for each in there), line
 
 
-def test_the_loss_of_the_example_is_the_same_in_one_piece_and_in_parts(keypoints: types.ModuleType) -> None:
-    loss = keypoints.KeypointLoss(3, 8)
-    targets = torch.tensor([[0, 2, 0.5, 0.25, 0.3, 0.3, -1], [1, 0, 0.99, 0.99, 0.2, 0.2, 4.0]])
-    logits = torch.randn(2, 3, 4, 8, dtype=torch.float64)
-    wanted = loss.wanted(targets.double(), (32, 64), 2)
-    (whole,) = loss(logits, wanted).values()
-    parts = [loss(logits[i : i + 1], wanted.part(i, i + 1))["loss/keypoint"] for i in range(2)]
-    torch.testing.assert_close(sum(parts), whole, rtol=1e-12, atol=0)
-    truth = np.zeros((2, 3, 4, 8))
-    truth[0, 2, 1, 4] = truth[1, 0, 3, 7] = 1
-    p = 1 / (1 + np.exp(-logits.numpy()))
-    expected = -(truth * np.log(p) + (1 - truth) * np.log(1 - p)).mean()
-    assert float(whole) == pytest.approx(expected, rel=1e-12)
+@pytest.mark.parametrize(
+    ("said", "experiment"),
+    [(r"the vector of \+ iFA had moved by", "csp-fast.add-fa"), (r"that of \+ iPR by", "csp-fast.add-pr")],
+)
+def test_how_far_the_vectors_moved_is_measured(said: str, experiment: str) -> None:
+    """Root mean square of g(z) at the end minus its start, P3 to P5; mean over the seeds."""
+    by_seed = []
+    for run in sorted((STUDY / "runs").glob(f"{experiment}-mini-s*")):
+        values = pd.read_parquet(run / "implicit.parquet")
+        ends = values[values["epoch"].isin((0, values["epoch"].max()))]
+        wide = ends.pivot(index=["level", "index"], columns="epoch", values="value")
+        by_seed.append((wide.iloc[:, 1] - wide.iloc[:, 0]).pow(2).groupby(level="level").mean().pow(0.5))
+    assert len(by_seed) == 3
+    (found,) = re.findall(rf"{said} ([\d.]+), ([\d.]+) and ([\d.]+\d)", flat(FAQ))
+    assert [f"{value:.2f}" for value in np.mean(by_seed, axis=0)] == list(found)
 
 
-def test_the_metric_of_the_example_is_1_for_the_maps_that_the_loss_wants(keypoints: types.ModuleType) -> None:
-    images = load_images(ShapesConfig(train_images=1, val_images=6, size=128), "val")
-    (batch,) = EvaluationBatches(images, size=128, stride=32, batch=6, rectangular=True, pad=0.5)
-    height, width = batch.images.shape[2:]
-    rows = []
-    for place, index in enumerate(batch.indices):
-        boxes = images.boxes(index) * np.tile(batch.scales[place], 2) + np.tile(batch.pads[place], 2)
-        centres = (boxes[:, :2] + boxes[:, 2:]) / 2 / [width, height]
-        rows += [[place, label, x, y] for label, (x, y) in zip(images.classes(index), centres, strict=True)]
-    truth = keypoints.KeypointLoss(5, 8).wanted(torch.tensor(rows), (height, width), 6).truth
-    for maps, peak in ((truth, 1.0), (-truth, 0.0)):
-        collector = keypoints.KeypointCollector(8, images)
-        collector.add(batch, maps)
-        parts = [collector.found()[:5], collector.found()[5:]]
-        assert collector.score(collector.merge(parts), images) == {"keypoints": {"peak": peak}}
-    assert keypoints.KeypointCollector.score([], images) == {"keypoints": {"peak": None}}
+# One version, date and licence wherever they are written down.
 
 
-@pytest.mark.usefixtures("keypoints")
-def test_the_example_of_a_task_is_evaluated_beside_detection() -> None:
-    science = resolve(CSP.joint(BranchConfig(task="keypoints"), "jdk"), "smoke")
-    images = load_images(ShapesConfig(train_images=1, val_images=3, size=64), "val")
-    model = create_model(science.model, classes=len(images.names))
-    config, device = EvaluationConfig(size=64), torch.device("cpu")
-    scores = predict.evaluate(predict.predict(model, images, config, device), images)
-    assert {"detection", "keypoints"} <= set(scores)
-    assert 0 <= scores["keypoints"]["peak"] <= 1
+def citation(key: str) -> str:
+    (value,) = re.findall(rf"^{key}: (.+)$", text("CITATION.cff"), flags=re.MULTILINE)
+    return str(value).strip('"')
 
 
-def test_the_example_of_a_task_leaves_the_registry_as_it_was() -> None:
-    assert "keypoints" not in task_registry.TASKS
+def test_the_changelog_the_citation_and_the_project_agree() -> None:
+    project = tomllib.loads(text("pyproject.toml"))["project"]
+    changelog = text("CHANGELOG.md")
+    entries = re.findall(r"^## (\S+) - (\S+)$", changelog, flags=re.MULTILINE)
+    newest, day = entries[0]
+    assert newest == project["version"] == citation("version")
+    assert date.fromisoformat(day).isoformat() == day == citation("date-released")
+    headings = re.findall(r"^## (.+)$", changelog, flags=re.MULTILINE)
+    assert headings[headings[0] == "Unreleased" :] == [" - ".join(entry) for entry in entries]
+    versions, days = [Version(v) for v, _ in entries], [date.fromisoformat(d) for _, d in entries]
+    assert versions == sorted(set(versions), reverse=True) and days == sorted(days, reverse=True)
+    assert citation("license") == project["license"] and project["license-files"] == ["LICENSE"]
+
+
+if __name__ == "__main__":
+    for page_ in WRITTEN:
+        (ROOT / page_).write_text(written(page_, text(page_)), encoding="utf-8")
