@@ -1,4 +1,4 @@
-"""The `ablate` command line. Each subcommand is a module of `ablations.commands`, imported when called."""
+"""The `ablate` command line. Subcommands are modules of `ablations.commands`, imported when called."""
 
 from __future__ import annotations
 
@@ -40,8 +40,15 @@ COMMANDS = {
     "evaluate": "AP of trained weights on a dataset.",
     "detect": "Draw what a model finds in pictures.",
 }
-
-
+#: Files of `ablations.commands` that hold several; each other command has a file of its name.
+TOGETHER = {
+    "list": "experiments",
+    "show": "experiments",
+    "speed": "models",
+    "plan": "tables",
+    "detect": "evaluate",
+    "features": "evaluate",
+}
 MOST_CHARACTERS = 4_000
 
 
@@ -62,8 +69,9 @@ class LazyGroup(click.Group):
         """The subcommand, imported now; None for a name that is none."""
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = importlib.import_module(f"ablations.commands.{cmd_name}").command
-        return command
+        module = importlib.import_module(f"ablations.commands.{TOGETHER.get(cmd_name, cmd_name)}")
+        found = (each for each in vars(module).values() if isinstance(each, click.Command))
+        return next(command for command in found if command.name == cmd_name)
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         """As click's, with the nearest names in the error."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ablations.experiments import Experiment
+from ablations.table import COUNTED, Table
 
 CLASSES = 80
 LARGE, HALF = 1280, 640  # pixels
@@ -42,3 +43,14 @@ def model_cost(experiment: Experiment, fused: bool = False) -> Cost:
 def _quadrupled(mflops: float) -> float:
     """Table A2's rule: 4 x the GFLOPs at half the size, after those were rounded to one decimal."""
     return round(4 * round(mflops / 1000, 1), 1)
+
+
+def costs_of(table: Table) -> dict[str, Cost]:
+    """Counted on full-size models; torch is imported only for a table that shows counts."""
+    if not set(table.metrics) & set(COUNTED):
+        return {}
+    return {
+        row.experiment.slug: model_cost(row.experiment, row.fused)
+        for row in table.rows
+        if row.experiment is not None
+    }

@@ -45,6 +45,13 @@ def refuse_empty(value: Any, param: click.Parameter | None) -> None:
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
+def print_json(content: Any) -> None:
+    """What `--json` prints."""
+    import json
+
+    click.echo(json.dumps(content, indent=1, ensure_ascii=False))
+
+
 def _results_option(callback: Callable[..., Path] | None = None) -> Any:
     return click.option(
         "--results",

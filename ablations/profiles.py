@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from ablations.recipe import SCRATCH_EPOCHS
+from ablations.experiments import SCRATCH_EPOCHS
 from yolor_core.config import CocoConfig, DataConfig, Execution, PhaseConfig, Science, ShapesConfig
 from yolor_core.errors import UnknownNameError
 

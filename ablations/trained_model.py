@@ -140,6 +140,48 @@ def with_classes_of(chosen: Chosen, images: ImageSet) -> tuple[ImageSet, list[st
     ]
 
 
+def find_images(chosen: Chosen, data: str | None, split: str | None) -> ImageSet:
+    """The images to score: of `data`, else those the run was evaluated on."""
+    from ablations.plan import data_config
+    from yolor_core.config import CocoConfig, DataConfig
+    from yolor_core.data import load_images
+
+    config: DataConfig
+    if data is None:
+        if chosen.run is None:
+            raise ConfigError("--data missing; a folder in COCO's layout is needed")
+        config = chosen.run.data
+    elif data == "shapes":
+        own = chosen.run.data if chosen.run is not None else None
+        config = own if own is not None and own.kind == "shapes" else data_config(data, "mini")
+    else:
+        split = split or _val_split(Path(data))
+        config = CocoConfig(root=data, train=split, val=split)
+    if split is not None:
+        if config.kind == "shapes":
+            raise ConfigError("--split belongs to a folder in COCO's layout, not to shapes")
+        config = config.model_copy(update={"val": split})
+    if data is None and config.kind == "coco" and not Path(config.root).is_dir():
+        raise ConfigError(
+            f"{config.root}: no such folder; {chosen.note} was trained there. Name the folder where "
+            "its data are now with --data PATH"
+        )
+    return load_images(config, "val")
+
+
+def _val_split(root: Path) -> str:
+    """The folder's val split, or its only one. Raises ConfigError when that is not clear."""
+    from yolor_core.data.layout import USUAL, annotation_file, splits
+
+    found = splits(root)
+    usual = [val for _, val in USUAL if val in found]
+    if usual or len(found) == 1:
+        return (usual or found)[0]
+    if not found:
+        annotation_file(root, USUAL[0][1])  # raises, saying what is missing
+    raise ConfigError(f"{root} has no usual val split; give --split, one of: {', '.join(found)}")
+
+
 def need_detection(chosen: Chosen, what: str) -> None:
     """Raises ConfigError, naming the run and its tasks, where a model has no boxes to show.
 

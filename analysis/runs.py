@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from ablations.table import CONFLICT, SCORES
-from yolor_core.errors import RunError
+from yolor_core.errors import RunError, UnknownNameError
 from yolor_core.runs.directory import RunDirectory
 from yolor_core.runs.files import number
 
@@ -126,3 +126,18 @@ def describe_data(data: dict[str, Any]) -> str | None:
     if data.get("kind") == "coco":
         return f"coco {data.get('train')}/{data.get('val')}"
     return data.get("kind")
+
+
+def kept(runs: pd.DataFrame, fingerprint: str | None, source: str | None) -> pd.DataFrame:
+    """Those whose data and sources begin so. Raises UnknownNameError where none do, listing what there is."""
+    return _beginning(_beginning(runs, "fingerprint", fingerprint), "source_hash", source)
+
+
+def _beginning(runs: pd.DataFrame, column: str, prefix: str | None) -> pd.DataFrame:
+    if prefix is None:
+        return runs
+    known = sorted(set(runs[column].dropna()))
+    kept = runs[runs[column].fillna("").str.startswith(prefix)]
+    if kept.empty:
+        raise UnknownNameError(column.replace("_", " "), prefix, known)
+    return kept

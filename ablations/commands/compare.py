@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ablations.columns import aligned
-from ablations.options import json_option, results_option
+from ablations.options import json_option, print_json, results_option
 
 if TYPE_CHECKING:
     from analysis.comparison import Comparison, Difference
@@ -88,7 +87,7 @@ def command(
     notes += all_notes(arms, truths, orders)
     if as_json:
         told = {"a": a, "b": b, **asdict(found), "notes": notes, "orders": orders}
-        click.echo(json.dumps(told, indent=1, ensure_ascii=False))
+        print_json(told)
     else:
         click.echo(text(found, a, b, notes))
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import click
 
-from ablations.options import Folder
+from ablations.options import Folder, print_json
 from yolor_core.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -80,7 +79,7 @@ def check(
             content[name]["packs"] = [
                 {"path": str(p.path), "content": p.title, "problem": p.problem} for p in found
             ]
-        click.echo(json.dumps(content, indent=1))
+        print_json(content)
     else:
         for used, unused in beside(path, names):
             click.echo(f"{unused.name} is not read: {used.name} is there too")

@@ -1,14 +1,15 @@
-"""`ablate models`: every model and what it costs."""
+"""`ablate models`: every model and what it costs. `ablate speed`: images per second on this machine."""
 
 from __future__ import annotations
 
-import json
+from collections.abc import Iterator
 from typing import Any
 
 import click
 
 from ablations.columns import aligned
-from ablations.options import json_option
+from ablations.options import json_option, print_json
+from ablations.trained_model import require_model
 
 HEAD = {
     "name": "name",
@@ -23,7 +24,7 @@ HEAD = {
 
 @click.command("models")
 @json_option
-def command(as_json: bool) -> None:
+def models_command(as_json: bool) -> None:
     """List every model: test size (pixels), parameters and MFLOPs, fused and not, torch's MFLOPs.
 
     Fused: BatchNorm is merged into the convolution in front of it.
@@ -37,7 +38,7 @@ def command(as_json: bool) -> None:
     matrix products alone: no biases, no BatchNorm, no multiplications. It is the same fused and not.
     """
     records = describe()
-    click.echo(json.dumps(records, indent=1) if as_json else text(records))
+    print_json(records) if as_json else click.echo(costs_text(records))
 
 
 def describe() -> list[dict[str, Any]]:
@@ -64,7 +65,7 @@ def describe() -> list[dict[str, Any]]:
     return records
 
 
-def text(records: list[dict[str, Any]]) -> str:
+def costs_text(records: list[dict[str, Any]]) -> str:
     """The records as aligned columns."""
     lines = [tuple(HEAD.values()), *(tuple(_shown(record[key]) for key in HEAD) for record in records)]
     return "\n".join(aligned(lines))
@@ -74,3 +75,101 @@ def _shown(value: object) -> str:
     if isinstance(value, float):
         return f"{value:,.4f}".replace(",", " ")
     return f"{value:,}".replace(",", " ") if isinstance(value, int) and value > 9999 else str(value)
+
+
+COLUMNS = ("model", "size", "batch", "precision", "folded", "network/s", "end to end/s")
+
+
+@click.command("speed")
+@click.argument("models", nargs=-1, required=True, metavar="MODEL...")
+@click.option(
+    "--size",
+    type=click.IntRange(min=32),
+    metavar="PIXELS",
+    help="Square input.  [default: the paper's test size]",
+)
+@click.option(
+    "--batch",
+    "batches",
+    type=click.IntRange(min=1),
+    multiple=True,
+    default=(1, 32),
+    show_default=True,
+    help="Images at once. Repeatable.",
+)
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option(
+    "--seconds",
+    type=click.FloatRange(min=0, min_open=True),
+    default=5.0,
+    show_default=True,
+    help="Time for each figure, and the longest time of one batch.",
+)
+@json_option
+def speed(
+    models: tuple[str, ...],
+    size: int | None,
+    batches: tuple[int, ...],
+    device: str,
+    seconds: float,
+    as_json: bool,
+) -> None:
+    """Measure images per second, with BatchNorm and implicit knowledge folded and not.
+
+    'network' is the network alone, 'end to end' goes from pictures to boxes: letterbox, network, decoding and
+    suppression of about 3000 candidates an image. Weights are those of initialisation. Single precision, on a
+    GPU half precision too. A batch that would take longer than --seconds is not run.
+    """
+    for name in models:
+        require_model(name)
+
+    from yolor_core.device import choose_device
+    from yolor_core.evaluation.speed import describe_device
+
+    target = choose_device(device)
+    where = describe_device(target)
+    if as_json:
+        records = [
+            r | {"device": where} for name in models for r in measure(name, size, batches, target, seconds)
+        ]
+        print_json(records)
+        return
+    click.echo(f"device: {where}")
+    click.echo(line(COLUMNS))
+    for name in models:
+        for record in measure(name, size, batches, target, seconds):
+            click.echo(speed_line(record))
+
+
+def measure(
+    name: str, size: int | None, batches: tuple[int, ...], device: Any, seconds: float
+) -> Iterator[dict[str, Any]]:
+    """One record per precision, folding and batch."""
+    from dataclasses import asdict
+
+    from yolor_core.evaluation.speed import measure_speed, settle
+    from yolor_core.models import create_model
+    from yolor_core.models.architectures import ARCHITECTURES
+
+    side = size or ARCHITECTURES[name].size
+    precisions = ("fp32", "fp16") if device.type == "cuda" else ("fp32",)
+    for speed in measure_speed(settle(create_model(name)), side, batches, device, precisions, seconds):
+        record = asdict(speed)
+        record["images_per_second"] = record.pop("model")
+        yield {"model": name, "size": side} | record
+
+
+def speed_line(record: dict[str, Any]) -> str:
+    """A record as a line of the table."""
+    rates = [record["images_per_second"], record["end_to_end"]]
+    shown = ["-" if rate is None else f"{rate:.2f}" for rate in rates]
+    folded = "yes" if record["folded"] else "no"
+    cells = (record["model"], record["size"], record["batch"], record["precision"], folded, *shown)
+    return f"{line(cells)}  {record['note']}".rstrip()
+
+
+def line(cells: tuple[Any, ...]) -> str:
+    """Cells in columns of fixed width, so that each line can be shown as soon as it is measured."""
+    name, *rest = map(str, cells)
+    widths = (6, 6, 10, 7, 10, 13)
+    return f"{name:22}" + "".join(cell.rjust(width) for cell, width in zip(rest, widths, strict=True))

@@ -65,10 +65,10 @@ def command(
     profile_named(profile)
     as_overrides(overrides)
 
-    from ablations.commands.tables import costs_of, kept
+    from ablations.costs import costs_of
     from analysis.published.build import publish
     from analysis.published.manifest import Made, code_hash
-    from analysis.runs import load_runs
+    from analysis.runs import kept, load_runs
     from analysis.study import open_study
     from yolor_core.runs.record import code_commit
 

@@ -48,9 +48,9 @@ def command(
     if out is None and is_published(results):
         raise click.UsageError(f"{results} is a published study, which stays as it is; name another --out")
 
-    from ablations.commands.tables import costs_of, kept
+    from ablations.costs import costs_of
     from analysis.report import write_report
-    from analysis.runs import load_runs
+    from analysis.runs import kept, load_runs
     from analysis.study import open_study
 
     runs = _as_status_says(load_runs(results), results)

@@ -24,7 +24,7 @@ def command(ctx: click.Context, folder: Path, processes: int | None) -> None:
     Exit code 0: all numbers are equal; 1: some differ, and the first of them are named. Texts that another
     version of the code words otherwise are named too, and are no difference.
     """
-    from ablations.commands.tables import costs_of
+    from ablations.costs import costs_of
     from analysis.published.manifest import read_manifest
     from analysis.published.verify import verify
 

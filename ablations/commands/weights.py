@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ablations.options import json_option, profile_option
+from ablations.options import json_option, print_json, profile_option
 from yolor_core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def import_file(
     target.parent.mkdir(parents=True, exist_ok=True)
     write_safetensors(target, state)
     if as_json:
-        click.echo(json.dumps({**asdict(report), "out": str(target)}, indent=1))
+        print_json({**asdict(report), "out": str(target)})
     else:
         click.echo(report.text())
         click.echo(f"wrote {target}")

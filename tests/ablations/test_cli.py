@@ -149,7 +149,7 @@ def test_models_json_is_complete_and_exact() -> None:
     for record in records:
         assert record["mflops_torch"] < record["mflops_fused"] < record["mflops"]
         assert record["mflops_torch"] > 0.99 * record["mflops"]
-    lines = models.text(records).splitlines()
+    lines = models.costs_text(records).splitlines()
     assert len({len(line) for line in lines}) == 1
     assert len(lines) == len(records) + 1
     assert any("151 782 680" in line for line in lines)

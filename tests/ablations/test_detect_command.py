@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from ablations.commands.detect import targets
+from ablations.commands.evaluate import targets
 from tests.ablations.trained import ablate, train
 from yolor_core.config import EvaluationConfig
 from yolor_core.data.coco_names import COCO_NAMES
