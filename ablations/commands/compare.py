@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ablations.columns import aligned
-from ablations.options import json_option, print_json, results_option
+from ablations.options import json_option, print_json, read_results_option
 
 if TYPE_CHECKING:
     from analysis.comparison import Comparison, Difference
@@ -33,7 +33,7 @@ SUFFIXES = (".json", ".json.gz", ".parquet")  # of files; a run has no such name
 )
 @click.option("--resamples", type=click.IntRange(min=100), default=10_000, show_default=True)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the resamples.")
-@results_option
+@read_results_option
 @json_option
 def command(
     a: str,

@@ -200,7 +200,15 @@ def test_tables_print_what_is_missing(tmp_path: Path) -> None:
         (["train", "csp-fast", "--data", ""], "--data is empty"),
         *(
             ([*command, "--results", "nowhere"], "nowhere: no such folder of results")
-            for command in (["tables"], ["report"], ["publish"], ["status"], ["cost"], ["plan", "1"])
+            for command in (
+                ["tables"],
+                ["report"],
+                ["publish"],
+                ["status"],
+                ["cost"],
+                ["plan", "1"],
+                ["compare", "a", "b"],
+            )
         ),
         (["launch", "1", "--all", "--dry-run"], "--all has table 1 already"),
         (["train", "1"], "1 is a table, more than one run: `ablate launch 1` makes them"),
