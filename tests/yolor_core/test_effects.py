@@ -11,7 +11,7 @@ import torch
 from yolor_core.config import ImplicitConfig, ModelConfig
 from yolor_core.implicit.registry import FORMS, OPERATORS, SITES
 from yolor_core.models import Detector, create_model
-from yolor_core.models.effects import implicit_effects, mean_features
+from yolor_core.models.knowledge import implicit_effects, mean_features
 
 PAIRS = [
     pytest.param(site, operator, form, id=f"{form}-{operator}-{site}")

@@ -12,7 +12,7 @@ from torch import nn
 from yolor_core.config import ImplicitConfig, ModelConfig
 from yolor_core.implicit.forms import Draws
 from yolor_core.models import create_model, initialise
-from yolor_core.models.predictor import Predictor
+from yolor_core.models.detector import Predictor
 
 MINI = ModelConfig(architecture="yolov4_csp_fast", width=0.125, depth=0.33)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import subprocess
 import sys
@@ -15,8 +16,7 @@ from yolor_core.errors import ConfigError, InputError, UnknownNameError
 from yolor_core.models import create_model, decode, list_models, named_config
 from yolor_core.models.architectures import ARCHITECTURES
 from yolor_core.models.blocks import pyramid
-from yolor_core.models.scaling import scaled_channels, scaled_repeats
-from yolor_core.models.stems import DWT, ReOrg
+from yolor_core.models.trunk import DWT, ReOrg, scaled_channels, scaled_repeats
 
 MINI = {"width": 0.125, "depth": 0.33}
 
@@ -171,7 +171,7 @@ def test_the_table_of_architectures_needs_no_torch() -> None:
 def test_every_public_name_of_the_package_is_there() -> None:
     from yolor_core import models
 
-    for name in models.__all__:
+    for name in itertools.chain(*models._HOMES.values()):
         assert callable(getattr(models, name)), name
 
 

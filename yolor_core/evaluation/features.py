@@ -19,7 +19,6 @@ from yolor_core.data.images import ImageSet
 from yolor_core.errors import InputError
 from yolor_core.evaluation.predict import input_stride
 from yolor_core.models.detector import Detector
-from yolor_core.models.effects import predict
 from yolor_core.tasks.assignment import assign
 
 NUMBERS = pa.list_(pa.float32())
@@ -132,7 +131,7 @@ def _anchors(
     own = (torch.arange(len(everywhere), device=x.device), anchor)
     sites = model.implicit.at(level)
     outputs = [
-        predict(model, level, feature, out).flatten(1).unflatten(1, (-1, model.outputs))[own]
+        model.predict(level, feature, out).flatten(1).unflatten(1, (-1, model.outputs))[own]
         for out in (sites, ())
     ]
     aligned = model.implicit.before(feature, level)

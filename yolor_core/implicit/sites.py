@@ -11,6 +11,8 @@ Features travel as a tuple: one map shared by all anchors, or one map per anchor
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +20,7 @@ from torch import Tensor, nn
 from yolor_core.config import ImplicitConfig
 from yolor_core.implicit.forms import Draws, Form
 from yolor_core.implicit.operators import Operator
-from yolor_core.implicit.registry import FORMS, OPERATORS
+from yolor_core.implicit.registry import FORMS, OPERATORS, SITES
 
 Maps = tuple[Tensor, ...]
 
@@ -163,3 +165,87 @@ class SizeRefinement(PredictionSite):
         before = pairs.new_full((self.anchors, 2), self.operator.centre)
         after = pairs.new_full((self.anchors, self.outputs - 4), self.operator.centre)
         return torch.cat((before, pairs, after), dim=1).view(-1)
+
+
+class ImplicitKnowledge(nn.Module):
+    """Every implicit representation of a task, registered site by site, then level by level.
+
+    Sites in front of the predictor act in the order of the configuration, then those behind it likewise.
+    A chained form (section 4.2's Markov chain) runs over the levels, the finest first; where `previous`
+    holds another task's sites by level, it goes on from the one of the same level instead.
+
+    Args:
+        channels: of the map in front of each level's predictor.
+        outputs: numbers that an anchor predicts.
+        task: whose knowledge it is, named instead of the site in `implicit_values`; None for detection.
+    """
+
+    def __init__(
+        self,
+        configs: Sequence[ImplicitConfig],
+        level_names: Sequence[str],
+        channels: Sequence[int],
+        anchors: int,
+        outputs: int,
+        task: str | None = None,
+        previous: Mapping[str, Site] | None = None,
+    ) -> None:
+        super().__init__()
+        self.task = task
+        self.sites = nn.ModuleDict()
+        self.level_names = tuple(level_names)
+        self.added = [0] * len(channels)  # channels that concatenation puts in front of each level's features
+        for config in configs:
+            levels = nn.ModuleDict()
+            chained = FORMS[config.form].load().chained
+            before: Site | None = None
+            for index, name in enumerate(level_names):
+                before = before if previous is None else previous.get(name)
+                site = SITES[config.site].load()(
+                    channels[index] + self.added[index],
+                    anchors,
+                    outputs,
+                    config,
+                    *((before,) if chained and before is not None else ()),
+                )
+                if config.learning == "frozen":
+                    site.requires_grad_(False)
+                before = site
+                self.added[index] += site.added_channels
+                levels[name] = site
+            self.sites[config.site] = levels
+
+    def walk(self) -> Iterator[tuple[str, str, Site]]:
+        """(site name, level name, module), in registration order."""
+        for site_name, levels in self.sites.items():
+            for level_name, site in cast(nn.ModuleDict, levels).items():
+                yield site_name, level_name, cast(Site, site)
+
+    def of(self, site: str) -> dict[str, Site]:
+        """Level name -> module of a site; empty where the site is not configured."""
+        return {level: module for name, level, module in self.walk() if name == site}
+
+    def at(self, level: str) -> list[Site]:
+        """The sites of a level, in the order of the configuration."""
+        return [site for _, name, site in self.walk() if name == level]
+
+    def feature_sites(self, level: str) -> list[FeatureSite]:
+        """Those of a level in front of the predictor."""
+        return [site for site in self.at(level) if isinstance(site, FeatureSite)]
+
+    def before(self, x: Tensor, level: str, without: Collection[Site] = ()) -> Maps:
+        """What the predictor sees: (B, C, H, W) -> one map (B, C + added, H, W), or one per anchor.
+
+        Sites in `without` have the value that changes nothing.
+        """
+        maps: Maps = (x,)
+        for site in self.feature_sites(level):
+            maps = site(maps, neutral=site in without)
+        return maps
+
+    def after(self, predictions: Tensor, level: str, without: Collection[Site] = ()) -> Tensor:
+        """Refine predictions (B, anchors x outputs, H, W) by all sites but those in `without`."""
+        for site in self.at(level):
+            if isinstance(site, PredictionSite) and site not in without:
+                predictions = site(predictions)
+        return predictions

@@ -10,51 +10,31 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from yolor_core.models.build import create_model, list_models, named_config
-    from yolor_core.models.counts import Counts, count
-    from yolor_core.models.decoding import decode
-    from yolor_core.models.detector import Detector
-    from yolor_core.models.folding import fold
-    from yolor_core.models.initialisation import initialise
-    from yolor_core.models.knowledge import ImplicitValues, implicit_priors, implicit_values, sparse_penalty
-    from yolor_core.models.parameters import parameter_groups
+    from yolor_core.models.build import create_model as create_model
+    from yolor_core.models.build import initialise as initialise
+    from yolor_core.models.build import list_models as list_models
+    from yolor_core.models.build import named_config as named_config
+    from yolor_core.models.build import parameter_groups as parameter_groups
+    from yolor_core.models.counts import Counts as Counts
+    from yolor_core.models.counts import count as count
+    from yolor_core.models.detector import Detector as Detector
+    from yolor_core.models.detector import decode as decode
+    from yolor_core.models.knowledge import ImplicitValues as ImplicitValues
+    from yolor_core.models.knowledge import fold as fold
+    from yolor_core.models.knowledge import implicit_priors as implicit_priors
+    from yolor_core.models.knowledge import implicit_values as implicit_values
+    from yolor_core.models.knowledge import sparse_penalty as sparse_penalty
 
 _HOMES = {
-    "create_model": "build",
-    "list_models": "build",
-    "named_config": "build",
-    "Counts": "counts",
-    "count": "counts",
-    "decode": "decoding",
-    "Detector": "detector",
-    "fold": "folding",
-    "initialise": "initialisation",
-    "ImplicitValues": "knowledge",
-    "implicit_priors": "knowledge",
-    "implicit_values": "knowledge",
-    "sparse_penalty": "knowledge",
-    "parameter_groups": "parameters",
+    "build": ("create_model", "initialise", "list_models", "named_config", "parameter_groups"),
+    "counts": ("Counts", "count"),
+    "detector": ("Detector", "decode"),
+    "knowledge": ("ImplicitValues", "fold", "implicit_priors", "implicit_values", "sparse_penalty"),
 }
-
-__all__ = [
-    "Counts",
-    "Detector",
-    "ImplicitValues",
-    "count",
-    "create_model",
-    "decode",
-    "fold",
-    "implicit_priors",
-    "implicit_values",
-    "initialise",
-    "list_models",
-    "named_config",
-    "parameter_groups",
-    "sparse_penalty",
-]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'yolor_core.models' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"yolor_core.models.{_HOMES[name]}"), name)
+    for module, names in _HOMES.items():
+        if name in names:
+            return getattr(importlib.import_module(f"yolor_core.models.{module}"), name)
+    raise AttributeError(f"module 'yolor_core.models' has no attribute {name!r}")

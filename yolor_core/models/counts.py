@@ -22,11 +22,10 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from yolor_core.config import ModelConfig
-from yolor_core.models.architectures import ARCHITECTURES
+from yolor_core.implicit.sites import ImplicitKnowledge
 from yolor_core.models.blocks import ACTIVATIONS, ConvBNAct
-from yolor_core.models.build import named_config
+from yolor_core.models.build import blank_model
 from yolor_core.models.detector import Detector
-from yolor_core.models.knowledge import ImplicitKnowledge
 from yolor_core.tasks.base import BranchLinear
 
 PAPER_LEVELS = ("P3", "P4", "P5")
@@ -82,11 +81,7 @@ def count(config: ModelConfig | str, size: int | tuple[int, int], classes: int =
 
     Raises UnknownNameError for an unknown model and InputError for a size it cannot take.
     """
-    if isinstance(config, str):
-        config = named_config(config)
-    with torch.device("meta"):
-        model = Detector(ARCHITECTURES[config.architecture], config, classes)
-    return count_detector(model, size)
+    return count_detector(blank_model(config, classes), size)
 
 
 def count_detector(model: Detector, size: int | tuple[int, int]) -> Counts:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from typing import Any, Self
 
 import torch
@@ -10,16 +11,39 @@ from torch.amp.autocast_mode import is_autocast_available
 
 from yolor_core.config import ModelConfig, TasksConfig
 from yolor_core.errors import FoldingError, InputError
+from yolor_core.implicit.sites import ImplicitKnowledge, Maps, Site
 from yolor_core.models.architectures import Architecture
-from yolor_core.models.backbone import Backbone
 from yolor_core.models.blocks import Style
-from yolor_core.models.knowledge import ImplicitKnowledge
-from yolor_core.models.neck import NeckParts, build_csp_neck
-from yolor_core.models.predictor import Predictor
-from yolor_core.models.scaling import scaled_channels, scaled_repeats
-from yolor_core.models.v5 import build_v5_neck
+from yolor_core.models.trunk import (
+    Backbone,
+    NeckParts,
+    build_csp_neck,
+    build_v5_neck,
+    scaled_channels,
+    scaled_repeats,
+)
 from yolor_core.tasks.base import Head, TaskWeights, TrunkMaps, TrunkShape
 from yolor_core.tasks.registry import TASKS
+
+
+class Predictor(nn.Conv2d):
+    """1x1 convolution with bias from features to anchors x outputs channels.
+
+    `added` input channels in front of the features' own come from concatenated implicit knowledge.
+    """
+
+    def __init__(self, features: int, added: int, anchors: int, outputs: int) -> None:
+        super().__init__(added + features, anchors * outputs, 1)
+        self.added, self.anchors, self.outputs = added, anchors, outputs
+
+    def forward(self, maps: Maps) -> Tensor:  # type: ignore[override]
+        """One map (B, C, H, W), or one per anchor, -> (B, anchors x outputs, H, W)."""
+        if len(maps) == 1:
+            return super().forward(maps[0])
+        assert self.bias is not None
+        weights, biases = self.weight.chunk(self.anchors), self.bias.chunk(self.anchors)
+        parts = zip(maps, weights, biases, strict=True)
+        return torch.cat([nn.functional.conv2d(x, w, b) for x, w, b in parts], dim=1)
 
 
 class Detector(nn.Module):
@@ -192,12 +216,17 @@ class Detector(nn.Module):
         return found["detection"] if self.tasks == ("detection",) else found
 
     def _detect(self, maps: TrunkMaps) -> list[Tensor]:
-        raw = []
-        for level, x in maps.head.items():
-            y = self.part("predictor", level)(self.implicit.before(x, level))
-            y = self.implicit.after(y, level)
-            raw.append(y.unflatten(1, (self.anchors_per_level, self.outputs)).permute(0, 1, 3, 4, 2))
-        return raw
+        shape = (self.anchors_per_level, self.outputs)
+        raw = (self.predict(level, x) for level, x in maps.head.items())
+        return [y.unflatten(1, shape).permute(0, 1, 3, 4, 2) for y in raw]
+
+    def predict(self, level: str, x: Tensor, without: Collection[Site] = ()) -> Tensor:
+        """Raw predictions (B, anchors x outputs, H, W) of a level for its features x (B, channels, H, W).
+
+        Sites in `without` have the value that changes nothing.
+        """
+        y = self.part("predictor", level)(self.implicit.before(x, level, without))
+        return self.implicit.after(y, level, without)
 
     def train(self, mode: bool = True) -> Self:
         """As in torch. Raises FoldingError for a folded detector, whose normalisation is gone."""
@@ -231,3 +260,28 @@ class Detector(nn.Module):
 def _casts(device: str) -> bool:
     """Whether autocast is on for this kind of device, so that types may be mixed."""
     return is_autocast_available(device) and torch.is_autocast_enabled(device)
+
+
+def decode(raw: Sequence[Tensor], strides: Sequence[int], anchors: Tensor) -> Tensor:
+    """Raw logits (B, anchors, ny, nx, 5 + classes) per level -> (B, N, 5 + classes).
+
+    With p the sigmoid of the logits, s the stride and (aw, ah) the anchor of cell (cx, cy):
+    x = (2 p0 - 1/2 + cx) s, y = (2 p1 - 1/2 + cy) s, w = (2 p2)^2 aw, h = (2 p3)^2 ah, all in pixels;
+    objectness and class scores follow as they are. Rows are ordered level, anchor, row, column.
+    anchors: (levels, anchors, 2) in pixels.
+    """
+    rows = []
+    for logits, stride, sizes in zip(raw, strides, anchors, strict=True):
+        _, _, ny, nx, _ = logits.shape
+        if logits.dtype in (torch.float16, torch.bfloat16):  # too coarse for pixel coordinates
+            logits = logits.float()
+        p = logits.sigmoid()
+        cy, cx = torch.meshgrid(
+            torch.arange(ny, device=p.device, dtype=p.dtype),
+            torch.arange(nx, device=p.device, dtype=p.dtype),
+            indexing="ij",
+        )
+        xy = (2 * p[..., 0:2] - 0.5 + torch.stack((cx, cy), dim=-1)) * stride
+        wh = (2 * p[..., 2:4]).square() * sizes.to(p)[None, :, None, None, :]
+        rows.append(torch.cat((xy, wh, p[..., 4:]), dim=-1).flatten(1, 3))
+    return torch.cat(rows, dim=1)

@@ -1,100 +1,26 @@
-"""The implicit knowledge of a whole detector: its sites on every level, and reading it out."""
+"""What a model's implicit knowledge is, what it does, and how it folds into convolutions when trained."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import copy
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from yolor_core.config import ImplicitConfig
+from yolor_core.config import TasksConfig
 from yolor_core.implicit.forms import Form
-from yolor_core.implicit.registry import FORMS, SITES
-from yolor_core.implicit.sites import FeatureSite, Maps, PredictionSite, Site
+from yolor_core.implicit.operators import Affine, rebuilt
+from yolor_core.implicit.sites import FeatureSite, ImplicitKnowledge, PredictionSite
+from yolor_core.models.blocks import ConvAct, ConvBNAct
+from yolor_core.models.detector import Detector, Predictor
+from yolor_core.tasks.base import Head, TaskWeights
 
-
-class ImplicitKnowledge(nn.Module):
-    """Every implicit representation of a task, registered site by site, then level by level.
-
-    Sites in front of the predictor act in the order of the configuration, then those behind it likewise.
-    A chained form (section 4.2's Markov chain) runs over the levels, the finest first; where `previous`
-    holds another task's sites by level, it goes on from the one of the same level instead.
-
-    Args:
-        channels: of the map in front of each level's predictor.
-        outputs: numbers that an anchor predicts.
-        task: whose knowledge it is, named instead of the site in `implicit_values`; None for detection.
-    """
-
-    def __init__(
-        self,
-        configs: Sequence[ImplicitConfig],
-        level_names: Sequence[str],
-        channels: Sequence[int],
-        anchors: int,
-        outputs: int,
-        task: str | None = None,
-        previous: Mapping[str, Site] | None = None,
-    ) -> None:
-        super().__init__()
-        self.task = task
-        self.sites = nn.ModuleDict()
-        self.level_names = tuple(level_names)
-        self.added = [0] * len(channels)  # channels that concatenation puts in front of each level's features
-        for config in configs:
-            levels = nn.ModuleDict()
-            chained = FORMS[config.form].load().chained
-            before: Site | None = None
-            for index, name in enumerate(level_names):
-                before = before if previous is None else previous.get(name)
-                site = SITES[config.site].load()(
-                    channels[index] + self.added[index],
-                    anchors,
-                    outputs,
-                    config,
-                    *((before,) if chained and before is not None else ()),
-                )
-                if config.learning == "frozen":
-                    site.requires_grad_(False)
-                before = site
-                self.added[index] += site.added_channels
-                levels[name] = site
-            self.sites[config.site] = levels
-
-    def walk(self) -> Iterator[tuple[str, str, Site]]:
-        """(site name, level name, module), in registration order."""
-        for site_name, levels in self.sites.items():
-            for level_name, site in cast(nn.ModuleDict, levels).items():
-                yield site_name, level_name, cast(Site, site)
-
-    def of(self, site: str) -> dict[str, Site]:
-        """Level name -> module of a site; empty where the site is not configured."""
-        return {level: module for name, level, module in self.walk() if name == site}
-
-    def at(self, level: str) -> list[Site]:
-        """The sites of a level, in the order of the configuration."""
-        return [site for _, name, site in self.walk() if name == level]
-
-    def feature_sites(self, level: str) -> list[FeatureSite]:
-        """Those of a level in front of the predictor."""
-        return [site for site in self.at(level) if isinstance(site, FeatureSite)]
-
-    def before(self, x: Tensor, level: str) -> Maps:
-        """What the predictor sees: (B, C, H, W) -> one map (B, C + added, H, W), or one per anchor."""
-        maps: Maps = (x,)
-        for site in self.feature_sites(level):
-            maps = site(maps)
-        return maps
-
-    def after(self, predictions: Tensor, level: str) -> Tensor:
-        """Refine predictions (B, anchors x outputs, H, W)."""
-        for site in self.at(level):
-            if isinstance(site, PredictionSite):
-                predictions = site(predictions)
-        return predictions
+TOGETHER = 4  # images
 
 
 @dataclass(frozen=True)
@@ -140,3 +66,150 @@ def sparse_penalty(model: nn.Module) -> Tensor | None:
     terms = [form.penalty() for form in model.modules() if isinstance(form, Form)]
     found = [term for term in terms if term is not None]
     return torch.stack(found).sum() if found else None
+
+
+@dataclass(frozen=True)
+class Effect:
+    """Raw predictions of a level, float32 (anchors x outputs,), without and with a site; all others act.
+
+    Channels of a feature map have no common order across seeds, and most of a vector lies where the predictor
+    does not look; what it does to the 3 x (5 + classes) outputs of a level is the same quantity in every
+    model. Sites and predictors are affine in the features, so the mean effect on many cells is the effect on
+    their mean.
+    """
+
+    site: str
+    level: str
+    before: NDArray[np.float32]
+    after: NDArray[np.float32]
+
+
+@torch.no_grad()
+def mean_features(model: Detector, images: Tensor) -> dict[str, Tensor]:
+    """Mean over images and cells of the map in front of each level's predictor, (1, channels, 1, 1) by level.
+
+    images: uint8 (B, 3, H, W), on any device. The model is used in evaluation mode and left in its own mode.
+    """
+    weight = next(model.parameters())
+    training, sums = model.training, dict[str, Tensor]()
+    model.eval()
+    try:
+        for part in images.split(TOGETHER):
+            maps = model.maps(part.to(weight.device, weight.dtype) / 255).head
+            for level, x in maps.items():
+                total = x.mean((2, 3), keepdim=True).sum(0, keepdim=True)
+                sums[level] = sums[level] + total if level in sums else total
+    finally:
+        model.train(training)
+    return {level: total / len(images) for level, total in sums.items()}
+
+
+@torch.no_grad()
+def implicit_effects(model: Detector, features: Mapping[str, Tensor]) -> list[Effect]:
+    """The effect of every site of detection on every level; empty without implicit knowledge.
+
+    features: of `mean_features`. `before` has the neutral value in place of g(z): 0 where it is added or
+    concatenated, 1 where it multiplies. For + FA the difference is W a (times PR, where that multiplies).
+    """
+    if not model.config.detection:
+        return []
+    return [
+        Effect(
+            name,
+            level,
+            *(
+                model.predict(level, features[level], out).flatten().float().cpu().numpy()
+                for out in ([site], [])
+            ),
+        )
+        for name, level, site in model.implicit.walk()
+    ]
+
+
+@torch.no_grad()
+def fold(model: Detector) -> Detector:
+    """A new detector in evaluation mode that gives the outputs of `model` in evaluation mode (section 4.4).
+
+    Once trained, g(z) does not depend on the image. It is evaluated a last time and becomes part of the
+    predictor's weight and bias, so implicit knowledge costs nothing at inference: the folded detector has the
+    parameters and FLOPs of the folded baseline. How an operator or a site folds is said by its class.
+
+    Each BatchNorm directly behind a convolution is merged into it; the BatchNorm of a concatenation stays
+    (yaml flavour). Every implicit representation in front of a predictor or behind it is merged into the
+    predictor. Branches fold as `Head.fold` of their class says: additions and concatenations in front of the
+    padded convolution of the embedding stay, as plain vectors. The classifier of identities and the weights
+    of the tasks, which only training needs, are dropped. Worked out in float64, stored in the model's own
+    type; `model` is left as it is. A folded detector folds to an equal copy of itself.
+
+    Raises FoldingError for an operator that does not say how it folds.
+    """
+    folded = copy.deepcopy(model)
+    for parent in list(folded.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, ConvBNAct):
+                setattr(parent, name, ConvAct(merge_norm(child.conv, child.bn), child.act))
+    exact = _exact(folded)
+    if folded.config.detection:
+        for level in folded.level_names:
+            setattr(
+                folded, f"predictor_{level.lower()}", _fold_predictor(folded, exact[folded.implicit], level)
+            )
+    for head in _heads(folded):
+        head.fold(exact[head.implicit])
+    folded.implicit = ImplicitKnowledge(
+        (), folded.level_names, folded.backbone.channels, folded.anchors_per_level, folded.outputs
+    )
+    folded.task = TaskWeights(folded.tasks, TasksConfig())
+    branches = tuple(head.branch for head in _heads(folded))
+    folded.config = folded.config.model_copy(update={"implicit": (), "branches": branches})
+    folded.folded = True
+    return folded.eval()
+
+
+def merge_norm(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
+    """One convolution with bias that equals norm(conv(x)) in evaluation mode.
+
+    With w, b, mean, var of the norm: W' = W w / sqrt(var + eps), b' = b + (bias - mean) w / sqrt(var + eps).
+    """
+    assert norm.running_mean is not None and norm.running_var is not None
+    mean, variance = norm.running_mean.double(), norm.running_var.double()
+    scale = norm.weight.double() / torch.sqrt(variance + norm.eps)
+    affine = Affine(scale=scale, shift=norm.bias.double() - mean * scale)
+    weight = conv.weight.double()
+    bias = weight.new_zeros(len(weight)) if conv.bias is None else conv.bias.double()
+    return rebuilt(conv, *affine.into_previous(weight, bias))
+
+
+def _heads(model: Detector) -> list[Head]:
+    return [cast(Head, head) for head in model.branches.values()]
+
+
+def _exact(model: Detector) -> dict[ImplicitKnowledge, ImplicitKnowledge]:
+    """All implicit knowledge in float64; copied together, because a chain runs from one task to another."""
+    found = [module for module in model.modules() if isinstance(module, ImplicitKnowledge)]
+    return {ours: exact.double() for ours, exact in zip(found, copy.deepcopy(found), strict=True)}
+
+
+def _fold_predictor(model: Detector, implicit: ImplicitKnowledge, level: str) -> Predictor:
+    """The predictor of a level together with every site around it.
+
+    Sites in front act on its columns, the nearest one first; sites behind act on its rows, in their order.
+    """
+    predictor: Predictor = model.part("predictor", level)
+    assert predictor.bias is not None
+    weight, bias = predictor.weight.double(), predictor.bias.double()
+    sites = implicit.at(level)
+    for site in reversed(sites):
+        if isinstance(site, FeatureSite):
+            weight, bias = site.fold(weight, bias)
+    for site in sites:
+        if isinstance(site, PredictionSite):
+            weight, bias = site.fold(weight, bias)
+    return _predictor_of(predictor, weight, bias)
+
+
+def _predictor_of(like: Predictor, weight: Tensor, bias: Tensor) -> Predictor:
+    with torch.device("meta"):
+        new = Predictor(weight.shape[1], 0, like.anchors, like.outputs)
+    new.weight, new.bias = (nn.Parameter(values.to(like.weight)) for values in (weight, bias))
+    return new

@@ -17,8 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from yolor_core.config import BranchConfig, EvaluationConfig, TasksConfig, TrainConfig
-from yolor_core.implicit.sites import Site
-from yolor_core.models.knowledge import ImplicitKnowledge
+from yolor_core.implicit.sites import ImplicitKnowledge, Site
 from yolor_core.tasks.registry import TASKS
 
 if TYPE_CHECKING:

@@ -16,8 +16,7 @@ from yolor_core.config import BranchConfig, EvaluationConfig, TrainConfig
 from yolor_core.data.evaluation_batches import EvaluationBatch
 from yolor_core.data.images import ImageSet
 from yolor_core.errors import InputError
-from yolor_core.implicit.sites import Site
-from yolor_core.models.knowledge import ImplicitKnowledge
+from yolor_core.implicit.sites import ImplicitKnowledge, Site
 from yolor_core.tasks.base import BranchLinear, Head, TaskModel, TrunkMaps, TrunkShape
 
 THRESHOLD = 0.5  # a class is said to be there when its score is above it

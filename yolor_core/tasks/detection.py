@@ -18,7 +18,7 @@ from yolor_core.data.images import ImageSet
 from yolor_core.evaluation.coco import evaluate_boxes
 from yolor_core.evaluation.detections import Detections
 from yolor_core.evaluation.postprocess import suppress
-from yolor_core.models.decoding import decode
+from yolor_core.models.detector import decode
 from yolor_core.tasks.assignment import Positives, assign
 from yolor_core.tasks.base import TaskModel
 

@@ -23,9 +23,8 @@ from yolor_core.data.evaluation_batches import EvaluationBatch
 from yolor_core.data.images import ImageSet
 from yolor_core.errors import DataError, InputError
 from yolor_core.implicit.operators import rebuilt
-from yolor_core.implicit.sites import Site
-from yolor_core.models.knowledge import ImplicitKnowledge
-from yolor_core.models.scaling import scaled_channels
+from yolor_core.implicit.sites import ImplicitKnowledge, Site
+from yolor_core.models.trunk import scaled_channels
 from yolor_core.tasks.assignment import Positives, assign
 from yolor_core.tasks.base import BranchConv, BranchLinear, Head, TaskModel, TrunkMaps, TrunkShape
 

@@ -82,7 +82,7 @@ class ImplicitHistory(History):
 
 
 class EffectHistory(History):
-    """What each site does to the raw predictions (`models.effects`); index: anchor x outputs + output."""
+    """What each site does to the raw predictions (`models.knowledge`); index: anchor x outputs + output."""
 
     names = ("site", "level")
     numbers: ClassVar[Mapping[str, str]] = {"before": "before", "after": "after"}

@@ -7,7 +7,7 @@ from torch.optim import SGD
 
 from yolor_core.config import OptimiserConfig
 from yolor_core.models import parameter_groups
-from yolor_core.models.predictor import Predictor
+from yolor_core.models.detector import Predictor
 from yolor_core.training.schedule import Settings
 
 

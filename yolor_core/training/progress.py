@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from yolor_core.models import Detector, implicit_values
-from yolor_core.models.effects import implicit_effects, mean_features
+from yolor_core.models.knowledge import implicit_effects, mean_features
 from yolor_core.runs.directory import RunDirectory
 from yolor_core.training.history import EffectHistory, ImplicitHistory
 from yolor_core.training.schedule import Settings

@@ -27,13 +27,11 @@ from torch import Tensor, nn
 from yolor_core.config import ModelConfig
 from yolor_core.errors import WeightsError
 from yolor_core.implicit.forms import Vector
+from yolor_core.implicit.sites import ImplicitKnowledge
 from yolor_core.models import Detector
 from yolor_core.models.blocks import CSP, CSP2, SPPCSP, BNAct, Bottleneck, ConvBNAct, DownC
-from yolor_core.models.knowledge import ImplicitKnowledge
-from yolor_core.models.neck import BottomUp, TopDown
-from yolor_core.models.stems import DWT, ReOrg
-from yolor_core.models.v5 import C3, SPPC3
-from yolor_core.weights.blank import blank_model
+from yolor_core.models.build import blank_model
+from yolor_core.models.trunk import C3, DWT, SPPC3, BottomUp, ReOrg, TopDown
 
 Kind = Literal["weight", "norm", "counter", "implicit", "constant"]
 

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from tests.yolor_core.weights.fake_authors import authors_modules, checkpoint, module_of, save
 from yolor_core.errors import UnknownNameError, WeightsError
 from yolor_core.models import Detector, create_model, list_models, named_config
+from yolor_core.models.build import blank_model
 from yolor_core.weights import import_weights, load_model
-from yolor_core.weights.blank import blank_model
 from yolor_core.weights.exporting import authors_state, export_weights
 from yolor_core.weights.layout import key_layout
 from yolor_core.weights.matching import match

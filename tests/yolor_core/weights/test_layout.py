@@ -13,7 +13,7 @@ from yolor_core.config import ImplicitConfig, ModelConfig
 from yolor_core.errors import WeightsError
 from yolor_core.models import list_models
 from yolor_core.models.architectures import ARCHITECTURES
-from yolor_core.weights.blank import blank_model
+from yolor_core.models.build import blank_model
 from yolor_core.weights.layout import key_layout
 
 FOLDER = Path(os.environ.get("YOLOR_GOLDEN", ""))
