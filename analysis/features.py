@@ -1,6 +1,6 @@
 """Real features of validation images, before and after implicit knowledge: what `ablate features` writes.
 
-The figures are in `analysis.projection` (the paper's Fig. 3) and `analysis.alignment` (Fig. 4).
+The figures are in `analysis.figures.features`.
 """
 
 from __future__ import annotations

@@ -1,228 +1,166 @@
-"""The learnt representations themselves: Fig. 9, how they came about, what they hold for anchors and classes.
+"""The mathematics of implicit vectors: singular values of their matrices, dimensions, distances, AUC.
 
-Each figure is a pair: `…_data` makes the frame behind it from the frames of `analysis.records`, and the
-function without `_data` draws that. Raw channels in front of a predictor have no common order across seeds,
-so several runs are compared in what they do to the predictions (`analysis.effects`); only what acts on the
-predictions themselves (PR) is averaged here.
+What `analysis.figures` draws is computed with these; they take arrays and return numbers.
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import TwoSlopeNorm
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from scipy.stats import rankdata
 
-from analysis.errors import NothingToShow
-from analysis.records import BOX
-from analysis.series import banded, series_names
-from analysis.style import GREY, figure, legend, look, styled
+from analysis.records import KEYS
+from yolor_core.runs.directory import RunDirectory
+from yolor_core.runs.files import unreadable
 
-BLOCKS = {"x": "x, y", "y": "x, y", "w": "w, h", "h": "w, h", "obj": "obj"}  # all else are classes
-CLASSES = "classes"
-TRACES = 12  # values followed over the epochs
-NAMED = 2  # of them, whose names have room
-
-
-def block(output: str) -> str:
-    """The block of Fig. 9 that an output belongs to."""
-    return BLOCKS.get(output, CLASSES)
+SPECTRA = (
+    "site", "level", "part", "tensor", "layer", "rows", "columns", "nonnegative", "index", "singular_value",
+)  # fmt: skip
+NAME = re.compile(
+    r"(?:branches\.(?P<task>[\w-]+)\.)?implicit\.sites\.(?P<site>[\w-]+)\.(?P<level>\w+)"
+    r"\.forms\.(?P<part>\d+)\.(?:layers\.(?P<layer>\d+)\.weight|z)"
+)
+GRID = 2001  # points of the angle in which the Marchenko-Pastur law is integrated
 
 
-def learned_data(implicit: pd.DataFrame) -> pd.DataFrame:
-    """Fig. 9: the representation behind the predictor, value by dimension.
+def load_spectra(runs: pd.DataFrame) -> pd.DataFrame:
+    """Every singular value of every W and Z, the largest first: columns `KEYS` and `SPECTRA`.
 
-    Columns series, quantity ("g(z), add"), level, index, anchor, output, block, mean, low, high, runs, band;
-    the value that changes nothing is 0 for addition and 1 for multiplication. Raises NothingToShow without
-    such runs.
+    `tensor` is "W" (a layer of the network form; `layer` counts from 0) or "Z" (factorisation, as it enters
+    the product, so after softplus where the form is `nonnegative`), `part` the representation of the site:
+    0, or the anchor at FA*. `index` counts singular values from 0. A task's branch stands in place of a site.
+    Runs without such tensors add no rows. Raises RunError where a file is damaged.
+
+    Args:
+        runs: rows of `analysis.runs.load_runs`.
     """
-    frame = implicit[(implicit["site"] == "pr") & (implicit["output"] != "")]
-    if frame.empty:
-        raise NothingToShow("No run with prediction refinement (iPR) has begun: launch Table 2 or 4.")
-    return by_dimension(
-        frame.assign(series=series_names(frame), quantity="g(z), " + frame["operator"].astype(str))
-    )
+    rows = [
+        {**{key: getattr(run, key) for key in KEYS}, **found}
+        for run in runs.itertuples()
+        for found in _spectra(RunDirectory(str(run.path)))
+    ]
+    return pd.DataFrame(rows, columns=[*KEYS, *SPECTRA])
 
 
-def by_dimension(frame: pd.DataFrame) -> pd.DataFrame:
-    """What `learned` draws: of a frame with series, quantity, level, index, anchor, output, run and value."""
-    by = ["series", "quantity", "level", "index", "anchor", "output"]
-    found = banded(frame, by).sort_values(["series", "quantity", "level", "index"], ignore_index=True)
-    return found.assign(block=found["output"].map(block))
+def _spectra(directory: RunDirectory) -> Iterator[dict[str, Any]]:
+    if not directory.priors.exists():
+        return
+    for name, matrix in _matrices(directory.priors):
+        nonnegative = name["layer"] is None and _nonnegative(directory, name["task"], name["site"])
+        values = np.logaddexp(0, matrix) if nonnegative else matrix
+        for index, value in enumerate(np.linalg.svd(values, compute_uv=False)):
+            yield {
+                "site": name["task"] or name["site"],
+                "level": name["level"],
+                "part": int(name["part"]),
+                "tensor": "Z" if name["layer"] is None else "W",
+                "layer": int(name["layer"] or 0),
+                "rows": matrix.shape[0],
+                "columns": matrix.shape[1],
+                "nonnegative": nonnegative,
+                "index": index,
+                "singular_value": float(value),
+            }
 
 
-@styled()
-def learned(data: pd.DataFrame) -> Figure:
-    """Fig. 9: a panel for each experiment and quantity, a line for each level, the outputs' blocks marked."""
-    panels = list(data.groupby(["series", "quantity"], sort=False))
-    made, axes = figure("page", 1.9 * len(panels) + 0.5, rows=len(panels))
-    levels = sorted(set(data["level"]))
-    for each, ((name, quantity), rows) in zip(axes.flat, panels, strict=True):
-        for place, level in enumerate(levels):
-            here = rows[rows["level"] == level].sort_values("index")
-            style = look(place) | {"markevery": max(len(here) // 30, 1), "markersize": 2.5}
-            each.plot(here["index"], here["mean"], label=str(level), **style)
-            each.fill_between(here["index"], here["low"], here["high"], color=style["color"], alpha=0.2, lw=0)
-        _blocks(each, rows[rows["level"] == levels[0]])
-        runs = rows["runs"].max()
-        over = f"mean of {runs} runs, band: {rows['band'].iloc[0]}" if runs > 1 else "one run"
-        each.set_title(f"{name} ({over})", pad=12)
-        each.set_ylabel(quantity)
-    axes[-1, 0].set_xlabel("dimension: anchors × (x, y, w, h, obj, classes)")
-    legend(made, made.axes, columns=len(levels), title="Pyramid level")
-    return made
+def _matrices(path: Path) -> Iterator[tuple[re.Match[str], NDArray[np.float64]]]:
+    try:
+        with safe_open(path, "numpy") as file:
+            for key in file.keys():  # noqa: SIM118 - the file is no mapping
+                name = NAME.fullmatch(key)
+                if name and len(file.get_slice(key).get_shape()) == 2:
+                    yield name, file.get_tensor(key).astype(np.float64)
+    except (OSError, SafetensorError) as error:
+        raise unreadable(path, str(error)) from None
 
 
-def _blocks(axes: Axes, rows: pd.DataFrame) -> None:
-    """Shade every other block of outputs and name it above the panel."""
-    ordered = rows.sort_values("index")
-    starts = ordered[["anchor", "block"]].ne(ordered[["anchor", "block"]].shift()).any(axis=1)
-    edges = [*ordered.loc[starts, "index"], ordered["index"].max() + 1]
-    wide = len(ordered) > 60
-    for place, (name, left, right) in enumerate(
-        zip(ordered.loc[starts, "block"], edges, edges[1:], strict=False)
-    ):
-        if place % 2:
-            axes.axvspan(left - 0.5, right - 0.5, color="#000000", alpha=0.05, lw=0)
-        if not wide or name == CLASSES:
-            axes.annotate(
-                name,
-                ((left + right - 1) / 2, 1),
-                xycoords=("data", "axes fraction"),
-                xytext=(0, 2),
-                textcoords="offset points",
-                ha="center",
-                fontsize=6,
-                color=GREY,
-            )
-    for edge in ordered.loc[ordered["output"] == BOX[0], "index"]:
-        axes.axvline(edge - 0.5, color=GREY, lw=0.6, ls=":")
-    axes.set_xlim(edges[0] - 0.5, edges[-1] - 0.5)
+def _nonnegative(directory: RunDirectory, task: str | None, site: str) -> bool:
+    """Whether the form passes Z through softplus; as run.json says, else not."""
+    science: Mapping[str, Any] = (directory.read_run() or {}).get("config", {}).get("science", {})
+    model = science.get("model", {})
+    configs = model.get("implicit", ())
+    if task is not None:
+        configs = [each.get("implicit") or {} for each in model.get("branches", ()) if each["task"] == task]
+    return any(each.get("nonnegative", False) for each in configs if each.get("site") == site)
 
 
-def evolution_data(history: pd.DataFrame) -> pd.DataFrame:
-    """How one run's representations came about: `history` is `load_implicit(runs, "all")` of one run.
+def effective_rank(values: NDArray[Any]) -> float:
+    """exp of the entropy of the squared singular values' shares: n for n equal ones, 1 for a single one."""
+    squares = np.asarray(values, np.float64) ** 2
+    shares = squares[squares > 0] / max(squares.sum(), np.finfo(float).tiny)
+    return float(np.exp(-(shares * np.log(shares)).sum()))
 
-    Columns run, site, level, epoch, index, output, value and change (since the initial value). Raises
-    NothingToShow for a run without implicit knowledge, ValueError for several runs.
+
+def random_spectrum(rows: int, columns: int) -> NDArray[np.float64]:
+    """Expected singular values of a random matrix, relative to the edge: quantiles of Marchenko and Pastur.
+
+    Its entries are independent with mean 0 and one variance, which drops out: W, drawn uniformly, and Z,
+    drawn from a normal distribution, begin so. The law is that of large matrices; the k-th of n values, the
+    largest first, is its quantile at (k + 1/2) / n from above.
+
+    Returns (min(rows, columns),).
     """
-    if history.empty:
-        raise NothingToShow("This run has no implicit knowledge, or has not begun.")
-    if history["run"].nunique() > 1:
-        raise ValueError("evolution_data takes the history of one run")
-    keys = ["site", "level", "index"]
-    first = history.loc[history.groupby(keys, observed=True)["epoch"].idxmin(), [*keys, "value"]]
-    joined = history.merge(first.rename(columns={"value": "start"}), on=keys)
-    joined["change"] = joined["value"] - joined["start"]
-    columns = ["run", "site", "level", "epoch", "index", "output", "value", "change"]
-    return joined[columns].sort_values(["site", "level", "epoch", "index"], ignore_index=True)
+    count, ratio = min(rows, columns), min(rows, columns) / max(rows, columns)
+    angle = np.linspace(0, np.pi, GRID)  # square = 1 + ratio + 2 sqrt(ratio) cos(angle): from the upper edge
+    square = 1 + ratio + 2 * np.sqrt(ratio) * np.cos(angle)
+    density = np.sin(angle) ** 2 / np.maximum(square, 1e-12)
+    share = np.concatenate([[0], np.cumsum(density[1:] + density[:-1])])
+    places = (np.arange(count) + 0.5) / count
+    squares = np.interp(places, share / share[-1], square)
+    return np.sqrt(squares) / (1 + np.sqrt(ratio))
 
 
-@styled()
-def heat_map(data: pd.DataFrame) -> Figure:
-    """Change of every value over the epochs, a panel for each site and level; dimensions upwards."""
-    made, panels = _by_level(data, 2.0)
-    largest = float(data["change"].abs().max()) or 1.0
-    norm = TwoSlopeNorm(0.0, -largest, largest)
-    for each, here in panels:
-        table = here.pivot(index="index", columns="epoch", values="change")
-        each.pcolormesh(
-            _edges(table.columns.to_numpy()),
-            np.arange(len(table) + 1) - 0.5,
-            table.to_numpy(),
-            norm=norm,
-            cmap="PuOr",
-            rasterized=True,
-        )
-        each.grid(False)
-        each.xaxis.set_major_locator(MaxNLocator(4, integer=True))
-        each.set(xlabel="epoch", ylabel="dimension")
-    scale = ScalarMappable(norm, "PuOr")
-    made.colorbar(scale, ax=made.axes, label="change of g(z) since the start")
-    return made
+def auc(objects: NDArray[Any], others: NDArray[Any]) -> NDArray[np.float64]:
+    """Probability that an object's value exceeds another's, ties half: the area under the ROC curve.
 
-
-def settling_data(history: pd.DataFrame) -> pd.DataFrame:
-    """When one run's representations settled: the cosine of every epoch's change with the last one's.
-
-    Raw representations can be compared within one run only. Columns run, site, level, epoch, cosine and size
-    (the norm of the change over the last one's). Raises as `evolution_data`, and NothingToShow for a run in
-    which nothing has changed yet.
+    (n, directions) and (m, directions) -> (directions,); NaN where n or m is 0.
     """
-    data = evolution_data(history)
-    keys = ["run", "site", "level", "epoch"]
-    rows = []
-    for (run, site, level), part in data.groupby(keys[:3], observed=True, sort=False):
-        table = part.pivot(index="epoch", columns="index", values="change").sort_index()
-        values = table.to_numpy(np.float64)  # sums of float32 differ between processors
-        norms = np.linalg.norm(values, axis=1)
-        if norms[-1] == 0:
-            continue
-        cosine = values @ values[-1] / np.maximum(norms * norms[-1], 1e-30)
-        moved = norms > 0
-        columns = {"epoch": table.index[moved], "cosine": cosine[moved], "size": norms[moved] / norms[-1]}
-        rows.append(pd.DataFrame(columns).assign(run=str(run), site=str(site), level=str(level)))
-    if not rows:
-        raise NothingToShow("The implicit knowledge of this run has not changed since its start.")
-    return pd.concat(rows, ignore_index=True)[[*keys, "cosine", "size"]]
+    n, m = len(objects), len(others)
+    if not n or not m:
+        return np.full(objects.shape[1], np.nan)
+    ranks = rankdata(np.concatenate([objects, others]), axis=0)[:n]
+    return np.asarray((ranks.sum(0) - n * (n + 1) / 2) / (n * m))
 
 
-@styled()
-def settling(data: pd.DataFrame) -> Figure:
-    """Direction and length of the change since the start over the epochs, a line for each site and level."""
-    made, axes = figure("page", 2.4, columns=2, sharex=True)
-    for place, ((site, level), rows) in enumerate(data.groupby(["site", "level"], sort=False)):
-        style = look(place) | {"markevery": max(len(rows) // 8, 1)}
-        axes[0, 0].plot(rows["epoch"], rows["cosine"], label=f"{level}, site {site}", **style)
-        axes[0, 1].plot(rows["epoch"], rows["size"], **style)
-    axes[0, 0].set(xlabel="epoch", ylabel="cosine with the last change")
-    axes[0, 1].set(xlabel="epoch", ylabel="length over the last one's")
-    legend(made, made.axes, columns=4, title=str(data["run"].iloc[0]))
-    return made
+def effective_dimension(points: NDArray[Any]) -> float:
+    """Participation ratio of the covariance, trace² / trace of the square: (n, channels) -> 1 ... channels.
+
+    1 where all points are on a line, channels where they spread alike in all directions; NaN where there is
+    no spread.
+    """
+    centred = points.astype(np.float64) - points.mean(0, dtype=np.float64)
+    gram = centred @ centred.T if len(points) < points.shape[1] else centred.T @ centred
+    squares = float((gram**2).sum())
+    return float(np.trace(gram)) ** 2 / squares if squares else float("nan")
 
 
-@styled()
-def trajectories(data: pd.DataFrame) -> Figure:
-    """The values that moved most, over the epochs; named where they act on one output."""
-    made, panels = _by_level(data, 2.2)
-    for each, here in panels:
-        last = here[here["epoch"] == here["epoch"].max()].set_index("index")
-        most = last["change"].abs().nlargest(TRACES).index
-        for place, index in enumerate(most):
-            trace = here[here["index"] == index].sort_values("epoch")
-            name = last.loc[index, "output"] or str(index)
-            style = look(place) | {"markevery": [-1]}
-            each.plot(trace["epoch"], trace["change"], **style)
-            if place < NAMED:
-                end = (trace["epoch"].iloc[-1], trace["change"].iloc[-1])
-                each.annotate(f" {name}", end, fontsize=6, va="center", color=style["color"])
-        each.margins(x=0.14)
-        each.set(xlabel="epoch", ylabel="change of g(z)")
-    return made
+def misalignment(points: NDArray[np.float64], levels: NDArray[np.object_]) -> float:
+    """Mean distance between the levels' centroids over the mean spread inside levels; smaller: more alike.
+
+    Spread is the root of the mean squared distance to the level's centroid. NaN where fewer than two levels
+    have a point, or none has any spread.
+
+    Args:
+        points: (n, outputs).
+        levels: (n,) the level of each point.
+    """
+    groups = [points[levels == level] for level in np.unique(levels.astype(str))]
+    centroids = np.array([group.mean(0) for group in groups])
+    spreads = [np.sqrt(((group - group.mean(0)) ** 2).sum(1).mean()) for group in groups if len(group) > 1]
+    if len(groups) < 2 or not spreads or not np.mean(spreads):
+        return float("nan")
+    first, second = np.triu_indices(len(groups), 1)
+    between = np.linalg.norm(centroids[first] - centroids[second], axis=1).mean()
+    return float(between / np.mean(spreads))
 
 
-def _by_level(data: pd.DataFrame, height: float) -> tuple[Figure, list[tuple[Axes, pd.DataFrame]]]:
-    """A figure named after the run, a panel for each site and level with its rows; levels side by side."""
-    parts = list(data.groupby(["site", "level"], observed=True, sort=False))
-    columns = data["level"].nunique()
-    rows = -(-len(parts) // columns)
-    made, axes = figure("page", height * rows, rows=rows, columns=columns, sharex=True)
-    made.suptitle(str(data["run"].iloc[0]))
-    for spare in axes.flat[len(parts) :]:
-        spare.remove()
-    panels = []
-    for each, ((site, level), here) in zip(axes.flat, parts, strict=False):
-        each.set_title(f"{level}, site {site}")
-        panels.append((each, here))
-    return made, panels
-
-
-def _edges(epochs: np.ndarray) -> np.ndarray:
-    """Borders of cells around epochs, halfway between neighbours."""
-    if len(epochs) == 1:
-        return np.array([epochs[0] - 0.5, epochs[0] + 0.5])
-    middle = (epochs[1:] + epochs[:-1]) / 2
-    return np.concatenate([[2 * epochs[0] - middle[0]], middle, [2 * epochs[-1] - middle[-1]]])
+def sigmoid(values: NDArray[Any]) -> NDArray[np.float64]:
+    """Of raw predictions."""
+    return 1 / (1 + np.exp(-np.asarray(values, np.float64)))

@@ -19,13 +19,13 @@ from ablations.profiles import profile_named
 from ablations.registry import as_overrides, merge, resolve, select_tables
 from ablations.table import Table
 from analysis.comparison import Comparison
-from analysis.differences import compare_runs
 from analysis.errors import NothingToShow
 from analysis.features import load_features
+from analysis.figures.differences import compare_runs
+from analysis.implicit import load_spectra
 from analysis.pairs import most_different
 from analysis.records import Layout, dataset, layout, load_effects, load_implicit, load_metrics
 from analysis.runs import UNREADABLE, load_runs
-from analysis.spectra import load_spectra
 from analysis.tables import FilledTable, MixedRunsError, fill_table
 from yolor_core.errors import RunError
 from yolor_core.identity import signature

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.cells import Cell
-from analysis.drawing import table_anchor
+from analysis.figures.catalogue import table_anchor
 from analysis.formats import FORMATS, render
 from analysis.published.manifest import PROVENANCE
 from analysis.runs import DIVERGED

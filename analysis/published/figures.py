@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis.catalogue import drawings
-from analysis.drawing import DIFFERENCES, Drawing
 from analysis.errors import NothingToShow
+from analysis.figures.catalogue import DIFFERENCES, Drawing, drawings
 from analysis.published.evidence import counted_runs
 from analysis.report.figures import write_csv
 from analysis.study import Study

@@ -16,8 +16,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from ablations.profiles import profile_named
 from ablations.run_logs import last_start
 from ablations.table import ALL_DETECTION
-from analysis.catalogue import SECTIONS
-from analysis.drawing import table_anchor
+from analysis.figures.catalogue import SECTIONS, table_anchor
 from analysis.formats import to_csv
 from analysis.report.curves import panel_data
 from analysis.report.experiments import experiment_page

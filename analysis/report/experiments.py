@@ -10,7 +10,7 @@ import pandas as pd
 
 from ablations.experiments import Experiment
 from ablations.table import CONFLICT, SCORES
-from analysis.drawing import table_anchor
+from analysis.figures.catalogue import table_anchor
 from analysis.pairs import paired
 from analysis.printed import MISSING, number
 from analysis.report.tables import Entry, Links, against

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis.catalogue import Drawing, drawings
 from analysis.errors import NothingToShow
+from analysis.figures.catalogue import Drawing, drawings
+from analysis.figures.style import svg
 from analysis.study import Study
-from analysis.style import svg
 
 LARGE = 1_000_000  # bytes of a CSV that is packed
 DIGITS = "%.6g"

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from ablations.table import QUOTED, Row, Table
 from analysis.cells import Cell
-from analysis.drawing import table_anchor
+from analysis.figures.catalogue import table_anchor
 from analysis.printed import MISSING, lines
 from analysis.report.names import anchor
 from analysis.tables import FilledTable, heading

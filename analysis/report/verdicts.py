@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from analysis.cells import FAMILY, NOT_RUN, Cell
-from analysis.drawing import table_anchor
+from analysis.figures.catalogue import table_anchor
 from analysis.printed import MISSING, half_of, number
 from analysis.report.tables import Links, against
 from analysis.seed_plans import variants

@@ -17,7 +17,7 @@ import pytest
 import torch
 from click.testing import Result
 
-from analysis.catalogue import drawings
+from analysis.figures.catalogue import drawings
 from analysis.other_images import stored
 from analysis.published import figures as figures_again
 from analysis.published import manifest as manifests

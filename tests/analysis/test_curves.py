@@ -12,8 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.collections import FillBetweenPolyCollection
 from matplotlib.figure import Figure
 
-from analysis import curves
 from analysis.errors import NothingToShow
+from analysis.figures import curves
 from analysis.records import KEYS
 from analysis.series import BANDS
 from analysis.statistics.seeds import over_seeds

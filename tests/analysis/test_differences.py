@@ -14,11 +14,10 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from analysis.comparison import Comparison, Difference
-from analysis.differences import CLASSES, SCORES, compare_runs, scores, scores_data
 from analysis.errors import NothingToShow
-from analysis.labels import place_labels
-from analysis.pictures import LONGEST, changed, changed_data, photographs
-from analysis.style import svg
+from analysis.figures.differences import CLASSES, SCORES, compare_runs, scores, scores_data
+from analysis.figures.pictures import LONGEST, changed, changed_data, photographs, place_labels
+from analysis.figures.style import svg
 from tests.ablations.trained import ablate
 from yolor_core.config import ShapesConfig
 from yolor_core.data.load import load_shapes
@@ -293,7 +292,7 @@ def test_crowds_and_what_lies_in_them_are_neither_right_nor_wrong(
     found = [(7, 1, [0, 0, 10, 10], 0.9), (7, 3, [0, 20, 10, 10], 0.8), (7, 3, [41, 0, 20, 20], 0.7)]
     columns = zip(*found, strict=True)
     detections = Detections.build(*(np.array(column) for column in columns))
-    monkeypatch.setattr("analysis.pictures.stored", lambda run: (content, detections))
+    monkeypatch.setattr("analysis.figures.pictures.stored", lambda run: (content, detections))
     data = changed_data(comparison(images=((7, 1.0),)), *pair)
     own = data[data["model"] == "A"]
     shown = list(zip(own["kind"], own["name"], own["right"], strict=True))

@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.effects import (
+from analysis.errors import NothingToShow
+from analysis.figures.effects import (
     anchors,
     anchors_data,
     classes,
@@ -18,8 +19,7 @@ from analysis.effects import (
     similarity_data,
     vectors,
 )
-from analysis.errors import NothingToShow
-from analysis.implicit import learned
+from analysis.figures.implicit import learned
 
 OUTPUTS = ("x", "y", "w", "h", "obj", "disc", "ring")
 LEVELS = ("P3", "P4")

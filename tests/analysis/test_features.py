@@ -12,10 +12,16 @@ import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
 
-from analysis.alignment import alignment, alignment_data, misalignment, misalignment_data
 from analysis.errors import NothingToShow
 from analysis.features import load_features
-from analysis.projection import auc, effective_dimension, projection, projection_data
+from analysis.figures.features import (
+    alignment,
+    alignment_data,
+    misalignment_data,
+    projection,
+    projection_data,
+)
+from analysis.implicit import auc, effective_dimension, misalignment
 from yolor_core.errors import RunError
 
 CHANNELS, OUTPUTS = 6, 4

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from analysis.errors import NothingToShow
-from analysis.geometry import anchor_sizes, centre_offsets, geometry_data
+from analysis.figures.effects import anchor_sizes, centre_offsets, geometry_data
 from analysis.records import Layout, Level
 
 OUTPUTS = ("x", "y", "w", "h", "obj", "disc")

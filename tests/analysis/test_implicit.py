@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from analysis.errors import NothingToShow
-from analysis.implicit import (
+from analysis.figures.implicit import (
     evolution_data,
     heat_map,
     learned,

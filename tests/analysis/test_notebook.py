@@ -16,8 +16,8 @@ import pytest
 from IPython.core.formatters import DisplayFormatter
 
 from analysis.errors import NothingToShow
+from analysis.figures.style import figure
 from analysis.notebook import Announced, ablate, draw_figures_as_svg, here, show, show_tables, where_possible
-from analysis.style import figure
 
 Fabricate = Callable[..., str]
 
@@ -164,5 +164,5 @@ def test_the_command_line_is_printed_with_what_it_says_and_how_it_ends(
 
 
 def test_notebooks_need_no_torch() -> None:
-    code = "import sys, analysis.notebook, analysis.widgets; sys.exit('torch' in sys.modules)"
+    code = "import sys, analysis.notebook; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

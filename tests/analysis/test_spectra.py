@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from analysis.errors import NothingToShow
-from analysis.spectra import effective_rank, load_spectra, random_spectrum, spectra, spectra_data
+from analysis.figures.implicit import spectra, spectra_data
+from analysis.implicit import effective_rank, load_spectra, random_spectrum
 from yolor_core.errors import RunError
 
 W, Z = "implicit.sites.fa.{}.forms.0.layers.0.weight", "implicit.sites.fa.{}.forms.0.z"

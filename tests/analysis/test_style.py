@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from analysis.style import PHOTOGRAPH, figure, legend, look, signed, styled, svg
+from analysis.figures.style import PHOTOGRAPH, figure, legend, look, signed, styled, svg
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -137,7 +137,7 @@ def test_differences_have_a_sign_unless_they_round_to_nothing(value: float, show
 
 
 def test_figures_need_neither_torch_nor_pyplot() -> None:
-    modules = ("style", "series", "curves", "labels", "differences", "pictures")
+    modules = ("series", "figures.style", "figures.curves", "figures.differences", "figures.pictures")
     code = f"import sys, {', '.join(f'analysis.{name}' for name in modules)}\n"
     code += "print('torch' in sys.modules, 'matplotlib.pyplot' in sys.modules)"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -9,8 +9,8 @@ import ipywidgets as widgets
 import pytest
 
 from analysis.errors import NothingToShow
+from analysis.notebook import ChosenPair, ChosenRun, ChosenRuns
 from analysis.study import Study, open_study
-from analysis.widgets import ChosenPair, ChosenRun, ChosenRuns
 
 Fabricate = Callable[..., str]
 
@@ -112,7 +112,7 @@ def test_a_comparison_is_computed_once_for_a_choice(study: Study, monkeypatch: p
         asked.append((a.name, b.name))
         return object()
 
-    monkeypatch.setattr("analysis.widgets.compare_runs", compare)
+    monkeypatch.setattr("analysis.notebook.compare_runs", compare)
     pair = ChosenPair(study)
     assert pair.compare() is pair.compare()
     pair.a.value, pair.b.value = pair.b.value, pair.a.value

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from ablations.plan import plan_runs
-from analysis.catalogue import drawings
+from analysis.figures.catalogue import drawings
 from analysis.report import figures, write_report
 from analysis.study import open_study
 from yolor_core.identity import signature

@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from analysis.errors import NothingToShow
+from analysis.figures.scores import ap_by_run, ap_by_run_data, effects_by_row_data
 from analysis.report.curves import HEIGHT, WIDTH, panel_data, panels
 from analysis.report.logs import BYTES, LINES, clean, tails
 from analysis.report.names import UNSAFE, page_names, prose
 from analysis.report.runs import duration
-from analysis.scores import ap_by_run, ap_by_run_data, effects_by_row_data
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,8 @@ from xml.etree import ElementTree
 import pandas as pd
 import pytest
 
-from analysis.catalogue import drawings
-from analysis.drawing import Drawing
 from analysis.errors import NothingToShow
+from analysis.figures.catalogue import Drawing, drawings
 from analysis.report import Written, write_report
 from analysis.report import figures as figures_module
 from analysis.study import Study, open_study

@@ -1,9 +1,16 @@
-"""Inner products of real features with the learnt vector: our reading of Fig. 3 (manifold space reduction).
+"""Real features before and after implicit knowledge: our readings of the paper's Fig. 3 and Fig. 4.
 
-The paper's figure is a drawing without data: a representation is projected on a vector, which keeps what a
-task needs. Here the vector is what FA has learnt (a where it adds, g - 1 where it multiplies), the
-representation the features in front of it. Does the inner product tell cells with an object from others
-better than chance vectors do? Where FA adds a, the model itself never computes this product.
+The paper's figures are drawings without data.
+
+Fig. 3 (manifold space reduction): a representation is projected on a vector, which keeps what a task needs.
+Here the vector is what FA has learnt (a where it adds, g - 1 where it multiplies), the representation the
+features before it. Does the inner product tell cells with an object from others better than chance vectors
+do? Where FA adds a, the model itself never computes this product.
+
+Fig. 4 (kernel space alignment): the output spaces of several heads are translated and scaled until they
+agree. Here the heads are the levels of the pyramid, the space is that of an anchor's raw outputs (x, y, w, h,
+obj, classes; logits), the points are anchors that answer for an object. Levels see objects of different sizes
+and classes, so full agreement is neither reached nor wanted; the figure shows a tendency.
 """
 
 from __future__ import annotations
@@ -17,20 +24,20 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
 from analysis.errors import NothingToShow
 from analysis.features import BACKGROUND, NONE
-from analysis.legends import cut
+from analysis.figures.style import PALETTE, cut, figure, legend, look, styled
+from analysis.implicit import auc, effective_dimension, misalignment
+from analysis.records import KEYS
 from analysis.series import series_names
-from analysis.style import PALETTE, figure, legend, styled
 
 NEUTRAL = {"add": 0.0, "multiply": 1.0}  # of the operators that leave every feature at its place
 SITES = ("fa", "fa-cluster")
 CHANCE = 200  # directions
 RANGE = (2.5, 97.5)  # percent of them
 BINS = 30
-PANELS = 5  # experiments and sites in one figure
+ROWS = 5  # experiments, or experiments and sites, in one figure
 BY = ["series", "site", "operator", "level"]
 CELLS = {"object": (PALETTE[0], "-", 0.35), "background": (PALETTE[1], "--", 0.0)}  # colour, line, filling
 
@@ -42,30 +49,6 @@ class _Projected:
     numbers: dict[str, Any]
     objects: NDArray[np.float64]
     others: NDArray[np.float64]
-
-
-def auc(objects: NDArray[Any], others: NDArray[Any]) -> NDArray[np.float64]:
-    """Probability that an object's value exceeds another's, ties half: the area under the ROC curve.
-
-    (n, directions) and (m, directions) -> (directions,); NaN where n or m is 0.
-    """
-    n, m = len(objects), len(others)
-    if not n or not m:
-        return np.full(objects.shape[1], np.nan)
-    ranks = rankdata(np.concatenate([objects, others]), axis=0)[:n]
-    return np.asarray((ranks.sum(0) - n * (n + 1) / 2) / (n * m))
-
-
-def effective_dimension(points: NDArray[Any]) -> float:
-    """Participation ratio of the covariance, trace² / trace of the square: (n, channels) -> 1 ... channels.
-
-    1 where all points are on a line, channels where they spread alike in all directions; NaN where there is
-    no spread.
-    """
-    centred = points.astype(np.float64) - points.mean(0, dtype=np.float64)
-    gram = centred @ centred.T if len(points) < points.shape[1] else centred.T @ centred
-    squares = float((gram**2).sum())
-    return float(np.trace(gram)) ** 2 / squares if squares else float("nan")
 
 
 def projection_data(features: pd.DataFrame, implicit: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
@@ -189,7 +172,7 @@ def _histogram(runs: list[_Projected]) -> pd.DataFrame:
 @styled()
 def projection(data: pd.DataFrame) -> Figure:
     """Fig. 3: a row for each experiment and site, a panel for each level; numbers in the corner."""
-    rows, rest = cut(data.groupby(["series", "site", "operator"], sort=False), PANELS)
+    rows, rest = cut(data.groupby(["series", "site", "operator"], sort=False), ROWS)
     levels = sorted(set(data["level"]))
     made, axes = figure("page", 1.75 * len(rows) + 0.6, rows=len(rows), columns=len(levels))
     for line, ((series, site, operator), part) in zip(axes, rows, strict=True):
@@ -198,7 +181,7 @@ def projection(data: pd.DataFrame) -> Figure:
             if here.empty:
                 each.set_axis_off()
                 continue
-            _panel(each, here)
+            _histograms(each, here)
             each.set_title(level)
         line[0].set_ylabel(f"{series}\nsite {site}, {operator}\ncells (%)", fontsize=6)
     for each in axes[-1]:
@@ -211,7 +194,7 @@ def projection(data: pd.DataFrame) -> Figure:
     return made
 
 
-def _panel(axes: Axes, data: pd.DataFrame) -> None:
+def _histograms(axes: Axes, data: pd.DataFrame) -> None:
     for cells, (colour, line, filling) in CELLS.items():
         bins = data[data["cells"] == cells]
         edges = [*bins["left"], bins["right"].iloc[-1]]
@@ -224,3 +207,133 @@ def _panel(axes: Axes, data: pd.DataFrame) -> None:
     text += f"\ndim. {first['dimension_before']:.1f} → {first['dimension_after']:.1f}"
     axes.set_ylim(top=1.55 * max(data["share"].max(), 1))
     axes.text(0.97, 0.97, text, transform=axes.transAxes, fontsize=6, va="top", ha="right")
+
+
+MOMENTS = ("before", "after")
+
+
+def misalignment_data(features: pd.DataFrame) -> pd.DataFrame:
+    """Fig. 4 in numbers: a row for each run that has implicit knowledge.
+
+    Columns `KEYS`, series, objects (anchors), before and after: `misalignment` in the space of all outputs.
+
+    Args:
+        features: of `load_features`.
+
+    Raises:
+        NothingToShow: no run with features has implicit knowledge, or none found an object.
+    """
+    rows = []
+    for _, own in _objects(features).groupby("run", sort=False):
+        levels = own["level"].to_numpy()
+        numbers = {moment: misalignment(_points(own, moment), levels) for moment in MOMENTS}
+        first = own.iloc[0]
+        rows.append({key: first[key] for key in (*KEYS, "series")} | {"objects": len(own)} | numbers)
+    return pd.DataFrame(rows)
+
+
+def alignment_data(features: pd.DataFrame) -> pd.DataFrame:
+    """Fig. 4: anchors with an object in the plane of two principal components, before and after.
+
+    Of each of the first `ROWS` experiments the run with the lowest seed is shown; the plane is fitted to
+    its points before and after together. Columns series, run, seed, moment ("before" or "after"), level,
+    class, first and second (logits), share_first and share_second (of the variance), misalignment of this
+    run at that moment, its mean, low and high over the `runs` of the experiment, and left_out: how many
+    experiments there are besides. Arguments and errors as
+    for `misalignment_data`.
+    """
+    scores = misalignment_data(features)
+    objects = _objects(features)
+    parts = []
+    shown_series, _ = cut(scores.groupby("series", sort=False), ROWS)
+    for series, group in shown_series:
+        shown = group.sort_values("seed").iloc[0]
+        own = objects[objects["run"] == shown["run"]]
+        both = np.concatenate([_points(own, moment) for moment in MOMENTS])
+        u, s, axes = np.linalg.svd(both - both.mean(0), full_matrices=False)
+        # The sign of a component is arbitrary; its largest weight is made positive.
+        signs = np.sign(axes[np.arange(2), np.abs(axes[:2]).argmax(1)])
+        places = np.split(u[:, :2] * s[:2] * signs, 2)
+        share = s**2 / max(float((s**2).sum()), 1e-30)
+        parts += [
+            pd.DataFrame(
+                {
+                    "series": series,
+                    "run": shown["run"],
+                    "seed": shown["seed"],
+                    "moment": moment,
+                    "level": own["level"].to_numpy(),
+                    "class": own["class"].to_numpy(),
+                    "first": place[:, 0].round(4),
+                    "second": place[:, 1].round(4),
+                    "share_first": share[0],
+                    "share_second": share[1],
+                    "misalignment": shown[moment],
+                    "mean": group[moment].mean(),
+                    "low": group[moment].min(),
+                    "high": group[moment].max(),
+                    "runs": len(group),
+                    "left_out": scores["series"].nunique() - len(shown_series),
+                }
+            )
+            for moment, place in zip(MOMENTS, places, strict=True)
+        ]
+    return pd.concat(parts, ignore_index=True)
+
+
+def _objects(features: pd.DataFrame) -> pd.DataFrame:
+    """Anchors with an object, of runs whose implicit knowledge changes a prediction."""
+    if features.empty:
+        raise NothingToShow(NONE)
+    changed = [
+        run
+        for run, rows in features.groupby("run", sort=False)
+        if any((a != b).any() for a, b in zip(rows["before"], rows["after"], strict=True))
+    ]
+    if not changed:
+        raise NothingToShow("No run with features has implicit knowledge: take those of Table 1 or 2.")
+    frame = features.assign(series=series_names(features))
+    objects = frame[frame["run"].isin(changed) & (frame["class"] != BACKGROUND)]
+    if objects.empty:
+        raise NothingToShow("The features are all of background: write them with more `--images`.")
+    return objects
+
+
+def _points(rows: pd.DataFrame, moment: str) -> NDArray[np.float64]:
+    return np.stack(rows[moment].to_list()).astype(np.float64)
+
+
+@styled()
+def alignment(data: pd.DataFrame) -> Figure:
+    """Fig. 4: a row for each experiment, before and after side by side, centroids as large marks."""
+    series = list(dict.fromkeys(data["series"]))
+    levels = sorted(set(data["level"]))
+    made, axes = figure(
+        "page", 2.5 * len(series) + 0.6, rows=len(series), columns=2, sharex="row", sharey="row"
+    )
+    for line, name in zip(axes, series, strict=True):
+        for each, moment in zip(line, MOMENTS, strict=True):
+            here = data[(data["series"] == name) & (data["moment"] == moment)]
+            _plane(each, here, levels)
+            first = here.iloc[0]
+            over = f", {first['low']:.2f} to {first['high']:.2f} over {first['runs']} runs"
+            number = f"{first['misalignment']:.2f}{over if first['runs'] > 1 else ''}"
+            each.set_title(f"{moment}: centroids apart by {number}")
+            each.set_xlabel(f"first component ({first['share_first']:.0%} of the variance), logits")
+        line[0].set_ylabel(f"{name}, seed {first['seed']}\nsecond ({first['share_second']:.0%}), logits")
+    title = "Anchors with an object; large: their centroids, whose distance is in spreads inside a level"
+    others = data["left_out"].iloc[0]
+    title += f"\n{others} more experiments are not shown" if others else ""
+    legend(made, made.axes, len(levels), title)
+    return made
+
+
+def _plane(axes: Axes, data: pd.DataFrame, levels: list[str]) -> None:
+    for place, level in enumerate(levels):
+        rows = data[data["level"] == level]
+        style = look(place) | {"linestyle": ""}
+        axes.plot(rows["first"], rows["second"], **style | {"markersize": 2.5, "alpha": 0.4, "mew": 0})
+        if len(rows):
+            centroid = [rows["first"].mean()], [rows["second"].mean()]
+            edge = {"markersize": 7, "markeredgecolor": "white", "markeredgewidth": 1.2, "zorder": 4}
+            axes.plot(*centroid, label=level, **style | edge)

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from analysis.comparison import Comparison, Difference, compare
 from analysis.errors import NothingToShow
+from analysis.figures.style import GREY, PALETTE, figure, legend, signed, styled
 from analysis.other_images import stored
-from analysis.style import GREY, PALETTE, figure, legend, signed, styled
 from yolor_core.errors import DataError, RunError
 from yolor_core.evaluation.engine import match
 

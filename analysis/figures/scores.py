@@ -8,8 +8,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from analysis.errors import NothingToShow
+from analysis.figures.style import GREY, PALETTE, figure, styled
 from analysis.statistics.seeds import over_seeds
-from analysis.style import GREY, PALETTE, figure, styled
 from analysis.tables import FilledTable, tidy
 
 LINE = 0.2  # inches for a row

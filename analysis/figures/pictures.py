@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -19,9 +19,8 @@ from PIL import Image
 
 from analysis.comparison import Comparison
 from analysis.errors import NothingToShow
-from analysis.labels import Rectangle, place_labels
+from analysis.figures.style import PALETTE, PHOTOGRAPH, figure, signed, styled
 from analysis.other_images import stored
-from analysis.style import PALETTE, PHOTOGRAPH, figure, signed, styled
 from yolor_core.config import RunConfig
 from yolor_core.data.annotations import class_labels
 from yolor_core.data.images import Pixels, Sample
@@ -236,4 +235,62 @@ def _key(made: Figure, data: pd.DataFrame) -> None:
     ]
     made.legend(
         handles=handles, loc="outside lower center", ncols=3, title=title, title_fontsize=7, alignment="left"
+    )
+
+
+Rectangle = tuple[float, float, float, float]  # left, top, right, bottom
+
+
+class Label(NamedTuple):
+    """A text and its place, in the units of the boxes."""
+
+    text: str
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+
+def place_labels(
+    boxes: Sequence[Rectangle],
+    texts: Sequence[str],
+    size: tuple[float, float],
+    letter: float,
+    line: float,
+) -> list[Label]:
+    """Labels above, below or within their boxes; the first box chooses first, some find none.
+
+    Args:
+        boxes: in pixels.
+        texts: of the labels, one for each box.
+        size: width and height of the picture in pixels.
+        letter: width of a letter in pixels.
+        line: height of a label in pixels.
+    """
+    placed: list[Label] = []
+    for box, text in zip(boxes, texts, strict=True):
+        wide = min(letter * len(text), size[0])
+        for left, top in _corners(box, wide, line):
+            found = Label(text, min(max(left, 0), size[0] - wide), top, 0, top + line)
+            found = found._replace(right=found.left + wide)
+            if found.top >= 0 and found.bottom <= size[1] and not any(_overlap(found, one) for one in placed):
+                placed.append(found)
+                break
+    return placed
+
+
+def _corners(box: Rectangle, wide: float, line: float) -> Iterator[tuple[float, float]]:
+    """Upper left corners of a label, the best first."""
+    left, top, right, bottom = box
+    for place in (top - line, bottom, top, bottom - line):
+        yield left, place
+        yield right - wide, place
+
+
+def _overlap(one: Label, other: Label) -> bool:
+    return (
+        one.left < other.right
+        and other.left < one.right
+        and one.top < other.bottom
+        and other.top < one.bottom
     )

@@ -7,15 +7,23 @@ The frames are those of `analysis.series`.
 
 from __future__ import annotations
 
+import math
+import textwrap
 from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from analysis.errors import NothingToShow
-from analysis.series import explained, lines, looks, over_runs, series_names
-from analysis.style import GREY, figure, styled
+from analysis.figures.style import GREY, WIDTHS, figure, legend, look, styled
+from analysis.series import BANDS, FEW, over_runs, series_names
 
+MARKS = 8  # markers along a line
+LINE = 0.16  # inches, height of a line of the legend
 LOSSES = {"loss/box": "box", "loss/obj": "objectness", "loss/cls": "classification"}
 RATES = {"lr/weights": "weights", "lr/bias": "biases"}
 CONFLICT = "conflict/"
@@ -171,3 +179,53 @@ def _single(data: pd.DataFrame, label: str, x: str = "epoch", xlabel: str = "epo
     axes[0, 0].set(xlabel=xlabel, ylabel=label)
     explained(made, data)
     return made
+
+
+def looks(data: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    """How each series is drawn, the same in all panels of a figure."""
+    return {series: look(place) for place, series in enumerate(sorted(set(data["series"])))}
+
+
+def lines(axes: Axes, data: pd.DataFrame, styles: dict[str, dict[str, Any]], x: str = "epoch") -> None:
+    """A line for each series as far as all its runs have come, and a thin one where only some have.
+
+    Where there is a single epoch, the series stand side by side.
+    """
+    single = x == "epoch" and data["epoch"].nunique() == 1
+    beside = np.linspace(-0.3, 0.3, data["series"].nunique() + 2)[1:-1] if single else np.zeros(len(styles))
+    for place, (series, rows) in enumerate(data.sort_values("epoch").groupby("series")):
+        style = styles[str(series)]
+        rows = rows.assign(**{x: rows[x] + beside[place]})
+        every = max(len(rows) // MARKS, 1)
+        shared = rows[rows["runs"] == rows["of"]]
+        rest = rows[rows["epoch"] >= shared["epoch"].max()] if len(shared) else rows
+        axes.plot(shared[x], shared["mean"], label=str(series), markevery=every, **style)
+        if len(shared) == 1:
+            axes.vlines(shared[x], shared["low"], shared["high"], color=style["color"])
+        axes.fill_between(shared[x], shared["low"], shared["high"], color=style["color"], alpha=0.2, lw=0)
+        axes.plot(rest[x], rest["mean"], linewidth=0.5, **{**style, "marker": ""})
+    if single:
+        axes.set_xlim(data["epoch"].min() - 0.5, data["epoch"].max() + 0.5)
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=x == "epoch", min_n_ticks=1))
+
+
+def explained(made: Figure, data: pd.DataFrame) -> None:
+    """A legend below, for which the figure grows, that says what lines and bands are."""
+    width, height = made.get_size_inches()
+    columns = 3 if width > WIDTHS["column"] else 1
+    title = textwrap.fill(_explanation(data), 40 * columns)
+    rows = math.ceil(data["series"].nunique() / columns) + title.count("\n") + 1
+    made.set_size_inches(width, height + LINE * rows)
+    legend(made, made.axes, columns, title)
+
+
+def _explanation(data: pd.DataFrame) -> str:
+    least, most = data["of"].min(), data["of"].max()
+    if most == 1:
+        return "One run each."
+    number = f"{least}" if least == most else f"{least} to {most}"
+    bands = [band for band in BANDS if (data["band"] == band).any()]
+    band = f"; band: {f' or, of {FEW} and more, '.join(bands)}" if bands else ""
+    text = f"Line: mean of {number} runs{band}."
+    thin = " Thin: some runs have not come so far." if (data["runs"] < data["of"]).any() else ""
+    return text + thin

@@ -12,15 +12,18 @@ import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from html import escape
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import matplotlib as mpl
+import pandas as pd
 from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from numpy.typing import NDArray
 from PIL import Image
+
+from analysis.series import BANDS
 
 Width = Literal["column", "page"]
 
@@ -197,3 +200,26 @@ def _root(attributes: str, title: str, description: str, prefix: str) -> str:
 
 def _shorter(found: re.Match[str]) -> str:
     return f"{float(found[0]):.2f}".rstrip("0").rstrip(".")
+
+
+Panel = TypeVar("Panel")
+
+
+def spread(data: pd.DataFrame, mark: str = "Line", band: str = "band") -> str:
+    """A sentence for a legend: of a frame with the columns `runs` and `band` of `analysis.series.banded`.
+
+    mark, band: what the figure draws for the mean, and for low and high.
+    """
+    least, most = data["runs"].min(), data["runs"].max()
+    if most == 1:
+        return "One run each"
+    number = f"{most}" if least == most else f"{least} to {most}"
+    named = " or ".join(name for name in BANDS if (data["band"] == name).any())
+    return f"{mark}: mean of {number} runs; {band}: {named}"
+
+
+def cut(panels: Iterable[Panel], most: int) -> tuple[list[Panel], str]:
+    """The panels that a figure has room for, and what its legend says of the others, "" without any."""
+    found = list(panels)
+    rest = len(found) - most
+    return found[:most], f"\n{rest} more {'is' if rest == 1 else 'are'} in the data only" if rest > 0 else ""

@@ -1,0 +1,326 @@
+"""Every figure of a study, in the order of the report: what it shows, its data and how it is drawn."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from ablations.table import Table
+from analysis.figures import curves, differences, effects, features, implicit, pictures, scores
+from analysis.study import Study
+
+SCORES, CURVES = "Scores", "Training"
+IMPLICIT, DIFFERENCES = "Implicit knowledge", "Differences"
+SECTIONS = (SCORES, IMPLICIT, CURVES, DIFFERENCES)  # in the order of the report
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure: `data` of a study gives the frame that `draw` draws.
+
+    Both raise NothingToShow where there is nothing to show. `name` is that of its files. Figures that draw
+    the same frame share a file of data: `data_of` names the one that it is named after.
+    """
+
+    name: str
+    title: str
+    caption: str
+    section: str
+    data: Callable[[Study], pd.DataFrame]
+    draw: Callable[[pd.DataFrame], Figure]
+    data_of: str | None = None
+
+    @property
+    def csv(self) -> str:
+        """The file of its data, below a report or a published folder."""
+        return f"figures/{self.data_of or self.name}.csv"
+
+
+def table_anchor(table: Table) -> str:
+    """What a table's figures, files and part of a page are named after: letters, digits and `-`.
+
+    Names that differ give names that differ, whatever signs they have.
+    """
+    plain = re.sub(r"[^a-z0-9]+", "-", table.name.lower()).strip("-")
+    if plain == table.name.lower():
+        return f"table-{plain}"
+    return f"table-{plain}-{hashlib.sha256(table.name.encode()).hexdigest()[:6]}"
+
+
+KNOWLEDGE: tuple[Drawing, ...] = (
+    Drawing(
+        "learned",
+        "What prediction refinement learned",
+        "g(z) behind the predictor after the last epoch, a line for each pyramid level (the paper's Fig. 9).",
+        IMPLICIT,
+        lambda study: implicit.learned_data(study.implicit),
+        implicit.learned,
+    ),
+    Drawing(
+        "evolution",
+        "How one run's representation changed",
+        "Change of every value since the start, over the epochs of the first run with implicit knowledge.",
+        IMPLICIT,
+        lambda study: implicit.evolution_data(study.first_history),
+        implicit.heat_map,
+    ),
+    Drawing(
+        "trajectories",
+        "The values that moved most",
+        "Of the same run, over its epochs.",
+        IMPLICIT,
+        lambda study: implicit.evolution_data(study.first_history),
+        implicit.trajectories,
+        data_of="evolution",
+    ),
+    Drawing(
+        "settling",
+        "When the representation settled",
+        "Of the same run: direction and length of the change since the start, beside the last one.",
+        IMPLICIT,
+        lambda study: implicit.settling_data(study.first_history),
+        implicit.settling,
+    ),
+    Drawing(
+        "effects-by-class",
+        "Effect on the predictions by class",
+        "Change of a class's logit against how often the class occurs and how well it is detected.",
+        IMPLICIT,
+        lambda study: effects.classes_data(study.effects, study.class_boxes, study.class_scores),
+        effects.classes,
+    ),
+    Drawing(
+        "similarity",
+        "Similarity of the effects",
+        "Cosines between what seeds and experiments do to the raw predictions.",
+        IMPLICIT,
+        lambda study: effects.similarity_data(study.effects),
+        effects.similarity,
+    ),
+    Drawing(
+        "components",
+        "Principal components of the effects",
+        "Every run in the plane of the first two components; the number is its seed.",
+        IMPLICIT,
+        lambda study: effects.components_data(study.effects),
+        effects.components,
+    ),
+    Drawing(
+        "centre-offsets",
+        "Shift of the boxes' centres",
+        "By anchor and level, in pixels of the training size.",
+        IMPLICIT,
+        lambda study: effects.geometry_data(study.effects, study.layouts),
+        effects.centre_offsets,
+    ),
+    Drawing(
+        "projection",
+        "Features along the learned direction",
+        "Our reading of the paper's Fig. 3, which is a drawing: inner product of real features with the unit "
+        "vector learned at FA (a, or g - 1), cells with an object against others. An AUC inside the brackets "
+        "is no better than random vectors; adding a constant cannot change the effective dimension.",
+        IMPLICIT,
+        lambda study: features.projection_data(study.features, study.implicit),
+        features.projection,
+    ),
+    Drawing(
+        "alignment",
+        "Alignment of the levels' predictions",
+        "Our reading of the paper's Fig. 4, which is a drawing: raw predictions of anchors with an object, "
+        "without and with implicit knowledge, in the plane of their first two principal components. The "
+        "number is the mean distance between the levels' centroids over the spread inside levels.",
+        IMPLICIT,
+        lambda study: features.alignment_data(study.features),
+        features.alignment,
+    ),
+    Drawing(
+        "spectra",
+        "Singular values of the matrices of wi and ic",
+        "Relative to the largest, beside those of a random matrix: what the network form (W) and the "
+        "factorisation (Z) have learned.",
+        IMPLICIT,
+        lambda study: implicit.spectra_data(study.spectra),
+        implicit.spectra,
+    ),
+)
+
+
+def anchor_sizes(study: Study) -> Drawing:
+    """Over the boxes that the study was trained on."""
+    return Drawing(
+        "anchor-sizes",
+        "Predicted box sizes without and with a site",
+        "What each anchor predicts for the mean feature of its level, without the site and with it, in "
+        "pixels of the training size. The mean feature is mostly background, and a factor acts inside the "
+        "sigmoid, so it cannot move a raw value of 0.",
+        IMPLICIT,
+        lambda study: effects.geometry_data(study.effects, study.layouts),
+        lambda data: effects.anchor_sizes(data, study.training_data),
+    )
+
+
+def of_table(table: Table) -> tuple[Drawing, ...]:
+    """Figures with a panel for each row."""
+
+    def effects_of(study: Study) -> pd.DataFrame:
+        rows = {experiment.slug for experiment in table.experiments}
+        return study.effects[study.effects["experiment"].isin(rows)]
+
+    return (
+        Drawing(
+            f"effects-{table_anchor(table)}",
+            f"Effect on every raw output, Table {table.name}",
+            "What implicit knowledge adds to the raw outputs (logits) at a level's mean feature, by "
+            "dimension as in Fig. 9: for + iFA it is W a. Here seeds, operators and forms can be compared.",
+            IMPLICIT,
+            lambda study: effects.dimensions_data(effects_of(study)),
+            implicit.learned,
+        ),
+        Drawing(
+            f"anchors-{table_anchor(table)}",
+            f"Effect by anchor, Table {table.name}",
+            "The same, as means over the outputs of a block.",
+            IMPLICIT,
+            lambda study: effects.anchors_data(effects_of(study)),
+            effects.anchors,
+        ),
+    )
+
+
+__all__ = ["CATALOGUE", "SECTIONS", "Drawing", "drawings"]
+
+
+def drawings(study: Study) -> tuple[Drawing, ...]:
+    """The catalogue, with a figure for every table where all experiments at once would be too many."""
+    tables = [table for table in study.tables if table.experiments]
+    return (
+        *CATALOGUE[:2],
+        *(_losses(table) for table in tables),
+        *(_ap(table) for table in tables),
+        *CATALOGUE[2:],
+        *KNOWLEDGE,
+        anchor_sizes(study),
+        *(drawing for table in tables for drawing in of_table(table)),
+        *_differences(study),
+    )
+
+
+CATALOGUE: tuple[Drawing, ...] = (
+    Drawing(
+        "effects-by-row",
+        "Difference in AP of every row to its baseline",
+        "Ours with its 95 % interval over seeds where there are several, and the paper's. At a reduced "
+        "profile only the signs can be compared.",
+        SCORES,
+        lambda study: scores.effects_by_row_data(list(study.filled.values())),
+        scores.effects_by_row,
+    ),
+    Drawing(
+        "ap-by-run",
+        "AP of every run",
+        "A ring for each seed, the mean, and its 95 % interval over seeds.",
+        SCORES,
+        lambda study: scores.ap_by_run_data(study.runs),
+        scores.ap_by_run,
+    ),
+    Drawing(
+        "ap-hours",
+        "AP over device hours",
+        "AP of the averaged weights on the validation images, where it was evaluated during training. A "
+        "device is a GPU, or a process where there is none; other work on the machine counts as time.",
+        CURVES,
+        lambda study: curves.ap_hours_data(study.metrics, study.runs),
+        curves.ap_hours,
+    ),
+    Drawing(
+        "learning-rate",
+        "Learning rate",
+        "At the end of each epoch; the implicit vectors learn at the rate of the weights.",
+        CURVES,
+        lambda study: curves.learning_rate_data(study.metrics),
+        curves.learning_rate,
+    ),
+    Drawing(
+        "speed",
+        "Training speed",
+        "Images a second, of all processes of a run together. Runs on one machine slow each other down.",
+        CURVES,
+        lambda study: curves.speed_data(study.metrics),
+        curves.speed,
+    ),
+    Drawing(
+        "conflict",
+        "Conflict between tasks",
+        "Cosine between the gradients of two tasks on the parameters that both train; below 0, what helps "
+        "one hurts the other.",
+        CURVES,
+        lambda study: curves.conflict_data(study.metrics),
+        curves.conflict,
+    ),
+)
+
+
+def _losses(table: Table) -> Drawing:
+    return Drawing(
+        f"losses-{table_anchor(table)}",
+        f"Losses over epochs, Table {table.name}",
+        "Box, objectness and classification loss with and without implicit knowledge (the paper's Fig. 11).",
+        CURVES,
+        lambda study: curves.losses_data(_of(study, table)),
+        curves.losses,
+    )
+
+
+def _ap(table: Table) -> Drawing:
+    return Drawing(
+        f"ap-{table_anchor(table)}",
+        f"AP over epochs, Table {table.name}",
+        "AP of the averaged weights on the validation images, where it was evaluated.",
+        CURVES,
+        lambda study: curves.ap_data(_of(study, table)),
+        curves.ap,
+    )
+
+
+def _differences(study: Study) -> tuple[Drawing, ...]:
+    """Of the row whose AP differs most from its baseline's."""
+
+    def scored(study: Study) -> pd.DataFrame:
+        a, b, comparison = study.compared
+        return differences.scores_data(comparison, a.name, b.name)
+
+    def changed(study: Study) -> pd.DataFrame:
+        a, b, comparison = study.compared
+        return pictures.changed_data(comparison, a, b)
+
+    def draw(data: pd.DataFrame) -> Figure:
+        return pictures.changed(data, pictures.photographs(study.compared[0], data["image"].unique()))
+
+    which = "A run of the row whose AP differs most (B) and the same seed of its baseline (A)"
+    return (
+        Drawing(
+            "differences",
+            "Where two runs differ: scores and classes",
+            f"{which}, with 95 % intervals over the images. `ablate compare` does this for any two runs.",
+            DIFFERENCES,
+            scored,
+            differences.scores,
+        ),
+        Drawing(
+            "changed-images",
+            "Where two runs differ: the images that changed most",
+            f"{which}: detections with a score of 0.3 or more, and the true boxes.",
+            DIFFERENCES,
+            changed,
+            draw,
+        ),
+    )
+
+
+def _of(study: Study, table: Table) -> pd.DataFrame:
+    return study.metrics[study.metrics["experiment"].isin([each.slug for each in table.experiments])]
