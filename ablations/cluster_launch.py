@@ -12,7 +12,7 @@ from typing import Any
 
 from ablations.cluster_checks import check_owner, check_shared
 from ablations.estimate import Estimate, Estimator
-from ablations.job import ClusterTraining, standing
+from ablations.job import ClusterTraining
 from ablations.plan import PlannedRun
 from slurm import scheduler
 from slurm.cluster import Cluster
@@ -34,6 +34,7 @@ from slurm.view import Standing, look_at
 from yolor_core.config import RunConfig
 from yolor_core.errors import ConfigError, RunError
 from yolor_core.runs.directory import RunDirectory
+from yolor_core.runs.life import State
 from yolor_core.runs.record import code_commit
 
 START_SECONDS = 120  # of a job's limit that it does not train: Python, data, the first batch
@@ -47,12 +48,12 @@ class ClusterPlan:
     cluster: Cluster
     results: Path
     runs: dict[str, PlannedRun]
-    states: dict[str, str]  # done, queued or running (submitted by somebody), or to be sent
+    states: dict[str, State]  # done, queued or running (submitted by somebody), or to be sent
     seen: dict[str, Standing]
     requests: list[Request]
     estimates: dict[str, Estimate]
     held: dict[str, str] = field(default_factory=dict)  # runs left out, and why
-    others: dict[str, str] = field(default_factory=dict)  # states of runs that these continue
+    others: dict[str, State] = field(default_factory=dict)  # states of runs that these continue
 
     @property
     def hours(self) -> float:
@@ -106,7 +107,7 @@ def plan_on_cluster(runs: Sequence[PlannedRun], cluster: Cluster, results: Path)
     """
     by_id = {run.run_id: run for run in runs}
     directories = {run.run_id: RunDirectory(run.run_dir) for run in runs}
-    states = {name: standing(directory) for name, directory in directories.items()}
+    states = {name: directory.life() for name, directory in directories.items()}
     open_runs = [run for run in runs if states[run.run_id] != "done"]
     needed = {run.after: run.run_dir for run in open_runs if run.after and run.after not in by_id}
     before = {name: path.parent / name for name, path in needed.items()}
@@ -114,21 +115,21 @@ def plan_on_cluster(runs: Sequence[PlannedRun], cluster: Cluster, results: Path)
     looked = look_at(folders.values(), scheduler.SECONDS)
     seen = {name: looked[path] for name, path in folders.items() if path in looked}
     plan = ClusterPlan(cluster, results, by_id, states, seen, [], {})
-    plan.others = {name: standing(RunDirectory(path)) for name, path in before.items()}
+    plan.others = {name: RunDirectory(path).life() for name, path in before.items()}
     estimator = Estimator(results, cluster.tflops)
     for run in open_runs:
         name = run.run_id
         there = seen.get(name)
-        if there is not None and there.state == "unknown":
+        if there is not None and there.state is State.UNKNOWN:
             raise ClusterError(
                 f"{name} was submitted by {there.token.user} as job {there.token.job}, and squeue does not "
                 "answer whether that is still there. Try again when it does"
             )
         if there is not None and there.taken:
-            states[name] = "running" if there.state == "running" else "queued"
-        elif states[name] == "running":
+            states[name] = there.state
+        elif states[name] is State.RUNNING:
             plan.held[name] = "a process on this machine trains it"
-        elif states[name] == "unreadable":
+        elif states[name] is State.UNREADABLE:
             plan.held[name] = "its state.json is damaged; `ablate status` says how"
         else:
             _request(run, plan, estimator)

@@ -21,7 +21,7 @@ def describe_plan(plan: ClusterPlan, tables: Mapping[str, Iterable[str]]) -> str
         numbers = (record[key] for key in ("runs", "done", "submitted", "to_send"))
         lines.append((record["table"], *map(str, numbers), hours(record["gpu_hours"])))
     if len(tables) != 1:
-        states = list(plan.states.values())
+        states = [str(state) for state in plan.states.values()]
         taken = sum(state in ("queued", "running") for state in states)
         sent = len(plan.requests)
         lines.append(

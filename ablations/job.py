@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from yolor_core.errors import RunError
 from yolor_core.runs.directory import RunDirectory
+from yolor_core.runs.life import State
 
 LET_GO_SECONDS = 60.0  # in which processes of an earlier attempt are dead, and have let go of their lock
 
@@ -26,9 +27,9 @@ class TrainingJob:
         from yolor_core.training import train
 
         run = RunDirectory(self.run_dir)
-        standing = claim(run)
-        if standing != "start":
-            return standing
+        claimed = claim(run)
+        if claimed != "start":
+            return claimed
         return train(RunConfig.from_json(self.config), run.path, stop)
 
     def leave(self, state: str, reason: str) -> None:
@@ -36,7 +37,7 @@ class TrainingJob:
         run = RunDirectory(self.run_dir)
         # A full disk must not end a launch; a killed process lets go of its lock when it is quite dead.
         with suppress(RunError, OSError, ValueError), run.lock():
-            if standing(run) not in ("unreadable", "done"):  # a damaged file is the user's to look at
+            if run.life() not in (State.UNREADABLE, State.DONE):  # a damaged file is the user's to look at
                 run.write_state(state, reason=reason)
 
 
@@ -78,21 +79,3 @@ def claim(run: RunDirectory) -> str:
     if run.running():
         return "elsewhere"
     return "done" if run.complete() else "start"
-
-
-def standing(run: RunDirectory) -> str:
-    """State of a run: as written; "missing" where nothing is; "unreadable" where state.json is damaged.
-
-    "interrupted" is a run whose process died, "incomplete" a finished one that lost files it is good for.
-    """
-    try:
-        state = run.read_state()
-        if state is None:
-            return "missing"
-        if state["state"] == "running" and not run.running():
-            return "interrupted"
-        if state["state"] == "done" and not run.complete():
-            return "incomplete"
-        return str(state["state"])
-    except RunError:
-        return "unreadable"

@@ -9,20 +9,21 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ablations.job import standing
 from slurm.scheduler import SECONDS
 from slurm.tokens import Token, current
 from slurm.view import Standing, look_at
 from yolor_core.errors import RunError, UnknownNameError
 from yolor_core.runs.directory import RunDirectory
 from yolor_core.runs.files import number
+from yolor_core.runs.life import GOING_ON, LOST, State
 
 if TYPE_CHECKING:
     from ablations.plan import PlannedRun
 
 LOOK_SECONDS = 0.6  # the scheduler's time to answer where a person waits
 HIDDEN = ("token", "run_dir", "submitted")  # not in JSON, or not as they are
-UNFINISHED = ("failed", "interrupted", "incomplete", "cancelled", "not sent")
+ENDED = (*LOST, State.INTERRUPTED, State.CANCELLED)  # for reasons that the scheduler may know
+UNFINISHED = (*LOST, State.INTERRUPTED, State.INCOMPLETE, State.CANCELLED, State.NOT_SENT)
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class RunView:
 
     run: str
     run_dir: Path
-    state: str
+    state: State
     epoch: int = 0
     epochs: int | None = None
     ap: float | None = None  # fraction
@@ -71,7 +72,7 @@ def look_up(paths: Sequence[Path], seconds: float) -> list[tuple[Path, Standing 
     unfinished = [path for path in submitted if not _done(path)]
     standings = look_at(unfinished, seconds)
     return [
-        (path, standings.get(path) or (Standing(submitted[path], "ended") if path in submitted else None))
+        (path, standings.get(path) or (Standing(submitted[path], State.DONE) if path in submitted else None))
         for path in paths
     ]
 
@@ -101,17 +102,16 @@ def view(path: Path, seen: Standing | None) -> RunView:
         if not state:
             run.read_run()  # all there is of a run whose record is damaged
         reason = _text(state.get("reason"))
-        # One that has left the cluster may be trained on this machine by now.
-        gone = seen is None or (seen.state in ("ended", "free") and run.running())
-        done = state.get("state") == "done"
-        word = standing(run) if seen is None or gone or done else _merged(state.get("state"), seen)
-        if word == "incomplete":
+        word = run.life(seen.state if seen else None)
+        if word is State.INCOMPLETE:
             reason = "; ".join(run.missing())
     except RunError as error:
-        word, reason = "unreadable", str(error)
-    if seen is not None and (seen.state != "ended" or word in ("interrupted", "failed", "cancelled")):
-        live = word in ("queued", "starting", "running")  # what is written is of an earlier attempt
-        reason = _about(seen) if live else reason if word == "failed" and reason else _about(seen) or reason
+        word, reason = State.UNREADABLE, str(error)
+    if seen is not None and (seen.taken or seen.state is State.NOT_SENT or word in ENDED):
+        if word in GOING_ON:  # what is written is of an earlier attempt
+            reason = _about(seen)
+        elif word not in LOST or not reason:
+            reason = _about(seen) or reason
     spent = number(state.get("seconds")) or 0.0
     token = seen.token if seen else None
     return RunView(
@@ -122,8 +122,8 @@ def view(path: Path, seen: Standing | None) -> RunView:
         epochs=int(number(state.get("epochs")) or 0) or None,
         ap=number(state.get("ap")),
         seconds=spent,
-        left=_left(state) if word == "running" else None,
-        node=seen.node if seen and seen.state == "running" else "",
+        left=_left(state) if word is State.RUNNING else None,
+        node=seen.node if seen and seen.state is State.RUNNING else "",
         gpu_hours=spent * token.gpus / 3600 if token else None,
         job=token.job if token else None,
         reason=reason,
@@ -133,27 +133,10 @@ def view(path: Path, seen: Standing | None) -> RunView:
     )
 
 
-def _merged(written: Any, seen: Standing) -> str:
-    """The state of a submitted run, from state.json's word (None where there is none) and the scheduler's."""
-    if seen.state in ("queued", "sending"):
-        return "queued"
-    if seen.state == "running":
-        return "running" if written == "running" else "starting"
-    if seen.state == "unknown":
-        return str(written or "queued")
-    if seen.token.cancelled or seen.word == "CANCELLED":
-        return "failed" if written == "failed" else "cancelled"
-    if seen.state == "free" and written is None:
-        return "not sent"
-    if written == "running":
-        return "failed" if seen.word == "OUT_OF_MEMORY" else "interrupted"
-    return str(written or "failed")
-
-
 def _about(seen: Standing) -> str | None:
-    if seen.state == "queued":
+    if seen.state is State.QUEUED and seen.token.job:
         return f"waits: {seen.reason}" if seen.reason else None
-    return None if seen.state == "running" else seen.reason or None
+    return None if seen.state is State.RUNNING else seen.reason or None
 
 
 def _left(state: dict[str, Any]) -> float | None:
@@ -215,8 +198,10 @@ def on_a_cluster(runs: Sequence[PlannedRun]) -> dict[str, str]:
     for run in runs:
         there = seen.get(run.run_dir)
         if there is not None and there.taken:
-            how = {"unknown": "may be on a cluster (squeue does not answer)"}.get(
-                there.state, f"is on a cluster: {there.state}"
+            how = (
+                "may be on a cluster (squeue does not answer)"
+                if there.state is State.UNKNOWN
+                else f"is on a cluster: {there.state}"
             )
             found[run.run_id] = f"{how}, job {there.token.job}; `ablate cancel {run.run_id}` takes it off"
     return found

@@ -30,9 +30,9 @@ from analysis.figures.differences import compare_runs
 from analysis.figures.style import svg
 from analysis.formats import to_html
 from analysis.pairs import most_different
-from analysis.runs import UNREADABLE
 from analysis.study import Study, open_study
 from yolor_core.errors import UnknownNameError, YolorError
+from yolor_core.runs.life import State
 
 SOURCES = Path(__file__).parent.parent
 PIXELS = 120  # an inch of a figure on the screen
@@ -92,7 +92,7 @@ def summary(study: Study) -> str:
     if others:
         found = ", ".join(f"{name} ({n})" for name, n in sorted(others.items()))
         lines.append(f'Left out, of other profiles: {found}. To see one: here(profile="{min(others)}")')
-    damaged = study.everything[study.everything["state"] == UNREADABLE]
+    damaged = study.everything[study.everything["state"] == State.UNREADABLE]
     lines += [f"Left out, cannot be read: {run.run}: {run.reason}" for run in damaged.itertuples()]
     return "\n".join(lines)
 

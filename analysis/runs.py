@@ -11,13 +11,11 @@ from ablations.table import CONFLICT, SCORES
 from yolor_core.errors import RunError, UnknownNameError
 from yolor_core.runs.directory import RunDirectory
 from yolor_core.runs.files import number
+from yolor_core.runs.life import State
 
 METRICS = (*SCORES, *CONFLICT)
 IDENTITY = ("run", "experiment", "profile", "seed", "signature", "fingerprint", "source_hash", "data")
 PROGRESS = ("state", "reason", "epoch", "epochs", "seconds")
-UNREADABLE = "unreadable"  # state of a directory that cannot be read
-DIVERGED = "diverged"  # state of a run that failed because a loss or gradient was not finite
-LOST = (DIVERGED, "failed")  # states of runs that ended without results
 UNSCORED = "done, but there was no box to score in its validation data"  # reason of such a run
 COLUMNS = (*IDENTITY, *PROGRESS, *METRICS, "commit", "dirty", "device", "ranks", "images", "path")
 
@@ -39,21 +37,21 @@ def load_runs(results: Path) -> pd.DataFrame:
 
 def _without_copies(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """A copy stands in for a folder that cannot be read, which is kept too, so that it is named."""
-    readable = [record for record in records if record["state"] != UNREADABLE]
+    readable = [record for record in records if record["state"] != State.UNREADABLE]
     counts: dict[str, dict[str, Any]] = {}
     for record in readable:
         if Path(record["path"]).name == record["run"]:
             counts[record["run"]] = record
         else:
             counts.setdefault(record["run"], record)
-    return [r for r in records if r["state"] == UNREADABLE or counts[r["run"]] is r]
+    return [r for r in records if r["state"] == State.UNREADABLE or counts[r["run"]] is r]
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
         return _record(RunDirectory(path))
     except (RunError, OSError, AttributeError, ValueError, TypeError) as error:
-        return {"run": path.name, "path": str(path), "state": UNREADABLE, "reason": str(error)}
+        return {"run": path.name, "path": str(path), "state": str(State.UNREADABLE), "reason": str(error)}
 
 
 def _record(directory: RunDirectory) -> dict[str, Any]:
@@ -66,10 +64,8 @@ def _record(directory: RunDirectory) -> dict[str, Any]:
         raise RunError(f"{directory.run.name} lacks {said}, so nobody knows what was trained")
     evaluation = directory.read_evaluation() or {}
     config = run.get("config", {})
-    word, reason = state.get("state"), state.get("reason")
-    if word == "failed" and (directory.nonfinite.exists() or str(reason).startswith("NonFiniteError")):
-        word = DIVERGED
-    if word == "done" and evaluation.get("detection") and evaluation["detection"].get("AP") is None:
+    word, reason = directory.written(), state.get("reason")
+    if word is State.DONE and evaluation.get("detection") and evaluation["detection"].get("AP") is None:
         reason = UNSCORED
     return {
         "run": str(run.get("run", directory.path.name)),
@@ -86,7 +82,7 @@ def _record(directory: RunDirectory) -> dict[str, Any]:
         "ranks": number(run.get("ranks")) or 1,
         "images": evaluation.get("images"),
         "path": str(directory.path),
-        "state": word,
+        "state": None if word is None else str(word),
         "reason": reason,
         **{name: number(state.get(name)) for name in ("epoch", "epochs", "seconds")},
         **{

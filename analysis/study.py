@@ -25,15 +25,15 @@ from analysis.figures.differences import compare_runs
 from analysis.implicit import load_spectra
 from analysis.pairs import most_different
 from analysis.records import Layout, dataset, layout, load_effects, load_implicit, load_metrics
-from analysis.runs import UNREADABLE, load_runs
+from analysis.runs import load_runs
 from analysis.tables import FilledTable, MixedRunsError, fill_table
 from yolor_core.errors import RunError
 from yolor_core.identity import signature
 from yolor_core.runs.directory import RunDirectory
 from yolor_core.runs.files import number
+from yolor_core.runs.life import State
 
 RESAMPLES = 500  # of the images, for one comparison
-GOING = ("running", "queued", "preempted", "interrupted", "waiting", "cancelled", "not sent")
 Loader = Callable[[pd.DataFrame], pd.DataFrame]
 Costs = Callable[[Table], Mapping[str, Cost]]  # parameters and FLOPs of a table's experiments, by slug
 
@@ -211,7 +211,7 @@ class Study:
 
     @staticmethod
     def _paths(runs: pd.DataFrame) -> Iterator[tuple[str, str]]:
-        readable = runs[runs["state"] != UNREADABLE]
+        readable = runs[runs["state"] != State.UNREADABLE]
         return zip(readable["run"].astype(str), readable["path"].astype(str), strict=True)
 
     @contextmanager
@@ -230,7 +230,7 @@ class Study:
         parts = []
         for place in range(len(runs)):
             one = runs.iloc[place : place + 1]
-            if one["state"].iloc[0] == UNREADABLE:
+            if one["state"].iloc[0] == State.UNREADABLE:
                 continue
             with self._noted(str(one["run"].iloc[0])):
                 part = load(one)

@@ -14,9 +14,10 @@ from ablations.registry import as_overrides, resolve
 from ablations.table import COUNTED, QUOTED, SCORES, Table
 from analysis.cells import MEASURED, NOT_RUN, PAPER_PROFILE, QUOTED_ROW, Cell, table_cells
 from analysis.footnotes import footnotes
-from analysis.runs import LOST, UNSCORED
+from analysis.runs import UNSCORED
 from yolor_core.errors import YolorError
 from yolor_core.identity import signature
+from yolor_core.runs.life import LOST
 
 UNASKED = "the effect on images like these is not shown (--images)"
 PREFIX = 8  # characters of a hash that people read

@@ -12,6 +12,7 @@ from slurm.files import read_json
 from slurm.logs import last_lines, out_of_memory, tail
 from slurm.scheduler import Seen
 from slurm.tokens import Token, current
+from yolor_core.runs.life import GOING_ON, State
 
 SENDING_SECONDS = 120.0  # a launch takes so long at most from its tokens to the jobs' ids
 
@@ -20,12 +21,13 @@ SENDING_SECONDS = 120.0  # a launch takes so long at most from its tokens to the
 class Standing:
     """A submitted run as the scheduler sees it.
 
-    `state` is "queued", "running", "ended" (its job is gone), "sending" (a launch is at it), "free" (it was
-    never sent, or withdrawn) or "unknown" (nobody answered).
+    `state` is QUEUED (also while a launch is submitting it), RUNNING, UNKNOWN (squeue did not answer), or one
+    of those in which its job is gone: NOT_SENT, CANCELLED, FAILED (by the scheduler's word), INTERRUPTED (the
+    run may know more), DONE (nobody has to be asked).
     """
 
     token: Token
-    state: str
+    state: State
     word: str = ""  # SLURM's
     node: str = ""
     reason: str = ""
@@ -34,7 +36,7 @@ class Standing:
     @property
     def taken(self) -> bool:
         """Whether a new launch has to leave it alone."""
-        return self.state in ("queued", "running", "sending", "unknown")
+        return self.state in (*GOING_ON, State.UNKNOWN)
 
 
 ENDINGS = {
@@ -71,20 +73,26 @@ def _standing(token: Token, queued: Mapping[str, Seen] | None, past: Mapping[str
     seen = (queued or {}).get(job)
     remembered = (past or {}).get(job)
     if seen is not None and seen.alive:
-        state = "queued" if seen.waiting else "running"
-        return Standing(token, state, seen.state, seen.node, seen.reason, seen.seconds)
+        return Standing(token, _alive(seen), seen.state, seen.node, seen.reason, seen.seconds)
     if queued is None and (remembered is None or remembered.alive):
         return Standing(
-            token, "unknown", remembered.state if remembered else "", reason="squeue did not answer"
+            token, State.UNKNOWN, remembered.state if remembered else "", reason="squeue did not answer"
         )
     ended = remembered or seen
     word = ended.state if ended else ""
-    return Standing(token, "ended", word, ended.node if ended else "", _why(token, word))
+    state = {"CANCELLED": State.CANCELLED, "OUT_OF_MEMORY": State.FAILED}.get(word, State.INTERRUPTED)
+    return Standing(
+        token,
+        State.CANCELLED if token.cancelled else state,
+        word,
+        ended.node if ended else "",
+        _why(token, word),
+    )
 
 
 def _unsent(token: Token, named: Mapping[str, Seen] | None) -> Standing:
     if token.withdrawn:
-        return Standing(token, "free", reason=token.withdrawn)
+        return Standing(token, _gone(token), reason=token.withdrawn)
     for job, seen in (named or {}).items():
         if (
             seen.reason == token.name
@@ -92,13 +100,20 @@ def _unsent(token: Token, named: Mapping[str, Seen] | None) -> Standing:
             and _place(token) in (None, int(job.partition("_")[2] or 0))
         ):
             found = Token(token.run_dir, token.number, {**token.content, "job": job})
-            state = "queued" if seen.waiting else "running"
-            return Standing(found, state, seen.state, seen.node, "", seen.seconds)
+            return Standing(found, _alive(seen), seen.state, seen.node, "", seen.seconds)
     if token.age <= SENDING_SECONDS:
-        return Standing(token, "sending", reason=f"{token.user} is submitting it")
+        return Standing(token, State.QUEUED, reason=f"{token.user} is submitting it")
     if named is None:
-        return Standing(token, "unknown", reason="squeue did not answer")
-    return Standing(token, "free", reason="the launch was interrupted before it was sent")
+        return Standing(token, State.UNKNOWN, reason="squeue did not answer")
+    return Standing(token, _gone(token), reason="the launch was interrupted before it was sent")
+
+
+def _alive(seen: Seen) -> State:
+    return State.QUEUED if seen.waiting else State.RUNNING
+
+
+def _gone(token: Token) -> State:
+    return State.CANCELLED if token.cancelled else State.NOT_SENT
 
 
 def _place(token: Token) -> int | None:

@@ -72,7 +72,6 @@ def command(
     not stop the others. Exit code: 0 when all are done, 1 when some failed, 130 when interrupted. A finished
     run that has lost its weights, its evaluation or its record is trained again.
     """
-    from ablations.job import standing
     from ablations.local_launch import fitting, require_writable, run_missing
     from ablations.overview import on_a_cluster
     from ablations.plan import plan_runs
@@ -97,7 +96,7 @@ def command(
         )
     refuse_published(results)
     planned = plan_runs(wanted, profile, seeds, overrides, data, results)
-    states = {run.run_id: standing(RunDirectory(run.run_dir)) for run in planned}
+    states = {run.run_id: RunDirectory(run.run_dir).life() for run in planned}
     elsewhere = on_a_cluster([run for run in planned if states[run.run_id] != "done"])
     missing = [run for run in planned if states[run.run_id] != "done" and run.run_id not in elsewhere]
     parallel = jobs or fitting(planned)
@@ -224,7 +223,7 @@ def record(run: PlannedRun, state: str, outcome: Outcome | None) -> dict[str, An
     }
 
 
-def warn_of_other_code(planned: Sequence[PlannedRun], states: dict[str, str]) -> None:
+def warn_of_other_code(planned: Sequence[PlannedRun], states: Mapping[str, str]) -> None:
     """Finished runs of changed code are kept, but somebody should know."""
     from yolor_core.identity import source_hash
 
@@ -298,7 +297,7 @@ def _place(data: Mapping[str, Any] | None) -> str | None:
     return os.path.realpath(str(data["root"])) if data.get("kind") == "coco" else "the shapes drawn on demand"
 
 
-def warn_of_damage(planned: Sequence[PlannedRun], states: dict[str, str]) -> None:
+def warn_of_damage(planned: Sequence[PlannedRun], states: Mapping[str, str]) -> None:
     """Name the files that keep runs from being started or from counting as finished."""
     from yolor_core.errors import RunError
     from yolor_core.runs.directory import RunDirectory

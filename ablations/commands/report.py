@@ -68,7 +68,7 @@ def _as_status_says(runs: pd.DataFrame, results: Path) -> pd.DataFrame:
     """A run that says it is running, and is not, counts as interrupted."""
     from ablations.overview import overview
 
-    states = {str(view.run_dir): view.state for view in overview(results)}
+    states = {str(view.run_dir): str(view.state) for view in overview(results)}
     unfinished = runs["state"].isin(["running", "queued", "preempted"])
     return runs.assign(
         state=[

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ablations.options import json_option, read_results_option
+from yolor_core.runs.life import GOING_ON, State
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -60,9 +61,9 @@ def command(names: tuple[str, ...], results: Path, watch: bool, as_json: bool) -
 
 def _as_published(view: RunView) -> RunView:
     """Where weights are not published, a run that lacks nothing else has finished."""
-    if view.state != "incomplete" or view.reason != LACKS_WEIGHTS:
+    if view.state is not State.INCOMPLETE or view.reason != LACKS_WEIGHTS:
         return view
-    return replace(view, state="done", reason="published without weights")
+    return replace(view, state=State.DONE, reason="published without weights")
 
 
 def _watch(views: list[RunView], look: Any) -> None:
@@ -72,7 +73,7 @@ def _watch(views: list[RunView], look: Any) -> None:
     console = Console()
     with Live(table(views, console.height, console.width), console=console, auto_refresh=False) as live:
         live.refresh()
-        while any(view.state in ("queued", "starting", "running") for view in views):
+        while any(view.state in GOING_ON for view in views):
             try:
                 time.sleep(WATCH_SECONDS)
             except KeyboardInterrupt:

@@ -92,9 +92,9 @@ def tables_command(
 
 def _name_unreadable(runs: pd.DataFrame) -> None:
     """One line on stderr for run folders whose numbers are not in the tables because they are damaged."""
-    from analysis.runs import UNREADABLE
+    from yolor_core.runs.life import State
 
-    damaged = runs[runs["state"] == UNREADABLE]
+    damaged = runs[runs["state"] == State.UNREADABLE]
     if damaged.empty:
         return
     named = [

@@ -41,7 +41,6 @@ def command(
     import signal
 
     from ablations.commands.launch import tell_of_data
-    from ablations.job import standing
     from ablations.overview import on_a_cluster
     from ablations.plan import plan_runs
     from ablations.published import refuse_published
@@ -63,7 +62,7 @@ def command(
         for name, why in on_a_cluster(runs).items() if speaks else ():
             raise RunError(f"{name} {why}")
         if speaks:
-            tell_of_data(runs, {run.run_id: standing(RunDirectory(run.run_dir)) for run in runs})
+            tell_of_data(runs, {run.run_id: RunDirectory(run.run_dir).life() for run in runs})
         for run in runs:
             if train_here(run, stop, quiet=not speaks) != "done":
                 if speaks:

@@ -23,8 +23,8 @@ from analysis.published.runs import copy_records, copy_run
 from analysis.published.summary import summary
 from analysis.report.figures import write_figures
 from analysis.report.folder import replaced
-from analysis.runs import LOST
 from analysis.study import Costs, Study, open_study
+from yolor_core.runs.life import LOST
 
 FEW = 5  # runs named in one line
 MOST = 30_000_000  # bytes of a published folder

@@ -12,9 +12,9 @@ from analysis.cells import Cell
 from analysis.figures.catalogue import table_anchor
 from analysis.formats import FORMATS, render
 from analysis.published.manifest import PROVENANCE
-from analysis.runs import DIVERGED
 from analysis.study import Study
 from yolor_core.runs.directory import RunDirectory
+from yolor_core.runs.life import State
 
 ENDINGS = {"text": "txt", "markdown": "md", "csv": "csv", "latex": "tex", "html": "html", "json": "json"}
 UNKNOWN, CHANGED = "unknown", "-dirty"  # behind a commit: the code was changed since
@@ -44,7 +44,7 @@ def lacking(study: Study) -> list[str]:
     """
     runs = counted_runs(study)
     there = set(zip(runs["experiment"], runs["seed"].astype(int), strict=True))
-    gone = study.runs[study.runs["state"] == DIVERGED]  # finished, if badly: they would diverge again
+    gone = study.runs[study.runs["state"] == State.DIVERGED]  # finished, if badly: they would diverge again
     there |= set(zip(gone["experiment"], gone["seed"].astype(int), strict=True))
     seeds = sorted({seed for _, seed in there}) if study.seeds is None else study.seeds
     return [

@@ -12,8 +12,8 @@ from analysis.published.evidence import counted_runs, evidence
 from analysis.published.figures import FigureData, figure_data
 from analysis.published.manifest import PROVENANCE, SUMMARY, Made
 from analysis.published.summary import summary
-from analysis.runs import LOST
 from analysis.study import Costs
+from yolor_core.runs.life import LOST
 
 
 def check_texts(folder: Path, made: Made, costs: Costs) -> list[Check]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pandas as pd
 
-from analysis.runs import LOST, UNREADABLE
-from analysis.study import GOING, Study
+from analysis.study import Study
+from yolor_core.runs.life import GOING_ON, LOST, State
 
+UNFINISHED = (*GOING_ON, State.PREEMPTED, State.INTERRUPTED, State.CANCELLED, State.NOT_SENT)
 FEW = 3  # things named in one sentence
 SHORT = 8  # characters of a hash that people read
 
@@ -20,7 +21,7 @@ def warnings(study: Study) -> list[str]:
         gone = listed[listed["state"] == state]
         if not gone.empty:
             found.append(f"{_runs(len(gone), 'has', 'have')} {state}: {_named(gone['run'])}.")
-    going = listed[listed["state"].isin(GOING)]
+    going = listed[listed["state"].isin(UNFINISHED)]
     if not going.empty:
         states = ", ".join(f"{count} {state}" for state, count in going["state"].value_counts().items())
         found.append(
@@ -55,7 +56,7 @@ def _nothing(study: Study) -> list[str]:
 
 
 def _unreadable(study: Study) -> list[str]:
-    damaged = study.everything[study.everything["state"] == UNREADABLE]
+    damaged = study.everything[study.everything["state"] == State.UNREADABLE]
     found = []
     if not damaged.empty:
         count = len(damaged)

@@ -15,6 +15,7 @@ from tests.ablations.fake_training import leave_results
 from tests.slurm.fake_slurm import FakeSlurm
 from yolor_core.errors import RunError, UnknownNameError
 from yolor_core.runs.directory import RunDirectory
+from yolor_core.runs.life import State
 
 OLD = (datetime.now(UTC) - timedelta(hours=1)).isoformat(timespec="seconds")
 
@@ -36,56 +37,57 @@ def written(path: Path, state: str | None, **fields: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("own", "scheduler", "word", "shown"),
+    ("own", "job", "shown"),
     [
-        (None, "queued", "PENDING", "queued"),
-        ("running", "queued", "PENDING", "queued"),  # requeued after its node was lost
-        ("preempted", "queued", "PENDING", "queued"),
-        ("failed", "queued", "PENDING", "queued"),  # submitted anew
-        (None, "sending", "", "queued"),
-        (None, "running", "RUNNING", "starting"),
-        ("preempted", "running", "RUNNING", "starting"),
-        ("running", "running", "RUNNING", "running"),
-        (None, "unknown", "", "queued"),
-        ("running", "unknown", "", "running"),
-        ("preempted", "unknown", "", "preempted"),
-        ("running", "ended", "NODE_FAIL", "interrupted"),
-        ("running", "ended", "TIMEOUT", "interrupted"),
-        ("running", "ended", "OUT_OF_MEMORY", "failed"),
-        ("running", "ended", "CANCELLED", "cancelled"),
-        ("preempted", "ended", "CANCELLED", "cancelled"),
-        (None, "ended", "CANCELLED", "cancelled"),
-        ("failed", "ended", "CANCELLED", "failed"),
-        ("failed", "ended", "FAILED", "failed"),
-        ("preempted", "ended", "", "preempted"),
-        (None, "ended", "FAILED", "failed"),
-        (None, "free", "", "not sent"),
-        ("preempted", "free", "", "preempted"),
-        ("failed", "free", "", "failed"),
-        ("running", "free", "", "interrupted"),
+        (None, State.QUEUED, "queued"),
+        ("running", State.QUEUED, "queued"),  # requeued after its node was lost
+        ("preempted", State.QUEUED, "queued"),
+        ("failed", State.QUEUED, "queued"),  # submitted anew
+        (None, State.RUNNING, "starting"),
+        ("preempted", State.RUNNING, "starting"),
+        ("running", State.RUNNING, "running"),
+        (None, State.UNKNOWN, "queued"),
+        ("running", State.UNKNOWN, "running"),
+        ("preempted", State.UNKNOWN, "preempted"),
+        ("running", State.INTERRUPTED, "interrupted"),
+        ("running", State.FAILED, "failed"),
+        ("running", State.CANCELLED, "cancelled"),
+        ("preempted", State.CANCELLED, "cancelled"),
+        (None, State.CANCELLED, "cancelled"),
+        ("failed", State.CANCELLED, "failed"),
+        ("failed", State.INTERRUPTED, "failed"),
+        ("preempted", State.INTERRUPTED, "preempted"),
+        (None, State.INTERRUPTED, "failed"),
+        (None, State.NOT_SENT, "not sent"),
+        ("preempted", State.NOT_SENT, "preempted"),
+        ("failed", State.NOT_SENT, "failed"),
+        ("running", State.NOT_SENT, "interrupted"),
     ],
 )
 def test_the_runs_word_and_the_schedulers_make_one_state(
-    tmp_path: Path, own: str | None, scheduler: str, word: str, shown: str
+    tmp_path: Path, own: str | None, job: State, shown: str
 ) -> None:
     written(tmp_path, own)
-    seen = Standing(submitted(tmp_path), scheduler, word)
-    assert view(tmp_path, seen).state == shown
+    assert view(tmp_path, Standing(submitted(tmp_path), job)).state == shown
+    if own == "failed":  # because a loss was not finite
+        (tmp_path / "nonfinite.json").touch()
+        shown = "diverged" if shown == "failed" else shown
+        assert view(tmp_path, Standing(submitted(tmp_path, 1), job)).state == shown
 
 
-@pytest.mark.parametrize("scheduler", ["queued", "running", "ended", "free", "unknown"])
-def test_a_finished_run_is_done_whatever_the_scheduler_says(tmp_path: Path, scheduler: str) -> None:
+@pytest.mark.parametrize(
+    "job", [State.QUEUED, State.RUNNING, State.INTERRUPTED, State.NOT_SENT, State.UNKNOWN]
+)
+def test_a_finished_run_is_done_whatever_the_scheduler_says(tmp_path: Path, job: State) -> None:
     leave_results(RunDirectory(tmp_path))
-    seen = Standing(submitted(tmp_path), scheduler, "RUNNING", "n1", "some reason")
-    assert view(tmp_path, seen).state == "done"
+    assert view(tmp_path, Standing(submitted(tmp_path), job, "RUNNING", "n1", "some reason")).state == "done"
 
 
-def test_a_run_that_was_cancelled_by_name_is_cancelled(tmp_path: Path) -> None:
+def test_a_run_that_was_cancelled_goes_on_until_its_job_ends(tmp_path: Path) -> None:
     written(tmp_path, "preempted")
     token = submitted(tmp_path)
     token.cancel()
-    assert view(tmp_path, Standing(token, "ended", "FAILED")).state == "cancelled"
-    assert view(tmp_path, Standing(token, "running", "RUNNING")).state == "starting"
+    assert view(tmp_path, Standing(token, State.RUNNING, "RUNNING")).state == "starting"
 
 
 def test_runs_of_this_machine_need_no_scheduler(tmp_path: Path, slurm: FakeSlurm) -> None:
@@ -157,37 +159,37 @@ def test_a_folder_that_is_no_run_is_not_listed(tmp_path: Path, slurm: FakeSlurm)
 def test_time_left_and_gpu_hours_follow_from_what_is_spent(tmp_path: Path) -> None:
     written(tmp_path, "running", epoch=1, epochs=4, seconds=900.0, step=0, steps=10)
     token = submitted(tmp_path, gpus=8)
-    running = view(tmp_path, Standing(token, "running", "RUNNING", "n[1-2]"))
+    running = view(tmp_path, Standing(token, State.RUNNING, "RUNNING", "n[1-2]"))
     assert running.left == pytest.approx(2700)
     assert running.gpu_hours == pytest.approx(8 * 0.25)
     assert running.node == "n[1-2]"
-    queued = view(tmp_path, Standing(token, "queued", "PENDING", "", "Resources"))
+    queued = view(tmp_path, Standing(token, State.QUEUED, "PENDING", "", "Resources"))
     assert (queued.left, queued.node, queued.reason) == (None, "", "waits: Resources")
 
 
 def test_the_reason_of_a_failure_is_the_runs_own_where_it_has_one(tmp_path: Path) -> None:
     written(tmp_path, "failed", reason="ValueError: too wide")
     token = submitted(tmp_path)
-    assert view(tmp_path, Standing(token, "ended", "FAILED", "", "its job 7 is gone")).reason == (
+    assert view(tmp_path, Standing(token, State.INTERRUPTED, "FAILED", "", "its job 7 is gone")).reason == (
         "ValueError: too wide"
     )
     written(tmp_path, "running")
-    lost = view(tmp_path, Standing(token, "ended", "NODE_FAIL", "", "its node was lost"))
+    lost = view(tmp_path, Standing(token, State.INTERRUPTED, "NODE_FAIL", "", "its node was lost"))
     assert (lost.state, lost.reason) == ("interrupted", "its node was lost")
     written(tmp_path, "failed", reason="ValueError: too wide")
-    again = view(tmp_path, Standing(token, "queued", "PENDING", "", "Priority"))
+    again = view(tmp_path, Standing(token, State.QUEUED, "PENDING", "", "Priority"))
     assert again.reason == "waits: Priority"
 
 
 def test_a_record_for_json_has_no_token(tmp_path: Path) -> None:
     written(tmp_path, "preempted")
-    record = view(tmp_path, Standing(submitted(tmp_path), "queued", "PENDING")).record()
+    record = view(tmp_path, Standing(submitted(tmp_path), State.QUEUED, "PENDING")).record()
     assert "token" not in record
     assert (record["run_dir"], record["job"], record["state"]) == (str(tmp_path), "7", "queued")
 
 
 def named(*names: str) -> list[RunView]:
-    return [RunView(name, Path("/results/runs") / name, "done") for name in names]
+    return [RunView(name, Path("/results/runs") / name, State.DONE) for name in names]
 
 
 RUNS = named(

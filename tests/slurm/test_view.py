@@ -11,6 +11,7 @@ import pytest
 from slurm.tokens import Token, claim
 from slurm.view import Standing, look_at
 from tests.slurm.fake_slurm import FakeSlurm
+from yolor_core.runs.life import State
 
 OLD = (datetime.now(UTC) - timedelta(hours=1)).isoformat(timespec="seconds")
 
@@ -47,18 +48,18 @@ def test_many_runs_cost_one_question_each_to_queue_and_accounting(tmp_path: Path
 @pytest.mark.parametrize(
     ("squeue", "state", "taken"),
     [
-        ("7|PENDING||0:00|Priority", "queued", True),
-        ("7|REQUEUED||0:00|None", "queued", True),
-        ("7|CONFIGURING|n1|0:00|None", "queued", True),
-        ("7|RUNNING|n1|0:10|None", "running", True),
-        ("7|COMPLETING|n1|0:10|None", "running", True),
-        ("7|SUSPENDED|n1|0:10|None", "running", True),
-        ("7|FAILED|n1|0:10|NonZeroExitCode", "ended", False),
-        ("", "ended", False),
+        ("7|PENDING||0:00|Priority", State.QUEUED, True),
+        ("7|REQUEUED||0:00|None", State.QUEUED, True),
+        ("7|CONFIGURING|n1|0:00|None", State.QUEUED, True),
+        ("7|RUNNING|n1|0:10|None", State.RUNNING, True),
+        ("7|COMPLETING|n1|0:10|None", State.RUNNING, True),
+        ("7|SUSPENDED|n1|0:10|None", State.RUNNING, True),
+        ("7|FAILED|n1|0:10|NonZeroExitCode", State.INTERRUPTED, False),
+        ("", State.INTERRUPTED, False),
     ],
 )
 def test_the_queue_says_where_a_job_is(
-    tmp_path: Path, slurm: FakeSlurm, squeue: str, state: str, taken: bool
+    tmp_path: Path, slurm: FakeSlurm, squeue: str, state: State, taken: bool
 ) -> None:
     slurm.answer("squeue", squeue)
     found = seen(token(tmp_path, job="7"))
@@ -68,27 +69,28 @@ def test_the_queue_says_where_a_job_is(
 def test_the_queue_goes_before_an_accounting_that_lags(tmp_path: Path, slurm: FakeSlurm) -> None:
     slurm.answer("squeue", "7|PENDING||0:00|BeginTime")
     slurm.answer("sacct", "7|PREEMPTED|100|cpu=1|n1")
-    assert seen(token(tmp_path, job="7")).state == "queued"
+    assert seen(token(tmp_path, job="7")).state is State.QUEUED
     slurm.answer("squeue", "")
     slurm.answer("sacct", "7|RUNNING|100|cpu=1|n1")
-    assert seen(token(tmp_path, "b", job="7")).state == "ended"
+    assert seen(token(tmp_path, "b", job="7")).state is State.INTERRUPTED
 
 
 @pytest.mark.parametrize(
-    ("word", "reason"),
+    ("word", "state", "reason"),
     [
-        ("NODE_FAIL", "its node was lost"),
-        ("TIMEOUT", "time limit"),
-        ("OUT_OF_MEMORY", "memory_gb"),
-        ("CANCELLED by 1000", "cancelled"),
+        ("NODE_FAIL", State.INTERRUPTED, "its node was lost"),
+        ("TIMEOUT", State.INTERRUPTED, "time limit"),
+        ("FAILED", State.INTERRUPTED, "its job 7 is gone (FAILED)"),
+        ("OUT_OF_MEMORY", State.FAILED, "memory_gb"),
+        ("CANCELLED by 1000", State.CANCELLED, "cancelled"),
     ],
 )
 def test_the_accounting_says_why_a_job_is_gone(
-    tmp_path: Path, slurm: FakeSlurm, word: str, reason: str
+    tmp_path: Path, slurm: FakeSlurm, word: str, state: State, reason: str
 ) -> None:
     slurm.answer("sacct", f"7|{word}|100|cpu=1|n1")
     found = seen(token(tmp_path, job="7"))
-    assert (found.state, found.word, found.node) == ("ended", word.split()[0], "n1")
+    assert (found.state, found.word, found.node) == (state, word.split()[0], "n1")
     assert reason in found.reason
 
 
@@ -103,29 +105,33 @@ def test_without_accounting_the_log_says_why(tmp_path: Path, slurm: FakeSlurm) -
     log.write_text("slurmstepd: error: Detected 1 oom_kill event in StepId=7.0\n")
     assert "memory_gb" in seen(mine).reason
     mine.cancel()
-    assert seen(mine).reason.startswith("cancelled by ")
+    assert seen(mine).state is State.CANCELLED and seen(mine).reason.startswith("cancelled by ")
 
 
 def test_a_queue_that_does_not_answer_leaves_a_run_taken(tmp_path: Path, slurm: FakeSlurm) -> None:
     slurm.answer("squeue", error="down", code=1)
     mine = token(tmp_path, job="7")
-    assert (seen(mine).state, seen(mine).taken) == ("unknown", True)
+    assert (seen(mine).state, seen(mine).taken) == (State.UNKNOWN, True)
     slurm.answer("sacct", "7|PENDING|0||None assigned")
-    assert seen(mine).state == "unknown"
+    assert seen(mine).state is State.UNKNOWN
     slurm.answer("sacct", "7|FAILED|100|cpu=1|n1")  # that is past and will not change
-    assert (seen(mine).state, seen(mine).taken) == ("ended", False)
+    assert (seen(mine).state, seen(mine).taken) == (State.INTERRUPTED, False)
 
 
 def test_a_run_that_was_refused_is_free(tmp_path: Path, slurm: FakeSlurm) -> None:
     found = seen(token(tmp_path, withdrawn="sbatch refused a: Invalid qos"))
-    assert (found.state, found.taken, found.reason) == ("free", False, "sbatch refused a: Invalid qos")
+    assert (found.state, found.taken, found.reason) == (
+        State.NOT_SENT,
+        False,
+        "sbatch refused a: Invalid qos",
+    )
     assert slurm.calls("squeue") == []
 
 
 def test_a_run_that_is_being_sent_is_taken(tmp_path: Path, slurm: FakeSlurm) -> None:
     now = datetime.now(UTC).isoformat(timespec="seconds")
     found = seen(token(tmp_path, written=now, user="ann"))
-    assert (found.state, found.taken) == ("sending", True)
+    assert (found.state, found.taken) == (State.QUEUED, True)
     assert "ann" in found.reason
 
 
@@ -134,14 +140,14 @@ def test_a_launch_that_died_between_token_and_id_is_looked_up_by_name(
 ) -> None:
     mine = token(tmp_path)
     slurm.answer("squeue", "7_0|PENDING||0:00|ablate-x-0")
-    assert (seen(mine).state, seen(mine).taken) == ("queued", True)
+    assert (seen(mine).state, seen(mine).taken) == (State.QUEUED, True)
     slurm.answer("squeue", "7_0|RUNNING|n1|0:10|ablate-x-0")
     assert seen(mine).taken
     for gone in ("7_0|FAILED|n1|0:10|ablate-x-0", "7_0|RUNNING|n1|0:10|ablate-y-0", ""):
         slurm.answer("squeue", gone)
-        assert (seen(mine).state, seen(mine).taken) == ("free", False)
+        assert (seen(mine).state, seen(mine).taken) == (State.NOT_SENT, False)
     slurm.answer("squeue", error="down", code=1)
-    assert (seen(mine).state, seen(mine).taken) == ("unknown", True)
+    assert (seen(mine).state, seen(mine).taken) == (State.UNKNOWN, True)
 
 
 def test_only_the_last_submission_counts(tmp_path: Path, slurm: FakeSlurm) -> None:
@@ -150,4 +156,4 @@ def test_only_the_last_submission_counts(tmp_path: Path, slurm: FakeSlurm) -> No
     assert second is not None
     slurm.answer("squeue", "7|RUNNING|n1|0:10|None\n8|PENDING||0:00|Priority")
     found = seen(second)
-    assert (found.token.number, found.state, found.reason) == (2, "queued", "Priority")
+    assert (found.token.number, found.state, found.reason) == (2, State.QUEUED, "Priority")

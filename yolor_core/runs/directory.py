@@ -21,11 +21,11 @@ from filelock import FileLock, Timeout
 
 from yolor_core.errors import BusyError, RunError
 from yolor_core.runs.files import read_json, unreadable, why, write_atomically, write_json
+from yolor_core.runs.life import GOING_ON, WRITTEN, State, combined
 from yolor_core.tasks.registry import TASKS
 
 RECORD = {"run": str, "signature": str, "seed": int, "fingerprint": str, "config": dict}  # of run.json
 NEEDED = {str: "a text", int: "a whole number", dict: "an object"}
-STATES = ("queued", "running", "done", "failed", "preempted")
 
 
 def now() -> str:
@@ -65,8 +65,8 @@ class RunDirectory:
     def read_state(self) -> dict[str, Any] | None:
         """state.json, or None where nobody has touched the run. Raises RunError where it is damaged."""
         value = read_json(self.state)
-        if value is not None and value.get("state") not in STATES:
-            raise unreadable(self.state, f"state is {value.get('state')!r}; allowed: {', '.join(STATES)}")
+        if value is not None and value.get("state") not in WRITTEN:
+            raise unreadable(self.state, f"state is {value.get('state')!r}; allowed: {', '.join(WRITTEN)}")
         return value
 
     def read_evaluation(self) -> dict[str, Any] | None:
@@ -76,6 +76,39 @@ class RunDirectory:
         """
         value = read_json(self.evaluation)
         return value if value is not None and any(value.get(task) for task in TASKS) else None
+
+    def written(self) -> State | None:
+        """The run's own last word; None where nobody has touched it. Raises RunError where it is damaged.
+
+        A failure because of a loss or gradient that was not finite is DIVERGED.
+        """
+        state = self.read_state()
+        if state is None:
+            return None
+        word = State(state["state"])
+        not_finite = self.nonfinite.exists() or str(state.get("reason")).startswith("NonFiniteError")
+        return State.DIVERGED if word is State.FAILED and not_finite else word
+
+    def life(self, job: State | None = None) -> State:
+        """Where the run stands, from its folder and what the scheduler says.
+
+        Args:
+            job: the scheduler's word for its last submission (see `combined`); None where it was never
+                submitted, or where nobody asked.
+        """
+        try:
+            own = self.written()
+            if own is State.DONE:
+                return State.INCOMPLETE if self.missing() else State.DONE
+        except RunError:
+            return State.UNREADABLE
+        # One that has left the cluster may be trained on this machine by now.
+        left = job is not None and job not in (*GOING_ON, State.UNKNOWN) and self.running()
+        if job is not None and not left:
+            return combined(own, job)
+        if own is State.RUNNING and not left and not self.running():
+            return State.INTERRUPTED
+        return own or State.MISSING
 
     def complete(self) -> bool:
         """Whether the run is finished and all that a finished run is good for is there.
@@ -121,8 +154,8 @@ class RunDirectory:
 
         A damaged state.json is replaced.
         """
-        if state not in STATES:
-            raise ValueError(f"unknown state {state!r}; allowed: {', '.join(STATES)}")
+        if state not in WRITTEN:
+            raise ValueError(f"unknown state {state!r}; allowed: {', '.join(WRITTEN)}")
         self.path.mkdir(parents=True, exist_ok=True)
         known: dict[str, Any] = {
             "reason": None,

@@ -8,7 +8,7 @@ from typing import BinaryIO
 
 import pytest
 
-from ablations.job import claim, standing
+from ablations.job import claim
 from yolor_core.errors import RunError
 from yolor_core.runs.directory import RunDirectory
 from yolor_core.runs.files import write_atomically
@@ -43,7 +43,7 @@ def test_a_damaged_state_is_named_with_the_remedy(tmp_path: Path, name: str) -> 
         assert str(run.state) in str(caught.value)
         assert reason in str(caught.value)
         assert "Remove the file, or the folder" in str(caught.value)
-    assert standing(run) == "unreadable"
+    assert run.life() == "unreadable"
 
 
 def test_a_state_that_is_a_folder_is_unreadable(tmp_path: Path) -> None:
@@ -75,7 +75,7 @@ def test_damaged_metrics_are_named(tmp_path: Path, line: bytes) -> None:
 def test_a_complete_run_is_done(tmp_path: Path) -> None:
     run = finished(tmp_path / "run")
     assert run.complete()
-    assert (claim(run), standing(run)) == ("done", "done")
+    assert (claim(run), run.life()) == ("done", "done")
     run.write_state("preempted")
     assert not run.complete()
     assert not RunDirectory(tmp_path / "nothing").complete()
@@ -86,7 +86,7 @@ def test_a_finished_run_whose_evaluation_says_nothing_is_started_again(tmp_path:
     run = finished(tmp_path / "run")
     run.evaluation.write_text(content)
     assert run.read_evaluation() is None
-    assert (claim(run), standing(run), run.missing()) == (
+    assert (claim(run), run.life(), run.missing()) == (
         "start",
         "incomplete",
         ["evaluation.json has no scores"],
@@ -97,14 +97,14 @@ def test_a_finished_run_whose_evaluation_says_nothing_is_started_again(tmp_path:
 def test_a_finished_run_that_lost_a_file_is_started_again(tmp_path: Path, name: str) -> None:
     run = finished(tmp_path / "run")
     (run.path / name).unlink()
-    assert (claim(run), standing(run), run.missing()) == ("start", "incomplete", [f"{name} is missing"])
+    assert (claim(run), run.life(), run.missing()) == ("start", "incomplete", [f"{name} is missing"])
 
 
 @pytest.mark.parametrize("name", ["run.json", "evaluation.json"])
 def test_a_finished_run_with_a_damaged_file_is_started_again(tmp_path: Path, name: str) -> None:
     run = finished(tmp_path / "run")
     (run.path / name).write_text("{")
-    assert (claim(run), standing(run), run.missing()) == ("start", "incomplete", [f"{name} cannot be read"])
+    assert (claim(run), run.life(), run.missing()) == ("start", "incomplete", [f"{name} cannot be read"])
 
 
 def test_a_full_disk_names_the_file_that_was_to_be_written(tmp_path: Path) -> None:
