@@ -46,7 +46,7 @@ from yolor_core.training.optimiser import build_optimiser
 from yolor_core.training.schedule import Schedule
 from yolor_core.training.state import TrainingState
 from yolor_core.weights import import_weights
-from yolor_core.weights.exporting import authors_state
+from yolor_core.weights.formats import authors_state
 
 PAGES = pages()
 COMMANDS = [command for page in PAGES for command in printed(page)]

@@ -60,7 +60,7 @@ def import_file(
     Nothing in FILE is run: what is neither a tensor nor a plain container is passed over.
     """
     from yolor_core.weights import import_weights
-    from yolor_core.weights.exporting import write_safetensors
+    from yolor_core.weights.formats import write_safetensors
 
     model, stem = _model(name, like, profile)
     state, report = import_weights(file, model, key)
@@ -110,7 +110,7 @@ def export_file(
     is refused by name; a scaled model needs a model file of its width and depth there.
     """
     from yolor_core.weights import export_weights, load_model, load_run
-    from yolor_core.weights.exporting import SUFFIXES
+    from yolor_core.weights.formats import SUFFIXES
     from yolor_core.weights.importing import described
 
     if run_dir is not None:

@@ -5,7 +5,9 @@ Tensors become `StoredTensor`, a note of where their numbers are; plain containe
 other class or function becomes a stand-in, which holds what it was given and does nothing. No tensor and no
 object of a named class exists afterwards, and nothing is imported.
 
-torch's own `weights_only` does not suffice: it refuses whole models, since their classes are code.
+torch.load(weights_only=True) does not suffice: it refuses whole models and most of what trainers keep beside
+them, knows pickle protocol 2 alone, lets a tensor grow beyond its storage and verifies no checksum. A second
+reader for the files that it can read would only add to this one.
 """
 
 from __future__ import annotations

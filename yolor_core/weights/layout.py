@@ -1,4 +1,4 @@
-"""The authors' names for the tensors of a model, in the order of their state_dict.
+"""The authors' names for the tensors of a model, in the order of their state_dict; files are matched to them.
 
 Two rules, one per flavour. cfg: `module_list.N`, N counting every layer of the darknet file; layers without
 tensors count too, so each block lists its layers in file order: names are parts of our modules, words in
@@ -15,8 +15,9 @@ has YOLOv5's.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import count
 from typing import Literal
@@ -27,12 +28,15 @@ from torch import Tensor, nn
 from yolor_core.config import ModelConfig
 from yolor_core.errors import WeightsError
 from yolor_core.implicit.forms import Vector
-from yolor_core.implicit.sites import ImplicitKnowledge
-from yolor_core.models import Detector
+from yolor_core.models import Detector, list_models
+from yolor_core.models.architectures import ARCHITECTURES, Architecture
 from yolor_core.models.blocks import CSP, CSP2, SPPCSP, BNAct, Bottleneck, ConvBNAct, DownC
 from yolor_core.models.build import blank_model
 from yolor_core.models.trunk import C3, DWT, SPPC3, BottomUp, ReOrg, TopDown
 
+Shape = tuple[int, ...]
+LISTED = 3  # names an error shows
+MOST_CLASSES = 100_000  # more is a damaged file, not a detector
 Kind = Literal["weight", "norm", "counter", "implicit", "constant"]
 
 
@@ -60,7 +64,7 @@ def key_layout(model: Detector) -> list[Entry]:
     the authors' code base of this flavour cannot express.
     """
     check_detection_only(model, "the authors' code")
-    if getattr(model, "folded", False):
+    if model.folded:
         raise WeightsError("a folded model has no counterpart in the authors' code; give the unfolded one")
     if model.architecture.flavour == "cfg":
         return cfg_layout(model)
@@ -84,21 +88,11 @@ def leaf_entries(module: nn.Module, ours: str, theirs: str) -> Iterator[Entry]:
         yield Entry(f"{theirs}.{name}", f"{ours}.{name}", tuple(tensor.shape), kind)
 
 
-def implicit_entries(
-    knowledge: ImplicitKnowledge, ours: str, site: str, levels: list[str], theirs: list[str]
-) -> Iterator[Entry]:
-    """Entries of one site: a vector of C numbers is a parameter `implicit` of shape (1, C, 1, 1)."""
-    for level, name in zip(levels, theirs, strict=True):
-        prefix = f"{ours}.sites.{site}.{level}.forms.0.z"
-        size = knowledge.get_parameter(f"sites.{site}.{level}.forms.0.z").numel()
-        yield Entry(f"{name}.implicit", prefix, (1, size, 1, 1), "implicit")
-
-
-def anchor_constants(model: Detector) -> tuple[Tensor, Tensor]:
-    """The yaml detector's buffers: anchors in strides (levels, na, 2), in pixels (levels, 1, na, 1, 1, 2)."""
-    pixels = torch.tensor(model.architecture.anchors, dtype=torch.float32) * model.config.anchor_scale
-    strides = torch.tensor(model.strides, dtype=torch.float32)[:, None, None]
-    return pixels / strides, pixels.reshape(model.levels, 1, -1, 1, 1, 2)
+def implicit_entries(model: Detector, site: str, theirs: list[str]) -> Iterator[Entry]:
+    """Entries of one site by level: a vector of C numbers is a parameter `implicit` of shape (1, C, 1, 1)."""
+    for level, name in zip(model.level_names, theirs, strict=True):
+        ours = f"implicit.sites.{site}.{level}.forms.0.z"
+        yield Entry(f"{name}.implicit", ours, (1, model.get_parameter(ours).numel(), 1, 1), "implicit")
 
 
 POOLS = "[maxpool] [route] " * 3
@@ -128,7 +122,7 @@ def cfg_layout(model: Detector) -> list[Entry]:
     sites = [implicit.site for implicit in model.config.implicit]
     for site in sites:
         names = [f"module_list.{next(number)}" for _ in levels]
-        entries += implicit_entries(model.implicit, "implicit", site, levels, names)
+        entries += implicit_entries(model, site, names)
     for level in (level.lower() for level in levels):
         next(number)  # route to the neck's map
         entries += _walk_cfg(model.part("head", level), f"head_{level}", number)
@@ -268,16 +262,17 @@ def _wavelet(theirs: str) -> list[Entry]:
 
 
 def _detect(model: Detector, theirs: str, lists: dict[str, str]) -> list[Entry]:
-    """The last layer: anchors, then predictors, then implicit knowledge."""
-    names = ("anchors", "anchor_grid")
-    constants = zip(names, anchor_constants(model), strict=True)
-    entries = [Entry(f"{theirs}.{n}", None, tuple(v.shape), "constant", v) for n, v in constants]
+    """The last layer: anchors in strides and in pixels, then predictors, then implicit knowledge."""
+    pixels = torch.tensor(model.architecture.anchors, dtype=torch.float32) * model.config.anchor_scale
+    strides = torch.tensor(model.strides, dtype=torch.float32)[:, None, None]
+    anchors = {"anchors": pixels / strides, "anchor_grid": pixels.reshape(model.levels, 1, -1, 1, 1, 2)}
+    entries = [Entry(f"{theirs}.{n}", None, tuple(v.shape), "constant", v) for n, v in anchors.items()]
     for number, level in enumerate(model.level_names):
         part = f"predictor_{level.lower()}"
         entries += leaf_entries(model.get_submodule(part), part, f"{theirs}.m.{number}")
     for site, attribute in lists.items():
         targets = [f"{theirs}.{attribute}.{number}" for number in range(model.levels)]
-        entries += implicit_entries(model.implicit, "implicit", site, list(model.level_names), targets)
+        entries += implicit_entries(model, site, targets)
     return entries
 
 
@@ -292,3 +287,143 @@ def _check_implicit_yaml(model: Detector) -> dict[str, str]:
             )
         lists[implicit.site] = attribute
     return dict(sorted(lists.items()))
+
+
+def match(
+    found: Mapping[str, Shape], layout: Sequence[Entry], model: str, label: str
+) -> tuple[dict[str, Entry], str]:
+    """Bring the tensors of a file together with those of a model.
+
+    Returns the entry that each name of the file fills, and whether by name, our own names or order.
+
+    found: name -> shape, in the order of the file. Counters and anchors may be missing, nothing else; wavelet
+    filters may not, because they are all that tells a DWT model from its ReOrg sister.
+    Files whose names are neither the authors' nor ours are taken by order if count, kinds and shapes agree.
+    Raises WeightsError naming what is missing, left over or of another shape, and which models would fit.
+    """
+    theirs = {entry.name: entry for entry in layout}
+    ours = {entry.ours: entry for entry in layout if entry.ours is not None}
+    if len(found.keys() & theirs.keys()) * 2 >= min(len(found), len(theirs)):
+        pairs, how = _by_name(found, theirs, model, label), "name"
+    elif len(found.keys() & ours.keys()) * 2 >= min(len(found), len(ours)):
+        pairs, how = _by_name(found, ours, model, label), "our own names"
+    else:
+        pairs, how = _by_order(found, layout, model, label), "order"
+    for name, entry in pairs.items():
+        if not _same_shape(found[name], entry, how):
+            raise WeightsError(
+                f"{label} is not {model}: {name} has shape {found[name]}, {model} has {entry.shape} there"
+                + suggestion(found, model)
+            )
+    return pairs, how
+
+
+def classes_of(found: Mapping[str, Shape], anchors: int) -> int | None:
+    """How many classes the predictors of a file tell apart, or None if they do not say.
+
+    Predictors are the convolutions with a bias: `x.bias` without a running mean beside it.
+    """
+    rows = {
+        shape[0]
+        for name, shape in found.items()
+        if name.endswith(".bias")
+        and len(shape) == 1
+        and len(found.get(f"{name.removesuffix('bias')}weight", ())) == 4
+    }
+    if len(rows) != 1:
+        return None
+    outputs, rest = divmod(rows.pop(), anchors)
+    return outputs - 5 if rest == 0 and 5 < outputs <= MOST_CLASSES else None
+
+
+def fitting_models(found: Mapping[str, Shape]) -> list[str]:
+    """Registered models whose tensors have exactly these shapes, in this order, in either naming.
+
+    Where the names decide too, only those with these names.
+    """
+    shapes = [_flat(shape) for name, shape in found.items() if not _optional(name)]
+    fitting, named = [], []
+    for name in list_models():
+        classes = classes_of(found, ARCHITECTURES[name].anchors_per_level)
+        if classes is None:
+            continue
+        entries = named_layout(name, classes)
+        if [_flat(e.shape) for e in entries if e.kind not in ("counter", "constant")] == shapes:
+            fitting.append(name)
+            constants = {entry.name for entry in entries if ".xfm." in entry.name}
+            if found.keys() <= {entry.name for entry in entries} and constants <= found.keys():
+                named.append(name)
+    return named or fitting
+
+
+def twins(model: str) -> list[str]:
+    """Models with the same tensors that differ in what no file of tensors shows: the activation."""
+
+    def bare(name: str) -> Architecture:
+        return replace(ARCHITECTURES[name], activation="silu", name="", size=0)
+
+    return [name for name in list_models() if name != model and bare(name) == bare(model)]
+
+
+def suggestion(found: Mapping[str, Shape], model: str) -> str:
+    """The end of an error: which models the file may be of."""
+    fitting = [name for name in fitting_models(found) if name != model]
+    if fitting:
+        return f"; its shapes are those of {' and '.join(fitting)}"
+    total = sum(math.prod(shape) for shape in found.values())
+    return f"; no registered model has its {len(found)} tensors of {total} numbers"
+
+
+def _by_name(
+    found: Mapping[str, Shape], known: Mapping[str, Entry], model: str, label: str
+) -> dict[str, Entry]:
+    needed = {n: e for n, e in known.items() if e.kind not in ("counter", "constant") or ".xfm." in n}
+    missing = {n: needed[n].shape for n in needed if n not in found}
+    extra = {n: found[n] for n in found if n not in known}
+    if missing or extra:
+        parts = [_listed("lacks", missing)] if missing else []
+        parts += [_listed("has, beyond it,", extra)] if extra else []
+        raise WeightsError(f"{label} is not {model}: it {' and '.join(parts)}" + suggestion(found, model))
+    return {name: known[name] for name in found}
+
+
+def _by_order(
+    found: Mapping[str, Shape], layout: Sequence[Entry], model: str, label: str
+) -> dict[str, Entry]:
+    names = [name for name in found if not _optional(name)]
+    entries = [entry for entry in layout if entry.kind not in ("counter", "constant")]
+    if len(names) != len(entries):
+        raise WeightsError(
+            f"{label} is not {model}: its names are unknown (first: {next(iter(found), None)}) and it has "
+            f"{len(names)} tensors, {model} {len(entries)}" + suggestion(found, model)
+        )
+    for name, entry in zip(names, entries, strict=True):
+        last = {name.rpartition(".")[2], entry.name.rpartition(".")[2]}
+        if entry.kind == "norm" and len(last) != 1:  # weight, bias, mean and variance have the same shape
+            raise WeightsError(
+                f"{label} is not {model}: by order, {name} would be {entry.name}" + suggestion(found, model)
+            )
+    return dict(zip(names, entries, strict=True))
+
+
+def _optional(name: str) -> bool:
+    """Whether a tensor of this name is a counter or a constant in the authors' code."""
+    last = name.rpartition(".")[2]
+    return last in ("num_batches_tracked", "anchors", "anchor_grid") or ".xfm." in name
+
+
+def _same_shape(found: Shape, entry: Entry, how: str) -> bool:
+    if entry.kind == "implicit" and how != "name":  # (C,) of ours is (1, C, 1, 1) of theirs
+        return _flat(found) == _flat(entry.shape)
+    return found == entry.shape
+
+
+def _flat(shape: Shape) -> Shape:
+    """A shape without what a vector of numbers may be wrapped in."""
+    return (math.prod(shape),) if shape[:1] == (1,) and shape[2:] == (1, 1) else shape
+
+
+def _listed(verb: str, tensors: Mapping[str, Shape]) -> str:
+    shown = ", ".join(f"{name} {shape}" for name, shape in list(tensors.items())[:LISTED])
+    more = f" and {len(tensors) - LISTED} more" if len(tensors) > LISTED else ""
+    return f"{verb} {shown}{more}"

@@ -39,7 +39,7 @@ from yolor_core.runs.directory import RunDirectory
 from yolor_core.runs.files import write_json
 from yolor_core.tasks.base import build_losses
 from yolor_core.weights import export_weights
-from yolor_core.weights.loading import load_run
+from yolor_core.weights.importing import load_run
 
 CLASSES, IDENTITIES = 3, 7
 SUBSETS = [

@@ -13,8 +13,7 @@ from yolor_core.errors import WeightsError
 from yolor_core.models import create_model, list_models
 from yolor_core.models.architectures import ARCHITECTURES
 from yolor_core.weights import export_weights, import_weights
-from yolor_core.weights.darknet import _classes, _size
-from yolor_core.weights.exporting import authors_state
+from yolor_core.weights.formats import _classes, _size, authors_state
 
 MODEL = "yolor_p6"
 

@@ -14,8 +14,8 @@ from torch import nn
 from yolor_core.config import ModelConfig
 from yolor_core.errors import InputError, UnknownNameError, WeightsError
 from yolor_core.models import Detector, create_model, decode, fold, named_config
-from yolor_core.weights import export_weights, onnx
-from yolor_core.weights.exporting import authors_state
+from yolor_core.weights import export_weights, formats
+from yolor_core.weights.formats import authors_state
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def test_onnx_that_differs_is_not_left_behind(
 ) -> None:
     monkeypatch.setattr(torch.onnx, "export", lambda *a, **k: Path(a[2]).write_bytes(b""))
     for difference in (0.5, float("nan"), float("inf")):
-        monkeypatch.setattr(onnx, "compare", lambda *_, value=difference: value)
+        monkeypatch.setattr(formats, "compare", lambda *_, value=difference: value)
         with pytest.raises(WeightsError, match="was not written: onnxruntime differs"):
             export_weights(narrow, tmp_path / "m.onnx", "onnx", size=64)
     assert not list(tmp_path.iterdir())

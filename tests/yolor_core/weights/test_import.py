@@ -16,9 +16,8 @@ from yolor_core.errors import UnknownNameError, WeightsError
 from yolor_core.models import Detector, create_model, list_models, named_config
 from yolor_core.models.build import blank_model
 from yolor_core.weights import import_weights, load_model
-from yolor_core.weights.exporting import authors_state, export_weights
-from yolor_core.weights.layout import key_layout
-from yolor_core.weights.matching import match
+from yolor_core.weights.formats import authors_state, export_weights
+from yolor_core.weights.layout import key_layout, match
 
 SMALL = ("yolor-ssss-dwt", "u5r5-s")
 
@@ -126,16 +125,14 @@ def test_names_of_every_model_find_their_places(name: str) -> None:
     model = blank_model(name)
     layout = key_layout(model)
     needed = {entry.name for entry in layout if entry.kind not in ("counter", "constant")}
-    theirs = match({e.name: e.shape for e in layout}, layout, name, "file")
-    assert theirs.how == "name" and {k: e.name for k, e in theirs.pairs.items()} == {
-        e.name: e.name for e in layout
-    }
-    ours = match({k: tuple(v.shape) for k, v in model.state_dict().items()}, layout, name, "file")
-    assert ours.how == "our own names" and all(entry.ours == key for key, entry in ours.pairs.items())
+    pairs, how = match({e.name: e.shape for e in layout}, layout, name, "file")
+    assert how == "name" and {k: e.name for k, e in pairs.items()} == {e.name: e.name for e in layout}
+    pairs, how = match({k: tuple(v.shape) for k, v in model.state_dict().items()}, layout, name, "file")
+    assert how == "our own names" and all(entry.ours == key for key, entry in pairs.items())
     kept = [e for e in layout if e.name in needed]
     numbered = {f"{i}.{e.name.rpartition('.')[2]}": e.shape for i, e in enumerate(kept)}
-    order = match(numbered, layout, name, "file")
-    assert order.how == "order" and [e.name for e in order.pairs.values()] == [e.name for e in kept]
+    pairs, how = match(numbered, layout, name, "file")
+    assert how == "order" and [e.name for e in pairs.values()] == [e.name for e in kept]
 
 
 def test_unknown_model_name_lists_the_nearest(tmp_path: Path) -> None:
@@ -164,7 +161,7 @@ def test_file_of_another_model_names_the_model_it_is_of(small: Detector, tmp_pat
 
 
 def test_models_that_tensors_cannot_tell_apart_are_named() -> None:
-    from yolor_core.weights.matching import twins
+    from yolor_core.weights.layout import twins
 
     assert twins("yolov4_csp") == ["yolov4_csp_mish"]
     assert twins("yolor-p6") == []

@@ -35,7 +35,7 @@ from tests.yolor_core.weights.fake_authors import authors_modules, save
 from yolor_core.errors import WeightsError
 from yolor_core.models import create_model, named_config
 from yolor_core.weights import import_weights
-from yolor_core.weights.exporting import authors_state
+from yolor_core.weights.formats import authors_state
 from yolor_core.weights.inert import StandIn, unpickle
 
 SMALL = create_model(
@@ -328,7 +328,7 @@ def _four(tmp_path: Path) -> Path:
 )
 def test_tensor_outside_of_its_numbers_is_damage(old: bytes, new: bytes, tmp_path: Path) -> None:
     from yolor_core.weights.checkpoint import find_tensors
-    from yolor_core.weights.containers import ZipContainer
+    from yolor_core.weights.importing import ZipContainer
 
     path = _four(tmp_path)
     rewrite(path, "data.pkl", lambda data: data.replace(old, new, 1))
