@@ -2,27 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from analysis.statistics.resampled import bca_interval, percentile_interval
+from analysis.errors import NothingToShow
+from analysis.published.detections import read_detections
+from analysis.statistics.images import bca_interval, percentile_interval
 from analysis.statistics.seeds import TIE, tied
+from analysis.tables.cells import FAMILY
+from analysis.tables.fill import FilledTable
+from yolor_core.config import RunConfig
+from yolor_core.data.annotations import check_same_classes, class_labels, some_of
+from yolor_core.data.load import load_images
+from yolor_core.errors import DataError, RunError
+from yolor_core.evaluation.detections import Detections
 from yolor_core.evaluation.engine import (
     Matches,
     PairedBootstrap,
     Resampled,
+    check_detections,
     compress,
+    match,
     paired_bootstrap,
     resample,
     score,
 )
+from yolor_core.runs.directory import RunDirectory
 from yolor_core.tasks.registry import COCO_NUMBERS
 
-DEFINED = 0.9  # of the resamples
+DEFINED = 0.9  # of the resamples: below it an interval would be of those alone that have such boxes
 BLOCK = 256  # images left out at a time, to keep the weights small
+Content = dict[str, Any]  # of an annotation file
 
 
 @dataclass(frozen=True)
@@ -134,3 +151,76 @@ def _influence(drawn: PairedBootstrap, without: list[Resampled]) -> NDArray[np.f
 
 def _percent(value: float | None) -> float | None:
     return None if value is None else 100 * value
+
+
+def compare_runs(a: Path, b: Path, resamples: int = 1_000, seed: int = 0, threads: int = 1) -> Comparison:
+    """`compare` two finished runs on the validation images of both.
+
+    Raises NothingToShow where a run has no detections, or the images are not the same.
+    """
+    try:
+        a_matches, b_matches = (match(*stored(path)) for path in (a, b))
+        return compare(a_matches, b_matches, resamples, seed, threads)
+    except (RunError, DataError) as error:
+        raise NothingToShow(f"{a.name} and {b.name} cannot be compared: {error}") from None
+
+
+def stored(folder: Path) -> tuple[Content, Detections]:
+    """The annotations that a finished run was evaluated on, and its detections.
+
+    Raises RunError where it has none.
+    """
+    run = RunDirectory(folder)
+    record = run.read_run()
+    if record is None or not run.detections.is_file():
+        raise RunError(f"{folder} has no {run.detections.name}; only finished runs that detect have")
+    config = RunConfig.from_json(json.dumps(record["config"]))
+    return load_images(config.data, "val").coco, read_detections(run.detections)
+
+
+def renumbered(detections: Detections, own: Content, other: Content, where: str, whose: str) -> Detections:
+    """Detections with the ids of another annotation file: classes are matched by name, images by file name.
+
+    `own` is the content of the file that the ids are of, `other` that of the file `where`; `whose` says in
+    messages what was scored on `own`. Raises DataError where the detections do not belong to `own`, the
+    classes differ, or an image is not in `other`.
+    """
+    check_detections(own, detections)
+    labels = [
+        class_labels({each["id"]: each["name"] for each in file["categories"]}) for file in (own, other)
+    ]
+    check_same_classes(list(labels[1].values()), list(labels[0].values()), where, whose)
+    classes = {label: key for key, label in labels[1].items()}
+    files = {each["file_name"]: each["id"] for each in other["images"] if "file_name" in each}
+    names = {each["id"]: each["file_name"] for each in own["images"]}
+    shown, place = np.unique(detections.image_id, return_inverse=True)
+    missing = [names[image] for image in shown.tolist() if names[image] not in files]
+    if missing:
+        raise DataError(f"{where} lacks images that {whose} has: {some_of(missing)}")
+    images = np.array([files[names[image]] for image in shown.tolist()], np.int64)
+    category = np.array([classes[labels[0][key]] for key in detections.category_id.tolist()], np.int64)
+    return replace(detections, image_id=images[place], category_id=category)
+
+
+def most_different(filled: Iterable[FilledTable]) -> tuple[Path, Path]:
+    """The folders of a baseline's run and a variant's: of the row whose AP differs most, the lowest seed.
+
+    Raises NothingToShow where no row and its baseline have finished on the same seed and data.
+    """
+    found = [
+        (abs(cell.delta), each.runs[base.slug], each.runs[cell.experiment])
+        for each in filled
+        for cell, base in each.variants
+        if cell.delta is not None and cell.experiment is not None and base.slug is not None
+    ]
+    if not found:
+        raise NothingToShow("No row and its baseline have both finished with the same seed yet.")
+    _, base_runs, runs = max(found, key=lambda one: one[0])
+    first = paired(base_runs, runs).dropna(subset=[FAMILY, f"{FAMILY} other"]).iloc[0]
+    return Path(first["path"]), Path(first["path other"])
+
+
+def paired(runs: pd.DataFrame, others: pd.DataFrame) -> pd.DataFrame:
+    """Runs beside others of the same seed and data, whose columns end in ` other`; by seed."""
+    both = runs.merge(others, on=["seed", "fingerprint"], suffixes=("", " other"))
+    return both.sort_values(["seed", "run", "run other"], ignore_index=True)

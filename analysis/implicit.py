@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from scipy.stats import rankdata
 
-from analysis.records import KEYS
+from analysis.runs import KEYS
 from yolor_core.runs.directory import RunDirectory
 from yolor_core.runs.files import unreadable
 

@@ -24,13 +24,11 @@ from IPython.display import display
 from matplotlib.figure import Figure
 
 from ablations.profiles import profile_named
-from analysis.comparison import Comparison
+from analysis.comparison import Comparison, compare_runs, most_different
 from analysis.errors import NothingToShow
-from analysis.figures.differences import compare_runs
 from analysis.figures.style import svg
-from analysis.formats import to_html
-from analysis.pairs import most_different
 from analysis.study import Study, open_study
+from analysis.tables.formats import to_html
 from yolor_core.errors import UnknownNameError, YolorError
 from yolor_core.runs.life import State
 

@@ -1,16 +1,27 @@
-"""The run store as one DataFrame."""
+"""Run folders as tidy DataFrames: one row a run, and what each has left beside its scores.
+
+`load_runs` gives a row for each run. Every other loader takes such rows and gives a frame that begins with
+`KEYS`: epochs, implicit values, effects, features. A run that lacks a file, e.g. one that has not started or
+was made by older code, adds no rows. No weights are read.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from ablations.table import CONFLICT, SCORES
 from yolor_core.errors import RunError, UnknownNameError
 from yolor_core.runs.directory import RunDirectory
-from yolor_core.runs.files import number
+from yolor_core.runs.files import number, read_json, unreadable
 from yolor_core.runs.life import State
 
 METRICS = (*SCORES, *CONFLICT)
@@ -18,6 +29,20 @@ IDENTITY = ("run", "experiment", "profile", "seed", "signature", "fingerprint", 
 PROGRESS = ("state", "reason", "epoch", "epochs", "seconds")
 UNSCORED = "done, but there was no box to score in its validation data"  # reason of such a run
 COLUMNS = (*IDENTITY, *PROGRESS, *METRICS, "commit", "dirty", "device", "ranks", "images", "path")
+
+
+KEYS = ("run", "experiment", "profile", "seed")
+IMPLICIT = ("epoch", "site", "level", "form", "operator", "index", "value", "anchor", "output")
+EFFECTS = ("epoch", "site", "level", "index", "before", "after", "anchor", "output", "effect")
+FEATURES = (
+    "image", "level", "row", "column", "anchor", "class", "width", "height",
+    "feature", "aligned", "before", "after",
+)  # fmt: skip
+NO_FEATURES = "No features of real images yet: `ablate features RUN` writes them beside a finished run."
+BACKGROUND = -1  # in the column `class` of features
+BOX = ("x", "y", "w", "h", "obj")  # the first outputs of an anchor; classes follow
+
+Epochs = Literal["last", "all"]
 
 
 def load_runs(results: Path) -> pd.DataFrame:
@@ -126,14 +151,179 @@ def describe_data(data: dict[str, Any]) -> str | None:
 
 def kept(runs: pd.DataFrame, fingerprint: str | None, source: str | None) -> pd.DataFrame:
     """Those whose data and sources begin so. Raises UnknownNameError where none do, listing what there is."""
-    return _beginning(_beginning(runs, "fingerprint", fingerprint), "source_hash", source)
+    for column, prefix in (("fingerprint", fingerprint), ("source_hash", source)):
+        if prefix is not None:
+            known = sorted(set(runs[column].dropna()))
+            runs = runs[runs[column].fillna("").str.startswith(prefix)]
+            if runs.empty:
+                raise UnknownNameError(column.replace("_", " "), prefix, known)
+    return runs
 
 
-def _beginning(runs: pd.DataFrame, column: str, prefix: str | None) -> pd.DataFrame:
-    if prefix is None:
-        return runs
-    known = sorted(set(runs[column].dropna()))
-    kept = runs[runs[column].fillna("").str.startswith(prefix)]
-    if kept.empty:
-        raise UnknownNameError(column.replace("_", " "), prefix, known)
-    return kept
+@dataclass(frozen=True)
+class Level:
+    """A pyramid level of a run's model: stride and anchors (width, height) in pixels of its training size."""
+
+    name: str
+    stride: int
+    channels: int
+    anchors: tuple[tuple[float, float], ...]
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What the outputs of a run's detector mean: output k of anchor a has index a x (5 + classes) + k."""
+
+    classes: tuple[str, ...]
+    levels: tuple[Level, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of an anchor's outputs: x, y, w, h, obj, then the classes."""
+        return (*BOX, *self.classes)
+
+
+def load_metrics(runs: pd.DataFrame) -> pd.DataFrame:
+    """One row per finished epoch, with whatever the runs recorded (`metrics.jsonl`); scores are fractions."""
+
+    def read(directory: RunDirectory) -> pd.DataFrame:
+        return pd.DataFrame(directory.read_metrics())
+
+    return _joined(runs, read, ("epoch",))
+
+
+def load_implicit(runs: pd.DataFrame, epochs: Epochs = "last") -> pd.DataFrame:
+    """g(z) of every site, columns `KEYS` and `IMPLICIT`: after the last recorded epoch, or after all.
+
+    After the predictor (PR, PR*) `anchor` and `output` say what a value acts on; elsewhere, and in runs
+    whose run.json does not say, they are -1 and "".
+    """
+
+    def read(directory: RunDirectory) -> pd.DataFrame:
+        frame = _read_parquet(directory.implicit, IMPLICIT[:7], epochs)
+        if frame.empty:
+            return frame
+        frame = frame.assign(anchor=-1, output="")
+        try:
+            outputs = outputs_of(directory.path).names
+        except RunError:
+            return frame
+        for site, names in (("pr", outputs), ("pr-wh", ("w", "h"))):
+            here = (frame["site"] == site).to_numpy()
+            index = frame.loc[here, "index"].to_numpy()
+            frame.loc[here, "anchor"] = index // len(names)
+            frame.loc[here, "output"] = np.array(names)[index % len(names)]
+        return frame
+
+    return _joined(runs, read, IMPLICIT)
+
+
+def load_effects(runs: pd.DataFrame, epochs: Epochs = "last") -> pd.DataFrame:
+    """What every site of detection does to the raw predictions, columns `KEYS` and `EFFECTS` (logits).
+
+    `before` and `after` are the raw prediction for the mean feature of a level, with the neutral value in
+    place of g(z) and with g(z); `anchor` counts from 0, `output` is a name of `Outputs.names`.
+    """
+
+    def read(directory: RunDirectory) -> pd.DataFrame:
+        frame = _read_parquet(directory.effects, EFFECTS[:6], epochs)
+        if frame.empty:
+            return frame
+        names = np.array(outputs_of(directory.path).names)
+        index = frame["index"].to_numpy()
+        return frame.assign(
+            anchor=index // len(names),
+            output=names[index % len(names)],
+            effect=frame["after"] - frame["before"],
+        )
+
+    return _joined(runs, read, EFFECTS)
+
+
+def load_features(runs: pd.DataFrame) -> pd.DataFrame:
+    """What `ablate features` wrote of anchors in validation images, columns `KEYS` and `FEATURES`.
+
+    `feature` (channels,), `aligned` (channels + added,), `before` and `after` (5 + classes,) hold float32
+    arrays: before FA and after it, raw predictions without and with implicit knowledge. `class` is -1
+    for background; `width` and `height` (px) of the object are then missing. Runs without features.parquet
+    add no rows. Raises RunError where a file is damaged.
+    """
+    needed = [name for name in FEATURES if name not in ("row", "column", "width", "height")]
+    return _joined(runs, lambda directory: _read_parquet(directory.features, needed), FEATURES)
+
+
+def outputs_of(path: Path | str) -> Outputs:
+    """The levels and classes of a run. Raises RunError where its run.json does not say (older code)."""
+    directory = RunDirectory(path)
+    record = directory.read_run() or {}
+    try:
+        levels = tuple(
+            Level(
+                level["name"],
+                level["stride"],
+                level["channels"],
+                tuple((float(w), float(h)) for w, h in level["anchors"]),
+            )
+            for level in record["levels"]
+        )
+        return Outputs(tuple(record["classes"]), levels)
+    except (KeyError, TypeError, ValueError):
+        raise RunError(
+            f"{directory.run} does not say levels and classes; it was made by older code"
+        ) from None
+
+
+def dataset(path: Path | str) -> dict[str, Any]:
+    """dataset.json of a run: boxes by class and size of both splits. Raises RunError where there is none."""
+    file = RunDirectory(path).dataset
+    content = read_json(file)
+    if content is None:
+        raise RunError(f"{file} is missing; older code did not write it")
+    fields = ("boxes_per_class", "images_per_class", "sizes", "size_edges")
+    for split in ("train", "val"):
+        part = content.get(split)
+        if not isinstance(part, dict) or not all(isinstance(part.get(field), list) for field in fields):
+            raise unreadable(file, f"{split} needs the lists {', '.join(fields)}")
+    return content
+
+
+def _joined(
+    runs: pd.DataFrame, read: Callable[[RunDirectory], pd.DataFrame], columns: tuple[str, ...]
+) -> pd.DataFrame:
+    """What `read` finds in every run, one below another, after the columns `KEYS` of the run.
+
+    Args:
+        runs: rows of `load_runs`.
+        read: a frame of its own for every run, empty where there is nothing.
+        columns: of the result where no run has anything.
+    """
+    parts = []
+    for row in runs.itertuples():
+        part = read(RunDirectory(str(row.path)))
+        if part.empty:
+            continue
+        for place, key in enumerate(KEYS):
+            part.insert(place, key, getattr(row, key))
+        parts.append(part)
+    if not parts:
+        return pd.DataFrame(columns=[*KEYS, *columns])
+    return pd.concat(parts, ignore_index=True)
+
+
+def _read_parquet(path: Path, columns: Collection[str], epochs: Epochs = "all") -> pd.DataFrame:
+    """A file of a run that has these columns, of all `epochs` or the last one; empty where it is not there.
+
+    Raises RunError where it is damaged or lacks a column.
+    """
+    try:
+        table = pq.read_table(path)
+        lacking = sorted(set(columns) - set(table.column_names))
+        if lacking:
+            raise unreadable(path, f"it has no column {', '.join(lacking)}")
+        if epochs == "last" and table.num_rows:
+            table = table.filter(pc.field("epoch") == pc.max(table["epoch"]))
+    except FileNotFoundError:
+        return pd.DataFrame()
+    except (OSError, pa.ArrowException) as error:
+        raise unreadable(path, str(error)) from None
+    return table.to_pandas()

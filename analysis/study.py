@@ -18,15 +18,20 @@ from ablations.overrides import Override
 from ablations.profiles import profile_named
 from ablations.registry import as_overrides, merge, resolve, select_tables
 from ablations.table import Table
-from analysis.comparison import Comparison
+from analysis.comparison import Comparison, compare_runs, most_different
 from analysis.errors import NothingToShow
-from analysis.features import load_features
-from analysis.figures.differences import compare_runs
 from analysis.implicit import load_spectra
-from analysis.pairs import most_different
-from analysis.records import Layout, dataset, layout, load_effects, load_implicit, load_metrics
-from analysis.runs import load_runs
-from analysis.tables import FilledTable, MixedRunsError, fill_table
+from analysis.runs import (
+    Outputs,
+    dataset,
+    load_effects,
+    load_features,
+    load_implicit,
+    load_metrics,
+    load_runs,
+    outputs_of,
+)
+from analysis.tables.fill import FilledTable, MixedRunsError, fill_table
 from yolor_core.errors import RunError
 from yolor_core.identity import signature
 from yolor_core.runs.directory import RunDirectory
@@ -109,7 +114,7 @@ class Study:
 
     @cached_property
     def all_metrics(self) -> pd.DataFrame:
-        """Epochs of the listed runs, those of other settings too; see `analysis.records.load_metrics`."""
+        """Epochs of the listed runs, those of other settings too; see `analysis.runs.load_metrics`."""
         return self._read(load_metrics, self.listed)
 
     @cached_property
@@ -145,12 +150,12 @@ class Study:
         return self._read(load_features, self.runs)
 
     @cached_property
-    def layouts(self) -> dict[str, Layout]:
+    def outputs(self) -> dict[str, Outputs]:
         """Levels and classes of those runs that say them."""
         found = {}
         for run, path in self._paths(self.settled):
             with self._noted(run):
-                found[run] = layout(path)
+                found[run] = outputs_of(path)
         return found
 
     def history(self, run: str) -> pd.DataFrame:
@@ -165,16 +170,16 @@ class Study:
         return self.history(str(self.implicit["run"].iloc[0]))
 
     @cached_property
-    def _described(self) -> tuple[Layout, dict[str, Any]] | None:
+    def _described(self) -> tuple[Outputs, dict[str, Any]] | None:
         """Classes and training split of the first run that says both."""
         for run, path in self._paths(self.settled):
             with self._noted(run):
-                return layout(path), dict(dataset(path)["train"])
+                return outputs_of(path), dict(dataset(path)["train"])
         return None
 
     @property
     def training_data(self) -> dict[str, Any] | None:
-        """The training split in numbers (`analysis.records.dataset`), of the first run that has them."""
+        """The training split in numbers (`analysis.runs.dataset`), of the first run that has them."""
         return None if self._described is None else self._described[1]
 
     @property
@@ -202,7 +207,7 @@ class Study:
 
     @cached_property
     def compared(self) -> tuple[Path, Path, Comparison]:
-        """A baseline's run, a variant's, and how they compare image by image: see `analysis.pairs`.
+        """The runs of a baseline and a variant that are `most_different`, and their comparison by image.
 
         Raises NothingToShow where there are no two such runs with detections.
         """

@@ -98,7 +98,7 @@ def load(name: str, truth: dict[str, Any] | None, results: Path) -> tuple[dict[s
     Raises RunError or DataError, naming what is missing or wrong.
     """
     from ablations.overview import find_run
-    from analysis.other_images import renumbered, stored
+    from analysis.comparison import renumbered, stored
     from yolor_core.errors import DataError
     from yolor_core.evaluation.engine import check_detections
 

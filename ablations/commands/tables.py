@@ -8,22 +8,24 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ablations.options import which_runs
+from ablations.columns import aligned
+from ablations.options import (
+    json_option,
+    print_json,
+    profile_option,
+    read_results_option,
+    set_option,
+    which_runs,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from analysis.tables import FilledTable
-from typing import TYPE_CHECKING
-
-from ablations.columns import aligned
-from ablations.options import json_option, print_json, profile_option, read_results_option, set_option
-
-if TYPE_CHECKING:
-    from analysis.seed_plans import RowPlan
+    from analysis.tables.fill import FilledTable
+    from analysis.tables.seeds_needed import RowNeeds
 
 FEW = 3  # things named in one line
-FORMATS = ("text", "markdown", "csv", "latex", "html", "json")  # of analysis.formats, which is slow to import
+FORMATS = ("text", "markdown", "csv", "latex", "html", "json")  # of tables.formats, which is slow to import
 
 
 @click.command("tables")
@@ -71,9 +73,9 @@ def tables_command(
     parsed = as_overrides(overrides)
 
     from ablations.costs import costs_of
-    from analysis.formats import render
     from analysis.runs import kept, load_runs
-    from analysis.tables import fill_table
+    from analysis.tables.fill import fill_table
+    from analysis.tables.formats import render
 
     everything = load_runs(results)
     if everything.empty:
@@ -83,9 +85,9 @@ def tables_command(
     filled = [fill_table(t, profile, runs, parsed, costs_of(t), seeds, mixed) for t in tables]
     if images is not None:
         from ablations.machine import cores
-        from analysis.other_images import with_other_images
+        from analysis.tables.other_images import with_other_images
 
-        filled = [with_other_images(each, runs, parsed, images, threads=cores()) for each in filled]
+        filled = [with_other_images(each, images, threads=cores()) for each in filled]
     click.echo(render(filled, form), nl=False)
     _hint_at_settings(filled, profile, runs, overrides)
 
@@ -111,7 +113,7 @@ def _hint_at_settings(
 ) -> None:
     """One line on stderr where rows say that they were not run, and were, with other settings."""
     from ablations.registry import resolve
-    from analysis.cells import NOT_RUN
+    from analysis.tables.cells import NOT_RUN
     from yolor_core.identity import signature
 
     rows = [(each, row) for each in filled for row in each.table.rows]
@@ -167,8 +169,8 @@ def plan_command(
     from ablations.profiles import profile_named
     from ablations.registry import as_overrides, select_tables
     from analysis.runs import load_runs
-    from analysis.seed_plans import plan_budget, plan_seeds, total_hours
-    from analysis.tables import fill_table
+    from analysis.tables.fill import fill_table
+    from analysis.tables.seeds_needed import for_budget, for_effect, hours_to_come
     from yolor_core.errors import ConfigError
 
     if (effect is None) == (budget is None):
@@ -183,37 +185,37 @@ def plan_command(
     (table,) = select_tables([name])
     filled = fill_table(table, profile, load_runs(results), as_overrides(overrides), mixed=mixed)
     if effect is not None:
-        plans = plan_seeds(filled, effect, wanted, alpha)
+        needs = for_effect(filled, effect, wanted, alpha)
     else:
-        plans = plan_budget(filled, float(budget or 0), wanted, alpha)
-    hours = total_hours(filled, plans)
+        needs = for_budget(filled, float(budget or 0), wanted, alpha)
+    hours = hours_to_come(filled, needs)
     if as_json:
-        content = {"table": table.name, "rows": [vars(plan) for plan in plans], "gpu_hours_to_come": hours}
+        content = {"table": table.name, "rows": [vars(one) for one in needs], "gpu_hours_to_come": hours}
         print_json(content)
         return
-    click.echo(plan_text(plans))
+    click.echo(plan_text(needs))
     if hours is not None and effect is not None:
         device = "one GPU (or one process, without GPUs)"
         click.echo(f"in all {hours:.1f} hours of {device} to come, baselines shared")
 
 
-def plan_text(plans: Sequence[RowPlan]) -> str:
-    """Aligned columns, and below them why rows have no plan."""
+def plan_text(needs: Sequence[RowNeeds]) -> str:
+    """Aligned columns, and below them why rows have none."""
     head = ("row", "pilot pairs", "s of Δ", "planned for", "seeds", "effect", "hours a pair")
     lines = [head]
     lines.extend(
         (
-            plan.row,
-            str(plan.pairs),
-            _shown(plan.spread),
-            _shown(plan.sigma),
-            "–" if plan.seeds is None else str(plan.seeds),
-            _shown(plan.effect),
-            _shown(plan.hours),
+            one.row,
+            str(one.pairs),
+            _shown(one.spread),
+            _shown(one.sigma),
+            "–" if one.seeds is None else str(one.seeds),
+            _shown(one.effect),
+            _shown(one.hours),
         )
-        for plan in plans
+        for one in needs
     )
-    return "\n".join([*aligned(lines), *(f"{plan.row}: {plan.problem}" for plan in plans if plan.problem)])
+    return "\n".join([*aligned(lines), *(f"{one.row}: {one.problem}" for one in needs if one.problem)])
 
 
 def _shown(value: float | None) -> str:

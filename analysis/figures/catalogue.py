@@ -115,7 +115,7 @@ KNOWLEDGE: tuple[Drawing, ...] = (
         "Shift of the boxes' centres",
         "By anchor and level, in pixels of the training size.",
         IMPLICIT,
-        lambda study: effects.geometry_data(study.effects, study.layouts),
+        lambda study: effects.geometry_data(study.effects, study.outputs),
         effects.centre_offsets,
     ),
     Drawing(
@@ -159,7 +159,7 @@ def anchor_sizes(study: Study) -> Drawing:
         "pixels of the training size. The mean feature is mostly background, and a factor acts inside the "
         "sigmoid, so it cannot move a raw value of 0.",
         IMPLICIT,
-        lambda study: effects.geometry_data(study.effects, study.layouts),
+        lambda study: effects.geometry_data(study.effects, study.outputs),
         lambda data: effects.anchor_sizes(data, study.training_data),
     )
 

@@ -1,6 +1,6 @@
 """What happened over the epochs: losses (Fig. 11), AP, learning rates, speed, conflict between tasks.
 
-Each figure is a pair: `…_data` turns the frame of `analysis.records.load_metrics` into the frame behind the
+Each figure is a pair: `…_data` turns the frame of `analysis.runs.load_metrics` into the frame behind the
 figure, and the function without `_data` draws that. Runs may be of any number and have come to any epoch.
 The frames are those of `analysis.series`.
 """

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -11,34 +9,19 @@ from matplotlib.figure import Figure
 from matplotlib.transforms import blended_transform_factory
 from numpy.typing import NDArray
 
-from analysis.comparison import Comparison, Difference, compare
+from ablations.table import DETECTION
+from analysis.comparison import Comparison, Difference
 from analysis.errors import NothingToShow
 from analysis.figures.style import GREY, PALETTE, figure, legend, signed, styled
-from analysis.other_images import stored
-from yolor_core.errors import DataError, RunError
-from yolor_core.evaluation.engine import match
 
-SCORES = ("AP", "AP50", "AP75", "APS", "APM", "APL")
 COLUMNS = ("kind", "name", "run_a", "run_b", "a", "b", "delta", "low", "high")
 CLASSES = 20  # that the figure shows
 RING = {"markerfacecolor": "none", "markersize": 6.0, "zorder": 3}
 ROW, REST = 0.17, 1.1  # inches: a row of the figure, and all that is no row
 
 
-def compare_runs(a: Path, b: Path, resamples: int = 1_000, seed: int = 0, threads: int = 1) -> Comparison:
-    """Compare two finished runs on the validation images of both (see `analysis.comparison.compare`).
-
-    Raises NothingToShow where a run has no detections, or the images are not the same.
-    """
-    try:
-        a_matches, b_matches = (match(*stored(path)) for path in (a, b))
-        return compare(a_matches, b_matches, resamples, seed, threads)
-    except (RunError, DataError) as error:
-        raise NothingToShow(f"{a.name} and {b.name} cannot be compared: {error}") from None
-
-
 def scores_data(comparison: Comparison, a: str, b: str) -> pd.DataFrame:
-    """Scores of runs `a` and `b`, one row each, in percent: `kind` "score" (`SCORES`), then "class" (AP).
+    """Scores of runs `a` and `b`, one row each, in percent: `kind` "score" (`DETECTION`), then "class" (AP).
 
     `low` and `high` bound b - a with 95 % over resamples of the images (BCa for scores, percentile for
     classes); they are missing where too few resamples have such boxes. Classes come by falling difference.
@@ -48,7 +31,7 @@ def scores_data(comparison: Comparison, a: str, b: str) -> pd.DataFrame:
         NothingToShow: no score is defined for both.
     """
     of_kind = {m.name: m for m in comparison.metrics}
-    scores = [_row("score", of_kind[name], a, b) for name in SCORES if name in of_kind]
+    scores = [_row("score", of_kind[name], a, b) for name in DETECTION if name in of_kind]
     classes = [_row("class", each, a, b) for each in comparison.classes]
     data = pd.DataFrame([*scores, *classes], columns=list(COLUMNS)).dropna(subset=["delta"])
     if data.empty:

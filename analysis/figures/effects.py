@@ -29,7 +29,7 @@ from analysis.errors import NothingToShow
 from analysis.figures.implicit import CLASSES, block, by_dimension
 from analysis.figures.style import GREY, cut, figure, legend, look, signed, spread, styled
 from analysis.implicit import sigmoid
-from analysis.records import BOX, Layout
+from analysis.runs import BOX, Outputs
 from analysis.series import banded, series_names
 
 NONE = "No run with implicit knowledge has recorded its effects yet: launch a table, as `ablate launch 1`."
@@ -289,7 +289,7 @@ CHANGES = {"width": ("w", "full"), "height": ("h", "none")}  # quantity -> lette
 OFFSETS = {"x": ("x, to the right", "full"), "y": ("y, down", "none")}
 
 
-def geometry_data(effects: pd.DataFrame, layouts: Mapping[str, Layout]) -> pd.DataFrame:
+def geometry_data(effects: pd.DataFrame, outputs: Mapping[str, Outputs]) -> pd.DataFrame:
     """Shift of centres and size of anchors that a site causes, over the runs of an experiment.
 
     Columns series, site, level, anchor (from 0), quantity, unit, mean, low, high, runs, band. Quantities are
@@ -299,16 +299,16 @@ def geometry_data(effects: pd.DataFrame, layouts: Mapping[str, Layout]) -> pd.Da
 
     Args:
         effects: of `load_effects`.
-        layouts: by run, of `layout`; runs without one are left out.
+        outputs: by run, of `outputs_of`; runs without one are left out.
 
     Raises:
-        NothingToShow: no effects of a run whose layout is known.
+        NothingToShow: no effects of a run whose outputs are known.
     """
-    found = effects[effects["run"].isin(list(layouts)) & effects["output"].isin(BOX[:4])]
+    found = effects[effects["run"].isin(list(outputs)) & effects["output"].isin(BOX[:4])]
     if found.empty:
         raise NothingToShow(NONE)
     found = found.assign(series=series_names(found))
-    names = {run: {level.name: level for level in each.levels} for run, each in layouts.items()}
+    names = {run: {level.name: level for level in each.levels} for run, each in outputs.items()}
     keys = list(zip(found["run"], found["level"], found["anchor"], strict=True))
     strides = np.array([names[run][level].stride for run, level, _ in keys], np.float64)
     anchors = np.array([names[run][level].anchors[anchor] for run, level, anchor in keys], np.float64)
@@ -335,7 +335,7 @@ def anchor_sizes(data: pd.DataFrame, boxes: Mapping[str, Any] | None = None) -> 
 
     Args:
         data: of `geometry_data`.
-        boxes: a split of `analysis.records.dataset`, for `size_edges` and `sizes`; None draws no boxes.
+        boxes: a split of `analysis.runs.dataset`, for `size_edges` and `sizes`; None draws no boxes.
     """
     rows, rest = _acting(data, list(CHANGES), "%", "No site changes the size of a box: launch Table 5.")
     made, axes = figure("page", 2.4 * len(rows) + 0.6, rows=len(rows), columns=2, width_ratios=(1, 1.25))

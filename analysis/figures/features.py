@@ -26,10 +26,9 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from analysis.errors import NothingToShow
-from analysis.features import BACKGROUND, NONE
 from analysis.figures.style import PALETTE, cut, figure, legend, look, styled
 from analysis.implicit import auc, effective_dimension, misalignment
-from analysis.records import KEYS
+from analysis.runs import BACKGROUND, KEYS, NO_FEATURES
 from analysis.series import series_names
 
 NEUTRAL = {"add": 0.0, "multiply": 1.0}  # of the operators that leave every feature at its place
@@ -79,7 +78,7 @@ def projection_data(features: pd.DataFrame, implicit: pd.DataFrame, seed: int = 
 
 def _found(features: pd.DataFrame, implicit: pd.DataFrame, seed: int) -> list[_Projected]:
     if features.empty:
-        raise NothingToShow(NONE)
+        raise NothingToShow(NO_FEATURES)
     found = list(_projected(features, implicit, seed))
     if not found:
         raise NothingToShow(
@@ -284,7 +283,7 @@ def alignment_data(features: pd.DataFrame) -> pd.DataFrame:
 def _objects(features: pd.DataFrame) -> pd.DataFrame:
     """Anchors with an object, of runs whose implicit knowledge changes a prediction."""
     if features.empty:
-        raise NothingToShow(NONE)
+        raise NothingToShow(NO_FEATURES)
     changed = [
         run
         for run, rows in features.groupby("run", sort=False)

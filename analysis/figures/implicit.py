@@ -1,6 +1,6 @@
 """The learnt representations themselves: Fig. 9, how they came about, what they hold for anchors and classes.
 
-Each figure is a pair: `…_data` makes the frame behind it from the frames of `analysis.records`, and the
+Each figure is a pair: `…_data` makes the frame behind it from the frames of `analysis.runs`, and the
 function without `_data` draws that. Raw channels in front of a predictor have no common order across seeds,
 so several runs are compared in what they do to the predictions (`analysis.figures.effects`); only what acts
 on the predictions themselves (PR) is averaged here.
@@ -25,7 +25,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodF
 from analysis.errors import NothingToShow
 from analysis.figures.style import GREY, cut, figure, legend, look, spread, styled
 from analysis.implicit import effective_rank, random_spectrum
-from analysis.records import BOX
+from analysis.runs import BOX
 from analysis.series import banded, series_names
 
 BLOCKS = {"x": "x, y", "y": "x, y", "w": "w, h", "h": "w, h", "obj": "obj"}  # all else are classes

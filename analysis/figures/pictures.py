@@ -17,10 +17,9 @@ from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 from PIL import Image
 
-from analysis.comparison import Comparison
+from analysis.comparison import Comparison, stored
 from analysis.errors import NothingToShow
 from analysis.figures.style import PALETTE, PHOTOGRAPH, figure, signed, styled
-from analysis.other_images import stored
 from yolor_core.config import RunConfig
 from yolor_core.data.annotations import class_labels
 from yolor_core.data.images import Pixels, Sample

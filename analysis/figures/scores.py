@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from analysis.errors import NothingToShow
 from analysis.figures.style import GREY, PALETTE, figure, styled
 from analysis.statistics.seeds import over_seeds
-from analysis.tables import FilledTable, tidy
+from analysis.tables.fill import FilledTable, tidy
 
 LINE = 0.2  # inches for a row
 EFFECT = (

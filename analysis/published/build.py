@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis.cells import NOT_RUN, QUOTED_ROW
 from analysis.published.evidence import counted_runs, evidence, lacking
 from analysis.published.figures import published_drawings
 from analysis.published.manifest import (
@@ -24,6 +23,7 @@ from analysis.published.summary import summary
 from analysis.report.figures import write_figures
 from analysis.report.folder import replaced
 from analysis.study import Costs, Study, open_study
+from analysis.tables.cells import NOT_RUN, QUOTED_ROW
 from yolor_core.runs.life import LOST
 
 FEW = 5  # runs named in one line

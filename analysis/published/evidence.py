@@ -8,11 +8,11 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.cells import Cell
 from analysis.figures.catalogue import table_anchor
-from analysis.formats import FORMATS, render
 from analysis.published.manifest import PROVENANCE
 from analysis.study import Study
+from analysis.tables.cells import Cell
+from analysis.tables.formats import FORMATS, render
 from yolor_core.runs.directory import RunDirectory
 from yolor_core.runs.life import State
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis.printed import MISSING
 from analysis.published.evidence import commit, environment
 from analysis.study import Study
+from analysis.tables.formats import MISSING
 from yolor_core.runs.directory import RunDirectory
 
 DIGITS = 12  # of a hash, where it is named for a reader

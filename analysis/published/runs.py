@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from analysis.other_images import stored
+from analysis.comparison import stored
 from analysis.published.detections import GRID, pack
 from analysis.published.scrub import machine_names, scrub
 from yolor_core.errors import RunError

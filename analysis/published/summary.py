@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from ablations.profiles import profile_named
 from ablations.table import CLASSIFICATION, EMBEDDING
-from analysis.cells import FAMILY, Cell
-from analysis.printed import MISSING, number
 from analysis.published.evidence import counted_runs, lacking
 from analysis.published.origin import origin
 from analysis.report.names import page_names
@@ -13,6 +11,8 @@ from analysis.report.tables import Links
 from analysis.report.verdicts import OPEN, VerdictLine, sentence, verdict_lines
 from analysis.statistics.seeds import holm
 from analysis.study import Study
+from analysis.tables.cells import FAMILY, Cell
+from analysis.tables.formats import MISSING, number
 
 CONTROLS = ("controls",)  # tables of which the summary says what they mean
 MEANING = (

@@ -17,7 +17,6 @@ from ablations.profiles import profile_named
 from ablations.run_logs import last_start
 from ablations.table import ALL_DETECTION
 from analysis.figures.catalogue import SECTIONS, table_anchor
-from analysis.formats import to_csv
 from analysis.report.curves import panel_data
 from analysis.report.experiments import experiment_page
 from analysis.report.figures import Shown, write_csv, write_figures
@@ -29,6 +28,7 @@ from analysis.report.tables import Links, TableView, refused_view, table_view
 from analysis.report.verdicts import sentence, verdict_lines
 from analysis.report.warnings import warnings
 from analysis.study import Study
+from analysis.tables.formats import to_csv
 
 HERE = Path(__file__).parent
 LogFiles = Callable[[Path], Sequence[Path]]  # the logs of a run folder

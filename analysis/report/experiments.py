@@ -10,11 +10,11 @@ import pandas as pd
 
 from ablations.experiments import Experiment
 from ablations.table import CONFLICT, SCORES
+from analysis.comparison import paired
 from analysis.figures.catalogue import table_anchor
-from analysis.pairs import paired
-from analysis.printed import MISSING, number
 from analysis.report.tables import Entry, Links, against
 from analysis.study import Study
+from analysis.tables.formats import MISSING, number
 
 
 @dataclass

@@ -11,10 +11,10 @@ from typing import Any
 import pandas as pd
 
 from ablations.table import ALL_DETECTION, SCORES
-from analysis.printed import number
 from analysis.report.curves import Panel, panels
 from analysis.report.logs import Log
 from analysis.report.tables import Entry
+from analysis.tables.formats import number
 from yolor_core.errors import RunError
 from yolor_core.runs.directory import RunDirectory
 from yolor_core.runs.files import number as finite

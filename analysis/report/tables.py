@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ablations.table import QUOTED, Row, Table
-from analysis.cells import Cell
 from analysis.figures.catalogue import table_anchor
-from analysis.printed import MISSING, lines
 from analysis.report.names import anchor
-from analysis.tables import FilledTable, heading
+from analysis.tables.cells import Cell
+from analysis.tables.fill import FilledTable, heading
+from analysis.tables.formats import MISSING, lines
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,11 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from analysis.cells import FAMILY, NOT_RUN, Cell
 from analysis.figures.catalogue import table_anchor
-from analysis.printed import MISSING, half_of, number
 from analysis.report.tables import Links, against
-from analysis.seed_plans import variants
 from analysis.study import Study
+from analysis.tables.cells import FAMILY, NOT_RUN, Cell
+from analysis.tables.formats import MISSING, half_of, number
 
 OPEN = "no verdict"
 
@@ -36,12 +35,10 @@ def verdict_lines(study: Study, links: Links) -> list[VerdictLine]:
     """The variants of the filled tables in order, measured or not."""
     found = []
     for name, filled in study.filled.items():
-        rows = {row.label: row for row in filled.table.rows}
-        for cell in variants(filled):
-            base = filled.table.baseline(rows[cell.row], FAMILY)
+        for cell, base in filled.variants:
             half = half_of(cell)
             delta = number(FAMILY, cell.delta, "+", 1) + ("" if half is None else f" ± {half:.2f}")
-            arms = (rows[cell.row].label, base.label)
+            arms = (cell.row, base.label)
             missing = [
                 label if filled.status[label] == NOT_RUN else f"{label} ({filled.status[label]})"
                 for label in arms

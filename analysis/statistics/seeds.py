@@ -1,15 +1,26 @@
-"""Paired differences over seeds: the effect on this validation set, where training alone is random."""
+"""Paired differences over seeds: the effect on this validation set, where training alone is random.
+
+Their intervals, Holm's correction, whether they agree with the paper's effect, and how many seeds an effect
+needs. Holm and power are ours: statsmodels has neither Holm for tests that are still to come nor the smallest
+whole number of seeds, and would be one dependency more.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 LEVEL = 0.95
+ALPHA, POWER, ASSURANCE = 0.05, 0.8, 0.8
+MOST_SEEDS = 10_000
+ROUNDING = 2 * 0.1**2 / 12  # variance of two cells rounded to 0.1 AP, in AP²
+NEGLIGIBLE = 0.2  # AP: an effect of 0 in the paper is reproduced by an interval within ± this
 TIE = 1e-9  # percentage points: scores that are closer differ by the order of their sums alone
 
 
@@ -111,3 +122,155 @@ def holm(p_values: Sequence[float | None], tests: int = 0) -> list[float | None]
         above = max(above, min(1.0, (max(tests, len(known)) - rank) * p))
         corrected[index] = above
     return corrected
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A word about an effect, and why in a few words."""
+
+    word: Literal["reproduced", "not reproduced", "undecided", "same sign", "opposite sign"]
+    why: str
+
+
+def agreement(ours: Interval, paper: float, spread: float, baseline_spread: float) -> bool:
+    """Whether |Δ̄ - Δ_paper| ≤ t_{n-1} · √(SE² + s_p²), s_p² = s_a² + s_b² + 2 · 0.1² / 12.
+
+    The paper's difference is itself one run per arm, rounded to 0.1 AP. So it is compared with a prediction
+    interval for one more pair of runs, rounded: that holds equally often for every number of seeds. The rule
+    "the paper's Δ lies in our confidence interval" would fail more often the more seeds are run.
+
+    Args:
+        ours: the mean difference over at least two seeds, in AP.
+        paper: its difference, in AP.
+        spread, baseline_spread: standard deviations over seeds of the two arms, in AP; they stand for the
+            paper's own runs.
+    """
+    if ours.error is None:
+        raise ValueError("a difference of one seed has no error to compare with")
+    predicted = ours.error**2 + spread**2 + baseline_spread**2 + ROUNDING
+    reach = float(stats.t.ppf(0.5 + LEVEL / 2, ours.n - 1)) * np.sqrt(predicted)
+    return bool(abs(ours.mean - paper) <= reach)
+
+
+def judge(ours: Interval, paper: float, spread: float, baseline_spread: float) -> Verdict:
+    """The verdict on a cell at the paper's own scale; arguments as for `agreement`.
+
+    - "reproduced": consistent, and our interval excludes 0 with the paper's sign; for a paper's effect of 0,
+      our interval lies within ± 0.2.
+    - "not reproduced": inconsistent, or significant with the opposite sign.
+    - "undecided": everything else, one seed included.
+    """
+    sign = _sign(ours)
+    if sign is None:
+        return Verdict("undecided", "one seed has no interval")
+    if sign * paper < 0:
+        return Verdict("not reproduced", "significant with the opposite sign")
+    if not agreement(ours, paper, spread, baseline_spread):
+        return Verdict("not reproduced", "farther from the paper's than runs scatter")
+    if paper == 0:
+        if max(abs(ours.low or 0), abs(ours.high or 0)) <= NEGLIGIBLE:
+            return Verdict("reproduced", f"within ± {NEGLIGIBLE} AP of no effect")
+        return Verdict("undecided", f"the interval is wider than ± {NEGLIGIBLE} AP")
+    if sign:
+        return Verdict("reproduced", "consistent, and the interval excludes 0")
+    return Verdict("undecided", "consistent, but the interval holds 0")
+
+
+def judge_sign(ours: Interval, paper: float) -> Verdict:
+    """The verdict at a reduced profile, where only the sign can be compared."""
+    sign = _sign(ours)
+    if sign is None:
+        return Verdict("undecided", "one seed has no interval")
+    if not sign:
+        return Verdict("undecided", "the interval holds 0")
+    if paper == 0:
+        return Verdict("undecided", "the paper's effect is 0")
+    if sign * paper > 0:
+        return Verdict("same sign", "the interval excludes 0 with the paper's sign")
+    return Verdict("opposite sign", "the interval excludes 0 with the opposite sign")
+
+
+def _sign(ours: Interval) -> int | None:
+    """1 or -1 where an interval excludes 0, else 0; None without an interval."""
+    if ours.low is None or ours.high is None:
+        return None
+    return 1 if ours.low > 0 else -1 if ours.high < 0 else 0
+
+
+def power(n: int, effect: float, sigma: float, alpha: float = ALPHA) -> float:
+    """Probability that n pairs reject "no effect" when the effect is `effect` (same units as `sigma`).
+
+    It is that of a paired t-test, two-sided: of the noncentral t distribution with n - 1 degrees of freedom
+    and noncentrality δ√n / σ, σ the standard deviation of the paired differences. Assumed: differences of
+    seeds are independent and normal.
+    """
+    if n < 2:
+        return 0.0
+    if sigma <= 0:
+        return 1.0 if effect else alpha
+    shift = abs(effect) * math.sqrt(n) / sigma
+    critical = float(stats.t.ppf(1 - alpha / 2, n - 1))
+    upper = float(stats.nct.sf(critical, n - 1, shift))
+    lower = float(stats.nct.cdf(-critical, n - 1, shift))
+    # scipy's noncentral t loses its tail at large shifts
+    return min(1.0, (upper if math.isfinite(upper) else 1.0) + (lower if math.isfinite(lower) else 0.0))
+
+
+def upper_sigma(sigma: float, pairs: int, assurance: float = ASSURANCE) -> float:
+    """The σ that a pilot's estimate from so many pairs does not pass with probability c = `assurance`.
+
+    s · √((k-1) / χ²_{1-c}(k-1)): a pilot of k pairs knows σ only roughly. With probability c the promised
+    power is then reached or passed, if later seeds scatter as the pilot's do.
+
+    Raises ValueError for fewer than two pairs.
+    """
+    if pairs < 2:
+        raise ValueError(f"{pairs} pairs: two at least are needed to know how differences scatter")
+    return sigma * math.sqrt((pairs - 1) / float(stats.chi2.ppf(1 - assurance, pairs - 1)))
+
+
+def seeds_needed(
+    effect: float, sigma: float, wanted: float = POWER, alpha: float = ALPHA, tests: int = 1
+) -> int:
+    """The fewest pairs of runs that show an effect with the wanted power.
+
+    Args:
+        effect: to be seen, in the units of `sigma`; not 0.
+        sigma: standard deviation of the paired differences (see `upper_sigma`).
+        wanted: power, between 0 and 1.
+        alpha: error rate of the whole family.
+        tests: of a table, corrected by Holm; the worst case is assumed, alpha / tests.
+
+    Raises:
+        ValueError: numbers out of range, or more than 10,000 seeds would be needed.
+    """
+    if effect == 0 or not 0 < wanted < 1 or not 0 < alpha < 1 or sigma < 0 or tests < 1:
+        raise ValueError(
+            f"effect {effect}, power {wanted}, alpha {alpha}, sigma {sigma}, tests {tests}: the effect is "
+            "not 0, power and alpha lie between 0 and 1, sigma is not negative, tests are at least 1"
+        )
+    each = alpha / tests
+    low, high = 1, 2
+    while power(high, effect, sigma, each) < wanted:
+        low, high = high, 2 * high
+        if high > MOST_SEEDS:
+            raise ValueError(f"an effect of {effect} needs more than {MOST_SEEDS} seeds at sigma {sigma:.3g}")
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if power(middle, effect, sigma, each) >= wanted else (middle, high)
+    return high
+
+
+def effect_seen(n: int, sigma: float, wanted: float = POWER, alpha: float = ALPHA, tests: int = 1) -> float:
+    """The smallest effect that n pairs show with the wanted power; infinite for fewer than two."""
+    if n < 2:
+        return math.inf
+    if sigma <= 0:
+        return 0.0
+    low, high = 0.0, sigma
+    while power(n, high, sigma, alpha / tests) < wanted:
+        low, high = high, 2 * high
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (low, middle) if power(n, middle, sigma, alpha / tests) >= wanted else (middle, high)
+    return high

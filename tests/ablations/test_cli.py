@@ -229,7 +229,7 @@ def test_bad_input_is_one_clean_line(arguments: list[str], message: str) -> None
 
 def test_formats_of_tables_are_those_that_can_be_written() -> None:
     from ablations.commands.tables import FORMATS
-    from analysis import formats
+    from analysis.tables import formats
 
     assert list(FORMATS) == list(formats.FORMATS)
 

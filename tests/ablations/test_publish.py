@@ -17,8 +17,8 @@ import pytest
 import torch
 from click.testing import Result
 
+from analysis.comparison import stored
 from analysis.figures.catalogue import drawings
-from analysis.other_images import stored
 from analysis.published import figures as figures_again
 from analysis.published import manifest as manifests
 from analysis.published.build import publish

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from analysis.errors import NothingToShow
 from analysis.figures import curves
-from analysis.records import KEYS
+from analysis.runs import KEYS
 from analysis.series import BANDS
 from analysis.statistics.seeds import over_seeds
 

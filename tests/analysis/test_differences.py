@@ -13,9 +13,10 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from analysis.comparison import Comparison, Difference
+from ablations.table import DETECTION
+from analysis.comparison import Comparison, Difference, compare_runs
 from analysis.errors import NothingToShow
-from analysis.figures.differences import CLASSES, SCORES, compare_runs, scores, scores_data
+from analysis.figures.differences import CLASSES, scores, scores_data
 from analysis.figures.pictures import LONGEST, changed, changed_data, photographs, place_labels
 from analysis.figures.style import svg
 from tests.ablations.trained import ablate
@@ -107,7 +108,8 @@ def test_forest_of_many_classes_shows_those_that_differ_most_and_says_so() -> No
 def test_two_runs_are_compared_by_what_they_left(pair: tuple[Path, Path]) -> None:
     found = compare_runs(*pair, resamples=100)
     data = scores_data(found, *(path.name for path in pair))
-    assert set(data["name"]) >= {"AP", "AP50"} and set(data[data["kind"] == "score"]["name"]) <= set(SCORES)
+    shown = set(data[data["kind"] == "score"]["name"])
+    assert set(data["name"]) >= {"AP", "AP50"} and shown <= set(DETECTION)
     ap = data.set_index("name").loc["AP"]
     assert ap["b"] == pytest.approx(100) and 0 < ap["a"] < 100
     assert ap["low"] <= ap["delta"] <= ap["high"]

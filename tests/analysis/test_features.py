@@ -13,7 +13,6 @@ import pytest
 from numpy.typing import NDArray
 
 from analysis.errors import NothingToShow
-from analysis.features import load_features
 from analysis.figures.features import (
     alignment,
     alignment_data,
@@ -22,6 +21,7 @@ from analysis.figures.features import (
     projection_data,
 )
 from analysis.implicit import auc, effective_dimension, misalignment
+from analysis.runs import load_features
 from yolor_core.errors import RunError
 
 CHANNELS, OUTPUTS = 6, 4

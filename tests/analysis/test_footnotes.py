@@ -12,11 +12,10 @@ import pytest
 from ablations.experiments import ADD_FA, ADD_PR, CSP_FAST
 from ablations.registry import everything, table_named
 from ablations.table import Row, Table
-from analysis.cells import Cell
-from analysis.footnotes import absent_seeds, pairing
-from analysis.formats import render
 from analysis.runs import load_runs
-from analysis.tables import FilledTable, fill_table, tidy
+from analysis.tables.cells import Cell
+from analysis.tables.fill import FilledTable, fill_table, footnotes, tidy
+from analysis.tables.formats import render
 
 START = "Differences (Δ) are against the first row, "
 SAID = {
@@ -81,19 +80,24 @@ def test_no_cell_is_against_a_row_that_can_have_no_such_score(no_runs: pd.DataFr
         assert pd.isna(cells[alone])
 
 
+def notes(*cells: Cell) -> tuple[str, ...]:
+    table = Table("own", "Mine", (Row("baseline", CSP_FAST, "nothing"),), metrics=("AP",))
+    return footnotes(table, cells, {})[0]
+
+
 def ap(row: str, seeds: tuple[int, ...], left: float | None = None) -> Cell:
     return Cell("1", row, row, "AP", "mini", seeds=seeds, variance_left=left)
 
 
 def test_rows_that_lack_seeds_are_named() -> None:
-    cells = [ap("baseline", (0, 1, 2)), ap("a", (0, 2)), ap("b", (0, 2)), ap("c", (1,)), ap("not run", ())]
-    (note,) = absent_seeds(cells)
+    (note,) = notes(
+        ap("baseline", (0, 1, 2)), ap("a", (0, 2)), ap("b", (0, 2)), ap("c", (1,)), ap("no run", ())
+    )
     assert note.startswith("Not every row has every seed: a; b without 1. c without 0, 2. ")
-    assert absent_seeds([ap("baseline", (0, 1)), ap("a", (0, 1)), ap("not run", ())]) == []
-    assert absent_seeds([]) == []
+    assert notes(ap("baseline", (0, 1)), ap("a", (0, 1)), ap("not run", ())) == notes() == ()
 
 
 def test_a_pairing_that_did_not_help_says_so() -> None:
-    assert "has left 80 % of" in pairing([ap("a", (0, 1), 0.8)])[0]
-    assert "not helped" not in pairing([ap("a", (0, 1), 0.8)])[0]
-    assert "above 100 %, it has not helped" in pairing([ap("a", (0, 1), 0.8), ap("b", (0, 1), 1.2)])[0]
+    (one,), (two,) = notes(ap("a", (0, 1), 0.8)), notes(ap("a", (0, 1), 0.8), ap("b", (0, 1), 1.2))
+    assert "has left 80 % of" in one and "not helped" not in one
+    assert "left 80 to 120 % of" in two and "above 100 %, it has not helped" in two

@@ -10,14 +10,14 @@ import pytest
 
 from analysis.errors import NothingToShow
 from analysis.figures.effects import anchor_sizes, centre_offsets, geometry_data
-from analysis.records import Layout, Level
+from analysis.runs import Level, Outputs
 
 OUTPUTS = ("x", "y", "w", "h", "obj", "disc")
 LEVELS = (
     Level("P3", 8, 16, ((10.0, 20.0), (30.0, 15.0))),
     Level("P4", 16, 32, ((60.0, 80.0), (100.0, 90.0))),
 )
-LAYOUT = Layout(("disc",), LEVELS)
+LAYOUT = Outputs(("disc",), LEVELS)
 BOXES = {"size_edges": [4.0, 8.0, 16.0, 32.0, 64.0], "sizes": np.diag([0, 3, 1, 0]).tolist()}
 
 

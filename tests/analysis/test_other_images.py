@@ -14,10 +14,10 @@ from click.testing import CliRunner
 from ablations.cli import main
 from ablations.plan import data_config
 from ablations.registry import table_named
-from analysis.other_images import with_other_images
 from analysis.runs import load_runs
-from analysis.statistics.crossed import on_images_like_these
-from analysis.tables import fill_table
+from analysis.statistics.images import on_images_like_these
+from analysis.tables.fill import fill_table
+from analysis.tables.other_images import with_other_images
 from yolor_core.data.load import load_images
 from yolor_core.errors import RunError
 from yolor_core.evaluation.coco import evaluate_boxes
@@ -66,7 +66,7 @@ def test_the_interval_is_the_crossed_one_of_shared_resamples(
 ) -> None:
     runs = load_runs(tmp_path)
     plain = fill_table(table_named("1"), "mini", runs)
-    cell = with_other_images(plain, runs, resamples=200).cell("+ iFA", "AP")
+    cell = with_other_images(plain, resamples=200).cell("+ iFA", "AP")
     order = [(slug, seed) for slug in ARMS for seed in range(SEEDS)]
     drawn = bootstrap([match(truth, study[key]) for key in order], 200, 0)
     values = dict(zip(order, (100 * each.metrics["AP"] for each in drawn), strict=True))
@@ -100,4 +100,4 @@ def test_a_run_without_its_detections_is_named(tmp_path: Path, study: object) ->
     gone.unlink()
     runs = load_runs(tmp_path)
     with pytest.raises(RunError, match=r"has no detections\.parquet"):
-        with_other_images(fill_table(table_named("1"), "mini", runs), runs, resamples=10)
+        with_other_images(fill_table(table_named("1"), "mini", runs), resamples=10)

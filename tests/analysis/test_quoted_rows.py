@@ -15,10 +15,9 @@ from markdown_it import MarkdownIt
 from ablations.costs import Cost
 from ablations.registry import table_named
 from ablations.table import Row, Table
-from analysis.formats import render
-from analysis.printed import number
 from analysis.runs import load_runs
-from analysis.tables import FilledTable, fill_table, tidy
+from analysis.tables.fill import FilledTable, fill_table, tidy
+from analysis.tables.formats import number, render
 
 Fabricate = Callable[..., str]
 

@@ -15,9 +15,9 @@ from scipy import stats
 from ablations.cli import main
 from ablations.registry import table_named
 from analysis.runs import load_runs
-from analysis.seed_plans import plan_budget, plan_seeds, seed_hours, total_hours
-from analysis.statistics.planning import power
-from analysis.tables import FilledTable, fill_table
+from analysis.statistics.seeds import power
+from analysis.tables.fill import FilledTable, fill_table
+from analysis.tables.seeds_needed import for_budget, for_effect, hours_to_come, seed_hours
 
 Fabricate = Callable[..., str]
 GAINS = {"csp-fast.add-fa": [0.010, 0.013, 0.008]}
@@ -36,20 +36,20 @@ def test_the_plan_has_the_promised_power_and_one_seed_less_has_not(
     tmp_path: Path, fabricate: Fabricate
 ) -> None:
     filled = pilot(tmp_path, fabricate)
-    (plan,) = plan_seeds(filled, 0.2)
+    (plan,) = for_effect(filled, 0.2)
     spread = statistics.stdev(100 * gain for gain in GAINS["csp-fast.add-fa"])
     assert (plan.pairs, plan.spread) == (3, pytest.approx(spread))
     assert plan.sigma == pytest.approx(spread * math.sqrt(2 / stats.chi2.ppf(0.2, 2)))
     assert plan.seeds is not None and plan.sigma is not None
     assert power(plan.seeds, 0.2, plan.sigma) >= 0.8 > power(plan.seeds - 1, 0.2, plan.sigma)
     assert plan.hours == pytest.approx(2 * HOUR)
-    assert total_hours(filled, [plan]) == pytest.approx(2 * HOUR * (plan.seeds - 3))
+    assert hours_to_come(filled, [plan]) == pytest.approx(2 * HOUR * (plan.seeds - 3))
 
 
 def test_a_budget_buys_whole_seeds_of_the_whole_table(tmp_path: Path, fabricate: Fabricate) -> None:
     filled = pilot(tmp_path, fabricate)
     assert seed_hours(filled) == pytest.approx(2 * HOUR)
-    (plan,) = plan_budget(filled, 10.9 * 2 * HOUR)
+    (plan,) = for_budget(filled, 10.9 * 2 * HOUR)
     assert plan.seeds == 13 and plan.effect is not None and plan.sigma is not None
     assert power(13, plan.effect, plan.sigma) == pytest.approx(0.8, abs=1e-6)
 
@@ -63,7 +63,7 @@ def test_a_family_is_planned_for_the_worst_case_of_its_correction(
             fabricate(slug, seed, 0.4 + 0.01 * seed + [0.002, 0.004, -0.001][seed] * (1 + number))
     runs = load_runs(tmp_path)
     filled = fill_table(table_named("4"), "mini", runs)
-    plans = {plan.experiment: plan for plan in plan_seeds(filled, 0.2)}
+    plans = {plan.experiment: plan for plan in for_effect(filled, 0.2)}
     planned = [plan for plan in plans.values() if plan.seeds is not None]
     assert len(planned) == 3 and len(plans) > 3
     for plan in planned:
@@ -123,9 +123,9 @@ def test_a_pilot_without_scatter_has_no_plan(tmp_path: Path, fabricate: Fabricat
 
 def test_runs_with_other_settings_neither_count_nor_pay(tmp_path: Path, fabricate: Fabricate) -> None:
     filled = pilot(tmp_path, fabricate)
-    before = total_hours(filled, plan_seeds(filled, 0.2))
+    before = hours_to_come(filled, for_effect(filled, 0.2))
     for seed in range(20):
         for slug in ("csp-fast", "csp-fast.add-fa"):
             fabricate(slug, seed, 0.4, overrides=("train.batch=16",))
     after = fill_table(table_named("1"), "mini", load_runs(tmp_path))
-    assert total_hours(after, plan_seeds(after, 0.2)) == before
+    assert hours_to_come(after, for_effect(after, 0.2)) == before

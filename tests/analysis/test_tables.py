@@ -12,13 +12,13 @@ from scipy import stats
 
 from ablations.costs import Cost
 from ablations.registry import table_named
-from analysis.formats import FORMATS, render
 from analysis.report.tables import Links
 from analysis.report.verdicts import verdict_lines
 from analysis.report.warnings import warnings
 from analysis.runs import load_runs
 from analysis.study import open_study
-from analysis.tables import FilledTable, MixedRunsError, fill_table, tidy
+from analysis.tables.fill import FilledTable, MixedRunsError, fill_table, tidy
+from analysis.tables.formats import FORMATS, render
 
 Fabricate = Callable[..., str]
 

@@ -12,10 +12,9 @@ import pandas as pd
 import pytest
 
 from ablations.registry import table_named
-from analysis.formats import render
-from analysis.printed import number
 from analysis.runs import load_runs
-from analysis.tables import FilledTable, fill_table
+from analysis.tables.fill import FilledTable, fill_table
+from analysis.tables.formats import number, render
 
 Fabricate = Callable[..., str]
 CLASSIFICATION = {"mAP": 0.5, "F1_micro": 0.6, "F1_macro": 0.4, "images": 200}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from analysis.statistics.crossed import components, on_images_like_these
+from analysis.statistics.images import components, on_images_like_these
 from analysis.statistics.seeds import holm, over_seeds, student, variance_left
 
 SEEDS = (3, 5, 10)

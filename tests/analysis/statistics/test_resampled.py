@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from analysis.statistics.resampled import bca_interval, percentile_interval
+from analysis.statistics.images import bca_interval, percentile_interval
 
 
 @pytest.mark.parametrize("n", [12, 80])

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from analysis.statistics.seeds import over_seeds
-from analysis.statistics.verdicts import agreement, judge, judge_sign
+from analysis.statistics.seeds import agreement, judge, judge_sign, over_seeds
 
 
 @pytest.mark.parametrize(

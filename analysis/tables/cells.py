@@ -8,9 +8,8 @@ from dataclasses import dataclass, replace
 import pandas as pd
 
 from ablations.costs import Cost
-from ablations.table import CONFLICT, COUNTED, QUOTED, Row, Table
-from analysis.statistics.seeds import holm, over_seeds, variance_left
-from analysis.statistics.verdicts import judge, judge_sign
+from ablations.table import CONFLICT, COUNTED, QUOTED, Table
+from analysis.statistics.seeds import holm, judge, judge_sign, over_seeds, variance_left
 
 PAPER_PROFILE = "paper"  # the only one whose differences can be compared in size
 FAMILY = "AP"
@@ -42,7 +41,7 @@ class Cell:
     images_high: float | None = None
     images_p: float | None = None
     variance_left: float | None = None  # by pairing, of the unpaired variance
-    verdict: str | None = None  # on the paper's difference; see `analysis.statistics.verdicts`
+    verdict: str | None = None  # on the paper's difference; see `statistics.seeds.judge`
     why: str | None = None
     seeds: tuple[int, ...] = ()
     runs: tuple[str, ...] = ()
@@ -64,7 +63,8 @@ def table_cells(
         for metric in table.metrics:
             base = table.baseline(row, metric)
             printed, printed_base = (paper.get(r.label, {}).get(metric) for r in (row, base))
-            known = Cell(
+            possible = row.lacks(metric) is None and base.lacks(metric) is None
+            cell = Cell(
                 table=table.name,
                 row=row.label,
                 experiment=row.slug,
@@ -73,51 +73,39 @@ def table_cells(
                 paper=printed,
                 lacks=row.lacks(metric),
                 paper_delta=_difference(printed, printed_base) if base is not row else None,
-                against=_against(row, base, metric),
+                against=base.label if base is not row and possible else None,
             )
-            if metric in QUOTED or row.experiment is None:
-                cells.append(known)
-            elif metric in COUNTED:
-                cells.append(_counted(known, row, base, costs))
-            else:
-                cells.append(_measured(known, row, base, runs))
-    return _corrected(cells)
-
-
-def _against(row: Row, base: Row, metric: str) -> str | None:
-    """The label of a baseline; None for a row that is its own, or where one of the two can have no number."""
-    if base is row or row.lacks(metric) is not None or base.lacks(metric) is not None:
-        return None
-    return base.label
-
-
-def _corrected(cells: list[Cell]) -> list[Cell]:
-    """Holm's correction over the variants of a table, on AP, which is what a table claims."""
+            if row.slug is not None and metric in COUNTED:
+                cell = _counted(cell, row.slug, base.slug if base is not row else None, costs)
+            elif row.slug is not None and metric not in QUOTED:
+                other = runs.get(base.slug or "") if base is not row else None
+                cell = _measured(cell, runs.get(row.slug), other)
+            cells.append(cell)
+    # Holm's family is the variants of the table in AP, which is what a table claims. Those that have not run
+    # yet belong to it: p-values must not grow as rows finish.
     family = [cell for cell in cells if cell.metric == FAMILY]
-    # Those that have not run yet belong to it: p-values must not grow as rows finish.
     planned = sum(cell.paper_delta is not None or cell.delta is not None for cell in family)
     corrected = iter(holm([cell.p for cell in family], planned))
     return [replace(cell, p_holm=next(corrected)) if cell.metric == FAMILY else cell for cell in cells]
 
 
-def _counted(cell: Cell, row: Row, base: Row, costs: Mapping[str, Cost]) -> Cell:
-    def value(of: Row) -> float | None:
-        cost = costs.get(of.slug or "")
+def _counted(cell: Cell, slug: str, base: str | None, costs: Mapping[str, Cost]) -> Cell:
+    def value(of: str | None) -> float | None:
+        cost = costs.get(of or "")
         if cost is None:
             return None
-        counted = {"parameters": cost.parameters, "MFLOPs": cost.mflops, "GFLOPs": cost.mflops / 1000}
-        return counted[cell.metric]
+        return {"parameters": cost.parameters, "MFLOPs": cost.mflops, "GFLOPs": cost.mflops / 1000}[
+            cell.metric
+        ]
 
-    delta = _difference(value(row), value(base)) if base is not row else None
-    return replace(cell, value=value(row), delta=delta)
+    return replace(cell, value=value(slug), delta=_difference(value(slug), value(base)))
 
 
-def _measured(cell: Cell, row: Row, base: Row, runs: Mapping[str, pd.DataFrame]) -> Cell:
-    frame = runs.get(row.slug or "")
-    own = _by_seed(frame, cell.metric)
-    if frame is None or own.empty:
+def _measured(cell: Cell, runs: pd.DataFrame | None, base: pd.DataFrame | None) -> Cell:
+    own, other = _by_seed(runs, cell.metric), _by_seed(base, cell.metric)
+    if runs is None or own.empty:
         return cell
-    used = frame[frame[cell.metric].notna()]
+    used = runs[runs[cell.metric].notna()]
     seeds = own.groupby(level="seed").mean()
     cell = replace(
         cell,
@@ -127,8 +115,7 @@ def _measured(cell: Cell, row: Row, base: Row, runs: Mapping[str, pd.DataFrame])
         seeds=tuple(sorted({int(seed) for seed in used["seed"]})),
         runs=tuple(used["run"]),
     )
-    other = _by_seed(runs.get(base.slug or ""), cell.metric)
-    if base is row or other.empty:
+    if other.empty:
         return cell
     shared = (own - other).dropna().index
     # Seeds are what is random: runs of one seed on several data are one value.

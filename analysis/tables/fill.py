@@ -1,0 +1,329 @@
+"""Filling a table from the run store: which runs count, what a row without one says, caption and notes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+
+import pandas as pd
+
+from ablations.costs import Cost
+from ablations.overrides import Override
+from ablations.profiles import profile_named
+from ablations.registry import as_overrides, resolve
+from ablations.table import CONFLICT, COUNTED, QUOTED, SCORES, Row, Table
+from analysis.runs import UNSCORED
+from analysis.tables.cells import FAMILY, MEASURED, NOT_RUN, PAPER_PROFILE, QUOTED_ROW, Cell, table_cells
+from yolor_core.errors import YolorError
+from yolor_core.identity import signature
+from yolor_core.runs.life import LOST
+
+UNASKED = "the effect on images like these is not shown (--images)"
+PREFIX = 8  # characters of a hash that people read
+NAMED = 3  # runs in an error
+Marks = dict[tuple[str, str], str]  # (row, metric) -> footnote sign
+
+
+class MixedRunsError(YolorError):
+    """A table would compare runs of different code or of different data."""
+
+
+@dataclass(frozen=True)
+class FilledTable:
+    """A table with its cells, ready to be rendered."""
+
+    table: Table
+    caption: str
+    cells: tuple[Cell, ...]
+    status: Mapping[str, str]  # row label -> measured, not run, running ...
+    notes: tuple[str, ...] = ()
+    marks: Mapping[tuple[str, str], str] = field(default_factory=dict)  # of the notes, by (row, metric)
+    runs: Mapping[str, pd.DataFrame] = field(default_factory=dict)  # the runs that count, by experiment
+    survived: Mapping[str, str] = field(default_factory=dict)  # row label -> "3 of 5; diverged (2 of 5)"
+
+    def cell(self, row: str, metric: str) -> Cell:
+        """The cell of a row label and a metric."""
+        return next(c for c in self.cells if (c.row, c.metric) == (row, metric))
+
+    @property
+    def variants(self) -> list[tuple[Cell, Row]]:
+        """The cells in AP of the rows that are compared with another one, and that one."""
+        if FAMILY not in self.table.metrics:
+            return []
+        return [
+            (self.cell(row.label, FAMILY), base)
+            for row in self.table.rows
+            if row.experiment is not None and row.lacks(FAMILY) is None
+            if (base := self.table.baseline(row, FAMILY)) is not row
+        ]
+
+
+def fill_table(
+    table: Table,
+    profile: str,
+    runs: pd.DataFrame,
+    overrides: Sequence[str | Override] = (),
+    costs: Mapping[str, Cost] | None = None,
+    seeds: Sequence[int] | None = None,
+    mixed: bool = False,
+) -> FilledTable:
+    """Fill a table from the runs of `analysis.runs.load_runs`.
+
+    A run counts if it is done, has a score of any task, has the signature that its row has at this profile
+    (with these overrides), and, where `seeds` is given, one of these seeds. `costs` holds parameters and
+    MFLOPs by slug.
+    Raises MixedRunsError where these runs are of different sources or different data and `mixed` is false,
+    UnknownNameError for an unknown profile or field.
+    """
+    parsed = as_overrides(overrides)
+    chosen: dict[str, pd.DataFrame] = {}
+    status: dict[str, str] = {}
+    survived: dict[str, str] = {}
+    for row in table.rows:
+        if row.experiment is None:
+            status[row.label] = QUOTED_ROW
+            continue
+        science = resolve(row.experiment, profile, parsed)
+        same = runs[runs["signature"] == signature(science)]
+        if seeds is not None:
+            same = same[same["seed"].isin(list(seeds))]
+        finished = same[(same["state"] == "done") & same[list(SCORES)].notna().any(axis=1)]
+        chosen[row.experiment.slug] = finished
+        status[row.label] = MEASURED if len(finished) else _status(same)
+        if len(finished) and (gone := _lost(same)):
+            survived[row.label] = f"{len(finished)} of {len(same)}; {gone}"
+    frames = [frame for frame in chosen.values() if not frame.empty]
+    used = pd.concat(frames) if frames else runs.iloc[:0]
+    if not mixed:
+        _refuse_mixture(table, used)
+    cells = tuple(table_cells(table, profile, chosen, costs or {}))
+    notes, marks = footnotes(table, cells, costs or {})
+    if survived:
+        rows = ". ".join(f"{row}: of the runs that finished, {said}" for row, said in survived.items())
+        finishing = "These numbers, and differences from them, are conditional on a run's finishing."
+        notes = (f"{rows}. {finishing}", *notes)
+    caption = _caption(table, profile, used, parsed)
+    return FilledTable(table, caption, cells, status, notes, marks, chosen, survived)
+
+
+def tidy(filled: Sequence[FilledTable]) -> pd.DataFrame:
+    """One line per cell of several tables, with uncertainties, differences and the row's status."""
+    records = [asdict(cell) | {"status": cell_status(each, cell)} for each in filled for cell in each.cells]
+    names = [*Cell.__dataclass_fields__, "status"]
+    return pd.DataFrame(records, columns=names)
+
+
+def cell_status(filled: FilledTable, cell: Cell) -> str:
+    """Whether a cell is measured, counted or quoted, and if not, why."""
+    if cell.metric in QUOTED:
+        return QUOTED_ROW
+    if cell.lacks is not None:
+        return f"no {cell.lacks}"
+    if cell.metric in COUNTED and cell.experiment is not None:
+        return "counted"
+    survived = filled.survived.get(cell.row)
+    return filled.status[cell.row] + (f", of the runs that finished: {survived}" if survived else "")
+
+
+def _status(runs: pd.DataFrame) -> str:
+    """Why a row has no numbers, whose runs these are."""
+    states = set(runs["state"])
+    for state in ("running", "preempted"):
+        if state in states:
+            return state
+    if gone := _lost(runs):
+        return gone
+    if "queued" in states:
+        return "queued"
+    if "done" not in states:
+        return NOT_RUN
+    unscored = runs.loc[runs["state"] == "done", "reason"].eq(UNSCORED).any()
+    return UNSCORED if unscored else "done, but not evaluated"
+
+
+def _lost(runs: pd.DataFrame) -> str:
+    """What became of runs without results: `diverged (2 of 5), failed (1 of 5)`; empty where all are well."""
+    counts = [(state, int((runs["state"] == state).sum())) for state in LOST]
+    return ", ".join(f"{state} ({count} of {len(runs)})" for state, count in counts if count)
+
+
+def _refuse_mixture(table: Table, used: pd.DataFrame) -> None:
+    for column, what, flag in (
+        ("source_hash", "different yolor_core sources", "--source"),
+        ("fingerprint", "different data", "--fingerprint"),
+    ):
+        groups = used.groupby(column, dropna=False)["run"]
+        if groups.ngroups < 2:
+            continue
+        parts = []
+        for key, names in groups:
+            more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+            parts.append(f"{_short(key)} ({', '.join(names.iloc[:NAMED])}{more})")
+        raise MixedRunsError(
+            f"table {table.name} would mix runs of {what}: {'; '.join(parts)}. "
+            f"Run them again, choose one with {flag} PREFIX, or allow it with --mixed"
+        )
+
+
+def _short(value: object) -> str:
+    return str(value)[:PREFIX] if isinstance(value, str) else "unknown"
+
+
+def heading(table: Table) -> str:
+    """How a caption starts: `Table 4: `. LaTeX numbers tables itself and leaves it out."""
+    return f"Table {table.name}: "
+
+
+def _caption(table: Table, profile: str, used: pd.DataFrame, overrides: Sequence[Override]) -> str:
+    section = f" (section {table.section})" if table.section else ""
+    sizes = {e: resolve(e, profile, overrides).evaluation.size for e in table.experiments}
+    models = dict.fromkeys(f"{e.title.split(',')[0]} at {size} px" for e, size in sizes.items())
+    title = f"{heading(table)}{table.title}{section}"
+    if not models:
+        return f"{title}. All rows are quoted."
+    parts = [f"profile {profile}, {profile_named(profile).caveat}"]
+    if overrides:
+        parts.append("with " + ", ".join(f"{o.path}={o.value}" for o in overrides))
+    if used.empty:
+        parts.append("no finished runs")
+    else:
+        data = ", ".join(
+            f"{kind} ({_short(fingerprint)})"
+            for kind, fingerprint in used[["data", "fingerprint"]].drop_duplicates().itertuples(index=False)
+        )
+        seeds = sorted({int(seed) for seed in used["seed"]})
+        sources = ", ".join(_short(source) for source in used["source_hash"].unique())
+        seed = f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
+        parts += [f"data: {data}", seed, f"yolor_core {sources}"]
+        if len(seeds) > 1:
+            parts.append(
+                "± is half of a 95 % interval over seeds (Student's t); Δ against the row's baseline is "
+                "paired by seed: the effect on this validation set, training alone being random; p is "
+                "two-sided, Holm corrects AP's for the table's variants; verdicts use the uncorrected "
+                "interval"
+            )
+            parts.append(UNASKED)
+            if profile != PAPER_PROFILE:
+                parts.append("verdicts compare signs only")
+        else:
+            parts.append("single runs, so a Δ includes the noise from run to run")
+    return f"{title}. Ours: {', '.join(models)}; {'; '.join(parts)}."
+
+
+def footnotes(
+    table: Table, cells: Sequence[Cell], costs: Mapping[str, Cost]
+) -> tuple[tuple[str, ...], Marks]:
+    """The notes below a filled table, in order, and the signs that tie some of them to cells."""
+    notes: list[str] = []
+    marks: Marks = {}
+    for cell in cells:
+        cost = costs.get(cell.experiment or "")
+        if cost is None:
+            continue
+        if cell.metric == "MFLOPs" and cost.mflops != cost.mflops_all_levels:
+            marks[cell.row, cell.metric] = "†"
+            notes.append(
+                f"† {cell.row}: as the paper counts, × iPR on P3 to P5 only. With all levels it is "
+                f"{cost.mflops_all_levels:.4f}; the printed figure is likely an erratum."
+            )
+        if cell.metric == "GFLOPs" and (why := _printed_gflops(cell, cost)):
+            marks[cell.row, cell.metric] = "‡"
+            notes.append(f"‡ {cell.row}: {why}.")
+    if what := " and ".join(metric for metric in COUNTED if metric in table.metrics):
+        notes.append(
+            f"{what[0].upper()}{what[1:]} are those of the full-size models at the paper's test size, "
+            f"{_fusion(table, costs)}."
+        )
+    if what := " and ".join(metric for metric in QUOTED if metric in table.metrics):
+        notes.append(f"{what} are quoted from the paper, on its device; nothing here measures them.")
+    if CONFLICT[0] in table.metrics:
+        notes.append(
+            f"{CONFLICT[0].capitalize()}: between the gradients of two tasks on the parameters that both "
+            "train, mean over the measured steps of all epochs; below 0, what helps one hurts the other."
+        )
+    notes += [*_baselines(table, cells), *_dashes(cells), *_absent_seeds(cells), *_pairing(cells)]
+    return (*notes, *table.notes), marks
+
+
+def _printed_gflops(cell: Cell, cost: Cost) -> str | None:
+    """Why the printed GFLOPs are not ours rounded to one decimal; None where they are, or it is not known."""
+    if cell.paper is None or cell.value is None or round(cell.value, 1) == cell.paper:
+        return None
+    if cost.gflops_quadrupled == cell.paper:
+        return f"the printed {cell.paper} is 4 x {cell.paper / 4:.1f}, the rounded figure at 640 px"
+    if math.floor(cell.value * 10) / 10 == cell.paper:
+        return f"the printed {cell.paper} is {cell.value:.4f} cut after one decimal"
+    return None
+
+
+def _fusion(table: Table, costs: Mapping[str, Cost]) -> str:
+    counted = [row for row in table.rows if row.slug in costs]
+    fused = [row.label for row in counted if row.fused]
+    if not fused:
+        return "not fused"
+    merged = "(BatchNorm merged into the convolutions)"
+    return (
+        f"fused {merged}"
+        if len(fused) == len(counted)
+        else f"not fused, except {' and '.join(fused)} {merged}"
+    )
+
+
+def _baselines(table: Table, cells: Sequence[Cell]) -> list[str]:
+    """Which rows are compared with another row than the first, as one sentence; nothing where none is.
+
+    A row that is so in some of its scores only, because its tasks have a control each, names their tasks.
+    """
+    first = table.rows[0].label
+    others = []
+    for row in table.rows:
+        own = [cell for cell in cells if cell.row == row.label and cell.against is not None]
+        for label in dict.fromkeys(cell.against for cell in own if cell.against != first):
+            metrics = [cell.metric for cell in own if cell.against == label]
+            tasks = dict.fromkeys(SCORES[metric].task for metric in metrics if metric in SCORES)
+            some = f" in {' and '.join(tasks)}" if tasks and len(metrics) < len(own) else ""
+            others.append(f"{row.label} against {label}{some}")
+    return (
+        [f"Differences (Δ) are against the first row, {first}, but: {'; '.join(others)}."] if others else []
+    )
+
+
+def _dashes(cells: Sequence[Cell]) -> list[str]:
+    """Why rows have no number in some columns whatever is run: one sentence for each missing task."""
+    rows: dict[str, dict[str, None]] = {}
+    for cell in cells:
+        if cell.lacks is not None:
+            rows.setdefault(cell.lacks, {})[cell.row] = None
+    return [f"– because the model has no {task}: {'; '.join(labels)}." for task, labels in rows.items()]
+
+
+def _absent_seeds(cells: Sequence[Cell]) -> list[str]:
+    """Which measured rows lack seeds that another row has; nothing where all have the same."""
+    seeds: dict[str, set[int]] = {}
+    for cell in cells:
+        if cell.seeds:
+            seeds.setdefault(cell.row, set()).update(cell.seeds)
+    every = set().union(*seeds.values())
+    lacking: dict[tuple[int, ...], list[str]] = {}
+    for row, own in seeds.items():
+        if own != every:
+            lacking.setdefault(tuple(sorted(every - own)), []).append(row)
+    if not lacking:
+        return []
+    parts = [f"{'; '.join(rows)} without {', '.join(map(str, lost))}" for lost, rows in lacking.items()]
+    return [f"Not every row has every seed: {'. '.join(parts)}. Δ is over the seeds that two rows share."]
+
+
+def _pairing(cells: Sequence[Cell]) -> list[str]:
+    """How much of the variance of a difference in AP pairing by seed has left, over the table's variants."""
+    left = [cell.variance_left for cell in cells if cell.metric == FAMILY and cell.variance_left is not None]
+    if not left:
+        return []
+    low, high = min(left), max(left)
+    span = f"{100 * low:.0f} %" if len(left) == 1 else f"{100 * low:.0f} to {100 * high:.0f} %"
+    above = "; above 100 %, it has not helped" if high > 1 else ""
+    return [
+        f"Pairing by seed has left {span} of the unpaired variance of Δ in AP (estimated from these "
+        f"runs{above})."
+    ]

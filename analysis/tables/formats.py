@@ -1,0 +1,291 @@
+"""Printing filled tables: their lines, and text, Markdown, CSV, LaTeX, HTML and JSON.
+
+pandas' Styler does not serve: it puts neither notes below a table nor numbers within a cell into siunitx.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections.abc import Callable, Sequence
+from html import escape
+
+from ablations.table import QUOTED
+from analysis.tables.cells import MEASURED, NOT_RUN, QUOTED_ROW, Cell
+from analysis.tables.fill import FilledTable, cell_status, heading, tidy
+from yolor_core.errors import UnknownNameError
+
+MISSING = "–"
+DIGITS = {"parameters": 0, "MFLOPs": 4, "task cosine": 3}  # others, percent and GFLOPs: one
+NUMBER = re.compile(r"([+-]?\d{1,3}(?: \d{3})*(?:\.\d+)?(?: ± \d+(?:\.\d+)?)?)")
+SIUNITX = r"\sisetup{retain-explicit-plus, separate-uncertainty, group-digits=integer}"
+LATEX = str.maketrans(
+    {
+        "\\": r"\textbackslash{}",
+        **{sign: f"\\{sign}" for sign in "&%$#_{}"},
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "<": "$<$",
+        ">": "$>$",
+        "×": r"$\times$",
+        "⊕": r"$\oplus$",
+        "±": r"$\pm$",
+        "Δ": r"$\Delta$",
+        "†": r"$\dagger$",
+        "‡": r"$\ddagger$",
+        "–": "--",
+    }
+)
+MARKDOWN = str.maketrans({sign: f"\\{sign}" for sign in "\\|*_<"})
+UNTOLD = (MEASURED, QUOTED_ROW, NOT_RUN, "counted")  # what JSON need not say
+FLOATS = (
+    "paper", "paper_delta", "value", "std", "half_width", "delta", "delta_std", "delta_low", "delta_high",
+    "p", "p_holm", "images_low", "images_high", "images_p", "variance_left",
+)  # fmt: skip
+RECORD = (
+    "table", "row", "metric", "paper", "value", "seeds", "profile", "runs", "half_width", "delta",
+    "delta_low", "delta_high", "p", "p_holm", "paper_delta", "verdict", "pairs", "std", "delta_std",
+    "variance_left", "images_low", "images_high", "images_p", "against",
+)  # fmt: skip
+
+
+def render(filled: Sequence[FilledTable], format: str) -> str:
+    """Tables as one string, ending in a newline. Raises UnknownNameError for an unknown format."""
+    if format not in FORMATS:
+        raise UnknownNameError("format", format, FORMATS)
+    return FORMATS[format](filled)
+
+
+def lines(filled: FilledTable, row: str) -> list[tuple[str, list[str]]]:
+    """The printed lines of a row: (what the line is, one text per metric)."""
+    cells = [filled.cell(row, metric) for metric in filled.table.metrics]
+
+    def known(name: str) -> bool:
+        return any(getattr(cell, name) is not None for cell in cells)
+
+    paper = [_with_delta(c.metric, c.paper, c.paper_delta) for c in cells]
+    status = filled.status[row]
+    if status == QUOTED_ROW:
+        return [("paper, quoted", paper)]
+    several = known("std")
+    ours = [
+        _uncertain(c.metric, c.value, c.half_width) if several else _with_delta(c.metric, c.value, c.delta)
+        for c in cells
+    ]
+    marks = [filled.marks.get((row, cell.metric), "") for cell in cells]
+    found = [("paper", paper)] if known("paper") else []
+    found.append(
+        (
+            "ours" if status == MEASURED else f"ours: {status}",
+            [text + mark for text, mark in zip(ours, marks, strict=True)],
+        )
+    )
+    if not several:
+        return found
+    if known("delta"):
+        pairs = max(cell.pairs for cell in cells)
+        deltas = [_uncertain(c.metric, c.delta, half_of(c), "+") for c in cells]
+        found.append((f"Δ, {pairs} pair{'s' if pairs != 1 else ''}", deltas))
+    if known("images_low"):
+        found.append(("Δ, other images", [_span(c.metric, c.images_low, c.images_high) for c in cells]))
+    if known("p"):
+        holm = [f", Holm {_chance(c.p_holm)}" if c.p_holm is not None else "" for c in cells]
+        found.append(("p", [_chance(c.p) + said for c, said in zip(cells, holm, strict=True)]))
+    if known("verdict"):
+        found.append(("verdict", [cell.verdict or MISSING for cell in cells]))
+    return found
+
+
+def number(metric: str, value: float | None, sign: str = "", more: int = 0) -> str:
+    """`47.9`, `1 234 567`, `1 234.5678`; a dash for None. `more` digits than the paper prints."""
+    if value is None:
+        return MISSING
+    if metric in QUOTED:
+        return f"{value:{sign},g}".replace(",", " ")  # 30 and 6.5, as printed
+    digits = DIGITS.get(metric, 1) + more
+    return f"{round(value, digits) + 0.0:{sign},.{digits}f}".replace(",", " ")  # + 0.0 turns -0.0 into 0.0
+
+
+def half_of(cell: Cell) -> float | None:
+    """Half of the length of the interval of a difference."""
+    if cell.delta_low is None or cell.delta_high is None:
+        return None
+    return (cell.delta_high - cell.delta_low) / 2
+
+
+def _with_delta(metric: str, value: float | None, delta: float | None) -> str:
+    """`47.9 (+0.1)`."""
+    return number(metric, value) + ("" if delta is None else f" ({number(metric, delta, '+')})")
+
+
+def _uncertain(metric: str, value: float | None, half: float | None, sign: str = "") -> str:
+    """`47.93 ± 0.12`, with one digit more than the paper prints: its effects are as small as that digit."""
+    if value is None or half is None:
+        return number(metric, value, sign)
+    return f"{number(metric, value, sign, 1)} ± {number(metric, half, more=1)}"
+
+
+def _span(metric: str, low: float | None, high: float | None) -> str:
+    """`-0.3 to +1.2`; a dash for None."""
+    if low is None or high is None:
+        return MISSING
+    return f"{number(metric, low, '+', 1)} to {number(metric, high, '+', 1)}"
+
+
+def _chance(p: float | None) -> str:
+    """`0.034`, `<0.001`; a dash for None."""
+    return MISSING if p is None else "<0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
+
+
+def _head(filled: FilledTable) -> list[str]:
+    return ["row", "", *filled.table.metrics]
+
+
+def _rows(filled: FilledTable) -> list[list[list[str]]]:
+    """The lines of each row, as texts below `_head`; the label is on the first one."""
+    return [
+        [[row.label if place == 0 else "", *line] for place, line in enumerate(printed)]
+        for row in filled.table.rows
+        if (printed := [(what, *texts) for what, texts in lines(filled, row.label)])
+    ]
+
+
+def to_text(filled: Sequence[FilledTable]) -> str:
+    """For a terminal; wide tables are not wrapped."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table as Grid
+
+    stream = io.StringIO()
+    console = Console(file=stream, width=200, color_system=None, highlight=False, markup=False)
+    for each in filled:
+        grid = Grid(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+        for place, name in enumerate(_head(each)):
+            grid.add_column(name, justify="left" if place < 2 else "right")
+        for row in _rows(each):
+            for line in row:
+                grid.add_row(*line)
+        console.print(each.caption, soft_wrap=True)
+        console.print(grid)
+        for note in each.notes:
+            console.print(note, soft_wrap=True)
+        console.print()
+    return "\n".join(line.rstrip() for line in stream.getvalue().rstrip().splitlines()) + "\n"
+
+
+def to_markdown(filled: Sequence[FilledTable]) -> str:
+    """Pipe tables (GitHub flavour), caption above, notes below."""
+    blocks = []
+    for each in filled:
+        rule = ["---", "---", *("---:" for _ in each.table.metrics)]
+        body = [[text.translate(MARKDOWN) for text in line] for row in _rows(each) for line in row]
+        pipes = "\n".join(f"| {' | '.join(line)} |" for line in (_head(each), rule, *body))
+        blocks += [each.caption.translate(MARKDOWN), pipes, *(n.translate(MARKDOWN) for n in each.notes)]
+    return "\n\n".join(blocks) + "\n"
+
+
+def to_html(filled: Sequence[FilledTable]) -> str:
+    """One `table` element each, for a page or a notebook; no styles."""
+    blocks = []
+    for each in filled:
+        head = "".join(f"<th>{escape(text)}</th>" for text in _head(each))
+        body = [
+            f"<tr><th>{escape(label)}</th>{''.join(f'<td>{escape(text)}</td>' for text in texts)}</tr>"
+            for row in _rows(each)
+            for label, *texts in row
+        ]
+        notes = [f"<p>{escape(note)}</p>" for note in each.notes]
+        parts = ["<table>", f"<caption>{escape(each.caption)}</caption>", f"<thead><tr>{head}</tr></thead>"]
+        blocks.append("\n".join([*parts, "<tbody>", *body, "</tbody>", "</table>", *notes]))
+    return "\n\n".join(blocks) + "\n"
+
+
+def to_latex(filled: Sequence[FilledTable]) -> str:
+    """One `table` environment each; the document loads the packages booktabs and siunitx.
+
+    LaTeX numbers tables itself, so the caption starts with the title; the label holds the paper's number.
+    Numbers are siunitx's, so that its settings (a decimal comma, say) reach them.
+    """
+    blocks = []
+    for each in filled:
+        anchor = re.sub(r"[^\w-]|_", "-", each.table.name)
+        rows = [
+            "\n".join(
+                " & ".join([label.translate(LATEX), what.translate(LATEX), *map(_latex_cell, texts)]) + r" \\"
+                for label, what, *texts in row
+            )
+            for row in _rows(each)
+        ]
+        parts = [
+            r"\begin{table}",
+            r"\centering",
+            SIUNITX,
+            rf"\caption{{{each.caption.removeprefix(heading(each.table)).translate(LATEX)}}}",
+            rf"\label{{tab:ablation-{anchor}}}",
+            rf"\begin{{tabular}}{{ll{'r' * len(each.table.metrics)}}}",
+            r"\toprule",
+            " & ".join(name.translate(LATEX) for name in _head(each)) + r" \\",
+            r"\midrule",
+            "\n\\midrule\n".join(rows),
+            r"\bottomrule",
+            r"\end{tabular}",
+            *(rf"\par\smallskip {{\footnotesize {note.translate(LATEX)}}}" for note in each.notes),
+            r"\end{table}",
+        ]
+        blocks.append("\n".join(parts))
+    return "\n\n".join(blocks) + "\n"
+
+
+def _latex_cell(text: str) -> str:
+    """A cell whose numbers are siunitx's: `47.9 (+0.1)` -> `\\num{47.9} (\\num{+0.1})`."""
+    parts = NUMBER.split(text)  # every second one is a number
+    for place in range(0, len(parts), 2):
+        parts[place] = parts[place].translate(LATEX)
+    for place in range(1, len(parts), 2):
+        mantissa, sign, spread = parts[place].partition(" ± ")
+        parts[place] = rf"\num{{{mantissa.replace(' ', '')}{' +- ' if sign else ''}{spread}}}"
+    return "".join(parts)
+
+
+def to_csv(filled: Sequence[FilledTable]) -> str:
+    """One line per cell (the columns of `analysis.tables.fill.tidy`); several seeds or runs with spaces."""
+    frame = tidy(filled)
+    for column in ("seeds", "runs"):
+        frame[column] = [" ".join(map(str, items)) for items in frame[column]]
+    # Through text, so that a column of counts and percentages keeps parameters whole.
+    for column in FLOATS:
+        frame[column] = [_plain(value) for value in frame[column].astype(object)]
+    return frame.to_csv(index=False, lineterminator="\n")
+
+
+def _plain(value: float | None) -> str:
+    if value is None or value != value:
+        return ""
+    return str(int(value)) if float(value).is_integer() and abs(value) > 1000 else repr(float(value))
+
+
+def to_json(filled: Sequence[FilledTable]) -> str:
+    """One record per cell; scores are in percent, and null where nothing has run; `status` says why.
+
+    Where there is nothing to say, e.g. of a row that is not run or whose runs all finished, a record has no
+    `status`.
+    """
+    records = []
+    for each in filled:
+        for cell in each.cells:
+            records.append({name: getattr(cell, name) for name in RECORD})
+            status = cell_status(each, cell)
+            if status not in UNTOLD and cell.lacks is None:
+                records[-1]["status"] = status
+    return json.dumps(records, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+FORMATS: dict[str, Callable[[Sequence[FilledTable]], str]] = {
+    "text": to_text,
+    "markdown": to_markdown,
+    "csv": to_csv,
+    "latex": to_latex,
+    "html": to_html,
+    "json": to_json,
+}
