@@ -1,6 +1,6 @@
 """A grid while jobs are killed at random: what gets lost, and what runs twice.
 
-    eval "$(python -m slurm.testbed env)"; python benchmarks/soak.py [--minutes 20] [--epochs 60] [--seed 0]
+    eval "$(python -m tests.testbed env)"; python benchmarks/soak.py [--minutes 20] [--epochs 60] [--seed 0]
 
 Submits Tables 1-8 at the smoke profile (19 runs) to the running testbed, and every few seconds does
 something to it: SIGKILL to a training process, a preempting job, the signal of a time limit, a node that
@@ -25,8 +25,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from slurm.testbed import Testbed
 from slurm.tokens import current, read
+from tests.testbed import Testbed
 from yolor_core.runs.directory import RunDirectory
 
 PROFILE = """

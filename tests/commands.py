@@ -15,7 +15,7 @@ from ablations.cli import main as ablate
 from ablations.overrides import parse_overrides
 from ablations.registry import resolve, select
 from slurm.cluster import known_clusters
-from slurm.testbed.__main__ import cli as testbed
+from tests.testbed.__main__ import cli as testbed
 from yolor_core.errors import YolorError
 from yolor_core.models import named_config
 
@@ -117,7 +117,7 @@ def check_python(arguments: list[str]) -> None:
         module, rest = arguments[1], arguments[2:]
         if module == "ablations":
             check_click(ablate, rest)
-        elif module == "slurm.testbed":
+        elif module == "tests.testbed":
             check_click(testbed, rest)
         elif importlib.util.find_spec(module) is None:
             raise NotACommandError(f"no module {module}")

@@ -164,7 +164,7 @@ def test_the_commands_of_the_pages_are_found() -> None:
         ("ablate cluster try testbed", "try"),
         ("make all", "target all"),
         ("make test TESTS=1", "variable TESTS"),
-        ("python -m slurm.testbed begin", "begin"),
+        ("python -m tests.testbed begin", "begin"),
         ("python benchmarks/speed.py", "benchmarks/speed.py"),
         ("python benchmarks/soak.py --hours 3", "--hours"),
         ("curl something", "curl"),

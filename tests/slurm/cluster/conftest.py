@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from slurm.testbed import Testbed
 from tests.slurm.cluster.grid import Grid
+from tests.testbed import Testbed
 
 
 @pytest.fixture
@@ -18,7 +18,7 @@ def bed() -> Iterator[Testbed]:
     """The testbed with all its nodes idle; afterwards too, whatever the test did to it."""
     folder = os.environ.get("ABLATE_TESTBED")
     if not folder:
-        pytest.skip("no SLURM to test on: python -m slurm.testbed start, then eval the lines it prints")
+        pytest.skip("no SLURM to test on: python -m tests.testbed start, then eval the lines it prints")
     testbed = Testbed(folder)
     if not testbed.running():
         pytest.fail(f"ABLATE_TESTBED={folder}, but no testbed runs there")

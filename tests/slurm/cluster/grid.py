@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from slurm.testbed import Testbed
+from tests.testbed import Testbed
 from yolor_core.runs.directory import RunDirectory
 
 PROFILE = """

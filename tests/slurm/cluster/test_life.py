@@ -24,7 +24,7 @@ LONG = ("csp-fast.add-fa", "--set", "train.epochs=80")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run of LONG, trained in one go by one process, without any scheduler."""
     if not os.environ.get("ABLATE_TESTBED"):
-        pytest.skip("no SLURM to test on: python -m slurm.testbed start, then eval the lines it prints")
+        pytest.skip("no SLURM to test on: python -m tests.testbed start, then eval the lines it prints")
     folder = tmp_path_factory.mktemp("undisturbed")
     command = [sys.executable, "-m", "ablations", "train", *LONG, "--profile", "smoke"]
     environment = {k: v for k, v in os.environ.items() if not k.startswith("SLURM_")}

@@ -1,4 +1,4 @@
-"""`python -m slurm.testbed start|stop|status|env`."""
+"""`python -m tests.testbed start|stop|status|env`."""
 
 from __future__ import annotations
 
@@ -9,15 +9,13 @@ from pathlib import Path
 
 import click
 
-from slurm.testbed.cluster import Testbed
-from slurm.testbed.errors import TestbedError
-
-DEFAULT_FOLDER = "/tmp/ablate-testbed"
+from tests.testbed.cluster import Testbed
+from tests.testbed.config import Shape, TestbedError
 
 folder_option = click.option(
     "--dir",
     "folder",
-    default=DEFAULT_FOLDER,
+    default="/tmp/ablate-testbed",
     envvar="ABLATE_TESTBED",
     show_default=True,
     show_envvar=True,
@@ -44,7 +42,7 @@ def start(
 ) -> None:
     """Start a testbed; nothing outside its folder is changed."""
     testbed, began = Testbed(folder), time.monotonic()
-    if testbed.start(nodes, gpus, cpus, max_array, accounting, requeue_delay):
+    if testbed.start(Shape(nodes, gpus, cpus, max_array, accounting, requeue_delay)):
         click.echo(f"# The testbed in {testbed.folder} is up after {time.monotonic() - began:.0f} s.")
     else:
         click.echo(f"# The testbed in {testbed.folder} is running already.")
@@ -80,12 +78,12 @@ def status(folder: Path) -> None:
 @cli.command()
 @folder_option
 def env(folder: Path) -> None:
-    """Print what a shell needs: eval "$(python -m slurm.testbed env)"."""
+    """Print what a shell needs: eval "$(python -m tests.testbed env)"."""
     testbed = Testbed(folder)
     if not testbed.running():
         raise TestbedError(
             f"no testbed is running in {testbed.folder}."
-            f" Start it: python -m slurm.testbed start --dir {shlex.quote(str(testbed.folder))}"
+            f" Start it: python -m tests.testbed start --dir {shlex.quote(str(testbed.folder))}"
         )
     echo_exports(testbed)
 
@@ -96,14 +94,9 @@ def echo_exports(testbed: Testbed) -> None:
         click.echo(f"export {key}={shlex.quote(value)}")
 
 
-def main() -> None:
-    """Run the command line; a TestbedError is a line and exit code 2."""
+if __name__ == "__main__":
     try:
-        cli(prog_name="python -m slurm.testbed")
+        cli(prog_name="python -m tests.testbed")
     except TestbedError as error:
         click.echo(f"Error: {error}", err=True)
         sys.exit(2)
-
-
-if __name__ == "__main__":
-    main()

@@ -12,10 +12,19 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from slurm.testbed import Testbed, TestbedError
-from slurm.testbed.__main__ import cli
-from slurm.testbed.daemons import missing_programs
-from slurm.testbed.processes import Process, all_processes, environment_of, load, name_of, until
+from tests.testbed import Shape, Testbed, TestbedError
+from tests.testbed.__main__ import cli
+from tests.testbed.processes import (
+    Process,
+    all_processes,
+    environment_of,
+    load,
+    missing_programs,
+    name_of,
+    until,
+)
+
+SMALL = Shape(nodes=1, gpus=0, accounting=False)
 
 
 def skip_reason() -> str | None:
@@ -46,7 +55,7 @@ def testbed(shorts: Iterator[Path]) -> Iterator[Testbed]:
     if reason := skip_reason():
         pytest.skip(reason)
     bed = Testbed(next(shorts))
-    assert bed.start(nodes=2, accounting=False)
+    assert bed.start(Shape(nodes=2, accounting=False))
     yield bed
     bed.stop()
 
@@ -71,7 +80,7 @@ def test_a_job_sees_its_own_gpus_only(testbed: Testbed) -> None:
 @pytest.mark.slow
 def test_a_second_start_changes_nothing(testbed: Testbed) -> None:
     before = load(testbed.layout.process("slurmctld"))
-    assert testbed.start(nodes=2, accounting=False) is False
+    assert testbed.start(Shape(nodes=2, accounting=False)) is False
     assert load(testbed.layout.process("slurmctld")) == before
 
 
@@ -130,7 +139,7 @@ def test_stop_leaves_no_process_and_no_file(short: Path) -> None:
     if reason := skip_reason():
         pytest.skip(reason)
     bed = Testbed(short / "b")
-    bed.start(nodes=1, gpus=0, accounting=False)
+    bed.start(SMALL)
     client = None
     try:
         # A process of a job may leave the job's session and ignore what it is told.
@@ -156,40 +165,40 @@ def test_a_daemon_that_does_not_come_up_is_named_with_its_log(
     if reason := skip_reason():
         pytest.skip(reason)
     bed = Testbed(short / "b")
-    monkeypatch.setattr("slurm.testbed.config._lines", lambda section: "NoSuchSetting=1\n")
+    monkeypatch.setattr("tests.testbed.config.slurm_conf", lambda *_: "NoSuchSetting=1\n")
     with pytest.raises(TestbedError, match=r"(?s)slurmctld ended at once.*NoSuchSetting"):
-        bed.start(nodes=1, accounting=False)
+        bed.start(SMALL)
     assert not bed.folder.exists()
 
 
 def test_a_folder_with_other_things_in_it_is_refused(short: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.geteuid", lambda: 0)
-    monkeypatch.setattr("slurm.testbed.daemons.missing_programs", lambda accounting: [])
+    monkeypatch.setattr("tests.testbed.processes.missing_programs", lambda accounting: [])
     (short / "thesis.txt").touch()
     with pytest.raises(TestbedError, match="something else than a testbed"):
-        Testbed(short).start()
+        Testbed(short).start(Shape())
     assert Testbed(short).stop() is False
     assert (short / "thesis.txt").exists()
 
 
 def test_missing_programs_come_with_their_packages(short: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.geteuid", lambda: 0)
-    monkeypatch.setattr("slurm.testbed.daemons.missing_programs", lambda accounting: ["slurmd"])
+    monkeypatch.setattr("tests.testbed.processes.missing_programs", lambda accounting: ["slurmd"])
     with pytest.raises(
         TestbedError, match=r"slurmd: not installed.*apt-get install -y --no-install-recommends"
     ):
-        Testbed(short / "b").start()
+        Testbed(short / "b").start(Shape())
 
 
 def test_who_is_not_root_is_told(short: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.geteuid", lambda: 1000)
     with pytest.raises(TestbedError, match="needs root"):
-        Testbed(short / "b").start()
+        Testbed(short / "b").start(Shape())
 
 
 def test_what_is_asked_of_no_testbed_is_answered_with_how_to_start_one(short: Path) -> None:
     with pytest.raises(
-        TestbedError, match=r"there is no testbed in .* Start one: python -m slurm.testbed start"
+        TestbedError, match=r"there is no testbed in .* Start one: python -m tests.testbed start"
     ):
         _ = Testbed(short).nodes
     assert Testbed(short).running() is False

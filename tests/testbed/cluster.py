@@ -2,24 +2,37 @@
 
 from __future__ import annotations
 
+import fcntl
+import json
 import os
 import re
+import secrets
 import shutil
+import socket
 import subprocess
 import time
-from collections.abc import Collection
-from contextlib import suppress
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
-from slurm.testbed import config
-from slurm.testbed.config import Layout, Ports, Shape
-from slurm.testbed.daemons import check_machine, collect, free_ports, listens, spawn, wait_up
-from slurm.testbed.errors import TestbedError
-from slurm.testbed.processes import kill, load, until, with_descendants
-from slurm.testbed.record import check_folder, locked, read_record, write_record
-from slurm.testbed.setup import set_up_database, write_configuration
-from slurm.testbed.steps import steps
+from tests.testbed import config
+from tests.testbed.config import Layout, Ports, Shape, TestbedError
+from tests.testbed.processes import (
+    check_machine,
+    collect,
+    free_ports,
+    kill,
+    listens,
+    load,
+    spawn,
+    steps,
+    tail,
+    until,
+    wait_up,
+    with_descendants,
+)
 
 UP_SECONDS = 30.0  # for one daemon; it takes a second or two on an idle machine
 ASK_SECONDS = 30.0
@@ -37,11 +50,9 @@ class Testbed:
     def __init__(self, folder: Path | str) -> None:
         self.folder = Path(os.path.abspath(folder))
         self.layout = Layout(self.folder)
-
-    @property
-    def environment(self) -> dict[str, str]:
-        """What a process needs to use this cluster."""
-        return {"SLURM_CONF": str(self.layout.slurm_conf), "ABLATE_TESTBED": str(self.folder)}
+        # what a process needs to use this cluster
+        self.environment = {"SLURM_CONF": str(self.layout.slurm_conf), "ABLATE_TESTBED": str(self.folder)}
+        self.daemon_environment = config.daemon_environment(self.layout, os.path.expanduser("~root"))
 
     @property
     def shape(self) -> Shape:
@@ -62,21 +73,12 @@ class Testbed:
         accounting = ("mariadbd", "slurmdbd") if self.shape.accounting else ()
         return {name: self._alive(name) for name in ("munged", *accounting, "slurmctld", *self.nodes)}
 
-    def start(
-        self,
-        nodes: int = 3,
-        gpus: int = 2,
-        cpus: int = 8,
-        max_array: int = 1001,
-        accounting: bool = True,
-        requeue_delay: int = 10,
-    ) -> bool:
+    def start(self, shape: Shape) -> bool:
         """Start the cluster and wait until its nodes are idle; False if it runs already, in any shape.
 
-        What was left behind by one that died, as when the machine restarted, is removed first.
+        What is left of one that died, e.g. when the machine restarted, is removed first.
         """
-        shape = Shape(nodes, gpus, cpus, max_array, accounting, requeue_delay)
-        check_machine(accounting)
+        check_machine(shape.accounting)
         check_folder(self.layout)
         self.folder.mkdir(parents=True, exist_ok=True)
         with locked(self.folder):
@@ -123,7 +125,7 @@ class Testbed:
         return answer.stdout
 
     def node_states(self) -> dict[str, str]:
-        """As sinfo says: idle, mixed, allocated, down and so on; `*` behind it where the node is silent."""
+        """As sinfo says: idle, mixed, allocated, down and so on; `*` after it where the node is silent."""
         lines = self.ask("sinfo", "--noheader", "--Node", "--format=%N %T").splitlines()
         return {name: state for name, _, state in (line.partition(" ") for line in lines)}
 
@@ -200,7 +202,7 @@ class Testbed:
         write_configuration(layout, shape, ports)
         self._spawn("munged", *config.munged_command(layout))
         if shape.accounting:
-            set_up_database(layout, self._daemon_environment())
+            set_up_database(layout, self.daemon_environment)
             self._spawn("mariadbd", *config.database_command(layout, ports))
         wait_up("munged", layout, layout.munge_socket.exists, UP_SECONDS)
         if shape.accounting:
@@ -225,10 +227,7 @@ class Testbed:
         self._spawn(name, "slurmd", "-D", "-N", name)
 
     def _spawn(self, name: str, *command: str) -> None:
-        spawn(name, command, self.layout, self._daemon_environment())
-
-    def _daemon_environment(self) -> dict[str, str]:
-        return config.daemon_environment(self.layout, os.path.expanduser("~root"))
+        spawn(name, command, self.layout, self.daemon_environment)
 
     # Stopping
 
@@ -244,7 +243,8 @@ class Testbed:
         kill(with_descendants(daemon for daemon in map(load, records) if daemon))
         until(lambda: not self._kill_all(self.nodes), UP_SECONDS)
         if not until(lambda: not any(map(load, records)), UP_SECONDS):
-            raise TestbedError(f"some daemons of {self.folder} do not end: {self._survivors(records)}")
+            alive = ", ".join(f"{path.stem} (process {p.pid})" for path in records if (p := load(path)))
+            raise TestbedError(f"some daemons of {self.folder} do not end: {alive}")
         collect()
         if not keep_logs:
             shutil.rmtree(self.folder, ignore_errors=True)
@@ -252,9 +252,6 @@ class Testbed:
         for path in self.folder.iterdir():
             if path.name != "log":
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-    def _survivors(self, records: list[Path]) -> str:
-        return ", ".join(f"{path.stem} (process {p.pid})" for path in records if (p := load(path)))
 
     def _kill_all(self, nodes: Collection[str]) -> bool:
         """Kill the steps of these nodes; whether there were any."""
@@ -275,3 +272,88 @@ class Testbed:
     def _check_accounting(self) -> None:
         if not self.shape.accounting:
             raise TestbedError(f"the testbed in {self.folder} was started without accounting")
+
+
+# The folder
+
+
+def read_record(layout: Layout) -> tuple[Shape, Ports]:
+    """What the testbed was started with. Raises TestbedError where there is none."""
+    try:
+        record = json.loads(layout.record.read_text())
+    except FileNotFoundError:
+        raise TestbedError(
+            f"there is no testbed in {layout.folder}."
+            f" Start one: python -m tests.testbed start --dir {layout.folder}"
+        ) from None
+    ports = Ports(**record["ports"])
+    return Shape(**record["shape"]), replace(ports, nodes=tuple(ports.nodes))
+
+
+def write_record(layout: Layout, shape: Shape, ports: Ports) -> None:
+    """Make the folder known as a testbed, before anything is started in it."""
+    record = {"shape": asdict(shape), "ports": asdict(ports)}
+    layout.record.write_text(json.dumps(record, indent=1) + "\n")
+
+
+def check_folder(layout: Layout) -> None:
+    """Refuse a folder with anything else in it, because `stop` removes it. Raises TestbedError."""
+    folder = layout.folder
+    if folder.exists() and not folder.is_dir():
+        raise TestbedError(f"{folder} is not a folder")
+    found = {path.name for path in folder.iterdir()} if folder.exists() else set()
+    if found - {"log"} and not layout.record.exists():
+        raise TestbedError(f"{folder} holds something else than a testbed; choose another folder")
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Against another process that starts or stops the same testbed; raises TestbedError where one does."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise TestbedError(f"another process is starting or stopping the testbed in {folder}") from None
+        yield
+    finally:
+        os.close(handle)
+
+
+def write_configuration(layout: Layout, shape: Shape, ports: Ports) -> None:
+    """Make the folders and write every file that a daemon needs."""
+    for path in layout.folders:
+        path.mkdir(mode=0o700, exist_ok=True)
+    password = secrets.token_hex(16)
+    host = socket.gethostname().partition(".")[0]
+    layout.slurm_conf.write_text(config.slurm_conf(layout, shape, ports, host))
+    layout.slurm_conf.with_name("gres.conf").write_text(config.gres_conf(layout, shape))
+    for index in range(shape.gpus):
+        layout.gpu(index).symlink_to("/dev/null")
+    for name in shape.node_names:
+        (layout.folder / "spool" / name).mkdir()
+    _write_secret(layout.munge_key, secrets.token_bytes(128))
+    if shape.accounting:
+        dbd = config.slurmdbd_conf(layout, ports, password)
+        _write_secret(layout.slurm_conf.with_name("slurmdbd.conf"), dbd.encode())
+        _write_secret(layout.grants, config.grants_sql(password).encode())
+
+
+def set_up_database(layout: Layout, environment: Mapping[str, str]) -> None:
+    """Make the empty database of the accounting. Raises TestbedError with the program's own words."""
+    with layout.output("mariadb-install-db").open("wb") as file:
+        answer = subprocess.run(
+            config.database_setup_command(layout),
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=file,
+            cwd=layout.folder,
+        )
+    if answer.returncode:
+        raise TestbedError(f"mariadb-install-db failed:\n{tail('mariadb-install-db', layout)}")
+
+
+def _write_secret(path: Path, content: bytes) -> None:
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+        file.write(content)
