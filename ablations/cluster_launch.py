@@ -33,9 +33,9 @@ from slurm.tokens import user
 from slurm.view import Standing, look_at
 from yolor_core.config import RunConfig
 from yolor_core.errors import ConfigError, RunError
+from yolor_core.identity import code_commit
 from yolor_core.runs.directory import RunDirectory
 from yolor_core.runs.life import State
-from yolor_core.runs.record import code_commit
 
 START_SECONDS = 120  # of a job's limit that it does not train: Python, data, the first batch
 NOT_SLURM_ARRAY = 1000  # jobs of an array, where the cluster cannot be asked (`--dry-run` elsewhere)

@@ -12,7 +12,7 @@ from yolor_core.errors import YolorError
 
 if TYPE_CHECKING:
     from ablations.plan import PlannedRun
-    from yolor_core.training.watch import Moment
+    from yolor_core.training.progress import Moment
 
 SCORES = ("AP", "AP50", "AP75", "classification/mAP", "embedding/recall@1")
 BRIEF = tuple(name for name in SCORES if name != "AP75")

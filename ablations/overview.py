@@ -13,8 +13,7 @@ from slurm.scheduler import SECONDS
 from slurm.tokens import Token, current
 from slurm.view import Standing, look_at
 from yolor_core.errors import RunError, UnknownNameError
-from yolor_core.runs.directory import RunDirectory
-from yolor_core.runs.files import number
+from yolor_core.runs.directory import RunDirectory, number
 from yolor_core.runs.life import GOING_ON, LOST, State
 
 if TYPE_CHECKING:

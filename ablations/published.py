@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from yolor_core.errors import ConfigError
-from yolor_core.runs.files import read_json
+from yolor_core.runs.directory import read_json
 
 MAKER, MANIFEST = "ablate publish", "manifest.json"
 

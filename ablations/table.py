@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from ablations.experiments import Experiment
 from yolor_core.errors import ConfigError, UnknownNameError
-from yolor_core.tasks.registry import TASKS
+from yolor_core.tasks import TASKS
 
 # Cosine between the gradients of two tasks on what they share, -1 to 1: mean over epochs and pairs of tasks.
 CONFLICT = ("task cosine",)

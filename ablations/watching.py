@@ -24,7 +24,7 @@ from slurm.progress import clock
 
 if TYPE_CHECKING:
     from ablations.plan import PlannedRun
-    from yolor_core.training.watch import Moment
+    from yolor_core.training.progress import Moment
 
 HEARTBEAT = 30.0  # seconds without a line, after which one says that the run is alive
 BAR = 20  # columns

@@ -35,7 +35,7 @@ from yolor_core.evaluation.engine import (
     score,
 )
 from yolor_core.runs.directory import RunDirectory
-from yolor_core.tasks.registry import COCO_NUMBERS
+from yolor_core.tasks import COCO_NUMBERS
 
 DEFINED = 0.9  # of the resamples: below it an interval would be of those alone that have such boxes
 BLOCK = 256  # images left out at a time, to keep the weights small

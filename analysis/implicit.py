@@ -17,8 +17,7 @@ from safetensors import SafetensorError, safe_open
 from scipy.stats import rankdata
 
 from analysis.runs import KEYS
-from yolor_core.runs.directory import RunDirectory
-from yolor_core.runs.files import unreadable
+from yolor_core.runs.directory import RunDirectory, unreadable
 
 SPECTRA = (
     "site", "level", "part", "tensor", "layer", "rows", "columns", "nonnegative", "index", "singular_value",

@@ -16,7 +16,7 @@ from yolor_core.errors import DataError
 from yolor_core.evaluation.coco import truth_notes
 from yolor_core.evaluation.detections import PER_IMAGE_AND_CATEGORY, Detections
 from yolor_core.evaluation.engine import Truth, match, score
-from yolor_core.tasks.registry import COCO_NUMBERS
+from yolor_core.tasks import COCO_NUMBERS
 
 Content = Mapping[str, Any]
 Range = tuple[float, float]

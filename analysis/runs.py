@@ -20,8 +20,7 @@ import pyarrow.parquet as pq
 
 from ablations.table import CONFLICT, SCORES
 from yolor_core.errors import RunError, UnknownNameError
-from yolor_core.runs.directory import RunDirectory
-from yolor_core.runs.files import number, read_json, unreadable
+from yolor_core.runs.directory import RunDirectory, number, read_json, unreadable
 from yolor_core.runs.life import State
 
 METRICS = (*SCORES, *CONFLICT)

@@ -34,8 +34,7 @@ from analysis.runs import (
 from analysis.tables.fill import FilledTable, MixedRunsError, fill_table
 from yolor_core.errors import RunError
 from yolor_core.identity import signature
-from yolor_core.runs.directory import RunDirectory
-from yolor_core.runs.files import number
+from yolor_core.runs.directory import RunDirectory, number
 from yolor_core.runs.life import State
 
 RESAMPLES = 500  # of the images, for one comparison

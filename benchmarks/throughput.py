@@ -37,9 +37,8 @@ from training_step import SETTINGS, build_step, random_batch
 
 from yolor_core.config import AugmentConfig, CocoConfig, NumericsConfig, ShapesConfig
 from yolor_core.data import Batch, TrainingBatches, load_images
-from yolor_core.device import choose_device
+from yolor_core.device import HALF, choose_device
 from yolor_core.models import count
-from yolor_core.training.numerics import HALF
 from yolor_core.training.step import TrainingStep
 
 MODELS = ("yolov4_csp_fast:640:32", "yolov4_p6_light:1280:8")

@@ -48,15 +48,12 @@ from released import ReleasedStep, checkout
 
 from yolor_core.config import NumericsConfig, OptimiserConfig, PhaseConfig, TrainConfig
 from yolor_core.data import Batch
+from yolor_core.device import Numerics, keep_freed_memory
 from yolor_core.models import create_model
 from yolor_core.tasks.base import build_losses
-from yolor_core.training.average import MovingAverage
 from yolor_core.training.distributed import Place, Ranks
-from yolor_core.training.memory import keep_freed_memory
-from yolor_core.training.numerics import Numerics
-from yolor_core.training.optimiser import build_optimiser
 from yolor_core.training.schedule import Settings
-from yolor_core.training.state import TrainingState
+from yolor_core.training.state import MovingAverage, TrainingState, build_optimiser
 from yolor_core.training.step import TrainingStep
 
 CLASSES, BOXES = 80, 20

@@ -37,14 +37,12 @@ from tests.commands import FENCED, ROOT, NotACommandError, Printed, check, pages
 from tests.yolor_core import test_golden_models
 from yolor_core.config import EvaluationConfig, leaves
 from yolor_core.data.pack.write import stored
+from yolor_core.device import Numerics
 from yolor_core.errors import WeightsError, YolorError
 from yolor_core.identity import signature
 from yolor_core.models import count, create_model, list_models
-from yolor_core.training.average import MovingAverage
-from yolor_core.training.numerics import Numerics
-from yolor_core.training.optimiser import build_optimiser
 from yolor_core.training.schedule import Schedule
-from yolor_core.training.state import TrainingState
+from yolor_core.training.state import MovingAverage, TrainingState, build_optimiser
 from yolor_core.weights import import_weights
 from yolor_core.weights.formats import authors_state
 

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from yolor_core.errors import ConfigError, unknown_name
 from yolor_core.implicit.registry import FORMS, OPERATORS, SITES
 from yolor_core.models.architectures import ARCHITECTURES
-from yolor_core.tasks.registry import TASKS
+from yolor_core.tasks import TASKS
 
 SCHEMA_VERSION = 1
 

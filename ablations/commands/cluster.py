@@ -63,7 +63,7 @@ def check(ctx: click.Context, profile: str, results: Path, timeout: int, as_json
     from slurm.files import replace_json
     from slurm.probe import Finding, judge, look_around, send_probe
     from slurm.snapshot import freeze
-    from yolor_core.runs.record import code_commit
+    from yolor_core.identity import code_commit
 
     found: list[Finding] = []
 

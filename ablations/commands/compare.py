@@ -144,7 +144,7 @@ def read_detections(path: Path) -> Detections:
     from yolor_core.data.records import parse
     from yolor_core.errors import DataError
     from yolor_core.evaluation.detections import UNREADABLE, Detections
-    from yolor_core.runs.files import why
+    from yolor_core.runs.directory import why
 
     try:
         data = path.read_bytes()

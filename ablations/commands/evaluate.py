@@ -278,8 +278,7 @@ def features(
     from yolor_core.device import choose_device
     from yolor_core.errors import InputError
     from yolor_core.evaluation.features import collect_features
-    from yolor_core.runs.directory import RunDirectory
-    from yolor_core.runs.files import write_atomically
+    from yolor_core.runs.directory import RunDirectory, write_atomically
 
     target = choose_device(device)
     folders = [RunDirectory(find_run(name, results)) for name in runs]  # all, before the first takes its time

@@ -70,7 +70,7 @@ def command(
     from analysis.published.manifest import Made, code_hash
     from analysis.runs import kept, load_runs
     from analysis.study import open_study
-    from yolor_core.runs.record import code_commit
+    from yolor_core.identity import code_commit
 
     runs = kept(load_runs(results), fingerprint, source)
     commit, changed = code_commit()

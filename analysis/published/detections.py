@@ -22,7 +22,7 @@ from yolor_core.evaluation.detections import SIDES, UNREADABLE, Detections, colu
 from yolor_core.evaluation.engine import Matches, Truth, match
 from yolor_core.evaluation.engine.overlap import overlaps
 from yolor_core.evaluation.engine.truth import area_bits
-from yolor_core.runs.files import unreadable, why, write_atomically
+from yolor_core.runs.directory import unreadable, why, write_atomically
 
 GRID = 4  # pixels
 SEEN = 0.3  # what figures draw

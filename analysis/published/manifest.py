@@ -13,7 +13,7 @@ from ablations.published import MAKER, MANIFEST
 from ablations.registry import as_overrides, select_tables
 from analysis.report.folder import Kind
 from yolor_core.errors import RunError, YolorError
-from yolor_core.runs.files import read_json, write_json
+from yolor_core.runs.directory import read_json, write_json
 
 SUMMARY, PROVENANCE = "summary.md", "provenance.csv"
 FOLDER = Kind(

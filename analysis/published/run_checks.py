@@ -22,7 +22,7 @@ from yolor_core.errors import YolorError
 from yolor_core.evaluation.coco import evaluate_boxes
 from yolor_core.identity import canonical_json
 from yolor_core.runs.directory import RunDirectory
-from yolor_core.tasks.registry import TASKS
+from yolor_core.tasks import TASKS
 
 OTHER_TASKS = tuple(name for name in TASKS if name != "detection")
 ABSENT = "no detections, or the dataset is not here"

@@ -14,8 +14,7 @@ from analysis.published.detections import GRID, pack
 from analysis.published.scrub import machine_names, scrub
 from yolor_core.errors import RunError
 from yolor_core.evaluation.engine import Truth
-from yolor_core.runs.directory import RunDirectory
-from yolor_core.runs.files import unreadable, why, write_json
+from yolor_core.runs.directory import RunDirectory, unreadable, why, write_json
 
 SMALL = 200_000  # bytes of the raw priors that are published; at paper scale they are many times that
 EVERY = 4  # epochs between those whose implicit values and effects are published

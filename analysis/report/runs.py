@@ -17,7 +17,7 @@ from analysis.report.tables import Entry
 from analysis.tables.formats import number
 from yolor_core.errors import RunError
 from yolor_core.runs.directory import RunDirectory
-from yolor_core.runs.files import number as finite
+from yolor_core.runs.directory import number as finite
 
 Facts = list[tuple[str, str]]  # label, text
 UNKNOWN = "not recorded"

@@ -19,7 +19,7 @@ from ablations.narration import conclusion, evaluated_epochs, introduction
 from ablations.plan import PlannedRun, plan_runs
 from ablations.watching import LiveWatch, PlainWatch, watch_on
 from yolor_core.errors import RunError
-from yolor_core.training.watch import Moment, Watch
+from yolor_core.training.progress import Moment, Watch
 
 COUNTS = {"train": {"images": 640, "boxes": 2276}, "val": {"images": 200, "boxes": 700}}
 RECORD = {"parameters": 580562, "data_report": COUNTS, "device": "cpu", "ranks": 1}

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+import yolor_core.tasks as task_registry
 from ablations.experiments import ADD_FA, ADD_FA_MARKOV, CSP, Experiment
 from ablations.plan import plan_runs
 from ablations.registry import resolve
@@ -21,7 +22,6 @@ from yolor_core.data import EvaluationBatches, load_images
 from yolor_core.evaluation import predict
 from yolor_core.implicit import registry
 from yolor_core.models import create_model, fold, implicit_values
-from yolor_core.tasks import registry as task_registry
 from yolor_core.tasks.base import build_losses
 
 
@@ -107,7 +107,7 @@ def keypoints(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
     for path, source in TASKS_BLOCKS:
         if path == "yolor_core/tasks/keypoints.py":
             exec(compile(source, f"docs/tasks.md: {path}", "exec"), vars(module))
-        elif path == "yolor_core/tasks/registry.py":
+        elif path == "yolor_core/tasks/__init__.py":
             space = dict(vars(task_registry)) | {"TASKS": Recorded(monkeypatch, task_registry.TASKS)}
             exec(compile(source, f"docs/tasks.md: {path}", "exec"), space)
     return module
@@ -118,7 +118,7 @@ def test_every_python_block_of_the_tasks_says_where_it_belongs() -> None:
     assert [path for path, _ in TASKS_BLOCKS] == [
         "mytasks.py",
         *["yolor_core/tasks/keypoints.py"] * 3,
-        "yolor_core/tasks/registry.py",
+        "yolor_core/tasks/__init__.py",
     ]
 
 

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from yolor_core.config import CocoConfig, ShapesConfig
 from yolor_core.data.layout import annotation_file
 from yolor_core.data.write import annotation_bytes
-from yolor_core.runs.files import cache_folder, write_cache
+from yolor_core.runs.directory import cache_folder, write_cache
 
 if TYPE_CHECKING:
     from yolor_core.data.pack.reader import Survey

@@ -17,7 +17,7 @@ import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
 
-from yolor_core.runs.files import cache_folder, write_cache
+from yolor_core.runs.directory import cache_folder, write_cache
 
 log = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from yolor_core.data.annotations import class_labels, some_of
 from yolor_core.data.report import KINDS
 from yolor_core.errors import DataError
 from yolor_core.evaluation.detections import Detections
-from yolor_core.tasks.registry import COCO_NUMBERS
+from yolor_core.tasks import COCO_NUMBERS
 
 ID_0 = f"the {KINDS['annotation_zero'].meaning} {KINDS['annotation_zero'].effect}"
 

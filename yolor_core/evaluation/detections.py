@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from yolor_core.data.records import Records
-from yolor_core.runs.files import unreadable, why, write_atomically
+from yolor_core.runs.directory import unreadable, why, write_atomically
 
 SIDES = ("x", "y", "width", "height")
 UNREADABLE = (OSError, KeyError, ValueError, pa.ArrowException)  # what a file that is something else raises

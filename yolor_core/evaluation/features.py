@@ -19,7 +19,7 @@ from yolor_core.data.images import ImageSet
 from yolor_core.errors import InputError
 from yolor_core.evaluation.predict import input_stride
 from yolor_core.models.detector import Detector
-from yolor_core.tasks.assignment import assign
+from yolor_core.tasks.detection import assign
 
 NUMBERS = pa.list_(pa.float32())
 SCHEMA = pa.schema(

@@ -13,8 +13,8 @@ from yolor_core.data import EvaluationBatches, ImageSet
 from yolor_core.errors import ConfigError
 from yolor_core.evaluation.detections import Detections
 from yolor_core.models import Detector
+from yolor_core.tasks import TASKS
 from yolor_core.tasks.base import Collector
-from yolor_core.tasks.registry import TASKS
 
 MANY_IMAGES = 1_000  # below this pycocotools is done before compiled code is loaded
 

@@ -22,8 +22,8 @@ from yolor_core.models.trunk import (
     scaled_channels,
     scaled_repeats,
 )
+from yolor_core.tasks import TASKS
 from yolor_core.tasks.base import Head, TaskWeights, TrunkMaps, TrunkShape
-from yolor_core.tasks.registry import TASKS
 
 
 class Predictor(nn.Conv2d):

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from yolor_core.config import BranchConfig, EvaluationConfig, TasksConfig, TrainConfig
 from yolor_core.implicit.sites import ImplicitKnowledge, Site
-from yolor_core.tasks.registry import TASKS
+from yolor_core.tasks import TASKS
 
 if TYPE_CHECKING:
     from yolor_core.data.evaluation_batches import EvaluationBatch

@@ -25,8 +25,8 @@ from yolor_core.errors import DataError, InputError
 from yolor_core.implicit.operators import rebuilt
 from yolor_core.implicit.sites import ImplicitKnowledge, Site
 from yolor_core.models.trunk import scaled_channels
-from yolor_core.tasks.assignment import Positives, assign
 from yolor_core.tasks.base import BranchConv, BranchLinear, Head, TaskModel, TrunkMaps, TrunkShape
+from yolor_core.tasks.detection import Positives, assign
 
 DIMENSIONS = {"jde": 512, "fairmot": 128}
 FAIRMOT_CHANNELS = 256

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import time
 import warnings
 from collections.abc import Callable
@@ -13,34 +14,31 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from yolor_core.config import RunConfig
+from yolor_core.config import RunConfig, Science, leaves
 from yolor_core.data import ImageSet, TrainingBatches, data_fingerprint, load_images
 from yolor_core.data.check import check_boxes
+from yolor_core.data.fingerprint import annotation_fingerprint
 from yolor_core.data.images import check_identities
 from yolor_core.data.summary import reference_images, summarise
-from yolor_core.device import choose_device
-from yolor_core.errors import ConfigError, RunError, summary
+from yolor_core.device import Numerics, choose_device, keep_freed_memory
+from yolor_core.errors import ConfigError, RunError, YolorError, summary
 from yolor_core.evaluation.predict import Predictions, evaluate, predict
-from yolor_core.identity import joined_sources, signature
+from yolor_core.identity import describe_run, job_ids, joined_sources, signature
 from yolor_core.models import create_model, implicit_priors
-from yolor_core.runs.directory import RunDirectory, now
-from yolor_core.runs.files import write_atomically, write_json
-from yolor_core.runs.record import describe_run, job_ids
+from yolor_core.runs.directory import RunDirectory, now, write_atomically, write_json
 from yolor_core.tasks.base import build_losses
-from yolor_core.training.average import MovingAverage
-from yolor_core.training.checkpoint import drop_checkpoints, load_checkpoint, save_checkpoint
-from yolor_core.training.conflict import measured_steps
 from yolor_core.training.distributed import Ranks, joined, place
-from yolor_core.training.failures import explained
-from yolor_core.training.memory import keep_freed_memory
-from yolor_core.training.numerics import Numerics
-from yolor_core.training.optimiser import build_optimiser
-from yolor_core.training.progress import Progress
+from yolor_core.training.progress import Progress, Watch
 from yolor_core.training.schedule import Schedule
-from yolor_core.training.start import check_same_run, continue_from
-from yolor_core.training.state import TrainingState
-from yolor_core.training.step import NonFiniteError, TrainingStep, check_shares
-from yolor_core.training.watch import Watch
+from yolor_core.training.state import (
+    MovingAverage,
+    TrainingState,
+    build_optimiser,
+    drop_checkpoints,
+    load_checkpoint,
+    save_checkpoint,
+)
+from yolor_core.training.step import NonFiniteError, TrainingStep, check_shares, measured_steps
 
 
 def never() -> bool:
@@ -392,3 +390,102 @@ def _finished(run: RunDirectory, config: RunConfig) -> bool:
 def _write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
     data = save({name: value.detach().contiguous().cpu() for name, value in tensors.items()})
     write_atomically(path, lambda file: file.write(data))
+
+
+def continue_from(
+    source: RunDirectory, config: RunConfig, fingerprint: str
+) -> tuple[dict[str, Any], dict[str, Any]] | None:
+    """The state that `config` itself would have had after its first phases, and run.json of its maker.
+
+    None when that run has dropped its checkpoint.
+
+    Raises:
+        RunError: when the other run is not finished, or is not the same experiment, seed and data up to its
+            own end.
+    """
+    record, state = source.read_run(), source.read_state()
+    if record is None or state is None or state["state"] != "done":
+        raise RunError(f"{source.path} is not a finished run, so {config.experiment} cannot continue it")
+    science = Science.model_validate(record["config"]["science"])
+    count = len(science.train.phases)
+    shortened = config.science.train.model_copy(update={"phases": config.science.train.phases[:count]})
+    expected = config.science.model_copy(update={"train": shortened})
+    if science != expected or record["seed"] != config.seed or record["fingerprint"] != fingerprint:
+        raise RunError(
+            f"{source.path} is not the first {count} phase(s) of {config.experiment} with seed {config.seed} "
+            "on the same data, so it cannot be continued"
+        )
+    saved = load_checkpoint(source)
+    return None if saved is None else (saved, record)
+
+
+def check_same_run(run: RunDirectory, earlier: dict[str, Any], record: dict[str, Any]) -> None:
+    """Raises RunError, naming what differs, unless the run.json of an earlier attempt is of the same run."""
+    if earlier.get("run") == record["run"]:
+        return
+    if earlier.get("signature") == record["signature"] and earlier.get("seed") == record["seed"]:
+        before = earlier.get("fingerprint")
+        if before == annotation_fingerprint(RunConfig.model_validate(record["config"]).data):
+            raise RunError(
+                f"{run.path}: this run was begun by version 0.1.0, which did not write down its pictures "
+                f"(fingerprint {before}, now {record['fingerprint']}). End it with that version, or remove "
+                "the folder and start the run anew"
+            )
+        raise RunError(
+            f"{run.path}: annotation files or pictures have changed since this run began (fingerprint "
+            f"{before}, now {record['fingerprint']}). Restore them to go on, or start a run of its own on "
+            "the new data in another folder"
+        )
+    there, here = (dict(leaves(_science(r))) | {"seed": r.get("seed")} for r in (earlier, record))
+    missing = object()
+    changed = [
+        f"{name} = {there.get(name)!r} there, {here.get(name)!r} here"
+        for name in sorted(there.keys() | here.keys())
+        if there.get(name, missing) != here.get(name, missing)
+    ]
+    differences = "; ".join(changed[:5]) + (f"; and {len(changed) - 5} more" if len(changed) > 5 else "")
+    raise RunError(
+        f"{run.path} holds the run {earlier.get('run')}, not {record['run']}: {differences or 'other data'}. "
+        "Train this one in another folder"
+    )
+
+
+def _science(record: dict[str, Any]) -> Any:
+    return record.get("config", {}).get("science", {})
+
+
+FULL = {errno.ENOSPC: "no space is left", errno.EDQUOT: "the quota is used up"}
+CLOSED = (errno.EROFS, errno.EACCES, errno.EPERM)
+KEPT = "The last checkpoint is untouched, and the same command goes on from it"
+
+
+def explained(error: BaseException, config: RunConfig) -> BaseException:
+    """An error of the machine as a RunError that names the way out; every other error as it is."""
+    if isinstance(error, YolorError):
+        return error
+    if isinstance(error, OSError) and error.errno in FULL:
+        return RunError(f"{error.filename or 'a file'}: {FULL[error.errno]}. {KEPT} once there is room")
+    if isinstance(error, OSError) and error.errno in CLOSED:
+        return RunError(
+            f"{error.filename or 'a file'} cannot be written: {error.strerror}. Choose another folder with "
+            "--results or ABLATE_RESULTS, or get leave to write there"
+        )
+    if _out_of_memory(error):
+        train = config.science.train
+        return RunError(
+            f"out of memory at batch {train.batch}, {train.size} pixels ({summary(error)[:200]}). {KEPT}. "
+            "To use less: more ranks, fewer workers, no execution.cache_images; or, as another experiment, "
+            "train.batch (gradients accumulate up to the nominal batch) or numerics.precision=bfloat16"
+        )
+    if isinstance(error, RuntimeError) and "DataLoader worker" in str(error):
+        return RunError(
+            f"a loader process died, mostly of too little memory ({summary(error)[:200]}). {KEPT}. To use "
+            "less: fewer execution.workers"
+        )
+    return error
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)

@@ -7,19 +7,157 @@ from __future__ import annotations
 import math
 import resource
 import time
-from collections.abc import Mapping
-from typing import Any
+import warnings
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import torch
 
 from yolor_core.models import Detector, implicit_values
 from yolor_core.models.knowledge import implicit_effects, mean_features
-from yolor_core.runs.directory import RunDirectory
-from yolor_core.training.history import EffectHistory, ImplicitHistory
+from yolor_core.runs.directory import RunDirectory, write_atomically
 from yolor_core.training.schedule import Settings
 from yolor_core.training.state import TrainingState
 from yolor_core.training.tensorboard import EventFiles
-from yolor_core.training.watch import Moment, Unwatched, Watch
+
+
+@dataclass(frozen=True)
+class Moment:
+    """Where a run is, between two steps."""
+
+    epoch: int  # epochs finished
+    epochs: int
+    step: int  # steps taken in the present epoch
+    steps: int  # steps of an epoch
+    seconds: float = 0.0  # spent training in the present epoch, over all resumes
+    images: int = 0  # seen in the present epoch
+    losses: Mapping[str, float] = field(default_factory=dict)  # means over the present epoch
+
+
+class Watch(Protocol):
+    """Somebody who is told how a run goes on, in the training process: each answer has to be quick."""
+
+    def started(self, record: Mapping[str, Any], now: Moment, metrics: list[dict[str, Any]]) -> None:
+        """Training begins or goes on.
+
+        Args:
+            record: the content of run.json.
+            now: where it starts; not at the beginning when it resumes.
+            metrics: records of the epochs finished before, as in metrics.jsonl.
+        """
+
+    def stepped(self, now: Moment) -> None:
+        """Some steps were taken; called a few times a second at most."""
+
+    def evaluating(self, done: int, total: int) -> None:
+        """So many of the validation images are evaluated; 0 when it begins."""
+
+    def epoch_finished(self, record: Mapping[str, Any]) -> None:
+        """An epoch ended, evaluated or not: its record of metrics.jsonl."""
+
+
+class Unwatched:
+    """Nobody watches."""
+
+    def started(self, record: Mapping[str, Any], now: Moment, metrics: list[dict[str, Any]]) -> None:
+        """Nothing to do."""
+
+    def stepped(self, now: Moment) -> None:
+        """Nothing to do."""
+
+    def evaluating(self, done: int, total: int) -> None:
+        """Nothing to do."""
+
+    def epoch_finished(self, record: Mapping[str, Any]) -> None:
+        """Nothing to do."""
+
+
+NAME = pa.dictionary(pa.int32(), pa.string())
+
+
+class History:
+    """Collects the values of finished epochs and writes them whole."""
+
+    schema: ClassVar[pa.Schema]
+    names: ClassVar[tuple[str, ...]]  # columns that say what an item is
+    numbers: ClassVar[Mapping[str, str]]  # columns of numbers, and the item's attribute of each
+
+    def __init__(self, table: pa.Table | None = None) -> None:
+        self.table = self.schema.empty_table() if table is None else table
+
+    def read(self, path: Path, epochs: int) -> None:
+        """Take over what was written to `path`, up to `epochs` finished epochs.
+
+        A file that is lost or damaged costs its values and gives a warning; training can go on without them.
+        """
+        try:
+            table = pq.read_table(path, schema=self.schema)
+        except (OSError, pa.ArrowException) as error:
+            lost = f"the values of epochs 0 to {epochs} are lost"
+            warnings.warn(f"{path} cannot be read ({error}); {lost}", stacklevel=2)
+            table = self.schema.empty_table()
+        self.table = table.filter(pc.field("epoch") <= epochs)
+
+    def add(self, epoch: int, items: Iterable[Any]) -> None:
+        """Append items after `epoch` finished epochs; the numbers of an item are of equal length."""
+        self.table = pa.concat_tables(
+            [self.table, *(self._part(epoch, i) for i in items)]
+        ).unify_dictionaries()
+
+    def _part(self, epoch: int, item: Any) -> pa.Table:
+        numbers = {column: np.ravel(getattr(item, name)) for column, name in self.numbers.items()}
+        count = len(next(iter(numbers.values())))
+        columns: dict[str, Any] = {"epoch": np.full(count, epoch, np.int32)}
+        for name in self.names:
+            columns[name] = pa.array([getattr(item, name)] * count, pa.string()).dictionary_encode()
+        columns |= {"index": np.arange(count, dtype=np.int32), **numbers}
+        return pa.table(columns, schema=self.schema)
+
+    def write(self, path: Path) -> None:
+        """Write the table."""
+        write_atomically(path, lambda file: pq.write_table(self.table, file, compression="zstd"))
+
+
+class ImplicitHistory(History):
+    """g(z) of every site and level (`models.implicit_values`); index: place in the flattened g(z)."""
+
+    names = ("site", "level", "form", "operator")
+    numbers: ClassVar[Mapping[str, str]] = {"value": "values"}
+    schema = pa.schema(
+        {
+            "epoch": pa.int32(),
+            "site": NAME,
+            "level": NAME,
+            "form": NAME,
+            "operator": NAME,
+            "index": pa.int32(),
+            "value": pa.float32(),
+        }
+    )
+
+
+class EffectHistory(History):
+    """What each site does to the raw predictions (`models.knowledge`); index: anchor x outputs + output."""
+
+    names = ("site", "level")
+    numbers: ClassVar[Mapping[str, str]] = {"before": "before", "after": "after"}
+    schema = pa.schema(
+        {
+            "epoch": pa.int32(),
+            "site": NAME,
+            "level": NAME,
+            "index": pa.int32(),
+            "before": pa.float32(),
+            "after": pa.float32(),
+        }
+    )
+
 
 HEARTBEAT = 2.0  # seconds between two writings of state.json
 GLANCE = 0.2  # seconds between two words to whoever watches

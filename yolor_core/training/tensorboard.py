@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from yolor_core.runs.files import number, why
+from yolor_core.runs.directory import number, why
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -31,7 +31,7 @@ from yolor_core.config import ModelConfig
 from yolor_core.errors import InputError, UnknownNameError, WeightsError
 from yolor_core.models import Detector, decode, list_models, named_config
 from yolor_core.models.architectures import ARCHITECTURES
-from yolor_core.runs.files import write_atomically
+from yolor_core.runs.directory import write_atomically
 from yolor_core.weights.layout import Entry, check_detection_only, key_layout, named_layout
 
 SUFFIXES = {"safetensors": ".safetensors", "onnx": ".onnx", "authors": ".pt", "darknet": ".weights"}

@@ -10,8 +10,7 @@ import pytest
 
 from ablations.job import claim
 from yolor_core.errors import RunError
-from yolor_core.runs.directory import RunDirectory
-from yolor_core.runs.files import write_atomically
+from yolor_core.runs.directory import RunDirectory, write_atomically
 
 DAMAGE = {
     "not JSON": (b'{"state": ', "not JSON"),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from yolor_core.runs import record
+import yolor_core.identity as record
 
 
 def git(folder: Path, *arguments: str) -> str:

@@ -35,8 +35,7 @@ from yolor_core.models import (
     sparse_penalty,
 )
 from yolor_core.models.architectures import ARCHITECTURES
-from yolor_core.runs.directory import RunDirectory
-from yolor_core.runs.files import write_json
+from yolor_core.runs.directory import RunDirectory, write_json
 from yolor_core.tasks.base import build_losses
 from yolor_core.weights import export_weights
 from yolor_core.weights.importing import load_run

@@ -10,8 +10,7 @@ import pytest
 import torch
 
 from yolor_core.config import LossConfig
-from yolor_core.tasks.assignment import assign
-from yolor_core.tasks.detection import DetectionLoss, ciou
+from yolor_core.tasks.detection import DetectionLoss, assign, ciou
 
 MASK = np.uint64(0xFFFFFFFFFFFFFFFF)
 

@@ -14,8 +14,8 @@ from torch import Tensor
 from yolor_core.config import BranchConfig, ModelConfig
 from yolor_core.errors import DataError
 from yolor_core.models import Detector, create_model
-from yolor_core.tasks.assignment import assign
 from yolor_core.tasks.classification import ClassificationLoss
+from yolor_core.tasks.detection import assign
 from yolor_core.tasks.embedding import EmbeddingHead, IdentityLoss
 
 CLASSES, IDENTITIES = 4, 5

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from yolor_core.training.average import MovingAverage
+from yolor_core.training.state import MovingAverage
 
 
 def test_average_follows_the_formula_for_parameters_and_statistics() -> None:

@@ -10,7 +10,7 @@ import torch
 
 from yolor_core.errors import RunError
 from yolor_core.runs.directory import RunDirectory
-from yolor_core.training.checkpoint import drop_checkpoints, load_checkpoint, save_checkpoint
+from yolor_core.training.state import drop_checkpoints, load_checkpoint, save_checkpoint
 
 
 def save(run: RunDirectory, number: int) -> None:

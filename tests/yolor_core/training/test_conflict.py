@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from yolor_core.training.conflict import Conflict, measured_steps
 from yolor_core.training.distributed import Place, Ranks
+from yolor_core.training.step import Conflict, measured_steps
 
 ALONE = Ranks(Place(), torch.device("cpu"))
 

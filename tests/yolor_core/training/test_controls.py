@@ -14,8 +14,8 @@ from ablations.registry import resolve, table_named
 from yolor_core.config import ImplicitConfig, ModelConfig, OptimiserConfig, RunConfig
 from yolor_core.models import create_model, implicit_values
 from yolor_core.training import train
-from yolor_core.training.optimiser import apply_settings, build_optimiser
 from yolor_core.training.schedule import Settings
+from yolor_core.training.state import apply_settings, build_optimiser
 
 ADD_FA = ImplicitConfig(site="fa", operator="add")
 

@@ -11,7 +11,7 @@ import pytest
 # Page faults of filling a large tensor again and again, once the heap has found its size.
 PROGRAM = """
 import resource, sys, torch
-from yolor_core.training.memory import keep_freed_memory
+from yolor_core.device import keep_freed_memory
 if sys.argv[1] == "keep":
     assert keep_freed_memory()
 for _ in range(50):

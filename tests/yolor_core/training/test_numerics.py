@@ -14,10 +14,10 @@ from safetensors.torch import load_file
 from tests.yolor_core.training.results import assert_same_result
 from tests.yolor_core.training.stopping import stop_after
 from yolor_core.config import ImplicitConfig, NumericsConfig, OptimiserConfig, RunConfig
+from yolor_core.device import Numerics
 from yolor_core.identity import signature
 from yolor_core.runs.directory import RunDirectory
 from yolor_core.training import train
-from yolor_core.training.numerics import Numerics
 from yolor_core.training.step import TrainingStep
 
 ADD_FA = ImplicitConfig(site="fa", operator="add")
@@ -129,8 +129,7 @@ def test_multi_scale_draws_the_same_sizes_whatever_the_model_and_the_resume(
 
 def test_batch_norm_over_groups_equals_training_on_each_group(tiny: Tiny) -> None:
     """Each group has its own statistics in the forward pass; their mean moves the running ones."""
-    from yolor_core.training.batch_norm import GroupStatistics
-    from yolor_core.training.distributed import Place, Ranks
+    from yolor_core.training.distributed import GroupStatistics, Place, Ranks
 
     torch.manual_seed(0)
     norm = torch.nn.BatchNorm2d(3, momentum=0.1)

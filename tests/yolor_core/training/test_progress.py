@@ -14,12 +14,9 @@ from yolor_core.config import RunConfig
 from yolor_core.models import create_model
 from yolor_core.runs.directory import RunDirectory
 from yolor_core.training import progress, train
-from yolor_core.training.average import MovingAverage
-from yolor_core.training.optimiser import build_optimiser
-from yolor_core.training.progress import Progress
+from yolor_core.training.progress import Moment, Progress
 from yolor_core.training.schedule import Settings
-from yolor_core.training.state import TrainingState
-from yolor_core.training.watch import Moment
+from yolor_core.training.state import MovingAverage, TrainingState, build_optimiser
 
 Tiny = Callable[..., RunConfig]
 SETTINGS = Settings(0.01, 0.02, 0.9, 1)

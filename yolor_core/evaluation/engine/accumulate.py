@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from yolor_core.evaluation.engine.matching import EVERY, OVERLAPS, Matches
 from yolor_core.evaluation.engine.truth import AREAS
-from yolor_core.tasks.registry import COCO_NUMBERS
+from yolor_core.tasks import COCO_NUMBERS
 
 RECALLS = np.linspace(0, 1, 101)  # the recall thresholds; thirteen of these floats lie above k / 100
 TINY = float(np.spacing(1))  # what pycocotools adds to the denominator of the precision

@@ -14,7 +14,7 @@ from yolor_core.evaluation.engine.accumulate import TINY
 from yolor_core.evaluation.engine.events import IN, OUT, RECALLS, SUMS, Events, compress
 from yolor_core.evaluation.engine.matching import OVERLAPS, Matches
 from yolor_core.evaluation.engine.truth import AREAS
-from yolor_core.tasks.registry import COCO_NUMBERS
+from yolor_core.tasks import COCO_NUMBERS
 
 LANES = 32  # resamples side by side: the vector length of the inner loops
 HEAVIEST = 255  # a weight is one byte

@@ -17,7 +17,7 @@ from yolor_core.evaluation.engine import (
     resample,
     score,
 )
-from yolor_core.tasks.registry import COCO_NUMBERS
+from yolor_core.tasks import COCO_NUMBERS
 
 
 def drawn(images: int, resamples: int, seed: int) -> np.ndarray:
