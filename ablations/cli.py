@@ -46,6 +46,8 @@ TOGETHER = {
     "show": "experiments",
     "speed": "models",
     "plan": "tables",
+    "logs": "status",
+    "cost": "status",
     "detect": "evaluate",
     "features": "evaluate",
 }

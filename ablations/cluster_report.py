@@ -8,8 +8,9 @@ from typing import Any
 import click
 
 from ablations.cluster_launch import ClusterPlan, by_table, rehearsal
-from ablations.columns import aligned
+from ablations.columns import aligned, counted
 from slurm.submission import Submitted
+from yolor_core.runs.life import State
 
 
 def describe_plan(plan: ClusterPlan, tables: Mapping[str, Iterable[str]]) -> str:
@@ -21,12 +22,10 @@ def describe_plan(plan: ClusterPlan, tables: Mapping[str, Iterable[str]]) -> str
         numbers = (record[key] for key in ("runs", "done", "submitted", "to_send"))
         lines.append((record["table"], *map(str, numbers), hours(record["gpu_hours"])))
     if len(tables) != 1:
-        states = [str(state) for state in plan.states.values()]
-        taken = sum(state in ("queued", "running") for state in states)
-        sent = len(plan.requests)
-        lines.append(
-            ("in all", str(len(states)), str(states.count("done")), str(taken), str(sent), hours(plan.hours))
-        )
+        states = list(plan.states.values())
+        taken = sum(state in (State.QUEUED, State.RUNNING) for state in states)
+        done, sent = states.count(State.DONE), len(plan.requests)
+        lines.append(("in all", str(len(states)), str(done), str(taken), str(sent), hours(plan.hours)))
     text = aligned(lines)
     if plan.requests:
         text.append(basis(plan))
@@ -61,7 +60,8 @@ def scripts(plan: ClusterPlan) -> str:
         first = arrays[numbers[0]]
         count = sum(len(arrays[number].requests) for number in numbers)
         jobs = "1 job" if len(numbers) == 1 else f"{len(numbers)} jobs or arrays"
-        about = f"# {count} runs in {jobs}" + (", each after the one it continues" if waits else "")
+        after = ", each after the one it continues" if waits else ""
+        about = f"# {counted(count, 'run')} in {jobs}{after}"
         parts.append(f"{about}\n{sender.script(first, numbers[0], 'JOB' if waits else None)}")
     return "\n".join(parts)
 
@@ -76,17 +76,13 @@ def tell(plan: ClusterPlan, sent: Submitted, err: bool = False) -> None:
     """Say what was sent (on stderr if `err`), what was not, and how to look at it."""
     tell_left_out(sent.left_out)
     if sent.taken:
-        click.echo(
-            f"{len(sent.taken)} runs were submitted by somebody else at this moment; left to them", err=True
-        )
+        taken = counted(len(sent.taken), "run")
+        click.echo(f"{taken} submitted by somebody else at this moment; left to them", err=True)
     arrays = sorted({job.split("_")[0] for job in sent.jobs.values()}, key=int)
     if sent.jobs:
-        click.echo(
-            f"submitted {len(sent.jobs)} runs as {'jobs' if len(arrays) > 1 else 'job'} {', '.join(arrays)} "
-            f"(launch {sent.launch})",
-            err=err,
-        )
+        jobs = f"{'jobs' if len(arrays) > 1 else 'job'} {', '.join(arrays)}"
+        click.echo(f"submitted {counted(len(sent.jobs), 'run')} as {jobs} (launch {sent.launch})", err=err)
         click.echo("`ablate status --watch` shows them, `ablate logs RUN -f` what one prints", err=err)
     if sent.problem:
         rest = len(plan.requests) - len(sent.jobs) - len(sent.taken) - len(sent.left_out)
-        click.echo(f"not sent: {rest} runs: {sent.problem}", err=True)
+        click.echo(f"not sent: {counted(rest, 'run')}: {sent.problem}", err=True)

@@ -1,4 +1,4 @@
-"""Aligned columns of plain text."""
+"""Aligned columns of plain text, and how many there are of something."""
 
 from __future__ import annotations
 
@@ -12,3 +12,8 @@ def aligned(lines: Sequence[Sequence[str]]) -> list[str]:
         "  ".join([first.ljust(widths[0]), *(t.rjust(w) for t, w in zip(rest, widths[1:], strict=True))])
         for first, *rest in lines
     ]
+
+
+def counted(count: int, thing: str) -> str:
+    """`1 run`, `2 runs`."""
+    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"

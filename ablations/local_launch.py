@@ -6,19 +6,21 @@ import os
 import signal
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
+from ablations.display import LaunchDisplay
 from ablations.job import TrainingJob, claim
 from ablations.machine import cores, visible_gpus
 from ablations.plan import PlannedRun
 from slurm.job import Job, Outcome
-from slurm.progress import Progress
 from slurm.signals import stop_on
 from yolor_core.errors import RunError
 from yolor_core.runs.directory import RunDirectory
+from yolor_core.runs.life import State
 
 
 def require_writable(folder: Path) -> None:
@@ -43,12 +45,19 @@ def run_missing(missing: Sequence[PlannedRun], parallel: int, output: Any) -> tu
     jobs = [as_job(run) for run in missing]
     with (
         stop_on(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as stop,
-        Progress(jobs, Console(file=output), on_end=write_ending) as progress,
+        LaunchDisplay(jobs, Console(file=output), on_end=write_ending) as progress,
     ):
         outcomes = run_jobs(
             jobs, parallel, progress, stop, lambda job: claim(RunDirectory(job.run_dir)), visible_gpus()
         )
-        return outcomes, stop()
+        folders = {job.name: RunDirectory(job.run_dir) for job in jobs}
+        return {name: _said(outcome, folders[name]) for name, outcome in outcomes.items()}, stop()
+
+
+def _said(outcome: Outcome, run: RunDirectory) -> Outcome:
+    """A failure because of a loss that was not finite is called so."""
+    diverged = outcome.state == State.FAILED and run.life() is State.DIVERGED
+    return replace(outcome, state=State.DIVERGED) if diverged else outcome
 
 
 def as_job(run: PlannedRun) -> Job:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ablations.plan import PlannedRun
 
 LOOK_SECONDS = 0.6  # the scheduler's time to answer where a person waits
-HIDDEN = ("token", "run_dir", "submitted")  # not in JSON, or not as they are
+HIDDEN = ("token", "run_dir", "submitted", "step", "steps", "loss")  # not in JSON, or not as they are
 ENDED = (*LOST, State.INTERRUPTED, State.CANCELLED)  # for reasons that the scheduler may know
 UNFINISHED = (*LOST, State.INTERRUPTED, State.INCOMPLETE, State.CANCELLED, State.NOT_SENT)
 
@@ -44,6 +44,9 @@ class RunView:
     heartbeat: str | None = None
     token: Token | None = None
     submitted: bool = False  # the cluster has it, or may have it
+    step: int = 0  # of the present epoch
+    steps: int | None = None
+    loss: float | None = None  # sum of its terms, where somebody read it
 
     def record(self) -> dict[str, Any]:
         """For JSON."""
@@ -111,19 +114,15 @@ def view(path: Path, seen: Standing | None) -> RunView:
             reason = _about(seen)
         elif word not in LOST or not reason:
             reason = _about(seen) or reason
-    spent = number(state.get("seconds")) or 0.0
+    known = progress(state)
     token = seen.token if seen else None
     return RunView(
         run=path.name,
         run_dir=path,
         state=word,
-        epoch=int(number(state.get("epoch")) or 0),
-        epochs=int(number(state.get("epochs")) or 0) or None,
-        ap=number(state.get("ap")),
-        seconds=spent,
-        left=_left(state) if word is State.RUNNING else None,
+        **known | ({} if word is State.RUNNING else {"left": None}),
         node=seen.node if seen and seen.state is State.RUNNING else "",
-        gpu_hours=spent * token.gpus / 3600 if token else None,
+        gpu_hours=known["seconds"] * token.gpus / 3600 if token else None,
         job=token.job if token else None,
         reason=reason,
         heartbeat=_text(state.get("heartbeat")),
@@ -138,12 +137,22 @@ def _about(seen: Standing) -> str | None:
     return None if seen.state is State.RUNNING else seen.reason or None
 
 
-def _left(state: dict[str, Any]) -> float | None:
-    from slurm.progress import progressed
-
-    done = progressed(state)
-    spent = number(state.get("seconds")) or 0.0
-    return spent * (1 - done) / done if done > 0 else None
+def progress(state: Mapping[str, Any]) -> dict[str, Any]:
+    """How far a run is, by its state.json: fields of `RunView`. What is no number is left out."""
+    epoch, epochs, step, steps = (
+        int(number(state.get(name)) or 0) for name in ("epoch", "epochs", "step", "steps")
+    )
+    seconds = number(state.get("seconds")) or 0.0
+    done = min((epoch + min(step / steps if steps else 0.0, 1.0)) / epochs, 1.0) if epochs else 0.0
+    return {
+        "epoch": epoch,
+        "epochs": epochs or None,
+        "step": step,
+        "steps": steps or None,
+        "ap": number(state.get("ap")),
+        "seconds": seconds,
+        "left": seconds * (1 - done) / done if done > 0 else None,
+    }
 
 
 def _text(value: object) -> str | None:
@@ -204,6 +213,22 @@ def on_a_cluster(runs: Sequence[PlannedRun]) -> dict[str, str]:
             )
             found[run.run_id] = f"{how}, job {there.token.job}; `ablate cancel {run.run_id}` takes it off"
     return found
+
+
+def log_files(run_dir: Path, token: Token | None, rank: int = 0) -> list[Path]:
+    """The log of a run's last job, or those of its last start on this machine.
+
+    Args:
+        run_dir: the run's folder.
+        token: of its last submission to a cluster; None where there was none.
+        rank: of the job's processes.
+    """
+    log = token.log if token else None
+    if log is None:
+        return RunDirectory(run_dir).last_logs()
+    mine = log.with_name(log.name.replace("_0_log", f"_{rank}_log"))
+    # Before its processes start, the job's script writes into the first one's file.
+    return [mine] if mine.exists() else []
 
 
 def _experiment(view: RunView) -> str | None:

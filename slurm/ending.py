@@ -29,8 +29,7 @@ from typing import Any
 from slurm import scheduler
 from slurm.attempt import job_id, restarts, superseded
 from slurm.errors import ClusterError
-from slurm.files import read_json
-from slurm.logs import last_lines, out_of_memory, tail
+from slurm.files import last_lines, out_of_memory, read_json, tail
 from slurm.tokens import Token, read
 
 BEGINNING = "Starting with SlurmJobEnvironment"  # submitit says so first

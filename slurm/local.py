@@ -19,9 +19,9 @@ from typing import Protocol
 
 import submitit
 
+from slurm.files import last_lines, tail
 from slurm.job import Job, Outcome, longest_first
 from slurm.lease import Lease, lease
-from slurm.logs import last_lines, tail
 from slurm.signals import StopFlag, held_back
 from slurm.snapshot import ROOT
 from slurm.task import Task, describe, pid_file

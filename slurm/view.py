@@ -8,8 +8,7 @@ from pathlib import Path
 
 from slurm import scheduler
 from slurm.errors import ClusterError
-from slurm.files import read_json
-from slurm.logs import last_lines, out_of_memory, tail
+from slurm.files import last_lines, out_of_memory, read_json, tail
 from slurm.scheduler import Seen
 from slurm.tokens import Token, current
 from yolor_core.runs.life import GOING_ON, State

@@ -18,6 +18,7 @@ def command(names: tuple[str, ...], everything: bool, results: Path) -> None:
 
     Names are those of `ablate status`: a whole one, its beginning, an experiment, or a pattern with *.
     """
+    from ablations.columns import counted
     from ablations.overview import chosen, overview
     from slurm import scheduler
 
@@ -35,4 +36,5 @@ def command(names: tuple[str, ...], everything: bool, results: Path) -> None:
     for view in (view for view in mine if not view.job):
         click.echo(f"{view.run} is just being submitted; if its job comes, it will end at once", err=True)
     rest = len(wanted) - len(mine)
-    click.echo(f"cancelled {len(live)} runs" + (f"; {rest} were not on the cluster" if rest else ""))
+    others = f"; {counted(rest, 'other')} {'was' if rest == 1 else 'were'} not on the cluster" if rest else ""
+    click.echo(f"cancelled {counted(len(live), 'run')}{others}")

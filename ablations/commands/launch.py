@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ablations.columns import counted
 from ablations.options import (
     cluster_option,
     data_option,
@@ -22,6 +23,7 @@ from ablations.options import (
     seeds_option,
     set_option,
 )
+from yolor_core.runs.life import LOST, State
 
 if TYPE_CHECKING:
     from ablations.plan import PlannedRun
@@ -97,12 +99,12 @@ def command(
     refuse_published(results)
     planned = plan_runs(wanted, profile, seeds, overrides, data, results)
     states = {run.run_id: RunDirectory(run.run_dir).life() for run in planned}
-    elsewhere = on_a_cluster([run for run in planned if states[run.run_id] != "done"])
-    missing = [run for run in planned if states[run.run_id] != "done" and run.run_id not in elsewhere]
+    elsewhere = on_a_cluster([run for run in planned if states[run.run_id] != State.DONE])
+    missing = [run for run in planned if states[run.run_id] != State.DONE and run.run_id not in elsewhere]
     parallel = jobs or fitting(planned)
     click.echo(
-        f"{len(planned)} runs: {len(planned) - len(missing) - len(elsewhere)} done, {len(missing)} to run, "
-        f"{min(parallel, len(missing))} at a time; in {results / 'runs'}",
+        f"{counted(len(planned), 'run')}: {len(planned) - len(missing) - len(elsewhere)} done, "
+        f"{len(missing)} to run, {min(parallel, len(missing))} at a time; in {results / 'runs'}",
         err=as_json,
     )
     for name, why in elsewhere.items():
@@ -203,7 +205,12 @@ def launch_on_cluster(
 
 def action(state: str) -> str:
     """What a launch does with a run in this state."""
-    actions = {"done": "keep", "missing": "start", "running": "wait", "unreadable": "refuse"}
+    actions: dict[str, str] = {
+        State.DONE: "keep",
+        State.MISSING: "start",
+        State.RUNNING: "wait",
+        State.UNREADABLE: "refuse",
+    }
     return actions.get(state, "resume")
 
 
@@ -228,12 +235,12 @@ def warn_of_other_code(planned: Sequence[PlannedRun], states: Mapping[str, str])
     from yolor_core.identity import source_hash
 
     present = source_hash()
-    made_by = [_made_by(run) for run in planned if states[run.run_id] == "done"]
+    made_by = [_made_by(run) for run in planned if states[run.run_id] == State.DONE]
     other = [source for source in made_by if source not in (None, present)]
     if other:
         click.echo(
-            f"note: {len(other)} finished runs were made by other code of yolor_core; they are kept. "
-            "Remove their folders to train them anew",
+            f"note: {counted(len(other), 'finished run')} {'was' if len(other) == 1 else 'were'} made by "
+            "other code of yolor_core, and kept. Remove the folder to train a run anew",
             err=True,
         )
 
@@ -262,19 +269,20 @@ def tell_of_data(planned: Sequence[PlannedRun], states: Mapping[str, str]) -> No
 
     data = planned[0].config.data
     here = _place(data.model_dump())
-    done = [run.run_dir for run in planned if states[run.run_id] == "done"]
+    done = [run.run_dir for run in planned if states[run.run_id] == State.DONE]
     trained = [(_record(path).get("config") or {}).get("data") for path in done]
     for there, count in Counter(map(_place, trained)).items():
         if there not in (here, None):
             click.echo(
-                f"note: {count} finished run{'s were' if count > 1 else ' was'} trained on {there}, whose "
-                f"annotations and pictures are those of {here}; {'they count' if count > 1 else 'it counts'}",
+                f"note: {counted(count, 'finished run')} {'were' if count > 1 else 'was'} trained on "
+                f"{there}, whose annotations and pictures are those of {here}; "
+                f"{'they count' if count > 1 else 'it counts'}",
                 err=True,
             )
     if data.kind == "shapes":
         return
     before = annotation_fingerprint(data)
-    left = [run for run in planned if states[run.run_id] != "done"]
+    left = [run for run in planned if states[run.run_id] != State.DONE]
     earlier = [run.run_dir.parent / run_id(run.config, before) for run in left]
     found = [path for path in earlier if path.is_dir() and not RunDirectory(path).missing()]
     if found:
@@ -284,7 +292,7 @@ def tell_of_data(planned: Sequence[PlannedRun], states: Mapping[str, str]) -> No
             else "version 0.1.0 did not write down their pictures, so nobody knows whether these are the same"
         )
         click.echo(
-            f"note: {len(found)} earlier run{'s' if len(found) > 1 else ''} on these annotations (e.g. "
+            f"note: {counted(len(found), 'earlier run')} on these annotations (e.g. "
             f"{found[0]}) do not count: {why}. `ablate tables --fingerprint {before[:8]}` shows them",
             err=True,
         )
@@ -304,10 +312,10 @@ def warn_of_damage(planned: Sequence[PlannedRun], states: Mapping[str, str]) -> 
 
     for run in planned:
         directory = RunDirectory(run.run_dir)
-        if states[run.run_id] == "incomplete":
+        if states[run.run_id] == State.INCOMPLETE:
             lost = ", ".join(directory.missing())
             click.echo(f"note: {directory.path} was finished, but {lost}; it is trained again", err=True)
-        elif states[run.run_id] == "unreadable":
+        elif states[run.run_id] == State.UNREADABLE:
             try:
                 directory.read_state()
             except RunError as error:
@@ -316,24 +324,24 @@ def warn_of_damage(planned: Sequence[PlannedRun], states: Mapping[str, str]) -> 
 
 def report(outcomes: dict[str, Outcome], missing: Sequence[PlannedRun], interrupted: bool) -> int:
     """Say what went wrong and how to go on (stderr); returns the exit code."""
-    failed = [run for run in missing if run.run_id in outcomes and outcomes[run.run_id].state == "failed"]
+    failed = [run for run in missing if run.run_id in outcomes and outcomes[run.run_id].state in LOST]
     for run in failed:
         outcome = outcomes[run.run_id]
-        click.echo(f"\nfailed: {run.run_id}: {outcome.reason}", err=True)
+        click.echo(f"\n{outcome.state}: {run.run_id}: {outcome.reason}", err=True)
         for line in () if str(outcome.reason).startswith(WHOLE) else outcome.log:
             click.echo(f"    {line}", err=True)
         click.echo(f"    log: {run.run_dir / 'logs'}", err=True)
-    unfinished = [name for name, outcome in outcomes.items() if outcome.state != "done"]
+    unfinished = [name for name, outcome in outcomes.items() if outcome.state != State.DONE]
     if interrupted and unfinished:
         click.echo(
-            f"\ninterrupted: {len(unfinished)} runs are not done. The same command goes on from here",
+            f"\ninterrupted: {counted(len(unfinished), 'run')} not done. The same command goes on from here",
             err=True,
         )
         return INTERRUPTED
     if unfinished:
         click.echo(
-            f"\n{len(unfinished)} of {len(outcomes)} runs are not done ({len(failed)} failed); the same "
-            "command tries those again, and `ablate tables` prints what there is",
+            f"\n{len(unfinished)} of {counted(len(outcomes), 'run')} not done ({len(failed)} failed); the "
+            "same command tries those again, and `ablate tables` prints what there is",
             err=True,
         )
         return 1

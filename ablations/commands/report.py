@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ablations.columns import counted
 from ablations.options import Folder, which_runs
 
 if TYPE_CHECKING:
@@ -61,7 +62,9 @@ def command(
         click.echo(text, err=True)
     if written.nothing:
         click.echo(f"nothing to show in {len(written.nothing)} figures; the report says why", err=True)
-    click.echo(f"{written.tables} tables, {written.figures} figures, {written.runs} runs: {written.index}")
+    numbers = {"table": written.tables, "figure": written.figures, "run": written.runs}
+    made = ", ".join(counted(number, thing) for thing, number in numbers.items())
+    click.echo(f"{made}: {written.index}")
 
 
 def _as_status_says(runs: pd.DataFrame, results: Path) -> pd.DataFrame:
@@ -79,7 +82,7 @@ def _as_status_says(runs: pd.DataFrame, results: Path) -> pd.DataFrame:
 
 
 def _logs(run_dir: Path) -> Sequence[Path]:
-    from ablations.run_logs import log_files
+    from ablations.overview import log_files
     from slurm.tokens import current
 
     return log_files(run_dir, current(run_dir))

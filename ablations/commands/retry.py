@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ablations.options import cluster_option, read_results_option
+from yolor_core.runs.life import State
 
 if TYPE_CHECKING:
     from ablations.overview import RunView
@@ -42,7 +43,7 @@ def command(
     views = overview(results, scheduler.SECONDS)
     wanted = chosen(views, names) if names else views
     if failed:
-        wanted = [view for view in wanted if view.token and view.state in (*UNFINISHED, "preempted")]
+        wanted = [view for view in wanted if view.token and view.state in (*UNFINISHED, State.PREEMPTED)]
     if not wanted:
         click.echo("nothing to retry")
         return

@@ -1,10 +1,10 @@
-"""`ablate status`: how far the runs are, from their own files and one look at the scheduler."""
+"""`ablate status`, `logs` and `cost`: how far the runs are, what one printed, and what all have taken."""
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,12 +15,14 @@ from ablations.options import json_option, read_results_option
 from yolor_core.runs.life import GOING_ON, State
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from ablations.overview import RunView
+    from slurm.scheduler import Seen
 
 WATCH_SECONDS, PATIENCE = 5.0, 4.0
-WIDE = 110  # columns of a terminal that show everything
+FOLLOW_SECONDS = 0.5
+ASK_SECONDS = 10.0  # between two questions to the scheduler while following a log
+LACKS_WEIGHTS = "weights.safetensors is missing"  # as RunDirectory.missing says it
+LEAST = 0.005  # hours below which a ratio says nothing
 
 
 @click.command("status")
@@ -28,7 +30,7 @@ WIDE = 110  # columns of a terminal that show everything
 @read_results_option
 @click.option("--watch", is_flag=True, help="Look again every few seconds, until all are done or Ctrl-C.")
 @json_option
-def command(names: tuple[str, ...], results: Path, watch: bool, as_json: bool) -> None:
+def status(names: tuple[str, ...], results: Path, watch: bool, as_json: bool) -> None:
     """Show every run: its state, epochs, AP so far, time spent and left, node, GPU hours, and why it stopped.
 
     A run without detection has no AP; `ablate evaluate --run DIR` and the tables have its other scores.
@@ -37,16 +39,17 @@ def command(names: tuple[str, ...], results: Path, watch: bool, as_json: bool) -
     evaluation or weights as incomplete, but not in a published folder, which has no weights; one with a
     damaged state.json as unreadable.
     """
-    from ablations.overview import chosen, overview
+    from ablations.display import text
+    from ablations.overview import LOOK_SECONDS, chosen, overview
     from ablations.published import is_published
 
-    def look(seconds: float | None = None) -> list[RunView]:
-        views = overview(results) if seconds is None else overview(results, seconds)
+    def look(seconds: float) -> list[RunView]:
+        views = overview(results, seconds)
         if is_published(results):
             views = [_as_published(view) for view in views]
         return chosen(views, names) if names else views
 
-    views = look()
+    views = look(LOOK_SECONDS)
     if as_json:
         click.echo(json.dumps([view.record() for view in views], indent=1, ensure_ascii=False))
     elif not views:
@@ -66,72 +69,155 @@ def _as_published(view: RunView) -> RunView:
     return replace(view, state=State.DONE, reason="published without weights")
 
 
-def _watch(views: list[RunView], look: Any) -> None:
+def _watch(views: list[RunView], look: Callable[[], list[RunView]]) -> None:
     from rich.console import Console
-    from rich.live import Live
+
+    from ablations.display import live, summary, table
 
     console = Console()
-    with Live(table(views, console.height, console.width), console=console, auto_refresh=False) as live:
-        live.refresh()
-        while any(view.state in GOING_ON for view in views):
+    with live(console) as display:
+        while True:
+            display.update(table(views, console, summary(views)), refresh=True)
+            if not any(view.state in GOING_ON for view in views):
+                return
             try:
                 time.sleep(WATCH_SECONDS)
             except KeyboardInterrupt:
                 return
             views = look()
-            live.update(table(views, console.height, console.width), refresh=True)
 
 
-LACKS_WEIGHTS = "weights.safetensors is missing"  # as RunDirectory.missing says it
-HEAD = ("run", "state", "epoch", "AP", "time", "left", "node", "GPU h", "reason")
+@click.command("logs")
+@click.argument("run", metavar="RUN")
+@read_results_option
+@click.option("-f", "--follow", is_flag=True, help="Go on printing until the run ends or Ctrl-C.")
+@click.option(
+    "-n", "--lines", type=click.IntRange(min=0), default=40, show_default=True, help="From the end."
+)
+@click.option(
+    "--rank", type=click.IntRange(min=0), default=0, show_default=True, help="Of several processes."
+)
+def logs(run: str, results: Path, follow: bool, lines: int, rank: int) -> None:
+    """Print the end of what RUN (a run's name or its beginning) has written, on a cluster or here."""
+    from ablations.overview import log_files, one, overview
+    from yolor_core.errors import RunError
+
+    view = one(overview(results), run)
+    paths = log_files(view.run_dir, view.token, rank)
+    if not paths and not (follow and view.state in (State.QUEUED, State.STARTING)):
+        raise RunError(
+            f"{view.run} ({view.state}) has written nothing" + (f": {view.reason}" if view.reason else "")
+        )
+    try:
+        _print(view, results, paths, follow, lines, rank)
+    except KeyboardInterrupt:
+        return
 
 
-def cells(view: RunView) -> tuple[str, ...]:
-    """A run as the columns of `HEAD`."""
-    from slurm.progress import clock
+def _print(view: RunView, results: Path, paths: list[Path], follow: bool, lines: int, rank: int) -> None:
+    from ablations.overview import log_files, one, overview
+    from slurm.files import tail
 
-    return (
-        view.run,
-        view.state,
-        f"{view.epoch}/{view.epochs}" if view.epochs else "",
-        "" if view.ap is None else f"{100 * view.ap:.1f}",
-        clock(view.seconds) if view.seconds or view.epochs else "",
-        clock(view.left),
-        view.node,
-        "" if view.gpu_hours is None else f"{view.gpu_hours:.2f}",
-        view.reason or "",
+    read: dict[Path, int] = {}
+    for path in paths:
+        if len(paths) > 1:
+            click.echo(f"==> {path}", err=True)
+        read[path] = path.stat().st_size
+        for line in tail(path).splitlines()[-lines:] if lines else []:
+            click.echo(line)
+    asked = time.monotonic()
+    while follow:
+        for path in log_files(view.run_dir, view.token, rank):
+            if path.stat().st_size > read.get(path, 0):
+                with path.open("rb") as file:
+                    file.seek(read.get(path, 0))
+                    new = file.read()
+                read[path] = read.get(path, 0) + len(new)
+                click.echo(new.decode(errors="replace"), nl=False)
+        if view.state not in GOING_ON:
+            return
+        if time.monotonic() - asked > ASK_SECONDS or not read:
+            asked = time.monotonic()
+            view = one(overview(results), view.run)
+        time.sleep(FOLLOW_SECONDS)
+
+
+@click.command("cost")
+@read_results_option
+@json_option
+def cost(results: Path, as_json: bool) -> None:
+    """Compare each experiment's estimated GPU hours with what its jobs have taken.
+
+    `booked` is the accounting's figure: every attempt of every submission, start-up and requeued time
+    included. Where sacct does not answer it is missing, and `trained`, the time that the runs themselves
+    counted, has to do. Without GPUs it is hours of processes.
+    """
+    from ablations.columns import aligned
+
+    records, answered = costs_of_runs(results)
+    if as_json:
+        click.echo(json.dumps(records, indent=1, ensure_ascii=False))
+        return
+    if not records:
+        click.echo(f"no submitted runs in {results / 'runs'}")
+        return
+    numbers = ("runs", "done", "estimated", "trained", "booked")
+    total = {key: sum(record[key] or 0 for record in records) for key in numbers}
+    lines = [("experiment", *numbers, "booked / estimated of done")]
+    lines.extend(
+        (
+            record["experiment"],
+            str(record["runs"]),
+            str(record["done"]),
+            *(f"{record[key] or 0:.2f}" for key in ("estimated", "trained")),
+            f"{record['booked'] or 0:.2f}" if answered else "",
+            "" if record["ratio"] is None else f"{record['ratio']:.2f}",
+        )
+        for record in [*records, {"experiment": "in all", **total, "ratio": None}]
     )
+    for line in aligned(lines):
+        click.echo(line.rstrip())
+    if not answered:
+        click.echo("sacct does not answer here, so nothing is known of what was booked", err=True)
 
 
-def text(views: Sequence[RunView]) -> str:
-    """Aligned columns, without those in which nothing is; then how many runs are in which state."""
-    lines = [HEAD, *(cells(view) for view in views)]
-    used = [column for column in range(len(HEAD)) if any(line[column] for line in lines[1:])]
-    widths = {column: max(len(line[column]) for line in lines) for column in used}
-    rows = ["  ".join(line[c].ljust(widths[c]) for c in used).rstrip() for line in lines]
-    return "\n".join([*rows, summary(views)])
+def costs_of_runs(results: Path) -> tuple[list[dict[str, Any]], bool]:
+    """One record per experiment that was submitted, and whether the accounting answered."""
+    from ablations.overview import overview
+    from slurm import scheduler
+    from slurm.errors import ClusterError
+    from slurm.tokens import read
 
-
-def table(views: Sequence[RunView], most: int, width: int) -> Table:
-    """The same for a terminal of so many lines and columns: those that run come first."""
-    from rich.table import Table
-    from rich.text import Text
-
-    order = ("running", "starting", "queued", "failed")
-    ranked = sorted(views, key=lambda v: order.index(v.state) if v.state in order else len(order))
-    shown = Table(box=None, pad_edge=False, caption=summary(views), caption_justify="left")
-    columns = [c for c, name in enumerate(HEAD) if width >= WIDE or name not in ("node", "GPU h", "time")]
-    for column in columns:
-        # rich narrows columns that may wrap before the others: only the name and the reason may give way.
-        shown.add_column(HEAD[column], no_wrap=HEAD[column] not in ("run", "reason"))
-    for view in ranked[: max(most - 6, 3)]:
-        texts = cells(view)
-        shown.add_row(*(Text(texts[c], no_wrap=True, overflow="ellipsis") for c in columns))
-    return shown
-
-
-def summary(views: Sequence[RunView]) -> str:
-    """`19 runs: 3 done, 1 failed, 15 queued`."""
-    states = [view.state for view in views]
-    counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(sorted(states)))
-    return f"{len(views)} runs: {counts}"
+    booked: dict[str, Seen] | None
+    submitted = [(view, view.token) for view in overview(results) if view.token is not None]
+    jobs = {
+        view.run: [job for k in range(1, token.number + 1) if (job := read(view.run_dir, k).job) is not None]
+        for view, token in submitted
+    }
+    try:
+        everything = [job for some in jobs.values() for job in some]
+        booked = scheduler.history(everything) if everything else {}
+    except ClusterError:
+        booked = None
+    records: dict[str, dict[str, Any]] = {}
+    ratios: dict[str, list[float]] = {}
+    for view, token in submitted:
+        name = str(token.content.get("experiment") or view.run)
+        record = records.setdefault(
+            name, {"experiment": name, "runs": 0, "done": 0, "estimated": 0.0, "trained": 0.0, "booked": None}
+        )
+        expected = read(view.run_dir, 1).hours or 0.0
+        record["runs"] += 1
+        record["done"] += view.state is State.DONE
+        record["estimated"] += expected
+        record["trained"] += view.gpu_hours or 0.0
+        if booked is not None:
+            mine = [booked[job] for job in jobs[view.run] if job in booked]
+            spent = sum(seen.gpu_seconds or seen.seconds * token.gpus for seen in mine) / 3600
+            record["booked"] = (record["booked"] or 0.0) + spent
+            if view.state is State.DONE and expected >= LEAST:
+                ratios.setdefault(name, []).append(spent / expected)
+    for name, record in records.items():
+        found = ratios.get(name)
+        record["ratio"] = sum(found) / len(found) if found else None
+    return list(records.values()), booked is not None

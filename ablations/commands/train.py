@@ -74,16 +74,15 @@ def train_here(run: PlannedRun, stop: StopFlag, quiet: bool = False) -> str:
     """Train one run unless it is done, and say how it goes unless `quiet`. Returns its state."""
     from rich.console import Console
 
-    from ablations.narration import conclusion, last_scores, scores
-    from ablations.watching import watch_on
-    from slurm.progress import clock, describe, snapshot
+    from ablations.display import clock, describe, seen
+    from ablations.watching import conclusion, last_scores, scores, watch_on
     from yolor_core.runs.directory import RunDirectory
     from yolor_core.training import train
 
     folder = RunDirectory(run.run_dir)
     if folder.complete():  # a damaged state.json is refused here
         if not quiet:
-            click.echo(f"{run.run_id} is done: {describe(snapshot(run.run_dir))}  ({run.run_dir})")
+            click.echo(f"{run.run_id} is done: {describe(seen(run.run_dir))}  ({run.run_dir})")
         return "done"
     if quiet:
         return str(train(run.config, run.run_dir, stop))
@@ -100,9 +99,9 @@ def train_here(run: PlannedRun, stop: StopFlag, quiet: bool = False) -> str:
 
     with watch:
         state: str = train(run.config, run.run_dir, stop_and_say, watch)
-    seen = snapshot(run.run_dir)
+    last = seen(run.run_dir)
     measured = scores(last_scores(folder.read_metrics()))
-    parts = (f"{state}: epoch {seen.epoch}/{seen.epochs}", measured, f"{clock(seen.seconds)} of training")
+    parts = (f"{state}: epoch {last.epoch}/{last.epochs}", measured, f"{clock(last.seconds)} of training")
     click.echo("  ".join(part for part in parts if part))
     if state == "done":
         click.echo(conclusion(run))

@@ -14,7 +14,6 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from ablations.profiles import profile_named
-from ablations.run_logs import last_start
 from ablations.table import ALL_DETECTION
 from analysis.figures.catalogue import SECTIONS, table_anchor
 from analysis.report.curves import panel_data
@@ -29,6 +28,7 @@ from analysis.report.verdicts import sentence, verdict_lines
 from analysis.report.warnings import warnings
 from analysis.study import Study
 from analysis.tables.formats import to_csv
+from yolor_core.runs.directory import RunDirectory
 
 HERE = Path(__file__).parent
 LogFiles = Callable[[Path], Sequence[Path]]  # the logs of a run folder
@@ -51,8 +51,12 @@ class Written:
         return self.folder / "index.html"
 
 
+def _last_logs(run_dir: Path) -> list[Path]:
+    return RunDirectory(run_dir).last_logs()
+
+
 def write_report(
-    study: Study, target: Path, log_files: LogFiles = last_start, date: datetime | None = None
+    study: Study, target: Path, log_files: LogFiles = _last_logs, date: datetime | None = None
 ) -> Written:
     """Write the report of a study into the folder `target`, in place of an older report.
 

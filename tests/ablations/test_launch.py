@@ -153,7 +153,7 @@ def test_a_damaged_state_fails_that_run_alone_and_is_left_to_the_user(
 def test_a_finished_run_that_lost_a_file_is_run_again(launching: Launch, tmp_path: Path, name: str) -> None:
     run = directory(tmp_path, "csp-fast")
     leave_results(run)
-    assert "1 runs: 1 done" in launching("csp-fast", "--dry-run").stdout
+    assert "1 run: 1 done" in launching("csp-fast", "--dry-run").stdout
     (run.path / name).unlink()
     result = launching("csp-fast")
     assert result.exit_code == 0, result.output
@@ -168,7 +168,7 @@ def test_other_code_is_told_only_where_the_record_says_so(launching: Launch, tmp
     leave_results(run)
     assert "other code" not in launching("csp-fast").stderr
     run.run.write_text('{"source_hash": "abc"}')
-    assert "1 finished runs were made by other code" in launching("csp-fast").stderr
+    assert "1 finished run was made by other code" in launching("csp-fast").stderr
 
 
 def test_a_full_disk_does_not_end_the_launch_when_an_ending_is_noted(
@@ -277,24 +277,24 @@ def test_a_run_taken_over_from_other_data_is_told_with_both_places(
 ) -> None:
     finished_on(tmp_path, "shapes")
     result = launching("csp-fast", "--data", str(folder), "--dry-run")
-    assert "1 runs: 1 done, 0 to run" in result.stdout
+    assert "1 run: 1 done, 0 to run" in result.stdout
     assert "was trained on the shapes drawn on demand" in result.stderr
     darken(next((folder / "val").iterdir()))
     result = launching("csp-fast", "--data", str(folder), "--dry-run")
-    assert "1 runs: 0 done, 1 to run" in result.stdout
+    assert "1 run: 0 done, 1 to run" in result.stdout
     assert "it counts" not in result.stderr
 
     finished_on(tmp_path, str(folder))
     result = launching("csp-fast", "--data", str(folder), "--dry-run")
-    assert "1 runs: 1 done, 0 to run" in result.stdout
+    assert "1 run: 1 done, 0 to run" in result.stdout
     assert "it counts" not in result.stderr
     moved = folder.rename(tmp_path / "moved")
     result = launching("csp-fast", "--data", str(moved), "--dry-run")
-    assert "1 runs: 1 done, 0 to run" in result.stdout
+    assert "1 run: 1 done, 0 to run" in result.stdout
     (told,) = [line for line in result.stderr.splitlines() if "it counts" in line]
     assert str(folder) in told and str(moved) in told
     darken(next((moved / "train").iterdir()))
-    assert "1 runs: 0 done, 1 to run" in launching("csp-fast", "--data", str(moved), "--dry-run").stdout
+    assert "1 run: 0 done, 1 to run" in launching("csp-fast", "--data", str(moved), "--dry-run").stdout
 
 
 def test_runs_that_did_not_write_down_their_pictures_do_not_count_and_are_named(
@@ -304,9 +304,9 @@ def test_runs_that_did_not_write_down_their_pictures_do_not_count_and_are_named(
     old = annotation_fingerprint(coco_config(folder))
     earlier = finished_on(tmp_path, str(folder), old)
     result = launching("csp-fast", "--data", str(folder))
-    assert "1 runs: 0 done, 1 to run" in result.stdout
+    assert "1 run: 0 done, 1 to run" in result.stdout
     assert str(earlier.run_dir) in result.stderr
     assert f"`ablate tables --fingerprint {old[:8]}`" in result.stderr
     again = launching("csp-fast", "--data", str(folder))
-    assert "1 runs: 1 done, 0 to run" in again.stdout
+    assert "1 run: 1 done, 0 to run" in again.stdout
     assert "do not count" not in again.stderr

@@ -26,7 +26,7 @@ def test_the_report_is_in_the_folder_of_results_and_its_page_is_named(tmp_path: 
     result = report("1", "--results", str(tmp_path))
     index = tmp_path / "report" / "index.html"
     assert result.exit_code == 0, result.output
-    assert index.is_file() and f"1 tables, 2 figures, 1 runs: {index}" in result.output.replace("\n", "")
+    assert index.is_file() and f"1 table, 2 figures, 1 run: {index}" in result.output.replace("\n", "")
     assert "a single seed" in result.stderr and "nothing to show in" in result.stderr
     assert report("1", "--results", str(tmp_path)).exit_code == 0  # again, in its place
 

@@ -53,7 +53,7 @@ def test_text_has_a_line_per_run_and_a_count(tmp_path: Path) -> None:
     run.write_state("done", epoch=24, epochs=24, ap=0.125, seconds=75.0)
     lines = status(tmp_path).splitlines()
     assert lines[1].split() == ["a", "done", "24/24", "12.5", "1:15"]
-    assert lines[-1] == "1 runs: 1 done"
+    assert lines[-1] == "1 run: 1 done"
 
 
 @pytest.mark.parametrize("content", ["{", "", "[1]"])

@@ -15,9 +15,16 @@ from rich.console import Console
 
 import yolor_core.training
 from ablations.cli import main
-from ablations.narration import conclusion, evaluated_epochs, introduction
 from ablations.plan import PlannedRun, plan_runs
-from ablations.watching import LiveWatch, PlainWatch, watch_on
+from ablations.watching import (
+    Forecast,
+    LiveWatch,
+    PlainWatch,
+    conclusion,
+    evaluated_epochs,
+    introduction,
+    watch_on,
+)
 from yolor_core.errors import RunError
 from yolor_core.training.progress import Moment, Watch
 
@@ -25,6 +32,7 @@ COUNTS = {"train": {"images": 640, "boxes": 2276}, "val": {"images": 200, "boxes
 RECORD = {"parameters": 580562, "data_report": COUNTS, "device": "cpu", "ranks": 1}
 LOSSES = {"loss/box": 0.0612, "loss/obj": 0.3211, "loss/cls": 0.6948}
 AP = {"AP": 0.213, "AP50": 0.432, "AP75": 0.189}
+START_UP, STEP, EVALUATION = 30.0, 2.0, 50.0  # seconds
 
 
 def planned(
@@ -157,20 +165,22 @@ def test_a_terminal_shows_the_run_and_the_present_epoch(width: int) -> None:
         for step in (0, 40):
             clock.now += 4.0
             watch.stepped(moment(2, step))
-        run_line, epoch_line = drawn(watch, width)
-        assert run_line.startswith("run ") and epoch_line.startswith("epoch 3 ")
-        assert all(len(line) <= width for line in (run_line, epoch_line))
-        assert "2/24" in run_line and "40/80" in epoch_line
+        head, row = drawn(watch, width)
+        assert len(head) <= width and len(row) <= width
+        shown = dict(zip(head.split(), row.split(), strict=False))
+        assert row.startswith("csp-fast.add-") and shown["state"] == "running"
+        assert (shown["epoch"], shown["loss"], shown["AP"]) == ("2/24", "1.077", "21.3")
+        assert shown["left"] == "2:59"  # 1,720 steps of 0.1 s, 6 evaluations of 12.5
         if width >= 80:
-            assert "left  AP 21.3  AP50 43.2" in run_line
-            assert "box 0.0612  obj 0.3211" in epoch_line
+            assert (shown["step"], shown["time"]) == ("40/80", "0:08")
         if width >= 120:
-            assert epoch_line.endswith("cls 0.6948  80 images/s")
+            assert "box 0.0612  obj 0.3211  cls 0" in row
         watch.evaluating(2, 7)
-        run_line, epoch_line = drawn(watch, width)
-        assert epoch_line.startswith("evaluating 3 ") and "2/7" in epoch_line
+        if width >= 120:
+            assert "evaluating, batch 2/7  AP50 43.2" in drawn(watch, width)[1]
         watch.epoch_finished(epoch_record(3, AP=0.3, AP50=0.5))
-        assert "AP 30.0" in drawn(watch, 120)[0]
+        assert drawn(watch, width)[1].split()[2] == "3/24"
+        assert "30.0" in drawn(watch, width)[1].split()
     plain = output.getvalue()
     assert "epoch  3/24  box 0.0612" in plain.replace("\x1b[2K", "")
     assert plain.count("\x1b[?25l") == plain.count("\x1b[?25h") == 1  # the cursor is shown again
@@ -179,8 +189,8 @@ def test_a_terminal_shows_the_run_and_the_present_epoch(width: int) -> None:
 def drawn(watch: LiveWatch, width: int) -> list[str]:
     """The live lines as they stand."""
     screen = Console(file=io.StringIO(), width=width, record=True)
-    screen.print(watch.display.get_renderable())
-    return [line.rstrip() for line in screen.export_text().splitlines()]
+    screen.print(watch.live.get_renderable())
+    return [line.rstrip() for line in screen.export_text().splitlines() if line.strip()]
 
 
 @pytest.fixture
@@ -237,3 +247,83 @@ def test_only_the_first_of_several_ranks_speaks(
     monkeypatch.setenv("RANK", "0")
     assert f"{state}: epoch" in ablate_train(train).stdout
     assert isinstance(watches[1], PlainWatch)
+
+
+# How long it still takes, against simulated trainings whose durations are known
+
+
+class Simulation:
+    """A run of 10 epochs of 20 steps, evaluated after 5 and 10, on a clock of its own."""
+
+    def __init__(self, epoch: int = 0, step: int = 0) -> None:
+        self.now = 1000.0
+        self.forecast = Forecast(10, 20, (5, 10), 8.0, lambda: self.now)
+        self.forecast.start(epoch, step)
+        self.now += START_UP
+        self.errors: list[float] = []
+        self.guesses: list[float | None] = []
+        for self.epoch in range(epoch, 10):
+            self.run_epoch(step if self.epoch == epoch else 0)
+
+    def run_epoch(self, first: int) -> None:
+        for step in range(first + 1, 21):
+            self.now += STEP
+            if step % 3 == 1:  # not every step is told
+                self.forecast.step(self.epoch, step)
+                self.note()
+        if self.epoch + 1 in (5, 10):
+            self.forecast.evaluate(self.epoch + 1)
+            for _ in range(4):
+                self.note()
+                self.now += EVALUATION / 4
+                self.forecast.evaluate(self.epoch + 1)
+        self.forecast.finish_epoch(self.epoch + 1)
+        self.note()
+
+    def note(self) -> None:
+        self.guesses.append(self.forecast.remaining)
+        if self.forecast.evaluations:
+            self.errors.append((self.forecast.remaining or 0.0) - self.left())
+
+    def left(self) -> float:
+        """Seconds that the simulation has still to go, from its own script."""
+        end = 1000.0 + START_UP + 200 * STEP + 2 * EVALUATION
+        return end - self.now
+
+
+def test_the_forecast_is_exact_once_an_evaluation_was_measured() -> None:
+    simulation = Simulation()
+    assert len(simulation.errors) > 30
+    assert max(map(abs, simulation.errors)) < 1e-6
+
+
+def test_nothing_is_forecast_before_anything_was_measured() -> None:
+    simulation = Simulation()
+    assert simulation.guesses[0] is None
+    # Start-up is no part of a step: 196 steps are left, and two evaluations of 8 steps' images each.
+    assert simulation.guesses[1] == pytest.approx(196 * STEP + 2 * 0.5 * 8 * STEP)
+
+
+def test_an_evaluation_that_takes_longer_than_the_last_leaves_the_steps() -> None:
+    now = [0.0]
+    forecast = Forecast(2, 10, (1, 2), clock=lambda: now[0])
+    forecast.step(0, 0)
+    for epoch, seconds in ((1, 5.0), (2, 100.0)):
+        now[0] += 10.0
+        forecast.evaluate(epoch)
+        now[0] += seconds
+        if epoch == 1:
+            forecast.finish_epoch(epoch)
+            assert forecast.remaining == pytest.approx(10.0 + 5.0)
+    assert forecast.remaining == 0.0
+
+
+@pytest.mark.parametrize(("epoch", "step"), [(6, 7), (9, 20)])
+def test_a_resumed_run_is_measured_anew(epoch: int, step: int) -> None:
+    simulation = Simulation(epoch, step)
+    assert simulation.forecast.done == 200
+    assert simulation.forecast.remaining in (None, pytest.approx(0.0))
+    steps = 200 - 20 * epoch - step
+    assert simulation.forecast.evaluations == 1
+    if steps:
+        assert simulation.forecast.step_seconds == pytest.approx(STEP)

@@ -229,6 +229,11 @@ class RunDirectory:
                 found.append(f"{path.name} cannot be read")
         return found
 
+    def last_logs(self) -> list[Path]:
+        """The non-empty logs of the run's last start on this machine."""
+        starts = sorted(path for path in (self.path / "logs").glob("*") if path.is_dir())
+        return sorted(path for path in starts[-1].glob("*_log.*") if path.stat().st_size) if starts else []
+
     def read_metrics(self) -> list[dict[str, Any]]:
         """One record per finished epoch, in order. Raises RunError where metrics.jsonl is damaged."""
         try:

@@ -20,11 +20,11 @@ def test_cancel_notes_it_before_it_tells_slurm(
     result = ablate("cancel", "csp-fast")
     assert result.exit_code == 0, result.output
     assert slurm.calls("scancel") == [[job]]
-    assert "cancelled 1 runs" in result.stdout
+    assert "cancelled 1 run" in result.stdout
     assert not (run_of(results, "csp-fast.add-fa").path / "submits" / "0001.cancelled.json").exists()
     slurm.answer("scancel")
     result = ablate("cancel", "--all")
-    assert "cancelled 2 runs; 1 were not on the cluster" in result.stdout
+    assert "cancelled 2 runs; 1 other was not on the cluster" in result.stdout
     assert sorted(slurm.calls("scancel")[-1]) == sorted([job, other])
 
 
@@ -43,7 +43,7 @@ def test_cancel_reaches_runs_that_may_be_there_while_the_queue_does_not_answer(
     slurm.answer("squeue", error="down", code=1)
     slurm.answer("sacct", error="down", code=1)
     result = ablate("cancel", "csp-fast")
-    assert result.stdout == "cancelled 1 runs\n"
+    assert result.stdout == "cancelled 1 run\n"
     assert slurm.calls("scancel") == [[job_of(results, "csp-fast")]]
 
 

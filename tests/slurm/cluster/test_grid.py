@@ -90,7 +90,7 @@ def test_two_launches_at_the_same_moment_submit_every_run_once(grid: Grid) -> No
 def test_cancelled_runs_leave_the_cluster_and_a_later_launch_goes_on(grid: Grid) -> None:
     grid.launch("csp-fast", "--set", "train.epochs=60")
     run = grid.training(2)
-    assert grid.call("cancel", "csp-fast").stdout == "cancelled 1 runs\n"
+    assert grid.call("cancel", "csp-fast").stdout == "cancelled 1 run\n"
     grid.until(lambda: not jobs(grid))
     grid.until(lambda: grid.states() == ["cancelled"])
     saved = run.read_state()
@@ -140,7 +140,7 @@ def test_retry_submits_what_failed_and_nothing_else(grid: Grid) -> None:
     assert "holds the run another" in log and "ending: failed" in log
     spoilt.unlink()
     told = grid.call("retry", "--failed").stdout
-    assert "submitted 1 runs" in told
+    assert "submitted 1 run" in told
     grid.ended()
     numbers = {p.name: token.number for p in grid.folder.glob("runs/*") if (token := current(p)) is not None}
     assert sorted(numbers.values()) == [1, 2] and numbers[failed["run"]] == 2

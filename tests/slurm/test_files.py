@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from slurm.logs import last_lines, tail
+from slurm.files import last_lines, tail
 
 
 def test_the_last_lines_of_a_log_are_the_runs_own(tmp_path: Path) -> None:
