@@ -127,11 +127,11 @@ def test_the_table_can_be_given_a_name(tree: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_the_formula_that_the_page_adds_lets_the_tests_of_folding_pass(tree: Path, tmp_path: Path) -> None:
     (lines,) = (source for path, source in BLOCKS.items() if path.startswith("tests/"))
-    original = (ROOT / "tests" / "yolor_core" / "test_folding.py").read_text(encoding="utf-8")
+    original = (ROOT / "tests/yolor_core/implicit/test_operators.py").read_text(encoding="utf-8")
     place = "def acted(operator: str, x: Tensor, g: Tensor) -> Tensor:\n"
     first = '    """The operator by its definition in the paper."""\n    g = g.view(1, -1, 1, 1)\n'
     assert place + first in original
-    path = tmp_path / "test_folding.py"
+    path = tmp_path / "test_operators.py"
     chosen = ("-q", "-p", "no:cacheprovider", "-k", "gate and constant_folds")
     for text_, passes in ((original, False), (original.replace(first, first + lines), True)):
         path.write_text(text_, encoding="utf-8")

@@ -34,12 +34,7 @@ class Site(nn.Module, ABC):
     """
 
     def __init__(
-        self,
-        channels: int,
-        anchors: int,
-        outputs: int,
-        config: ImplicitConfig,
-        previous: Site | None = None,
+        self, channels: int, anchors: int, outputs: int, config: ImplicitConfig, previous: Site | None = None
     ) -> None:
         super().__init__()
         self.forms: nn.ModuleList

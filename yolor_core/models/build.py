@@ -47,10 +47,7 @@ def named_config(name: str) -> ModelConfig:
 
 
 def blank_model(
-    config: ModelConfig | str,
-    classes: int = 80,
-    identities: int = 0,
-    weighting: TasksConfig | None = None,
+    config: ModelConfig | str, classes: int = 80, identities: int = 0, weighting: TasksConfig | None = None
 ) -> Detector:
     """The detector on the meta device, without numbers: a moment's work at any size.
 
@@ -119,7 +116,9 @@ def initialise(model: Detector, seed: int) -> None:
         if isinstance(module, (Predictor, BranchConv, BranchLinear)):
             _reset_layer(module, own)
         elif isinstance(module, nn.Conv2d):
-            module.weight.copy_(own.uniform("weight", module.weight.shape, _bound(module.weight[0].numel())))
+            module.weight.copy_(
+                own.uniform("weight", module.weight.shape, 1 / math.sqrt(module.weight[0].numel()))
+            )
         elif isinstance(module, nn.BatchNorm2d):
             module.reset_parameters()
         elif isinstance(module, Site):
@@ -166,15 +165,11 @@ def _merge(model: Detector, part: ImplicitConfig, draws: Draws) -> None:
         predictor.bias.copy_(bias)
 
 
-def _bound(fan_in: int) -> float:
-    return 1 / math.sqrt(fan_in)
-
-
 def _reset_layer(layer: Predictor | BranchConv | BranchLinear, draws: Draws) -> None:
     """The features' part of a widened layer is the baseline's draw; the constant's part has its own."""
     outputs, inputs, *kernel = layer.weight.shape
     features = inputs - layer.added
-    bound = _bound(features * math.prod(kernel))
+    bound = 1 / math.sqrt(features * math.prod(kernel))
     weight = draws.uniform("weight", (outputs, features, *kernel), bound)
     if layer.added:
         constant = draws.uniform("weight.implicit", (outputs, layer.added, *kernel), bound)

@@ -44,12 +44,10 @@ class Counts:
 
     @property
     def mflops(self) -> float:
-        """Millions of FLOPs, not fused."""
         return self.flops / 1e6
 
     @property
     def mflops_fused(self) -> float:
-        """Millions of FLOPs, fused."""
         return self.flops_fused / 1e6
 
     @property
@@ -68,7 +66,6 @@ class Counts:
 
     @property
     def mflops_torch(self) -> float:
-        """Millions of FLOPs by torch.utils.flop_counter."""
         return self.flops_torch / 1e6
 
     @property
@@ -87,8 +84,8 @@ def count(config: ModelConfig | str, size: int | tuple[int, int], classes: int =
 def count_detector(model: Detector, size: int | tuple[int, int]) -> Counts:
     """As `count`, for a detector on the meta device."""
     height, width = (size, size) if isinstance(size, int) else size
-    merged = {id(m.conv) for m in model.modules() if isinstance(m, ConvBNAct)}
-    merged |= {id(m.bn) for m in model.modules() if isinstance(m, ConvBNAct)}
+    pairs = [m for m in model.modules() if isinstance(m, ConvBNAct)]
+    merged = {id(part) for pair in pairs for part in (pair.conv, pair.bn)}
     flops = {"conv": 0, "linear": 0, "bias": 0, "norm": 0, "merged_norm": 0, "merged_bias": 0}
 
     def observe(module: nn.Module, _: object, output: Tensor) -> None:
@@ -122,10 +119,10 @@ def count_detector(model: Detector, size: int | tuple[int, int]) -> Counts:
                     implicit[level] += site.values().numel() * cells[level]
     shared = flops["conv"] + flops["linear"] + flops["bias"] + flops["norm"] + sum(implicit.values())
     parameters = sum(p.numel() for p in model.parameters())
-    folded = sum(m.bn.num_features for m in model.modules() if isinstance(m, ConvBNAct))
     return Counts(
         parameters=parameters,
-        parameters_fused=parameters - folded,  # weight and bias of the norm become one bias
+        # weight and bias of the norm become one bias
+        parameters_fused=parameters - sum(pair.bn.num_features for pair in pairs),
         flops=shared + flops["merged_norm"],
         flops_fused=shared + flops["merged_bias"],
         implicit_flops=implicit,

@@ -113,17 +113,11 @@ def implicit_effects(model: Detector, features: Mapping[str, Tensor]) -> list[Ef
     """
     if not model.config.detection:
         return []
-    return [
-        Effect(
-            name,
-            level,
-            *(
-                model.predict(level, features[level], out).flatten().float().cpu().numpy()
-                for out in ([site], [])
-            ),
-        )
-        for name, level, site in model.implicit.walk()
-    ]
+    effects = []
+    for name, level, site in model.implicit.walk():
+        raw = (model.predict(level, features[level], without) for without in ([site], []))
+        effects.append(Effect(name, level, *(y.flatten().float().cpu().numpy() for y in raw)))
+    return effects
 
 
 @torch.no_grad()
@@ -149,18 +143,17 @@ def fold(model: Detector) -> Detector:
             if isinstance(child, ConvBNAct):
                 setattr(parent, name, ConvAct(merge_norm(child.conv, child.bn), child.act))
     exact = _exact(folded)
-    if folded.config.detection:
-        for level in folded.level_names:
-            setattr(
-                folded, f"predictor_{level.lower()}", _fold_predictor(folded, exact[folded.implicit], level)
-            )
-    for head in _heads(folded):
+    for level in folded.level_names if folded.config.detection else ():
+        predictor = _fold_predictor(folded, exact[folded.implicit], level)
+        setattr(folded, f"predictor_{level.lower()}", predictor)
+    heads = [cast(Head, head) for head in folded.branches.values()]
+    for head in heads:
         head.fold(exact[head.implicit])
     folded.implicit = ImplicitKnowledge(
         (), folded.level_names, folded.backbone.channels, folded.anchors_per_level, folded.outputs
     )
     folded.task = TaskWeights(folded.tasks, TasksConfig())
-    branches = tuple(head.branch for head in _heads(folded))
+    branches = tuple(head.branch for head in heads)
     folded.config = folded.config.model_copy(update={"implicit": (), "branches": branches})
     folded.folded = True
     return folded.eval()
@@ -178,10 +171,6 @@ def merge_norm(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
     weight = conv.weight.double()
     bias = weight.new_zeros(len(weight)) if conv.bias is None else conv.bias.double()
     return rebuilt(conv, *affine.into_previous(weight, bias))
-
-
-def _heads(model: Detector) -> list[Head]:
-    return [cast(Head, head) for head in model.branches.values()]
 
 
 def _exact(model: Detector) -> dict[ImplicitKnowledge, ImplicitKnowledge]:
@@ -205,11 +194,7 @@ def _fold_predictor(model: Detector, implicit: ImplicitKnowledge, level: str) ->
     for site in sites:
         if isinstance(site, PredictionSite):
             weight, bias = site.fold(weight, bias)
-    return _predictor_of(predictor, weight, bias)
-
-
-def _predictor_of(like: Predictor, weight: Tensor, bias: Tensor) -> Predictor:
     with torch.device("meta"):
-        new = Predictor(weight.shape[1], 0, like.anchors, like.outputs)
-    new.weight, new.bias = (nn.Parameter(values.to(like.weight)) for values in (weight, bias))
-    return new
+        folded = Predictor(weight.shape[1], 0, predictor.anchors, predictor.outputs)
+    folded.weight, folded.bias = (nn.Parameter(values.to(predictor.weight)) for values in (weight, bias))
+    return folded

@@ -23,14 +23,8 @@ OPTIMISERS = ("optim", "sched", "scaler", "grad", "lr")
 BUFFERS = ("running_mean", "running_var", "num_batches_tracked", "anchors", "anchor_grid")
 WRAPPERS = ("module", "_orig_mod")  # put in front of every name by parallel training, averaging, compilation
 ROOTS = ("model.", "module_list.", *(f"{wrapper}." for wrapper in WRAPPERS))
-COUNTERS = (
-    "n_averaged",
-    "steps",
-    "step",
-    "decay",
-    "num_updates",
-    "initted",
-)  # of an average, not of a network
+#: Of an average, not of a network.
+COUNTERS = ("n_averaged", "steps", "step", "decay", "num_updates", "initted")
 
 Stored = StoredTensor | Tensor
 HOLDERS = (StoredTensor, Tensor, StandIn, Mapping, list, tuple)

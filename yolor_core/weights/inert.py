@@ -119,14 +119,10 @@ class StandIn:
         if isinstance(key, str):
             self.items[key] = value
 
-    def append(self, value: Any) -> None:
-        """An item of a list-like object; not needed."""
-
-    def extend(self, values: Any) -> None:
-        """Items of a list-like object; not needed."""
-
     def add(self, value: Any) -> None:
-        """An item of a set-like object; not needed."""
+        """Items of a list- or set-like object; not needed."""
+
+    append = extend = add
 
 
 class _NumpyType(StandIn):
@@ -166,20 +162,26 @@ class OrderedMapping(dict[Any, Any]):
         pass  # a state_dict's version numbers
 
 
-class _Element:
-    """The type of a storage or a tensor, as in torch.FloatStorage and torch.float32."""
+class _Stateless:
+    """No attribute can be set on it from a pickle."""
+
+    __slots__ = ()
+
+    def __setstate__(self, state: Any) -> None:
+        raise pickle.UnpicklingError("state for a type or a function")
+
+
+class _Element(_Stateless):
+    """The type of a storage or a tensor, e.g. torch.FloatStorage and torch.float32."""
 
     __slots__ = ("dtype",)
 
     def __init__(self, dtype: torch.dtype) -> None:
         self.dtype = dtype
 
-    def __setstate__(self, state: Any) -> None:
-        raise pickle.UnpicklingError("state for a type")
 
-
-class _Call:
-    """A function of ours under the name of torch's. No attribute can be set on it from a pickle."""
+class _Call(_Stateless):
+    """A function of ours under the name of torch's."""
 
     __slots__ = ("__call",)
 
@@ -188,9 +190,6 @@ class _Call:
 
     def __call__(self, *arguments: Any) -> Any:
         return self.__call(*arguments)
-
-    def __setstate__(self, state: Any) -> None:
-        raise pickle.UnpicklingError("state for a function")
 
 
 def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> StoredTensor | StandIn:

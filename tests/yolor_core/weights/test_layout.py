@@ -14,12 +14,20 @@ from yolor_core.errors import WeightsError
 from yolor_core.models import list_models
 from yolor_core.models.architectures import ARCHITECTURES
 from yolor_core.models.build import blank_model
-from yolor_core.weights.layout import key_layout
+from yolor_core.weights.layout import key_layout, match, twins
 
 FOLDER = Path(os.environ.get("YOLOR_GOLDEN", ""))
+
+
 GOLDEN = sorted(p.stem for p in FOLDER.glob("*.json") if p.stem != "loss_golden") if FOLDER.name else []
+
+
 KINDS = {"conv_w": "weight", "conv_b": "weight", "bias": "weight", "bn_weight": "norm", "bn_bias": "norm"}
+
+
 KINDS |= {"bn_running_mean": "norm", "bn_running_var": "norm"}
+
+
 KINDS |= {"implicit_add": "implicit", "implicit_mul": "implicit"}
 
 
@@ -54,6 +62,8 @@ def test_every_tensor_of_ours_has_one_name_of_theirs_in_the_same_order(name: str
 
 # The number of the last layer, counted in the released layer lists.
 LAST = {"yolov4_csp_x": 202, "yolov4_p6": 303, "yolov4_p7": 364, "yolor_w6": 232}
+
+
 LAST |= {"yolor-e6": 41, "yolor-w6": 41, "yolor-d6": 41, "yolov4-p5": 31, "yolov4-p6": 42, "yolov4-p7": 53}
 
 
@@ -89,3 +99,23 @@ def test_implicit_knowledge_the_authors_cannot_express_is_refused(
 
 def _implicit(*items: str) -> tuple[ImplicitConfig, ...]:
     return tuple(ImplicitConfig(site=s, operator=o) for s, o in (item.split(":") for item in items))
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_names_of_every_model_find_their_places(name: str) -> None:
+    model = blank_model(name)
+    layout = key_layout(model)
+    needed = {entry.name for entry in layout if entry.kind not in ("counter", "constant")}
+    pairs, how = match({e.name: e.shape for e in layout}, layout, name, "file")
+    assert how == "name" and {k: e.name for k, e in pairs.items()} == {e.name: e.name for e in layout}
+    pairs, how = match({k: tuple(v.shape) for k, v in model.state_dict().items()}, layout, name, "file")
+    assert how == "our own names" and all(entry.ours == key for key, entry in pairs.items())
+    kept = [e for e in layout if e.name in needed]
+    numbered = {f"{i}.{e.name.rpartition('.')[2]}": e.shape for i, e in enumerate(kept)}
+    pairs, how = match(numbered, layout, name, "file")
+    assert how == "order" and [e.name for e in pairs.values()] == [e.name for e in kept]
+
+
+def test_models_that_tensors_cannot_tell_apart_are_named() -> None:
+    assert twins("yolov4_csp") == ["yolov4_csp_mish"]
+    assert twins("yolor-p6") == []

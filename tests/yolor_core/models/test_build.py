@@ -1,4 +1,4 @@
-"""Initial values: keyed by name and seed, distributed as PyTorch's defaults, with the authors' bias prior."""
+"""Initial values keyed by name and seed, with the authors' prior of biases; parameter groups; names."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ import torch
 from torch import nn
 
 from yolor_core.config import ImplicitConfig, ModelConfig
+from yolor_core.errors import ConfigError, UnknownNameError
 from yolor_core.implicit.forms import Draws
-from yolor_core.models import create_model, initialise
+from yolor_core.implicit.registry import FORMS
+from yolor_core.models import create_model, initialise, parameter_groups
 from yolor_core.models.detector import Predictor
 
 MINI = ModelConfig(architecture="yolov4_csp_fast", width=0.125, depth=0.33)
@@ -39,14 +41,6 @@ def test_initialise_restores_a_trained_model_completely() -> None:
     initialise(model, 4)
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), fresh.parameters(), strict=True))
     assert all(torch.equal(a, b) for a, b in zip(model.buffers(), fresh.buffers(), strict=True))
-
-
-def test_values_depend_on_the_name_alone() -> None:
-    draws = Draws(3)
-    first = draws.within("a").uniform("weight", (4, 3), 1.0)
-    draws.normal("unrelated", (100,), 0.0, 1.0)
-    assert torch.equal(Draws(3).uniform("a.weight", (4, 3), 1.0), first)
-    assert not torch.equal(Draws(3).uniform("b.weight", (4, 3), 1.0), first)
 
 
 def test_convolutions_are_distributed_as_pytorch_does_by_default() -> None:
@@ -97,3 +91,32 @@ def test_a_single_class_gets_a_moderate_prior() -> None:
     probability = model.part("predictor", "P4").bias.view(3, 6)[:, 5].sigmoid()
     assert (probability > 0.4).all()
     assert (probability < 0.8).all()
+
+
+@pytest.mark.parametrize("classes", [0, -1, "a", 1.5, True])
+def test_a_number_of_classes_that_is_none_is_named(classes: object) -> None:
+    with pytest.raises(ConfigError, match="classes = "):
+        create_model("yolor-ssss-s2d", classes=classes)  # type: ignore[arg-type]
+
+
+def test_an_unknown_name_is_refused_with_the_nearest() -> None:
+    for name, nearest in (("yolor_cspx", "yolor_csp_x"), ("yolor-sss-dtw", "nearest: yolor-sss-dwt")):
+        with pytest.raises(UnknownNameError, match=nearest):
+            create_model(name)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_parameter_groups_keep_decay_away_from_implicit_knowledge(form: str) -> None:
+    part = ImplicitConfig(site="fa", operator="add", form=form)
+    model = create_model(MINI.model_copy(update={"implicit": (part,)}), classes=3)
+    groups = parameter_groups(model)
+    assert list(groups) == ["no_decay", "decay", "bias"]
+    names = {id(p): n for n, p in model.named_parameters()}
+    found = {g: {names[id(p)] for p in members} for g, members in groups.items()}
+    assert sum(len(members) for members in groups.values()) == len(names)
+    assert set.union(*found.values()) == set(names.values())
+    implicit = {n for n in names.values() if n.startswith("implicit.")}
+    assert implicit <= found["no_decay"]
+    assert found["decay"] == {n for n, p in model.named_parameters() if p.ndim == 4}
+    assert found["bias"] == {n for n in names.values() if n.endswith("bias")} - implicit
+    assert any(".bn.bias" in n for n in found["bias"])

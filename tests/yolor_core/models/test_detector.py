@@ -1,4 +1,4 @@
-"""Every model equals the authors' model of that name, in float64, on the reference outputs they stored.
+"""The network: the authors' models in float64 on the reference outputs they stored, decoding, bad images.
 
 The folder in YOLOR_GOLDEN holds one file per model: the ordered state_dict (names, shapes, kinds), an exact
 formula for its values, and samples of the raw and decoded outputs. Weights map by position.
@@ -18,11 +18,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from yolor_core.config import ModelConfig
+from yolor_core.errors import InputError
 from yolor_core.implicit.forms import Vector
 from yolor_core.models import Detector, create_model, decode, fold
 
 FOLDER = Path(os.environ.get("YOLOR_GOLDEN", ""))
+
+
 NAMES = sorted(p.stem for p in FOLDER.glob("*.json") if p.stem != "loss_golden") if FOLDER.name else []
+
+
 TOLERANCE = 1e-6
 
 
@@ -148,3 +154,100 @@ def test_golden_outputs_of_the_folded_models(golden: Path, reference: Reference)
     assert len(norms(folded)) < len(norms(reference.model)) / 2
     assert not list(folded.implicit.parameters())
     assert_golden(folded, reference.content)
+
+
+def mini(architecture: str, anchor_scale: float = 1.0) -> ModelConfig:
+    return ModelConfig(architecture=architecture, width=0.125, depth=0.33, anchor_scale=anchor_scale)
+
+
+def pixels(*shape: int) -> torch.Tensor:
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(0))
+
+
+def test_smallest_width_still_builds() -> None:
+    model = create_model(ModelConfig(architecture="yolov4_p6_light", width=0.0625, depth=0.33), classes=1)
+    assert min(model.backbone.channels) >= 8
+    assert len(model(pixels(2, 3, 64, 64))) == 4
+
+
+def test_state_dict_holds_no_anchors_and_loads_strictly() -> None:
+    model = create_model("yolor-ssss-s2d", seed=1)
+    other = create_model("yolor-ssss-s2d", seed=None)
+    assert not [name for name in model.state_dict() if "anchor" in name]
+    other.load_state_dict(model.state_dict(), strict=True)
+    x = pixels(1, 3, 64, 64)
+    for ours, theirs in zip(model.eval()(x), other.eval()(x), strict=True):
+        assert torch.equal(ours, theirs)
+    assert torch.equal(model.anchors, other.anchors)
+
+
+def test_anchor_scale_multiplies_the_anchors() -> None:
+    model = create_model(mini("yolov4_csp_fast", anchor_scale=0.25))
+    assert model.anchors[0, 0].tolist() == [3.0, 4.0]
+    assert model.anchors[2, 2].tolist() == [114.75, 100.25]
+
+
+def test_decode_equals_a_loop_over_cells() -> None:
+    generator = torch.Generator().manual_seed(2)
+    shapes = [(2, 2, 3, 4, 7), (2, 2, 2, 2, 7)]
+    raw = [4 * torch.randn(*shape, generator=generator, dtype=torch.float64) for shape in shapes]
+    strides, anchors = [8, 16], torch.tensor([[[10.0, 13.0], [16.0, 30.0]], [[33.0, 23.0], [30.0, 61.0]]])
+    decoded = decode(raw, strides, anchors)
+    assert decoded.shape == (2, 2 * 12 + 2 * 4, 7)
+    row = 0
+    for level, logits in enumerate(raw):
+        for anchor in range(2):
+            for cy in range(logits.shape[2]):
+                for cx in range(logits.shape[3]):
+                    for image in range(2):
+                        p = [1 / (1 + math.exp(-v)) for v in logits[image, anchor, cy, cx].tolist()]
+                        aw, ah = anchors[level, anchor].tolist()
+                        s = strides[level]
+                        expected = [(2 * p[0] - 0.5 + cx) * s, (2 * p[1] - 0.5 + cy) * s]
+                        expected += [(2 * p[2]) ** 2 * aw, (2 * p[3]) ** 2 * ah, *p[4:]]
+                        assert decoded[image, row].tolist() == pytest.approx(expected)
+                    row += 1
+
+
+def test_decode_of_half_precision_logits_keeps_pixel_precision() -> None:
+    raw = [torch.zeros(1, 1, 1, 512, 6, dtype=torch.bfloat16)]
+    decoded = decode(raw, [8], torch.tensor([[[10.0, 13.0]]]))
+    assert decoded[0, :, 0].tolist() == [8 * (0.5 + cx) for cx in range(512)]
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        (torch.rand(1, 4, 64, 64).double(), r"\(1, 4, 64, 64\)"),
+        (torch.rand(3, 64, 64).double(), r"\(3, 64, 64\).*\(batch, 3, height, width\)"),
+        (torch.rand(0, 3, 64, 64).double(), "empty batch"),
+        (torch.rand(1, 3, 64, 65).double(), "64 x 65.*multiples of 32, the next valid size is 64 x 96"),
+        (torch.rand(1, 3, 64, 64), "torch.float32; this model takes torch.float64"),
+        (torch.zeros(1, 3, 64, 64, dtype=torch.uint8), "floating point"),
+    ],
+    ids=["channels", "dimensions", "empty", "size", "dtype", "integers"],
+)
+@pytest.mark.parametrize("folded", [False, True])
+def test_bad_images_are_named_by_folded_models_too(bad: Tensor, message: str, folded: bool) -> None:
+    model = create_model(mini("yolov4_csp_fast")).double().eval()  # in training a share may be empty
+    with pytest.raises(InputError, match=message):
+        (fold(model) if folded else model)(bad)
+
+
+def test_images_on_another_device_are_named() -> None:
+    with pytest.raises(InputError, match="images on meta, but the model is on cpu"):
+        create_model(mini("yolov4_csp_fast"))(torch.empty(1, 3, 64, 64, device="meta", dtype=torch.float32))
+
+
+def test_autocast_may_mix_types() -> None:
+    model = create_model(mini("yolov4_csp_fast"))
+    with torch.autocast("cpu", dtype=torch.bfloat16), torch.no_grad():
+        assert len(model(pixels(1, 3, 64, 64).bfloat16())) == 3
+
+
+def test_training_on_one_cell_is_named() -> None:
+    model = create_model(mini("yolov4_csp_fast")).train()
+    with pytest.raises(InputError, match="one image of 32 x 32 pixels in training"):
+        model(pixels(1, 3, 32, 32))
+    assert len(model(pixels(2, 3, 32, 32))) == 3
+    assert len(model.eval()(pixels(1, 3, 32, 32))) == 3
