@@ -25,17 +25,42 @@ def test_an_absent_store_is_an_empty_frame(tmp_path: Path) -> None:
 def test_a_finished_run_has_identity_progress_and_metrics(tmp_path: Path, fabricate: Fabricate) -> None:
     name = fabricate("csp-fast.add-fa", seed=2, ap=0.25, APL=None)
     (row,) = load_runs(tmp_path).to_dict("records")
-    assert (row["run"], row["experiment"], row["seed"], row["profile"]) == (
-        name,
-        "csp-fast.add-fa",
-        2,
-        "mini",
-    )
+    known = (row["run"], row["experiment"], row["seed"], row["profile"])
+    assert known == (name, "csp-fast.add-fa", 2, "mini")
     assert (row["state"], row["epoch"], row["epochs"], row["seconds"]) == ("done", 3, 24, 9.5)
     assert (row["AP"], row["AP50"]) == (0.25, 0.26)
     assert pd.isna(row["APL"])
     assert row["data"] == "shapes, 640 + 200 images"
     assert Path(row["path"]).name == name
+
+
+def test_scores_of_every_task_are_columns_and_the_cosine_is_a_mean(
+    tmp_path: Path, fabricate: Fabricate
+) -> None:
+    tags, people = {"mAP": 0.5, "F1_micro": 0.6, "F1_macro": 0.4}, {"recall@1": 0.7, "mAP": 0.3, "AUC": 0.8}
+    fabricate("csp.classification-alone", scores={"classification": tags})
+    one, two = "conflict/detection-classification", "conflict/detection-embedding"
+    fabricate("csp.jdc", scores={"classification": tags}, cosines=({one: -0.2}, {one: 0.1}, {}))
+    pairs = ({two: 0.1, "conflict/classification-embedding": 0.4, "loss/id": 9.0},)
+    fabricate("csp.jde", ap=0.38, scores={"embedding": people}, cosines=pairs)
+    runs = load_runs(tmp_path).set_index("experiment")
+    alone, joint = runs.loc["csp.classification-alone"], runs.loc["csp.jde"]
+    assert (alone["cls mAP"], alone["cls F1 micro"], alone["cls F1 macro"]) == (0.5, 0.6, 0.4)
+    assert alone[["AP", "AR100", "emb mAP", "task cosine"]].isna().all()
+    assert (joint["AP"], joint["emb recall@1"], joint["emb mAP"], joint["emb AUC"]) == (0.38, 0.7, 0.3, 0.8)
+    assert pd.isna(joint["cls mAP"])
+    # Epochs without a cosine do not count, and pairs of tasks count alike.
+    assert runs["task cosine"][["csp.jdc", "csp.jde"]].tolist() == pytest.approx([(-0.2 + 0.1) / 2, 0.25])
+
+
+def test_a_damaged_metrics_file_of_a_joint_run_is_told(tmp_path: Path, fabricate: Fabricate) -> None:
+    names = fabricate("csp.jde", scores={"embedding": {"mAP": 0.3}}), fabricate("csp")
+    for run in names:
+        (tmp_path / "runs" / run / "metrics.jsonl").write_text("{")
+    runs = load_runs(tmp_path).set_index("run")
+    assert runs.loc[names[0], "state"] == "unreadable"
+    assert "metrics.jsonl" in str(runs.loc[names[0], "reason"])
+    assert runs.loc[names[1], "AP"] == 0.4  # a model of one task has no cosine, and the file is not read
 
 
 def test_queued_unreadable_and_stray_entries_do_not_stop_the_others(
