@@ -170,12 +170,18 @@ def stored(folder: Path) -> tuple[Content, Detections]:
 
     Raises RunError where it has none.
     """
-    run = RunDirectory(folder)
-    record = run.read_run()
-    if record is None or not run.detections.is_file():
-        raise RunError(f"{folder} has no {run.detections.name}; only finished runs that detect have")
+    detections = stored_detections(folder)
+    record = RunDirectory(folder).read_run() or {}
     config = RunConfig.from_json(json.dumps(record["config"]))
-    return load_images(config.data, "val").coco, read_detections(run.detections)
+    return load_images(config.data, "val").coco, detections
+
+
+def stored_detections(folder: Path) -> Detections:
+    """The detections of a finished run. Raises RunError where it has none."""
+    run = RunDirectory(folder)
+    if run.read_run() is None or not run.detections.is_file():
+        raise RunError(f"{folder} has no {run.detections.name}; only finished runs that detect have")
+    return read_detections(run.detections)
 
 
 def renumbered(detections: Detections, own: Content, other: Content, where: str, whose: str) -> Detections:

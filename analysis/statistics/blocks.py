@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 from scipy.optimize import brentq
-from scipy.special import ndtr
+from scipy.special import ndtr, stdtr, stdtrit
 
 from analysis.statistics.seeds import LEVEL, Interval, over_seeds, student
 
@@ -184,13 +184,8 @@ def at_level(interval: Interval, level: float) -> tuple[float, float]:
     """The ends of the interval at another level. Raises ValueError where it has no error."""
     if interval.error is None:
         raise ValueError("one pair has no interval")
-    reach = _t(level, interval.freedom) * interval.error
+    reach = float(stdtrit(interval.freedom, 0.5 + level / 2)) * interval.error
     return interval.mean - reach, interval.mean + reach
-
-
-@lru_cache(maxsize=4096)
-def _t(level: float, freedom: float) -> float:
-    return float(stats.t.ppf(0.5 + level / 2, freedom))
 
 
 def dunnett_critical(comparisons: int, freedom: float, level: float = LEVEL) -> float:
@@ -235,7 +230,7 @@ def equivalence_p(interval: Interval, margin: float) -> float:
     room = margin - abs(interval.mean)
     if interval.error == 0:
         return 0.0 if room > 0 else 1.0
-    return float(stats.t.sf(room / interval.error, interval.freedom))
+    return float(stdtr(interval.freedom, -room / interval.error))
 
 
 def smallest_shown(interval: Interval, power: float = 0.8, alpha: float = 1 - LEVEL) -> float:
@@ -244,7 +239,7 @@ def smallest_shown(interval: Interval, power: float = 0.8, alpha: float = 1 - LE
         raise ValueError("one pair has no interval")
     if interval.error == 0:
         return 0.0
-    critical, df = _t(1 - alpha, interval.freedom), interval.freedom
+    critical, df = float(stdtrit(interval.freedom, 1 - alpha / 2)), interval.freedom
 
     def missed(shift: float) -> float:
         return float(stats.nct.sf(critical, df, shift) + stats.nct.cdf(-critical, df, shift)) - power

@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ablations.table import ALL_DETECTION
-from analysis.comparison import DEFINED, stored
+from analysis.comparison import DEFINED, stored, stored_detections
 from analysis.statistics.images import on_images_like_these
 from analysis.tables.cells import Cell
 from analysis.tables.fill import UNASKED, FilledTable
@@ -32,10 +32,13 @@ def resampled_scores(paths: Sequence[Path], resamples: int, seed: int, threads: 
     truths: dict[str, Truth] = {}
     matches: list[Matches] = []
     for path in paths:
-        record = RunDirectory(path).read_run() or {}
-        content, detections = stored(path)
-        truth = truths.setdefault(str(record.get("fingerprint")), Truth.read(content))
-        matches.append(match(truth, detections))
+        data = str((RunDirectory(path).read_run() or {}).get("fingerprint"))
+        if data in truths:
+            detections = stored_detections(path)
+        else:
+            content, detections = stored(path)
+            truths[data] = Truth.read(content)
+        matches.append(match(truths[data], detections))
     drawn = bootstrap(matches, resamples, seed, threads)
     found: dict[Path, Scores] = {}
     for path, each, values in zip(paths, matches, drawn, strict=True):
