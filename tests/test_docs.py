@@ -34,7 +34,7 @@ from analysis.published.detections import read_detections
 from analysis.published.summary import HEAD
 from slurm.cluster import Cluster, Override, known_clusters, load_cluster
 from tests.commands import FENCED, ROOT, NotACommandError, Printed, check, pages, printed
-from tests.yolor_core import test_golden_models
+from tests.yolor_core.models import test_detector
 from yolor_core.config import EvaluationConfig, leaves
 from yolor_core.data.pack.write import stored
 from yolor_core.device import Numerics
@@ -580,8 +580,8 @@ def test_the_models_and_fields_of_the_released_code_are_there() -> None:
     (listed,) = re.findall(r"\| eight models \(([^)]*)\)", RELEASED)
     models = NAME.findall(listed)
     assert len(models) == 8 and set(models) <= set(list_models())
-    if test_golden_models.NAMES:
-        assert models == sorted(test_golden_models.NAMES)
+    if test_detector.NAMES:
+        assert models == sorted(test_detector.NAMES)
     fields = dict(leaves(resolve("csp-fast", "paper")))
     assert set(re.findall(r"`((?:train|evaluation)\.[\w.]+)", RELEASED)) <= fields.keys()
 
