@@ -52,19 +52,21 @@ class ClusterTraining(TrainingJob):
         from rich.console import Console
 
         from ablations.plan import PlannedRun
-        from ablations.watching import PlainWatch
+        from ablations.watching import TrainingWatch
         from yolor_core.config import CocoConfig, RunConfig
         from yolor_core.training import train
         from yolor_core.training.distributed import place
 
         run, config = RunDirectory(self.run_dir), RunConfig.from_json(self.config)
-        watch: PlainWatch | None = None
+        watch: TrainingWatch | None = None
         if self.local_disk and isinstance(config.data, CocoConfig):
             from yolor_core.data.pack.local import copy_packs
 
             config = config.model_copy(update={"data": copy_packs(config.data, self.local_disk)})
         if place().rank == 0:
-            watch = PlainWatch(PlannedRun(run.path.name, config, run.path), Console(width=200))
+            watch = TrainingWatch(
+                PlannedRun(run.path.name, config, run.path), Console(width=200, force_terminal=False)
+            )
             deadline = time.monotonic() + LET_GO_SECONDS
             while run.running() and time.monotonic() < deadline:
                 time.sleep(0.5)

@@ -30,8 +30,12 @@ HEARTBEAT = 30.0  # seconds without a line, after which one says that the run is
 EVALUATION_GUESS = 0.5  # of a training step for as many images, until an evaluation was measured
 
 
-class PlainWatch:
-    """Says what is trained, then a line for every finished epoch, and one now and then within long ones."""
+class TrainingWatch:
+    """Says what is trained, then a line for every finished epoch.
+
+    On a terminal the run stands below as a live table; elsewhere a line now and then within long epochs says
+    that it is alive.
+    """
 
     def __init__(
         self, run: PlannedRun, console: Console, time_now: Callable[[], float] = time.monotonic
@@ -39,48 +43,49 @@ class PlainWatch:
         self.run, self.console, self.time_now = run, console, time_now
         self.began = self.spoke = time_now()
         self.forecast: Forecast | None = None
+        self.now: Moment | None = None
         self.epoch, self.epochs = 0, run.config.science.train.epochs
+        self.scores: Mapping[str, Any] = {}
+        self.live = display.live(console, transient=True) if console.is_terminal else None
 
     def started(self, record: Mapping[str, Any], now: Moment, metrics: list[dict[str, Any]]) -> None:
-        """Print what is trained."""
+        """Print what is trained and begin to draw."""
         images = int(record["data_report"]["val"]["images"]) / self.run.config.science.train.batch
         evaluated = evaluated_epochs(self.run.config)
         self.forecast = Forecast(now.epochs, now.steps, evaluated, images, self.time_now)
         self.forecast.start(now.epoch, now.step)
-        self.epoch = now.epoch
+        self.now, self.epoch, self.scores = now, now.epoch, last_scores(metrics)
         self.say(introduction(self.run, record, now))
+        if self.live is not None:
+            self.live.start()
+            self._draw(step_line(now))
 
     def stepped(self, now: Moment) -> None:
-        """A line where the last one is long ago."""
+        """Redraw, or say a line where the last one is long ago."""
+        self.now = now
         if self.forecast is not None:
             self.forecast.step(now.epoch, now.step)
-        if self.quiet():
-            place = f"epoch {now.epoch + 1}/{now.epochs}  step {now.step}/{now.steps}"
-            self.say(_joined(place, step_line(now), self.left()))
+        self._draw(step_line(now), f"epoch {now.epoch + 1}/{now.epochs}  step {now.step}/{now.steps}")
 
     def evaluating(self, done: int, total: int) -> None:
-        """A line where the last one is long ago."""
+        """Redraw, or say a line where the last one is long ago."""
         if self.forecast is not None:
             self.forecast.evaluate(self.epoch + 1)
-        if self.quiet():
-            place = f"epoch {self.epoch + 1}/{self.epochs}  evaluating, batch {done}/{total}"
-            self.say(_joined(place, self.left()))
+        self._draw(f"evaluating, batch {done}/{total}", f"epoch {self.epoch + 1}/{self.epochs}")
 
     def epoch_finished(self, record: Mapping[str, Any]) -> None:
         """A line for the epoch."""
         self.epoch = int(record["epoch"])
+        self.scores = record if _evaluated(record) else self.scores
         if self.forecast is not None:
             self.forecast.finish_epoch(self.epoch)
         self.say(_joined(epoch_line(record, self.epochs), self.left() if self.epoch < self.epochs else ""))
+        self._draw("")
 
     def left(self) -> str:
         """`12:31 left`, where that can be said."""
         remaining = None if self.forecast is None else self.forecast.remaining
         return "" if remaining is None else f"{clock(remaining)} left"
-
-    def quiet(self) -> bool:
-        """Whether the last line is long ago."""
-        return self.time_now() - self.spoke > HEARTBEAT
 
     def say(self, text: str) -> None:
         """Print lines as they are."""
@@ -91,57 +96,20 @@ class PlainWatch:
         """Somebody asked the run to stop."""
         self.say("stopping: the run saves its work first")
 
-    def __enter__(self) -> PlainWatch:
+    def __enter__(self) -> TrainingWatch:
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Nothing is left to do."""
-
-
-class LiveWatch(PlainWatch):
-    """The same, with the run as a live table below."""
-
-    def __init__(
-        self, run: PlannedRun, console: Console, time_now: Callable[[], float] = time.monotonic
-    ) -> None:
-        super().__init__(run, console, time_now)
-        self.live = display.live(console, transient=True)
-        self.scores: Mapping[str, Any] = {}
-        self.now: Moment | None = None
-
-    def started(self, record: Mapping[str, Any], now: Moment, metrics: list[dict[str, Any]]) -> None:
-        """Print what is trained and begin to draw."""
-        super().started(record, now, metrics)
-        self.scores = last_scores(metrics)
-        self.live.start()
-        self.stepped(now)
-
-    def stepped(self, now: Moment) -> None:
-        """Redraw."""
-        super().stepped(now)
-        self.now = now
-        self._draw(now.epoch, step_line(now))
-
-    def evaluating(self, done: int, total: int) -> None:
-        """Redraw."""
-        super().evaluating(done, total)
-        self._draw(self.epoch, f"evaluating, batch {done}/{total}")
-
-    def epoch_finished(self, record: Mapping[str, Any]) -> None:
-        """Let a line for the epoch scroll by, and redraw."""
-        self.scores = record if _evaluated(record) else self.scores
-        super().epoch_finished(record)
-        self._draw(self.epoch, "")
-
-    def quiet(self) -> bool:
-        """The live table shows that the run is alive."""
-        return False
-
-    def __exit__(self, *error: object) -> None:
         """Take the table away: all it says stands above, or will be said."""
-        self.live.stop()
+        if self.live is not None:
+            self.live.stop()
 
-    def _draw(self, epoch: int, note: str) -> None:
+    def _draw(self, note: str, place: str = "") -> None:
+        """Show the run as it is; without a terminal say so where the last line is long ago."""
+        if self.live is None:
+            if self.time_now() - self.spoke > HEARTBEAT:
+                self.say(_joined(place, note, self.left()))
+            return
         if self.now is None or self.forecast is None:
             return
         others = scores(self.scores, tuple(name for name in SCORES if name not in ("AP", "AP75")))
@@ -150,7 +118,7 @@ class LiveWatch(PlainWatch):
             self.run.config.experiment,
             self.run.run_dir,
             State.RUNNING,
-            epoch,
+            self.epoch,
             self.epochs,
             ap=self.scores.get("AP"),
             seconds=self.time_now() - self.began,
@@ -161,11 +129,6 @@ class LiveWatch(PlainWatch):
             loss=sum(losses) if losses else None,
         )
         self.live.update(display.table([view], self.console, ""), refresh=True)
-
-
-def watch_on(console: Console, run: PlannedRun) -> PlainWatch:
-    """A live table on a terminal, plain lines in a file or a pipe."""
-    return LiveWatch(run, console) if console.is_terminal else PlainWatch(run, console)
 
 
 class Forecast:
@@ -264,9 +227,16 @@ def introduction(run: PlannedRun, record: Mapping[str, Any], now: Moment) -> str
         now: where it starts.
     """
     config, science = run.config, run.config.science
-    rows = {"": _purpose(config), "changed": _changes(config), "model": _model(science, record)}
-    rows |= {"data": _data(config, record), "training": _training(science, now), "where": _where(record)}
-    rows["folder"] = str(run.run_dir)
+    ranks = int(record.get("ranks", 1))
+    rows = {
+        "": _purpose(config),
+        "changed": _changes(config),
+        "model": _model(science, record),
+        "data": _data(config, record),
+        "training": _training(science, now),
+        "where": f"{ranks} ranks, each on {record['device']}" if ranks > 1 else str(record["device"]),
+        "folder": str(run.run_dir),
+    }
     if (now.epoch, now.step) != (0, 0):
         step = f" and {now.step} of {now.steps} steps" if now.step else ""
         rows["resumes"] = f"after {now.epoch} of {now.epochs} epochs{step}"
@@ -337,11 +307,6 @@ def _training(science: Science, now: Moment) -> str:
     count = f"{counted(now.epochs, 'epoch')} of {counted(now.steps, 'step')}"
     options = ["channels last"] * numerics.channels_last + ["compiled"] * numerics.compile
     return ", ".join([count, f"batch {train.batch}", f"{train.size} pixels", numerics.precision, *options])
-
-
-def _where(record: Mapping[str, Any]) -> str:
-    ranks = int(record.get("ranks", 1))
-    return f"{ranks} ranks, each on {record['device']}" if ranks > 1 else str(record["device"])
 
 
 def losses(values: Mapping[str, Any]) -> str:

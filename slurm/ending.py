@@ -31,15 +31,19 @@ from slurm.attempt import job_id, restarts, superseded
 from slurm.errors import ClusterError
 from slurm.files import last_lines, out_of_memory, read_json, tail
 from slurm.tokens import Token, read
+from yolor_core.runs.life import State
 
 BEGINNING = "Starting with SlurmJobEnvironment"  # submitit says so first
 # SLURM adds DUE TO PREEMPTION, TIME LIMIT and so on where it was not a person.
 CANCELLED = re.compile(r"\*\*\* JOB \S+ ON \S+ CANCELLED AT \S+ \*\*\*")
 
 
+CRASH, ELSEWHERE = "crash", "elsewhere"  # it may be tried again; another submission has the run
+
+
 @dataclass(frozen=True)
 class Verdict:
-    """What to do: "leave", "requeue" or "fail"; and how to describe the ending."""
+    """What to do: "leave", "requeue" or "fail"; and what the attempt has come to: a state, or one above."""
 
     action: str
     kind: str
@@ -67,28 +71,30 @@ def judge(
         requeues, retries: how often it may be.
     """
     states = [str(outcome.get("state")) for outcome in outcomes]
-    failures = [outcome for outcome in outcomes if outcome.get("state") == "failed"]
+    failures = [outcome for outcome in outcomes if outcome.get("state") == State.FAILED]
     final = [outcome for outcome in failures if outcome.get("final")]
-    if exit_code == 0 and "done" in states:
-        return Verdict("leave", "done")
-    if "elsewhere" in states:
-        return Verdict("leave", "elsewhere")
-    if cancelled or "cancelled" in states:
-        return Verdict("leave", "cancelled", f"cancelled by {cancelled}; launch again to go on")
+    if exit_code == 0 and State.DONE in states:
+        return Verdict("leave", State.DONE)
+    if ELSEWHERE in states:
+        return Verdict("leave", ELSEWHERE)
+    if cancelled or State.CANCELLED in states:
+        return Verdict("leave", State.CANCELLED, f"cancelled by {cancelled}; launch again to go on")
     if final:
-        return Verdict("fail", "failed", str(final[0].get("reason")))
-    if "preempted" in states and not failures:
+        return Verdict("fail", State.FAILED, str(final[0].get("reason")))
+    if State.PREEMPTED in states and not failures:
         if preemptions < requeues:
-            return Verdict("requeue", "preempted")
-        return Verdict("fail", "failed", f"restarted {preemptions} times, as often as `requeues` allows")
+            return Verdict("requeue", State.PREEMPTED)
+        return Verdict("fail", State.FAILED, f"restarted {preemptions} times, as often as `requeues` allows")
     if out_of_memory(log):
-        return Verdict("fail", "failed", "out of memory: the job was given less than it needs (memory_gb)")
+        return Verdict(
+            "fail", State.FAILED, "out of memory: the job was given less than it needs (memory_gb)"
+        )
     # A rank that lost another one knows less than the one that was lost.
     first = min(failures, key=lambda outcome: "rank" in str(outcome.get("reason")), default=None)
     reason = str(first.get("reason")) if first else _exit(exit_code)
     if crashes < retries:
-        return Verdict("requeue", "crash", reason)
-    return Verdict("fail", "failed", f"{reason} (after {crashes} retries)" if crashes else reason)
+        return Verdict("requeue", CRASH, reason)
+    return Verdict("fail", State.FAILED, f"{reason} (after {crashes} retries)" if crashes else reason)
 
 
 def _exit(code: int) -> str:
@@ -119,7 +125,7 @@ def end(folder: Path, exit_code: int) -> int:
     log = tail(own_log)
     log = log[max(log.rfind(BEGINNING), 0) :]  # earlier attempts wrote into the same file
     earlier = [record.get("kind") for record in token.attempts() if record.get("event") == "end"]
-    crashes = earlier.count("crash")
+    crashes = earlier.count(CRASH)
     verdict = judge(
         token.outcomes(restart),
         exit_code,
@@ -133,10 +139,10 @@ def end(folder: Path, exit_code: int) -> int:
     token.note("end", job=job, restart=restart, kind=verdict.kind, exit=exit_code, reason=verdict.reason)
     print(f"ending: {verdict.kind} {verdict.reason} -> {verdict.action}", flush=True)
     if verdict.action == "leave":
-        if verdict.kind == "cancelled":
-            _leave(folder, "preempted", verdict.reason)
+        if verdict.kind == State.CANCELLED:
+            _leave(folder, State.PREEMPTED, verdict.reason)
             return 1
-        return exit_code if verdict.kind == "done" else exit_code or 1
+        return exit_code if verdict.kind == State.DONE else exit_code or 1
     if verdict.action == "requeue":
         try:
             scheduler.requeue(job)
@@ -146,10 +152,10 @@ def end(folder: Path, exit_code: int) -> int:
             if state in scheduler.WAITING:  # SLURM was quicker: a lost node, or a preemption
                 return 1
             verdict = Verdict(
-                "fail", "failed", f"{verdict.reason or verdict.kind}, and not requeued: {error}"
+                "fail", State.FAILED, f"{verdict.reason or verdict.kind}, and not requeued: {error}"
             )
     lines = last_lines(log)
-    _leave(folder, "failed", verdict.reason)
+    _leave(folder, State.FAILED, verdict.reason)
     token.note("failed", job=job, reason=verdict.reason, log=lines)
     return exit_code or 1
 
@@ -163,7 +169,7 @@ def _canceller(token: Token, job: str, log: str) -> str | None:
     return "scancel" if ended else None
 
 
-def _leave(folder: Path, state: str, reason: str) -> None:
+def _leave(folder: Path, state: State, reason: str) -> None:
     """Let the run write its ending into its own files; it is in the pickle that its processes got."""
     import cloudpickle
 

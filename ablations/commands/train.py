@@ -75,7 +75,7 @@ def train_here(run: PlannedRun, stop: StopFlag, quiet: bool = False) -> str:
     from rich.console import Console
 
     from ablations.display import clock, describe, seen
-    from ablations.watching import conclusion, last_scores, scores, watch_on
+    from ablations.watching import TrainingWatch, conclusion, last_scores, scores
     from yolor_core.runs.directory import RunDirectory
     from yolor_core.training import train
 
@@ -87,7 +87,7 @@ def train_here(run: PlannedRun, stop: StopFlag, quiet: bool = False) -> str:
     if quiet:
         return str(train(run.config, run.run_dir, stop))
 
-    watch = watch_on(Console(), run)
+    watch = TrainingWatch(run, Console())
     said = False
 
     def stop_and_say() -> bool:  # training asks this between any two steps

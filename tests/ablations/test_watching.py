@@ -18,12 +18,10 @@ from ablations.cli import main
 from ablations.plan import PlannedRun, plan_runs
 from ablations.watching import (
     Forecast,
-    LiveWatch,
-    PlainWatch,
+    TrainingWatch,
     conclusion,
     evaluated_epochs,
     introduction,
-    watch_on,
 )
 from yolor_core.errors import RunError
 from yolor_core.training.progress import Moment, Watch
@@ -125,9 +123,7 @@ def test_epochs_to_be_evaluated(every: int, wanted: list[int]) -> None:
 def test_plain_lines_tell_epochs_and_a_heartbeat_within_long_ones() -> None:
     clock, output = Clock(), io.StringIO()
     run = planned()
-    watch = watch_on(Console(file=output, width=200), run)
-    assert not isinstance(watch, LiveWatch)
-    watch = PlainWatch(run, Console(file=output, width=40), clock)
+    watch = TrainingWatch(run, Console(file=output, width=40), clock)
     watch.started(RECORD, moment(0, 0), [])
     begin = len(output.getvalue().splitlines())
 
@@ -159,8 +155,7 @@ def test_a_terminal_shows_the_run_and_the_present_epoch(width: int) -> None:
     clock, output = Clock(), io.StringIO()
     console = Console(file=output, width=width, height=30, force_terminal=True, _environ={})
     run = planned()
-    assert isinstance(watch_on(console, run), LiveWatch)
-    with LiveWatch(run, console, clock) as watch:
+    with TrainingWatch(run, console, clock) as watch:
         watch.started(RECORD, moment(2, 0), [epoch_record(1, **AP), epoch_record(2, AP=None)])
         for step in (0, 40):
             clock.now += 4.0
@@ -186,9 +181,10 @@ def test_a_terminal_shows_the_run_and_the_present_epoch(width: int) -> None:
     assert plain.count("\x1b[?25l") == plain.count("\x1b[?25h") == 1  # the cursor is shown again
 
 
-def drawn(watch: LiveWatch, width: int) -> list[str]:
+def drawn(watch: TrainingWatch, width: int) -> list[str]:
     """The live lines as they stand."""
     screen = Console(file=io.StringIO(), width=width, record=True)
+    assert watch.live is not None
     screen.print(watch.live.get_renderable())
     return [line.rstrip() for line in screen.export_text().splitlines() if line.strip()]
 
@@ -246,7 +242,7 @@ def test_only_the_first_of_several_ranks_speaks(
     assert result.exit_code == (0 if state == "done" else 130)
     monkeypatch.setenv("RANK", "0")
     assert f"{state}: epoch" in ablate_train(train).stdout
-    assert isinstance(watches[1], PlainWatch)
+    assert isinstance(watches[1], TrainingWatch)
 
 
 # How long it still takes, against simulated trainings whose durations are known
