@@ -3,7 +3,7 @@
 The paper's own are always there: its ablation study, Tables 1-8, which is what "all" means everywhere, and
 Tables 9, A1 and A2, which have to be named. So have Tables 3x and 6x, which extend Tables 3 and 6 by rows
 that the paper does not have, and the table of controls. A table of your own is a Python file, passed by path
-wherever a table is accepted (see `ablations.user_tables`).
+wherever a table is accepted (see `ablations.table`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from functools import cache
 from ablations.experiments import Experiment
 from ablations.overrides import Override, override_science, parse_overrides
 from ablations.profiles import profile_named
-from ablations.table import Row, Table
+from ablations.table import Row, Table, load_file
 from yolor_core.config import Science
 from yolor_core.errors import ConfigError, UnknownNameError
 
@@ -112,8 +112,6 @@ def select(names: Sequence[str] = ()) -> Selection:
     own: list[Table] = []
     for name in dict.fromkeys(names):
         if name.endswith(".py"):
-            from ablations.user_tables import load_file
-
             more, extra = load_file(name)
             own.extend(more)
             chosen.extend(more)

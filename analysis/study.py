@@ -97,16 +97,9 @@ class Study:
         filled: dict[str, FilledTable] = {}
         refused: dict[str, str] = {}
         for table in self.tables:
+            chosen = self.overrides, self.costs(table), self.seeds, self.mixed
             try:
-                filled[table.name] = fill_table(
-                    table,
-                    self.profile,
-                    self.everything,
-                    self.overrides,
-                    self.costs(table),
-                    self.seeds,
-                    self.mixed,
-                )
+                filled[table.name] = fill_table(table, self.profile, self.everything, *chosen)
             except MixedRunsError as error:
                 refused[table.name] = str(error)
         return filled, refused
@@ -198,9 +191,8 @@ class Study:
             with self._noted(run):
                 scores = (RunDirectory(path).read_evaluation() or {}).get("per_class") or {}
                 if not isinstance(scores, dict):
-                    raise RunError(
-                        f"{path}/evaluation.json: per_class is {scores!r:.40}; a score by class is needed"
-                    )
+                    said = f"per_class is {scores!r:.40}; a score by class is needed"
+                    raise RunError(f"{path}/evaluation.json: {said}")
                 rows += [(run, name, 100 * ap) for name, ap in scores.items() if number(ap) is not None]
         return pd.DataFrame(rows, columns=["run", "output", "AP"])
 
@@ -230,17 +222,14 @@ class Study:
 
     def _read(self, load: Loader, runs: pd.DataFrame) -> pd.DataFrame:
         """Run by run, so that a damaged file costs that run only."""
-        empty = load(runs.iloc[:0])
-        parts = []
+        parts = [load(runs.iloc[:0])]  # the columns
         for place in range(len(runs)):
             one = runs.iloc[place : place + 1]
-            if one["state"].iloc[0] == State.UNREADABLE:
-                continue
-            with self._noted(str(one["run"].iloc[0])):
-                part = load(one)
-                if not part.empty:
-                    parts.append(part)
-        return pd.concat(parts, ignore_index=True) if parts else empty
+            if one["state"].iloc[0] != State.UNREADABLE:
+                with self._noted(str(one["run"].iloc[0])):
+                    parts.append(load(one))
+        found = [part for part in parts if not part.empty]
+        return pd.concat(found, ignore_index=True) if found else parts[0]
 
 
 def open_study(
@@ -265,15 +254,14 @@ def open_study(
         UnknownNameError: no such profile, table or field.
     """
     profile_named(profile)
-    chosen, parsed = select_tables(tables), as_overrides(overrides)
     folder = Path(results)
-    everything = further.pop("everything", None)
+    if "everything" not in further:
+        further["everything"] = load_runs(folder)
     return Study(
         results=folder,
         profile=profile,
-        tables=chosen,
-        everything=load_runs(folder) if everything is None else everything,
-        overrides=tuple(parsed),
+        tables=select_tables(tables),
+        overrides=tuple(as_overrides(overrides)),
         seeds=None if seeds is None else tuple(seeds),
         **further,
     )

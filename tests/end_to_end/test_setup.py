@@ -93,7 +93,7 @@ def test_every_ablate_command_of_the_readme_exists() -> None:
 
 
 def test_the_table_of_the_readme_is_a_valid_table_file(tmp_path: Path) -> None:
-    from ablations.user_tables import load_file
+    from ablations.table import load_file
 
     (code,) = re.findall(
         r"```python\n(# spread\.py\n.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL

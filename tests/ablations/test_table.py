@@ -8,7 +8,7 @@ import pytest
 
 from ablations.plan import plan_runs
 from ablations.registry import select, select_tables
-from ablations.user_tables import load_file
+from ablations.table import load_file
 from yolor_core.errors import ConfigError, YolorError
 
 GOOD = """
