@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ablations.cluster_checks import check_owner, check_shared
-from ablations.estimate import Estimate, Estimator
+from ablations.costs import Estimate, Estimator
 from ablations.job import ClusterTraining
 from ablations.plan import PlannedRun
 from slurm import scheduler

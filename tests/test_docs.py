@@ -244,7 +244,7 @@ def hours() -> dict[str, dict[str, float]]:
     found = {}
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         little_coco(Path(folder))
-        patch.setattr("ablations.estimate.count_images", lambda data: COCO)
+        patch.setattr("ablations.costs.count_images", lambda data: COCO)
         for profile in ("proxy", "paper"):
             options = ["--profile", profile, "--cluster", "example", "--data", folder]
             options += ["--results", f"{folder}/r", "--dry-run", "--json"]

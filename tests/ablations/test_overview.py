@@ -93,10 +93,10 @@ def test_a_run_that_was_cancelled_goes_on_until_its_job_ends(tmp_path: Path) -> 
 def test_runs_of_this_machine_need_no_scheduler(tmp_path: Path, slurm: FakeSlurm) -> None:
     written(tmp_path / "runs" / "a", "running", epoch=3, epochs=24, seconds=75.0)
     written(tmp_path / "runs" / "b", "failed", reason="OSError:  disk\nfull")
-    first, second = overview(tmp_path)
-    assert (first.run, first.state, first.epoch, first.epochs) == ("a", "interrupted", 3, 24)
-    assert (first.job, first.gpu_hours, first.node) == (None, None, "")
-    assert (second.state, second.reason) == ("failed", "OSError: disk full")
+    assert [(v.state, v.reason) for v in overview(tmp_path)] == [
+        ("interrupted", None),
+        ("failed", "OSError: disk full"),
+    ]
     assert slurm.calls("squeue") == slurm.calls("sacct") == []
 
 
@@ -123,30 +123,22 @@ def test_all_runs_cost_one_look_and_finished_ones_none(tmp_path: Path, slurm: Fa
     assert {v.state for v in views[:20]} == {"done"}
     assert [v.state for v in views[20:23]] == ["starting", "queued", "failed"]
     assert (len(slurm.calls("squeue")), len(slurm.calls("sacct"))) == (1, 1)
-    done = RunDirectory(tmp_path / "runs" / "r20")
-    leave_results(done)
     for k in range(20, 30):
         leave_results(RunDirectory(tmp_path / "runs" / f"r{k:02}"))
     overview(tmp_path, 5.0)
     assert (len(slurm.calls("squeue")), len(slurm.calls("sacct"))) == (1, 1)
 
 
-def test_a_finished_submitted_run_that_lost_files_says_which(tmp_path: Path, slurm: FakeSlurm) -> None:
+def test_what_is_wrong_with_the_files_of_a_submitted_run_is_told(tmp_path: Path, slurm: FakeSlurm) -> None:
     path = tmp_path / "runs" / "a"
     submitted(path)
     leave_results(RunDirectory(path))
     RunDirectory(path).weights.unlink()
     (found,) = overview(tmp_path, 5.0)
     assert (found.state, found.reason) == ("incomplete", "weights.safetensors is missing")
-
-
-def test_a_damaged_state_of_a_submitted_run_is_told(tmp_path: Path, slurm: FakeSlurm) -> None:
-    path = tmp_path / "runs" / "a"
-    submitted(path)
     (path / "state.json").write_text("{")
     (found,) = overview(tmp_path, 5.0)
-    assert found.state == "unreadable"
-    assert "state.json" in (found.reason or "")
+    assert found.state == "unreadable" and "state.json" in (found.reason or "")
 
 
 def test_a_folder_that_is_no_run_is_not_listed(tmp_path: Path, slurm: FakeSlurm) -> None:

@@ -101,11 +101,3 @@ def test_fields_of_the_wrong_type_are_left_out(tmp_path: Path) -> None:
     (record,) = json.loads(status(tmp_path, "--json"))
     assert (record["ap"], record["epoch"], record["epochs"], record["seconds"]) == (None, 0, None, 0.0)
     assert status(tmp_path).splitlines()[1].split() == ["a", "failed", "['a',", "1]"]
-
-
-def test_a_finished_run_without_its_weights_is_incomplete(tmp_path: Path) -> None:
-    run = RunDirectory(tmp_path / "runs" / "a")
-    leave_results(run)
-    run.weights.unlink()
-    (record,) = json.loads(status(tmp_path, "--json"))
-    assert (record["state"], record["reason"]) == ("incomplete", "weights.safetensors is missing")
