@@ -145,7 +145,7 @@ def detect(
     need_detection(chosen, "draws boxes")
 
     from yolor_core.device import choose_device
-    from yolor_core.evaluation.pictures import detect_picture, draw, read_picture
+    from yolor_core.evaluation.detect import detect_picture, draw, read_picture
 
     config, target = settings(chosen, **given), choose_device(device)
     names = class_names(chosen) or tuple(f"class {index}" for index in range(chosen.model.classes))

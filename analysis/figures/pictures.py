@@ -26,7 +26,7 @@ from yolor_core.data.images import Pixels, Sample
 from yolor_core.data.load import load_images
 from yolor_core.errors import DataError, RunError
 from yolor_core.evaluation.detections import Detections
-from yolor_core.evaluation.engine.overlap import overlaps
+from yolor_core.evaluation.engine.matching import overlaps
 from yolor_core.runs.directory import RunDirectory
 
 BOX = ("x", "y", "width", "height")

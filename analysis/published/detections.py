@@ -20,8 +20,7 @@ from numpy.typing import NDArray
 
 from yolor_core.evaluation.detections import SIDES, UNREADABLE, Detections, column, narrow
 from yolor_core.evaluation.engine import Matches, Truth, match
-from yolor_core.evaluation.engine.overlap import overlaps
-from yolor_core.evaluation.engine.truth import area_bits
+from yolor_core.evaluation.engine.matching import area_bits, overlaps
 from yolor_core.runs.directory import unreadable, why, write_atomically
 
 GRID = 4  # pixels

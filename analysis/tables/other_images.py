@@ -17,7 +17,7 @@ from analysis.tables.cells import Cell
 from analysis.tables.fill import UNASKED, FilledTable
 from yolor_core.errors import RunError
 from yolor_core.evaluation.engine import Matches, Truth, bootstrap, match, score
-from yolor_core.evaluation.engine.checks import FEW_IMAGES
+from yolor_core.evaluation.engine.bootstrap import FEW_IMAGES
 from yolor_core.runs.directory import RunDirectory
 
 Scores = dict[str, NDArray[np.float64]]  # metric -> (resamples + 1,), the first on the images themselves

@@ -21,7 +21,7 @@ from yolor_core.data import EvaluationBatches, TrainingBatches, check_dataset, l
 from yolor_core.data.check import check_splits, sound
 from yolor_core.data.decode import decode, decode_bytes, most_pixels
 from yolor_core.errors import ConfigError
-from yolor_core.evaluation.pictures import read_picture
+from yolor_core.evaluation.detect import read_picture
 
 PLAIN = np.asarray(picture(0))
 

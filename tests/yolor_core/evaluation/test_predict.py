@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from yolor_core.config import BranchConfig, EvaluationConfig, ModelConfig, ShapesConfig
 from yolor_core.data import EvaluationBatches, ImageSet, load_images
 from yolor_core.errors import ConfigError, InputError
-from yolor_core.evaluation.pictures import detect_picture
+from yolor_core.evaluation.detect import detect_picture
 from yolor_core.evaluation.predict import Predictions, evaluate, predict
 from yolor_core.evaluation.speed import measure_speed
 from yolor_core.models import Detector, create_model

@@ -4,22 +4,20 @@
     score(matches)                                # what coco.evaluate_boxes gives, bit for bit
     paired_bootstrap(a, b, resamples=10_000, seed=0, threads=2)
 
-In order of use: `truth`, `overlap` and `matching` assign detections to true boxes, `accumulate` gives the
-twelve numbers, `events` compresses matches, `resampling` scores weighted images, `bootstrap` draws them.
+In order of use: `matching` assigns detections to true boxes, `scores` gives the twelve numbers, of all images
+or of weighted ones, and `bootstrap` draws the weights.
 """
 
-from yolor_core.evaluation.engine.accumulate import score
 from yolor_core.evaluation.engine.bootstrap import (
     PairedBootstrap,
     bootstrap,
     bootstrap_weights,
+    check_detections,
+    check_pair,
     paired_bootstrap,
 )
-from yolor_core.evaluation.engine.checks import check_detections, check_pair
-from yolor_core.evaluation.engine.events import Events, compress
-from yolor_core.evaluation.engine.matching import Matches, match
-from yolor_core.evaluation.engine.resampling import Resampled, resample
-from yolor_core.evaluation.engine.truth import Truth
+from yolor_core.evaluation.engine.matching import Matches, Truth, match
+from yolor_core.evaluation.engine.scores import Events, Resampled, compress, resample, score
 
 __all__ = [
     "Truth",

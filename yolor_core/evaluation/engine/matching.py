@@ -1,4 +1,4 @@
-"""COCO's greedy assignment of detections to true boxes, once for 4 areas and 10 overlaps."""
+"""True boxes as arrays, and COCO's greedy assignment of detections to them, for 4 areas and 10 overlaps."""
 
 from __future__ import annotations
 
@@ -10,10 +10,100 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from yolor_core.data.annotations import class_labels
+from yolor_core.data.records import read_content
 from yolor_core.errors import DataError
 from yolor_core.evaluation.detections import PER_IMAGE_AND_CATEGORY, Detections
-from yolor_core.evaluation.engine.overlap import overlaps
-from yolor_core.evaluation.engine.truth import AREAS, Truth, area_bits, locate
+
+AREAS = ((0.0, 1e10), (0.0, 32.0**2), (32.0**2, 96.0**2), (96.0**2, 1e10))  # all, small, medium, large: px²
+
+
+@dataclass(frozen=True)
+class Truth:
+    """Annotated boxes by category, then image, then their order in the file.
+
+    Images and categories are named by their position among the sorted ids.
+    """
+
+    image_ids: NDArray[np.int64]  # (images,) rising
+    category_ids: NDArray[np.int64]  # (categories,) rising
+    names: tuple[str, ...]  # of the categories, as `class_labels` makes them
+    category: NDArray[np.int32]  # (boxes,) position
+    image: NDArray[np.int32]  # (boxes,) position
+    boxes: NDArray[np.float64]  # (boxes, 4) x, y, width, height in pixels
+    crowd: NDArray[np.bool_]  # (boxes,) stands for a group: may be found often, and never counts
+    counted: NDArray[np.uint8]  # (boxes,) bit a: counts in AREAS[a]
+    found: NDArray[np.bool_]  # (boxes,) False for an annotation with id 0; see `match`
+
+    @classmethod
+    def read(cls, content: Any, source: str = "the annotations") -> Truth:
+        """From the content of a COCO instances file, whose images need neither a file name nor a size.
+
+        Raises DataError (see `read_content`), with `source` for the name of the file.
+        """
+        read = read_content(content, source, pictures=False)
+        images, categories = np.argsort(read.image_ids), np.array(sorted(read.names), np.int64)
+        image, category = np.argsort(images)[read.image], np.searchsorted(categories, read.category)
+        order = np.lexsort((image, category))
+        crowd, names = read.crowd[order], class_labels(read.names)
+        return cls(
+            read.image_ids[images],
+            categories,
+            tuple(names[key] for key in categories.tolist()),
+            category[order].astype(np.int32),
+            image[order].astype(np.int32),
+            np.ascontiguousarray(read.boxes[order]),
+            crowd,
+            (area_bits(read.areas[order]) * ~crowd).astype(np.uint8),
+            read.ids[order] != 0,
+        )
+
+
+def area_bits(area: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """(n,) px² -> (n,): bit a is set when the area lies in AREAS[a], whose limits both belong to it."""
+    bits = np.zeros(len(area), np.uint8)
+    for position, (least, most) in enumerate(AREAS):
+        bits |= (((area >= least) & (area <= most)) << position).astype(np.uint8)
+    return bits
+
+
+def locate(ids: NDArray[np.integer], known: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Positions (n,) of ids among the rising `known`, and whether each is there at all."""
+    position = np.searchsorted(known, ids)
+    if not len(known):
+        return position, np.zeros(len(ids), bool)
+    position = np.minimum(position, len(known) - 1)
+    return position, known[position] == ids
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def overlaps(
+    found: NDArray[np.float64], truth: NDArray[np.float64], crowd: NDArray[np.bool_], out: NDArray[np.float64]
+) -> None:
+    """Write the overlap of each found box with each true one into `out`.
+
+    For a crowd the intersection is divided by the found box's area alone. The operations and their order are
+    those of bbIou in COCO's maskApi.c, in float64 without fused multiply-add, so the values are bit-equal to
+    pycocotools' on x86-64.
+
+    Args:
+        found: (d, 4) x, y, width, height in pixels.
+        truth: (t, 4) likewise.
+        crowd: (t,).
+        out: at least (d, t); the rest is left alone.
+    """
+    for j in range(len(truth)):
+        x, y, width, height = truth[j, 0], truth[j, 1], truth[j, 2], truth[j, 3]
+        area = width * height
+        for i in range(len(found)):
+            out[i, j] = 0.0
+            across = min(found[i, 2] + found[i, 0], width + x) - max(found[i, 0], x)
+            down = min(found[i, 3] + found[i, 1], height + y) - max(found[i, 1], y)
+            if across > 0.0 and down > 0.0:
+                shared = across * down
+                own = found[i, 2] * found[i, 3]
+                out[i, j] = shared / (own if crowd[j] else own + area - shared)
+
 
 OVERLAPS = np.linspace(0.5, 0.95, 10)  # the IoU thresholds
 EVERY = (1 << len(OVERLAPS)) - 1  # a mask with the bit of every overlap
