@@ -43,7 +43,7 @@ FORMATS = ("text", "markdown", "csv", "latex", "html", "json")  # of tables.form
     "--images",
     type=click.IntRange(min=200),
     metavar="RESAMPLES",
-    help="Also the effect on images like these: bootstrap the validation images so often, as 1000.",
+    help="Also the effect on images like these, by so many resamples of the validation images, e.g. 1000.",
 )
 def tables_command(
     names: tuple[str, ...],
@@ -137,7 +137,7 @@ def _hint_at_settings(
 
 @click.command("plan")
 @click.argument("name", metavar="TABLE|FILE.py")
-@click.option("--effect", type=float, metavar="AP", help="To be shown, in percent, as 0.2.")
+@click.option("--effect", type=float, metavar="AP", help="To be shown, in percent, e.g. 0.2.")
 @click.option("--budget", type=float, metavar="HOURS", help="GPU hours more: what effect can be shown?")
 @click.option(
     "--power", "wanted", default=0.8, show_default=True, help="Chance to show an effect that is there."

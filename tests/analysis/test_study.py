@@ -27,23 +27,19 @@ def test_runs_of_a_study_have_its_profile_settings_and_seeds(tmp_path: Path) -> 
     assert len(study.listed) == 5 and len(study.everything) == 6
 
 
-@pytest.mark.parametrize("name", ["metrics.jsonl", "implicit.parquet", "effects.parquet"])
-def test_a_run_that_lacks_a_file_adds_no_rows(tmp_path: Path, name: str) -> None:
-    (make_run(tmp_path, "csp-fast.add-fa", 0) / name).unlink()
-    whole = make_run(tmp_path, "csp-fast.add-fa", 1).name
-    study = open_study(tmp_path, "mini", ["1"])
-    found = {"metrics.jsonl": "metrics", "implicit.parquet": "implicit", "effects.parquet": "effects"}
-    assert set(getattr(study, found[name])["run"]) == {whole} and study.unread == {}
+FILES = {"metrics.jsonl": "metrics", "implicit.parquet": "implicit", "effects.parquet": "effects"}
 
 
-@pytest.mark.parametrize("name", ["metrics.jsonl", "implicit.parquet", "effects.parquet"])
-def test_a_damaged_file_is_named_and_the_other_runs_are_read(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_that_is_missing_or_damaged_costs_its_run_alone(tmp_path: Path, name: str) -> None:
     folder = make_run(tmp_path, "csp-fast.add-fa", 0)
-    (folder / name).write_bytes(b"nonsense")
     whole = make_run(tmp_path, "csp-fast.add-fa", 1).name
+    (folder / name).unlink()
     study = open_study(tmp_path, "mini", ["1"])
-    frames = [study.metrics, study.implicit, study.effects]
-    assert all(whole in set(frame["run"]) for frame in frames)
+    assert set(getattr(study, FILES[name])["run"]) == {whole} and study.unread == {}
+    (folder / name).write_bytes(b"nonsense")
+    study = open_study(tmp_path, "mini", ["1"])
+    assert all(whole in set(frame["run"]) for frame in (study.metrics, study.implicit, study.effects))
     assert list(study.unread) == [folder.name] and name in study.unread[folder.name]
 
 

@@ -1,9 +1,10 @@
-"""Planning from pilot runs: seeds for an effect, an effect for a budget."""
+"""From pilot runs to a study: seeds for an effect, an effect for a budget."""
 
 from __future__ import annotations
 
 import json
 import math
+import shutil
 import statistics
 from collections.abc import Callable
 from pathlib import Path
@@ -18,72 +19,72 @@ from analysis.runs import load_runs
 from analysis.statistics.seeds import power
 from analysis.tables.fill import FilledTable, fill_table
 from analysis.tables.seeds_needed import for_budget, for_effect, hours_to_come, seed_hours
+from tests.analysis.conftest import write_run
 
-Fabricate = Callable[..., str]
-GAINS = {"csp-fast.add-fa": [0.010, 0.013, 0.008]}
+GAINS = {
+    "csp-fast.add-fa": [0.010, 0.013, 0.008],
+    "csp-fast.mul-fa": [0.002, 0.004, -0.001],
+    "csp-fast.cat-fa": [0.004, 0.008, -0.002],
+}
 HOUR = 9.5 / 3600  # what the fabricated runs took
 
 
-def pilot(results: Path, fabricate: Fabricate) -> FilledTable:
+@pytest.fixture(scope="module")
+def pilot(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three seeds of the baseline of Tables 1 and 4 and of three variants; one of them is in Table 1."""
+    results = tmp_path_factory.mktemp("pilot")
     for seed in range(3):
-        fabricate("csp-fast", seed, 0.4 + 0.01 * seed)
+        write_run(results, "csp-fast", seed, 0.4 + 0.01 * seed)
         for slug, gain in GAINS.items():
-            fabricate(slug, seed, 0.4 + 0.01 * seed + gain[seed])
-    return fill_table(table_named("1"), "mini", load_runs(results))
+            write_run(results, slug, seed, 0.4 + 0.01 * seed + gain[seed])
+    return results
 
 
-def test_the_plan_has_the_promised_power_and_one_seed_less_has_not(
-    tmp_path: Path, fabricate: Fabricate
-) -> None:
-    filled = pilot(tmp_path, fabricate)
-    (plan,) = for_effect(filled, 0.2)
-    spread = statistics.stdev(100 * gain for gain in GAINS["csp-fast.add-fa"])
-    assert (plan.pairs, plan.spread) == (3, pytest.approx(spread))
-    assert plan.sigma == pytest.approx(spread * math.sqrt(2 / stats.chi2.ppf(0.2, 2)))
-    assert plan.seeds is not None and plan.sigma is not None
-    assert power(plan.seeds, 0.2, plan.sigma) >= 0.8 > power(plan.seeds - 1, 0.2, plan.sigma)
-    assert plan.hours == pytest.approx(2 * HOUR)
-    assert hours_to_come(filled, [plan]) == pytest.approx(2 * HOUR * (plan.seeds - 3))
-
-
-def test_a_budget_buys_whole_seeds_of_the_whole_table(tmp_path: Path, fabricate: Fabricate) -> None:
-    filled = pilot(tmp_path, fabricate)
-    assert seed_hours(filled) == pytest.approx(2 * HOUR)
-    (plan,) = for_budget(filled, 10.9 * 2 * HOUR)
-    assert plan.seeds == 13 and plan.effect is not None and plan.sigma is not None
-    assert power(13, plan.effect, plan.sigma) == pytest.approx(0.8, abs=1e-6)
-
-
-def test_a_family_is_planned_for_the_worst_case_of_its_correction(
-    tmp_path: Path, fabricate: Fabricate
-) -> None:
-    pilot(tmp_path, fabricate)
-    for seed in range(3):
-        for number, slug in enumerate(("csp-fast.mul-fa", "csp-fast.cat-fa")):
-            fabricate(slug, seed, 0.4 + 0.01 * seed + [0.002, 0.004, -0.001][seed] * (1 + number))
-    runs = load_runs(tmp_path)
-    filled = fill_table(table_named("4"), "mini", runs)
-    plans = {plan.experiment: plan for plan in for_effect(filled, 0.2)}
-    planned = [plan for plan in plans.values() if plan.seeds is not None]
-    assert len(planned) == 3 and len(plans) > 3
-    for plan in planned:
-        assert plan.seeds is not None and plan.sigma is not None
-        assert power(plan.seeds, 0.2, plan.sigma, 0.05 / len(plans)) >= 0.8
-    missing = [plan for plan in plans.values() if plan.seeds is None]
-    assert all("pilot pairs; at least 2" in (plan.problem or "") for plan in missing)
+def filled(results: Path, name: str = "1") -> FilledTable:
+    return fill_table(table_named(name), "mini", load_runs(results))
 
 
 def call(results: Path, *words: str) -> Result:
     return CliRunner().invoke(main, ["plan", *words, "--results", str(results)])
 
 
-def test_the_command_prints_rows_and_hours(tmp_path: Path, fabricate: Fabricate) -> None:
-    pilot(tmp_path, fabricate)
-    result = call(tmp_path, "1", "--effect", "0.2")
+def test_the_seeds_have_the_promised_power_and_one_less_has_not(pilot: Path) -> None:
+    table = filled(pilot)
+    (needs,) = for_effect(table, 0.2)
+    spread = statistics.stdev(100 * gain for gain in GAINS["csp-fast.add-fa"])
+    assert (needs.pairs, needs.spread) == (3, pytest.approx(spread))
+    assert needs.sigma == pytest.approx(spread * math.sqrt(2 / stats.chi2.ppf(0.2, 2)))
+    assert needs.seeds is not None and needs.sigma is not None
+    assert power(needs.seeds, 0.2, needs.sigma) >= 0.8 > power(needs.seeds - 1, 0.2, needs.sigma)
+    assert needs.hours == pytest.approx(2 * HOUR)
+    assert hours_to_come(table, [needs]) == pytest.approx(2 * HOUR * (needs.seeds - 3))
+
+
+def test_a_budget_buys_whole_seeds_of_the_whole_table(pilot: Path) -> None:
+    table = filled(pilot)
+    assert seed_hours(table) == pytest.approx(2 * HOUR)
+    (needs,) = for_budget(table, 10.9 * 2 * HOUR)
+    assert needs.seeds == 13 and needs.effect is not None and needs.sigma is not None
+    assert power(13, needs.effect, needs.sigma) == pytest.approx(0.8, abs=1e-6)
+
+
+def test_a_family_is_planned_for_the_worst_case_of_its_correction(pilot: Path) -> None:
+    rows = for_effect(filled(pilot, "4"), 0.2)
+    known = [row for row in rows if row.seeds is not None]
+    assert len(known) == 3 and len(rows) > 3
+    for row in known:
+        assert row.seeds is not None and row.sigma is not None
+        assert power(row.seeds, 0.2, row.sigma, 0.05 / len(rows)) >= 0.8
+    missing = [row for row in rows if row.seeds is None]
+    assert all("0 pilot pairs; at least 2" in (row.problem or "") for row in missing)
+
+
+def test_the_command_prints_rows_and_hours(pilot: Path) -> None:
+    result = call(pilot, "1", "--effect", "0.2")
     assert result.exit_code == 0, result.output
     assert result.stdout.splitlines()[1].startswith("+ iFA")
     assert "hours of one GPU (or one process, without GPUs) to come" in result.stdout
-    record = json.loads(call(tmp_path, "table1", "--budget", "1", "--json").stdout)["rows"][0]
+    record = json.loads(call(pilot, "table1", "--budget", "1", "--json").stdout)["rows"][0]
     assert record["seeds"] == 3 + int(1 / (2 * HOUR))
 
 
@@ -106,26 +107,21 @@ def test_what_cannot_be_planned_is_said(tmp_path: Path, words: tuple[str, ...], 
     assert result.exit_code == 2 and said in result.stderr
 
 
-def test_without_pilot_runs_there_is_no_plan(tmp_path: Path) -> None:
-    result = call(tmp_path, "1", "--effect", "0.2")
-    assert result.exit_code == 0
-    assert "0 pilot pairs; at least 2 are needed" in result.stdout
-
-
-def test_a_pilot_without_scatter_has_no_plan(tmp_path: Path, fabricate: Fabricate) -> None:
+def test_a_pilot_without_scatter_or_runs_says_so(tmp_path: Path, fabricate: Callable[..., str]) -> None:
+    empty = call(tmp_path, "1", "--effect", "0.2")
+    assert empty.exit_code == 0 and "0 pilot pairs; at least 2 are needed" in empty.stdout
     for seed in range(3):
         fabricate("csp-fast", seed, 0.0)
         fabricate("csp-fast.add-fa", seed, 0.0)
     for words in (("--effect", "0.2"), ("--budget", "1")):
-        shown = call(tmp_path, "1", *words).stdout
-        assert "the pilot's differences are all equal" in shown
+        assert "the pilot's differences are all equal" in call(tmp_path, "1", *words).stdout
 
 
-def test_runs_with_other_settings_neither_count_nor_pay(tmp_path: Path, fabricate: Fabricate) -> None:
-    filled = pilot(tmp_path, fabricate)
-    before = hours_to_come(filled, for_effect(filled, 0.2))
+def test_runs_with_other_settings_neither_count_nor_pay(tmp_path: Path, pilot: Path) -> None:
+    shutil.copytree(pilot, tmp_path, dirs_exist_ok=True)
     for seed in range(20):
         for slug in ("csp-fast", "csp-fast.add-fa"):
-            fabricate(slug, seed, 0.4, overrides=("train.batch=16",))
-    after = fill_table(table_named("1"), "mini", load_runs(tmp_path))
-    assert hours_to_come(after, for_effect(after, 0.2)) == before
+            write_run(tmp_path, slug, seed, 0.4, overrides=("train.batch=16",))
+    before, after = filled(pilot), filled(tmp_path)
+    expected = hours_to_come(before, for_effect(before, 0.2))
+    assert hours_to_come(after, for_effect(after, 0.2)) == expected
