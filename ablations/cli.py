@@ -48,6 +48,7 @@ TOGETHER = {
     "plan": "tables",
     "logs": "status",
     "cost": "status",
+    "verify": "publish",
     "detect": "evaluate",
     "features": "evaluate",
 }

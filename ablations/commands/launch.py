@@ -77,8 +77,8 @@ def command(
     from ablations.local_launch import fitting, require_writable, run_missing
     from ablations.overview import on_a_cluster
     from ablations.plan import plan_runs
-    from ablations.published import refuse_published
     from ablations.registry import tables
+    from analysis.published import refuse_published
     from yolor_core.errors import ConfigError
     from yolor_core.runs.directory import RunDirectory
 
@@ -149,8 +149,8 @@ def launch_on_cluster(
     from ablations.cluster_launch import by_table, check, plan_on_cluster, send
     from ablations.cluster_report import describe_plan, scripts, tell, tell_left_out
     from ablations.plan import plan_runs
-    from ablations.published import refuse_published
     from ablations.registry import select
+    from analysis.published import refuse_published
     from slurm import scheduler
     from slurm.cluster import load_cluster
 

@@ -1,4 +1,4 @@
-"""`ablate publish`: the evidence of a finished study as one small folder."""
+"""`ablate publish` and `ablate verify`: a finished study as one small folder, and its check."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from ablations.options import Folder, which_runs
     metavar="PIXELS",
     help="Boxes that no score depends on are moved to such a grid; 0 keeps all as they are.",
 )
-def command(
+def publish_command(
     names: tuple[str, ...],
     profile: str,
     results: Path,
@@ -66,8 +66,7 @@ def command(
     as_overrides(overrides)
 
     from ablations.costs import costs_of
-    from analysis.published.build import publish
-    from analysis.published.manifest import Made, code_hash
+    from analysis.published.publish import Made, code_hash, publish
     from analysis.runs import kept, load_runs
     from analysis.study import open_study
     from yolor_core.identity import code_commit
@@ -96,3 +95,34 @@ def command(
         f"{written.runs} runs, {written.tables} tables, {written.figures} figures in {written.files} files, "
         f"{written.bytes / 1e6:.2f} MB: {written.folder}"
     )
+
+
+@click.command("verify")
+@click.argument("folder", type=Folder(path_type=Path), default=Path("results/published/mini"))
+@click.option(
+    "--processes",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Processes that share the work.  [default: as many as cores, fewer for few runs]",
+)
+@click.pass_context
+def verify_command(ctx: click.Context, folder: Path, processes: int | None) -> None:
+    """Make the numbers of a folder of `ablate publish` again from its runs, and compare them.
+
+    Exit code 0: no number differs; 1: some differ, and the first of them are named. Texts that another
+    version of the code words otherwise are named too, and are no difference. The last line says how many
+    numbers could not be made again, e.g. because the dataset is not here.
+    """
+    from ablations.costs import costs_of
+    from analysis.published.verify import conclusion, verify
+
+    checks = []
+    try:
+        for check in verify(folder, costs_of, processes):
+            click.echo(check.line)
+            checks.append(check)
+    except KeyboardInterrupt:
+        click.echo("interrupted: not everything was compared", err=True)
+        ctx.exit(130)
+    click.echo(conclusion(folder, checks))
+    ctx.exit(1 if any(check.differences for check in checks) else 0)

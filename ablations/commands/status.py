@@ -41,7 +41,7 @@ def status(names: tuple[str, ...], results: Path, watch: bool, as_json: bool) ->
     """
     from ablations.display import text
     from ablations.overview import LOOK_SECONDS, chosen, overview
-    from ablations.published import is_published
+    from analysis.published import is_published
 
     def look(seconds: float) -> list[RunView]:
         views = overview(results, seconds)

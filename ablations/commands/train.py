@@ -43,8 +43,8 @@ def command(
     from ablations.commands.launch import tell_of_data
     from ablations.overview import on_a_cluster
     from ablations.plan import plan_runs
-    from ablations.published import refuse_published
     from ablations.registry import everything, experiment_named
+    from analysis.published import refuse_published
     from slurm.signals import stop_on
     from yolor_core.errors import ConfigError, RunError
     from yolor_core.runs.directory import RunDirectory

@@ -1,19 +1,32 @@
-"""summary.md: what a study measured, row by row, whatever it is, and what cannot be concluded from it."""
+"""The texts of a published folder: tables in every format, provenance.csv, and summary.md.
+
+The summary says what a study measured, row by row, whatever it is, and what cannot be concluded from it.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
 from ablations.profiles import profile_named
 from ablations.table import CLASSIFICATION, EMBEDDING
-from analysis.published.evidence import counted_runs, lacking
-from analysis.published.origin import origin
-from analysis.report.names import page_names
-from analysis.report.tables import Links
+from analysis.figures.catalogue import table_anchor
 from analysis.report.verdicts import OPEN, VerdictLine, sentence, verdict_lines
 from analysis.statistics.seeds import holm
 from analysis.study import Study
 from analysis.tables.cells import FAMILY, Cell
-from analysis.tables.formats import MISSING, number
+from analysis.tables.formats import FORMATS, MISSING, number, render
+from yolor_core.runs.directory import RunDirectory
+from yolor_core.runs.life import State
 
+SUMMARY, PROVENANCE = "summary.md", "provenance.csv"
+ENDINGS = {"text": "txt", "markdown": "md", "csv": "csv", "latex": "tex", "html": "html", "json": "json"}
+FROM_RUNS = ("source_hash", "fingerprint", "python", "device")  # as run.json has them
+COLUMNS = ("commit", *FROM_RUNS, "packages")
+DIGITS = 12  # of a hash, where it is named for a reader
 CONTROLS = ("controls",)  # tables of which the summary says what they mean
 MEANING = (
     "AP: mean over seeds, and half of its 95 % interval. Δ is paired by seed. Measured: what its interval "
@@ -24,18 +37,67 @@ HEAD = (
     "table", "row", "AP", "against", "its AP", "pairs", "Δ AP [95 %]", "measured", "p", "p, Holm", "paper",
     "verdict", "why",
 )  # fmt: skip
-APART, UNMEASURED = ("higher", "lower"), "not measured"
+OPEN_INTERVAL, ONE_PAIR, UNMEASURED = "not told from 0", "one pair, no interval", "not measured"
+APART = ("higher", "lower")
 
 
-def summary(study: Study, bytes_: int) -> str:
-    """Markdown. `bytes_` is the size of the runs, tables and figures beside it."""
-    runs = counted_runs(study)
-    lines = verdict_lines(study, Links({}, page_names(each.slug for each in study.experiments)))
+def counted_runs(study: Study) -> pd.DataFrame:
+    """The finished runs behind the tables, each once, by name; columns of `analysis.runs.load_runs`."""
+    frames = [frame for filled in study.filled.values() for frame in filled.runs.values() if len(frame)]
+    if not frames:
+        return study.everything.iloc[:0]
+    return pd.concat(frames).drop_duplicates("run").sort_values("run").reset_index(drop=True)
+
+
+def lacking(study: Study) -> list[str]:
+    """Runs of the tables' experiments that have neither finished nor diverged, e.g. `csp-fast seed 1`.
+
+    They are counted at the seeds that were asked for, or at all that any experiment has.
+    """
+    gone = study.runs[study.runs["state"] == State.DIVERGED]  # finished, if badly: they would diverge again
+    runs = pd.concat([counted_runs(study), gone])
+    there = set(zip(runs["experiment"], runs["seed"].astype(int), strict=True))
+    seeds = sorted({seed for _, seed in there}) if study.seeds is None else study.seeds
+    wanted = [(each.slug, seed) for each in study.experiments for seed in seeds]
+    return [f"{slug} seed {seed}" for slug, seed in wanted if (slug, seed) not in there]
+
+
+def evidence(study: Study) -> dict[str, str]:
+    """Tables and provenance as {path in the folder: text}; the same for the same runs."""
+    texts = {
+        f"tables/{table_anchor(filled.table)}.{ENDINGS[form]}": render([filled], form)
+        for filled in study.filled.values()
+        for form in FORMATS
+    }
+    return texts | {PROVENANCE: provenance(study)}
+
+
+def provenance(study: Study) -> str:
+    """CSV with a line for every cell of every table: which runs, of which code, on which data, with what."""
+    known = {str(r["run"]): _environment(_record(r["path"])) for _, r in counted_runs(study).iterrows()}
+    rows = []
+    for filled in study.filled.values():
+        by_label = {row.label: row for row in filled.table.rows}
+        for cell in filled.cells:
+            base = filled.table.baseline(by_label[cell.row], cell.metric).label
+            other = () if base == cell.row or cell.delta is None else filled.cell(base, cell.metric).runs
+            line = {"table": cell.table, "row": cell.row, "metric": cell.metric}
+            line |= {"runs": " ".join(cell.runs), "baseline_runs": " ".join(other)}
+            of = [known[run] for run in (*cell.runs, *other)]
+            rows.append(line | {name: _once((each[name] for each in of), " ") for name in COLUMNS})
+    return pd.DataFrame(rows).to_csv(index=False, lineterminator="\n")
+
+
+def summary(study: Study) -> str:
+    """summary.md of the published folder that a study was opened from."""
+    lines = verdict_lines(study)
+    settings = ", ".join(f"{each.path}={each.value}" for each in study.overrides)
     parts = [
         f"# Published study, profile {study.profile}",
-        origin(study, runs, bytes_),
-        f"Profile {study.profile}: {profile_named(study.profile).caveat}{_settings(study)}.",
-        f"## Verdicts\n\n{sentence(lines)} {_tally(study, lines)}",
+        _origin(study),
+        f"Profile {study.profile}: {profile_named(study.profile).caveat}"
+        + (f"; with {settings}." if settings else "."),
+        f"## Verdicts\n\n{sentence(lines)} {_tally(study)}",
         MEANING,
         _table(study, lines),
         *_controls(study, lines),
@@ -47,39 +109,87 @@ def summary(study: Study, bytes_: int) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _settings(study: Study) -> str:
-    """Overrides of the launch, which every run has."""
-    if not study.overrides:
-        return ""
-    return "; with " + ", ".join(f"{each.path}={each.value}" for each in study.overrides)
-
-
 def measured(cell: Cell) -> str:
     """What a difference says by itself, without the paper."""
     if cell.delta is None:
         return MISSING
     if cell.delta_low is None or cell.delta_high is None:
-        return "one pair, no interval"
-    if cell.delta_low > 0:
-        return "higher"
-    return "lower" if cell.delta_high < 0 else "not told from 0"
+        return ONE_PAIR
+    return "higher" if cell.delta_low > 0 else "lower" if cell.delta_high < 0 else OPEN_INTERVAL
 
 
-def _tally(study: Study, lines: list[VerdictLine]) -> str:
+def _record(path: str) -> dict[str, Any]:
+    return RunDirectory(Path(path)).read_run() or {}
+
+
+def _environment(record: dict[str, Any]) -> dict[str, str]:
+    """What run.json says of code, data and packages of a run, as text; "unknown" where it does not.
+
+    A commit has "-dirty" after it where the code was changed since.
+    """
+    commit = record.get("commit")
+    packages = record.get("packages") or {}
+    return {name: str(record.get(name) or "unknown") for name in FROM_RUNS} | {
+        "commit": f"{commit}{'' if record.get('dirty') is False else '-dirty'}" if commit else "unknown",
+        "packages": ";".join(f"{name}={version}" for name, version in sorted(packages.items())),
+    }
+
+
+def _once(texts: Iterable[object], between: str = ", ") -> str:
+    return between.join(dict.fromkeys(map(str, texts)))
+
+
+def _origin(study: Study) -> str:
+    """What was trained, by which code, on what, when: a Markdown table."""
+    runs = counted_runs(study)
+    records = [_record(path) for path in runs["path"]]
+    known = [_environment(record) for record in records]
+    seeds = sorted({int(seed) for seed in runs["seed"]})
+    days = sorted(str(r[name])[:10] for r in records for name in ("started", "ended") if r.get(name))
+    own = dict(zip(runs["run"], runs["seconds"], strict=True))
+    brought = sum(own.get(str(r.get("continues")), 0.0) for r in records)  # counted by the runs they continue
+    hours = (runs["seconds"].sum() - brought) / 3600
+    size = sum(
+        path.stat().st_size
+        for part in ("runs", "tables", "figures")
+        for path in (study.results / part).rglob("*")
+        if path.is_file()
+    )
+    digits = {
+        name: _once(f"{str(value)[:DIGITS]}…" for value in runs[name])
+        for name in ("source_hash", "fingerprint")
+    }
+    lines = {
+        "runs": f"{len(runs)} finished, of {runs['experiment'].nunique()} experiments",
+        "tables": ", ".join(study.filled),
+        f"seed{'s' if len(seeds) > 1 else ''}": _once(seeds),
+        "commit that trained": _once(each["commit"] for each in known),
+        "sources of yolor_core, SHA-256": digits["source_hash"],
+        "data": f"{_once(runs['data'])}; SHA-256 {digits['fingerprint']}",
+        "trained": _once((days[0], days[-1]), " to ") if days else MISSING,
+        "training time": f"{hours:.1f} hours of one device, other work on the machine included",
+        "device": _once(runs["device"]),
+        "Python": _once(each["python"] for each in known),
+        "packages": _once(each["packages"].replace(";", ", ") for each in known),
+        "size": f"runs, tables and figures {size / 1e6:.2f} MB",
+    }
+    return "\n".join(["| | |", "| --- | --- |", *(f"| {name} | {text} |" for name, text in lines.items())])
+
+
+def _tally(study: Study) -> str:
     """How many differences are there, in which direction, and how many are left by a correction over all."""
-    pairs = {}
-    for line in lines:
-        table = study.filled[line.table].table
-        row = next(row for row in table.rows if row.label == line.cell.row)
-        pairs[row.slug, table.baseline(row, FAMILY).slug] = line.cell
+    pairs = {
+        (cell.experiment, base.slug): cell
+        for filled in study.filled.values()
+        for cell, base in filled.variants
+    }
     if not pairs:
         return ""
     kinds = [UNMEASURED if cell.delta is None else measured(cell) for cell in pairs.values()]
-    named = (*APART, "not told from 0", "one pair, no interval", UNMEASURED)
-    parts = [f"{kinds.count(kind)} {kind}" for kind in named if kinds.count(kind)]
+    named = (*APART, OPEN_INTERVAL, ONE_PAIR, UNMEASURED)
     said = (
         f"They are {len(pairs)} different comparisons, since tables share experiments; by the 95 % interval "
-        f"over seeds alone: {', '.join(parts)}."
+        f"over seeds alone: {', '.join(f'{kinds.count(kind)} {kind}' for kind in named if kind in kinds)}."
     )
     if apart := sum(kind in APART for kind in kinds):
         corrected = holm([cell.p for cell in pairs.values()], len(pairs))
@@ -94,25 +204,11 @@ def _tally(study: Study, lines: list[VerdictLine]) -> str:
 def _table(study: Study, lines: list[VerdictLine]) -> str:
     rows = [HEAD, ("---",) * len(HEAD)]
     for line in lines:
-        cell = line.cell
-        filled = study.filled[line.table]
-        rows.append(
-            (
-                line.table,
-                cell.row,
-                _score(cell),
-                line.against,
-                _score(filled.cell(line.against, FAMILY)),
-                str(cell.pairs),
-                _difference(cell),
-                measured(cell),
-                MISSING if cell.p is None else f"{cell.p:.2g}",
-                line.p,
-                line.paper,
-                line.verdict,
-                line.why,
-            )
-        )
+        cell, base = line.cell, study.filled[line.table].cell(line.against, FAMILY)
+        p = MISSING if cell.p is None else f"{cell.p:.2g}"
+        row = (line.table, cell.row, _score(cell), line.against, _score(base), str(cell.pairs))
+        said = (_difference(cell), measured(cell), p, line.p, line.paper, line.verdict, line.why)
+        rows.append((*row, *said))
     return "\n".join("| " + " | ".join(text.replace("|", "\\|") for text in row) + " |" for row in rows)
 
 
@@ -144,7 +240,7 @@ def _reading(line: VerdictLine) -> str:
     if cell.delta_low > 0 or cell.delta_high < 0:
         return f"{said}, {measured(cell)}: the interval excludes 0."
     reach = number(FAMILY, max(abs(cell.delta_low), abs(cell.delta_high)), more=1)
-    return f"{said}, not told from 0; differences up to {reach} AP are not excluded."
+    return f"{said}, {OPEN_INTERVAL}; differences up to {reach} AP are not excluded."
 
 
 def _score(cell: Cell) -> str:
@@ -162,50 +258,35 @@ def _difference(cell: Cell) -> str:
 
 
 def _limits(study: Study, lines: list[VerdictLine]) -> list[str]:
-    runs = counted_runs(study)
-    limits = []
-    if study.profile != "paper":
-        limits.append(
-            f"Sizes of effects at the paper's scale: models, images and schedules of profile {study.profile} "
-            "are reduced, so at most signs can be compared with the paper's."
-        )
+    runs, absent = counted_runs(study), lacking(study)
     fewest = min((line.cell.pairs for line in lines if line.cell.pairs), default=0)
-    limits.append(
+    others = ", ".join(column for column in (*CLASSIFICATION, *EMBEDDING) if runs[column].notna().any())
+    survived = {row: said for each in study.filled.values() for row, said in each.survived.items()}
+    open_ = sum(line.verdict == OPEN for line in lines)
+    limits = [
+        study.profile != "paper"
+        and f"Sizes of effects at the paper's scale: models, images and schedules of profile {study.profile} "
+        "are reduced, so at most signs can be compared with the paper's.",
         f"Effects smaller than the intervals: rows rest on as few as {fewest} "
-        f"pair{'s' if fewest != 1 else ''} of seeds. "
-        "The intervals are Student's t, which takes differences for normal. "
-        "That a difference is not told from 0 does not say that it is 0."
-    )
-    if fewest < 2:
-        limits.append("Rows of one pair: their difference includes the noise from run to run.")
-    limits.append("Other columns than AP: they are in the tables, with p-values that nothing corrects.")
-    if runs["data"].astype(str).str.startswith("shapes").all():
-        limits.append("Photographs: the images are synthetic shapes, which the code draws.")
-    limits.append(
+        f"pair{'s' if fewest != 1 else ''} of seeds. The intervals are Student's t, which takes differences "
+        f"for normal. That a difference is {OPEN_INTERVAL} does not say that it is 0.",
+        fewest < 2 and "Rows of one pair: their difference includes the noise from run to run.",
+        "Other columns than AP: they are in the tables, with p-values that nothing corrects.",
+        runs["data"].astype(str).str.startswith("shapes").all()
+        and "Photographs: the images are synthetic shapes, which the code draws.",
         "Other images: the intervals are over trainings, on one validation set; `ablate tables --images` "
-        "gives the effect on images like these."
-    )
-    limits.append(
-        "Costs: times are of the clock, and runs shared the machine with each other and with other work."
-    )
-    limits.append(
+        "gives the effect on images like these.",
+        "Costs: times are of the clock, and runs shared the machine with each other and with other work.",
         "Families of claims: the column of corrected p is inside a table, the sentence above the rows over "
         "all of them; neither knows of other columns, profiles or studies. Experiments that stand in several "
-        "tables are the same runs."
-    )
-    others = [column for column in (*CLASSIFICATION, *EMBEDDING) if runs[column].notna().any()]
-    if others:
-        limits.append(
-            f"Scores of the other tasks ({', '.join(others)}): they are as training wrote them, since "
-            "detections do not hold what they are computed from."
-        )
-    rows = {row: said for each in study.filled.values() for row, said in each.survived.items()}
-    if rows:
-        parts = "; ".join(f"{row}: {said}" for row, said in rows.items())
-        limits.append(f"Runs that were lost: rows of the runs that finished are conditional on it ({parts}).")
-    open_ = [line for line in lines if line.verdict == OPEN]
-    if open_:
-        limits.append(f"{len(open_)} of {len(lines)} rows have no verdict; the table says why.")
-    if absent := lacking(study):
-        limits.append(f"Runs that have not finished ({len(absent)}): {', '.join(absent)}.")
-    return limits
+        "tables are the same runs.",
+        others
+        and f"Scores of the other tasks ({others}): they are as training wrote them, since detections do not "
+        "hold what they are computed from.",
+        survived
+        and "Runs that were lost: rows of the runs that finished are conditional on it "
+        f"({'; '.join(f'{row}: {said}' for row, said in survived.items())}).",
+        open_ and f"{open_} of {len(lines)} rows have no verdict; the table says why.",
+        absent and f"Runs that have not finished ({len(absent)}): {', '.join(absent)}.",
+    ]
+    return [str(limit) for limit in limits if limit]

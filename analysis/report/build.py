@@ -18,7 +18,7 @@ from ablations.table import ALL_DETECTION
 from analysis.figures.catalogue import SECTIONS, table_anchor
 from analysis.report.curves import panel_data
 from analysis.report.experiments import experiment_page
-from analysis.report.figures import Shown, write_csv, write_figures
+from analysis.report.figures import Shown, csv_file, write_figures
 from analysis.report.folder import MAKER, MARKER, replaced
 from analysis.report.logs import tails
 from analysis.report.names import anchor, page_names, prose
@@ -97,7 +97,7 @@ def _fill(folder: Path, study: Study, log_files: LogFiles, date: datetime) -> Wr
         )
     said = warnings(study)
     said += [f"A figure could not be drawn: {each.drawing.title}." for each in shown if each.failed]
-    verdicts = verdict_lines(study, links)
+    verdicts = verdict_lines(study)
     views = _tables(study, links, folder)
     pages.write(
         "index.html",
@@ -159,7 +159,8 @@ def _run_pages(
             page.problems.append(study.unread[run])
         page.cells = cells.get(run, [])
         if page.panels:
-            page.csv = write_csv(panel_data(metrics), folder, f"runs/{links.runs[run]}.csv")
+            page.csv, content = csv_file(panel_data(metrics), f"runs/{links.runs[run]}.csv")
+            (folder / page.csv).write_bytes(content)
         found.append(page)
     return found
 

@@ -52,14 +52,12 @@ def _write(drawing: Drawing, study: Study, folder: Path) -> Shown:
     (folder / path).write_text(text, encoding="utf-8")
     found = BOX.search(text)
     width, height = (round(float(found[1])), round(float(found[2]))) if found else (504, 300)
-    csv = write_csv(data, folder, drawing.csv)
+    csv, content = csv_file(data, drawing.csv)
+    (folder / csv).write_bytes(content)
     return Shown(drawing, svg=path, csv=csv, rows=len(data), width=width, height=height)
 
 
-def write_csv(data: pd.DataFrame, folder: Path, name: str) -> str:
-    """Write a frame, packed where it is large; returns the file's name below `folder`."""
+def csv_file(data: pd.DataFrame, name: str) -> tuple[str, bytes]:
+    """The name and content of a frame's file: CSV, packed where it is large."""
     text = data.to_csv(index=False, float_format=DIGITS, lineterminator="\n").encode()
-    if len(text) > LARGE:
-        name, text = f"{name}.gz", gzip.compress(text, mtime=0)
-    (folder / name).write_bytes(text)
-    return name
+    return (f"{name}.gz", gzip.compress(text, mtime=0)) if len(text) > LARGE else (name, text)

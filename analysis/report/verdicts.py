@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from analysis.figures.catalogue import table_anchor
-from analysis.report.tables import Links, against
+from analysis.report.tables import against
 from analysis.study import Study
 from analysis.tables.cells import FAMILY, NOT_RUN, Cell
 from analysis.tables.formats import MISSING, half_of, number
@@ -23,7 +23,7 @@ class VerdictLine:
     table: str
     anchor: str  # the table's id on the first page
     against: str
-    href: str | None  # the pairs behind the difference
+    pairs: str | None  # the part of the experiment's page with the pairs behind the difference
     delta: str
     p: str
     paper: str
@@ -31,7 +31,7 @@ class VerdictLine:
     why: str
 
 
-def verdict_lines(study: Study, links: Links) -> list[VerdictLine]:
+def verdict_lines(study: Study) -> list[VerdictLine]:
     """The variants of the filled tables in order, measured or not."""
     found = []
     for name, filled in study.filled.items():
@@ -47,14 +47,13 @@ def verdict_lines(study: Study, links: Links) -> list[VerdictLine]:
             given = "; ".join(
                 f"{label} {filled.survived[label]}" for label in arms if label in filled.survived
             )
-            pairs = against(base.slug) if cell.pairs and base.slug else None
             found.append(
                 VerdictLine(
                     cell,
                     name,
                     table_anchor(filled.table),
                     base.label,
-                    None if pairs is None else links.experiment(cell.experiment, pairs),
+                    against(base.slug) if cell.pairs and base.slug else None,
                     delta,
                     MISSING if cell.p_holm is None else f"{cell.p_holm:.2g}",
                     number(FAMILY, cell.paper_delta, "+"),

@@ -15,7 +15,6 @@ from ablations.costs import Cost
 from ablations.experiments import ADD_FA, ADD_PR, CSP_FAST
 from ablations.registry import everything, table_named
 from ablations.table import Row, Table
-from analysis.report.tables import Links
 from analysis.report.verdicts import verdict_lines
 from analysis.report.warnings import warnings
 from analysis.runs import load_runs
@@ -233,7 +232,7 @@ def test_numbers_of_the_runs_that_were_not_lost_are_said_to_be_conditional(
         assert "of the runs that finished" in (text := render([table], form)) and "diverged (2 of 5)" in text
     assert any("conditional" in note for note in table.notes)
     study = open_study(tmp_path, "mini", ["1"])
-    (line,) = verdict_lines(study, Links({}, {}))
+    (line,) = verdict_lines(study)
     assert line.why.endswith("(of the runs that finished: + iFA 3 of 5; diverged (2 of 5))")
     assert any(said.startswith("2 runs have diverged: ") for said in warnings(study))
 

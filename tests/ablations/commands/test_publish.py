@@ -19,15 +19,12 @@ from click.testing import Result
 
 from analysis.comparison import stored
 from analysis.figures.catalogue import drawings
-from analysis.published import figures as figures_again
-from analysis.published import manifest as manifests
-from analysis.published.build import publish
+from analysis.published import publish as publishing
+from analysis.published import verify as verifying
 from analysis.published.detections import read_detections
-from analysis.published.manifest import PublishError, read_manifest, write_manifest
-from analysis.published.run_checks import check_run
-from analysis.published.scrub import scrub
+from analysis.published.publish import PublishError, read_manifest, scrub, write_manifest
 from analysis.published.summary import summary
-from analysis.published.workers import submitting
+from analysis.published.verify import check_run, run_tasks
 from analysis.study import Study, open_study
 from tests.ablations.trained import ablate
 from yolor_core.evaluation.engine import match, score
@@ -35,7 +32,6 @@ from yolor_core.runs.directory import RunDirectory
 
 FIGURES = ("effects-by-row", "losses-table-1", "effects-table-1", "evolution")
 SAME_DATA = "trajectories"  # as evolution's
-SEEDS = (0, 1)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -46,8 +42,14 @@ def few_figures() -> Iterator[None]:
         return [each for each in drawings(study) if each.name in (*FIGURES, SAME_DATA)]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(figures_again, "drawings", few)
+        patch.setattr(publishing, "drawings", few)
         yield
+
+
+@pytest.fixture
+def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests that publish and are about something else."""
+    monkeypatch.setattr(publishing, "drawings", lambda study: [])
 
 
 @pytest.fixture(scope="module")
@@ -55,9 +57,8 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The runs, as training leaves them, but of a clean commit."""
     folder = tmp_path_factory.mktemp("study")
     for experiment in ("csp-fast", "csp-fast.add-fa"):
-        for seed in SEEDS:
-            words = ("train", experiment, "--profile", "smoke", "--seed", str(seed), "--results", folder)
-            done = ablate(*words)
+        for seed in ("0", "1"):
+            done = ablate("train", experiment, "--profile", "smoke", "--seed", seed, "--results", folder)
             assert done.exit_code == 0, done.output
     for run in (folder / "runs").iterdir():
         edit(run / "run.json", lambda record: record | {"commit": "c" * 40, "dirty": False, "jobs": ["77"]})
@@ -83,6 +84,12 @@ def mine(published: Path, tmp_path: Path) -> Path:
     return shutil.copytree(published, tmp_path / "mine")
 
 
+@pytest.fixture
+def copied(results: Path, tmp_path: Path) -> Path:
+    """Runs that a test may change."""
+    return shutil.copytree(results, tmp_path / "results", ignore=shutil.ignore_patterns("weights*", "logs"))
+
+
 def edit(path: Path, change: Callable[[dict], dict]) -> None:
     path.write_text(json.dumps(change(json.loads(path.read_text()))))
 
@@ -96,11 +103,12 @@ def test_a_published_study_is_verified(published: Path) -> None:
     assert done.exit_code == 0, done.output
     assert "COCO's twelve numbers, by pycocotools from the detections: 48 compared, all equal" in done.output
     assert "tables in every format, made again from the runs: 6 compared" in done.output
-    assert "DIFFERS" not in done.output
+    assert "data of the figures: 4 compared, all equal" in done.output
+    assert "DIFFERS" not in done.output and done.output.endswith(f"{published}: verified\n")
 
 
 def test_the_folder_holds_what_the_page_says_and_no_weights(published: Path) -> None:
-    assert {path.name for path in published.iterdir()} == manifests.FOLDER.entries
+    assert {path.name for path in published.iterdir()} == publishing.FOLDER.entries
     assert sorted(path.suffix for path in (published / "tables").iterdir()) == sorted(
         (".csv", ".html", ".json", ".md", ".tex", ".txt")
     )
@@ -127,12 +135,24 @@ def test_the_summary_says_what_was_measured_and_what_cannot_be_concluded(publish
     assert (
         f"| commit that trained | {'c' * 40} |" in text and f"torch={torch.__version__.split('+')[0]}" in text
     )
-    score = r"\d+\.\d\d ± \d+\.\d\d"
-    (row,) = re.findall(rf"^\| 1 \| \+ iFA \| {score} \| baseline \| {score} \| 2 \|.*$", text, re.MULTILINE)
+    number = r"\d+\.\d\d ± \d+\.\d\d"
+    (row,) = re.findall(
+        rf"^\| 1 \| \+ iFA \| {number} \| baseline \| {number} \| 2 \|.*$", text, re.MULTILINE
+    )
     assert re.search(
         r"[+-]?\d+\.\d\d \[-?\+?\d+\.\d\d, [+-]?\d+\.\d\d\] \| (higher|lower|not told from 0)", row
     )
     assert "What cannot be concluded" in text and "rest on as few as 2 pairs" in text
+
+
+def test_the_summary_reads_the_controls(results: Path) -> None:
+    text = summary(open_study(results, "smoke", ["1", "controls"]))
+    assert "They are 5 different comparisons" in text and "6 rows are compared" in text
+    assert re.search(r"seeds alone: .*\d.*, 4 not measured\.", text)
+    assert "W (x + a) + b = W x + (b + W a)" in text and "receive the same gradient" in text
+    (line,) = re.findall(r"^- \+ iFA against baseline: Δ AP .* \(2 pairs\), (.*)$", text, re.MULTILINE)
+    assert line.startswith(("not told from 0; differences up to", "higher:", "lower:"))
+    assert "- faster bias against + iPR: not measured (without a finished run: faster bias; + iPR)." in text
 
 
 def test_provenance_names_runs_code_and_packages_of_every_cell(published: Path) -> None:
@@ -155,6 +175,19 @@ def test_nothing_tells_the_machine(published: Path, results: Path) -> None:
     assert '"pid"' in (some_run(results) / "state.json").read_text()
 
 
+def test_paths_and_names_of_the_machine_are_taken_out_of_texts() -> None:
+    value = {
+        "config": {"data": {"root": "/home/ada/coco"}, "kind": "coco"},
+        "reason": "on node17 as ada: /scratch/ada/runs/x.pt and ~/y are gone; 3/4 of COCO, box [1, 2]",
+        "host": "node17",
+        "jobs": ["1"],
+    }
+    assert scrub(value, ["node17", "ada"]) == {
+        "config": {"data": {"root": "coco"}, "kind": "coco"},
+        "reason": "on - as -: x.pt and y are gone; 3/4 of COCO, box [1, 2]",
+    }
+
+
 def test_coarse_detections_meet_the_same_fate(published: Path, results: Path) -> None:
     annotations, trained = stored(some_run(results))
     path = some_run(published) / "detections.parquet"
@@ -167,14 +200,18 @@ def test_coarse_detections_meet_the_same_fate(published: Path, results: Path) ->
     assert score(a) == score(b)
 
 
-def test_publishing_again_gives_the_same_bytes(published: Path, results: Path, tmp_path: Path) -> None:
-    again = tmp_path / "again"
-    assert publish_to(again, results).exit_code == 0
-    assert read_manifest(again) == read_manifest(published)
-    assert publish_to(again, results).exit_code == 0  # in its place
-    (again / "thesis.tex").write_text("years of work")
-    done = publish_to(again, results)
+def test_publishing_again_gives_the_same_bytes_in_the_same_place(
+    mine: Path, published: Path, results: Path
+) -> None:
+    (mine / "summary.md").write_text("older")
+    assert publish_to(mine, results).exit_code == 0
+    assert read_manifest(mine) == read_manifest(published)
+    (mine / "thesis.tex").write_text("years of work")
+    done = publish_to(mine, results)
     assert done.exit_code == 2 and "holds thesis.tex, which is no part of a published folder" in done.stderr
+
+
+# A changed number is found, whichever file it is in.
 
 
 def change_json(name: str, *keys: str) -> Callable[[Path], None]:
@@ -202,6 +239,12 @@ def change_losses(run: Path) -> None:
     RunDirectory(run).write_metrics(lines)
 
 
+def change_implicit(run: Path) -> None:
+    table = pd.read_parquet(run / "implicit.parquet")
+    table.loc[table.index[-1], "value"] += np.float32(1)
+    table.to_parquet(run / "implicit.parquet")
+
+
 def change_detections(run: Path) -> None:
     table = pq.read_table(run / "detections.parquet")
     place = table.column_names.index("x")
@@ -213,33 +256,30 @@ def drop_detections(run: Path) -> None:
     (run / "detections.parquet").unlink()
 
 
-def change_table(run: Path) -> None:
-    path = run.parents[1] / "tables" / "table-1.csv"
-    path.write_text(re.sub(r"(\d)(?=\D*\n\Z)", lambda found: str((int(found[1]) + 1) % 10), path.read_text()))
+def change_text(name: str, old: str, new: str) -> Callable[[Path], None]:
+    """A digit, or what `old` matches, is another one in a text of the folder that the run is in."""
+
+    def change(run: Path) -> None:
+        path = run.parents[1] / name
+        text, count = re.subn(old, new, path.read_text(), count=1, flags=re.MULTILINE)
+        assert count == 1
+        path.write_text(text)
+
+    return change
 
 
-def change_verdict(run: Path) -> None:
-    path = run.parents[1] / "summary.md"
-    path.write_text(path.read_text().replace("not told from 0", "higher").replace("2 pairs", "9 pairs"))
+change_table = change_text("tables/table-1.csv", r"(?<=,)(\d+\.\d)", r"1\1")
+change_verdict = change_text("summary.md", r"^(\| 1 \| \+ iFA \| )", r"\g<1>1")
+change_provenance = change_text("provenance.csv", "c" * 40, "d" * 40)
+change_figure = change_text("figures/effects-by-row.csv", r"\Z", "1,2,3\n")
 
-
-def change_provenance(run: Path) -> None:
-    path = run.parents[1] / "provenance.csv"
-    path.write_text(path.read_text().replace("c" * 40, "d" * 40, 1))
-
-
-def change_figure(run: Path) -> None:
-    path = run.parents[1] / "figures" / "effects-by-row.csv"
-    path.write_text(path.read_text() + "1,2,3\n")
-
-
-TAMPERED = {
+OF_A_RUN = {
     "AP": (change_json("evaluation.json", "detection", "AP"), "COCO's twelve numbers"),
     "AR": (change_json("evaluation.json", "detection", "AR100"), "COCO's twelve numbers"),
     "AP of a class": (change_json("evaluation.json", "per_class", "disc"), "AP of each class"),
     "number of detections": (change_json("evaluation.json", "detections"), "images and detections"),
+    "epochs": (change_json("state.json", "epoch"), "scores of the last epoch"),
     "metrics": (change_metrics, "scores of the last epoch"),
-    "a loss": (change_losses, "data of the figures"),
     "detections": (change_detections, "COCO's twelve numbers"),
     "no detections": (drop_detections, "COCO's twelve numbers"),
     "configuration": (
@@ -248,17 +288,35 @@ TAMPERED = {
     ),
     "seed": (change_json("run.json", "seed"), "signatures and run ids"),
     "data": (change_json("run.json", "config", "data", "seed"), "data fingerprints"),
+    "boxes of the data": (change_json("dataset.json", "val", "images"), "images and boxes of the data"),
+}
+OF_THE_TEXTS = {
+    "a loss": (change_losses, "data of the figures"),
+    "an implicit value": (change_implicit, "data of the figures"),
     "table": (change_table, "tables in every format"),
+    "table in JSON": (
+        change_text("tables/table-1.json", r'("value": )', r"\g<1>1"),
+        "tables in every format",
+    ),
     "summary": (change_verdict, "verdicts"),
     "provenance": (change_provenance, "where each cell comes from"),
     "figure": (change_figure, "data of the figures"),
 }
 
 
-@pytest.mark.parametrize("what", TAMPERED)
+@pytest.mark.parametrize("what", OF_A_RUN)
+def test_a_number_that_changed_in_a_run_is_found(mine: Path, what: str) -> None:
+    change, named = OF_A_RUN[what]
+    assert not any(check.differences for check in check_run(some_run(mine)))
+    change(some_run(mine))
+    lines = [check.line for check in check_run(some_run(mine))]
+    assert any(line.startswith(f"DIFFERS {named}") for line in lines), lines
+
+
+@pytest.mark.parametrize("what", OF_THE_TEXTS)
 def test_a_tampered_number_is_found_even_with_a_new_manifest(mine: Path, what: str) -> None:
-    tamper, named = TAMPERED[what]
-    tamper(some_run(mine))
+    change, named = OF_THE_TEXTS[what]
+    change(some_run(mine))
     write_manifest(mine, read_manifest(mine)[0])
     done = ablate("verify", mine)
     assert done.exit_code == 1
@@ -266,10 +324,37 @@ def test_a_tampered_number_is_found_even_with_a_new_manifest(mine: Path, what: s
     assert "ok      files" in done.output and re.search(r"mine: \d+ differences?$", done.output.strip())
 
 
+@pytest.mark.parametrize("change", [change_table, change_verdict, change_provenance, change_figure])
+def test_another_version_of_the_code_excuses_no_number(mine: Path, change: Callable[[Path], None]) -> None:
+    reword(mine)
+    change(some_run(mine))
+    other_version(mine)
+    done = ablate("verify", mine)
+    assert done.exit_code == 1 and "DIFFERS" in done.output
+
+
 def other_version(folder: Path) -> None:
     """As if another version of the code had published it."""
     edit(folder / "manifest.json", lambda m: m | {"made from": m["made from"] | {"sources": "0" * 64}})
     write_manifest(folder, read_manifest(folder)[0])
+
+
+def reword(folder: Path) -> None:
+    path = folder / "tables" / "table-1.md"
+    path.write_text(path.read_text().replace("Feature alignment", "Aligning the features"))
+
+
+def test_other_words_are_a_difference_only_from_the_same_code(mine: Path) -> None:
+    reword(mine)
+    write_manifest(mine, read_manifest(mine)[0])
+    same = ablate("verify", mine)
+    assert same.exit_code == 1 and "DIFFERS tables in every format" in same.output
+    other_version(mine)
+    done = ablate("verify", mine)
+    assert done.exit_code == 0 and "WORDING tables in every format" in done.output
+    assert re.search(r"Aligning the features.* is published, .Feature alignment.* was found", done.output)
+    last = done.output.strip().splitlines()[-1]
+    assert "mine: verified; 1 place is worded or laid out otherwise by this version of the code" in last
 
 
 def test_a_last_digit_that_another_processor_sums_otherwise_is_no_difference(mine: Path) -> None:
@@ -286,30 +371,15 @@ def test_a_last_digit_that_another_processor_sums_otherwise_is_no_difference(min
     assert done.exit_code == 0, done.output
 
 
-def reword(folder: Path) -> None:
-    path = folder / "tables" / "table-1.md"
-    path.write_text(path.read_text().replace("Feature alignment", "Aligning the features"))
-
-
-def test_other_words_are_a_difference_only_from_the_same_code(mine: Path) -> None:
-    reword(mine)
-    write_manifest(mine, read_manifest(mine)[0])
-    same = ablate("verify", mine)
-    assert same.exit_code == 1 and "DIFFERS tables in every format" in same.output
-    other_version(mine)
-    done = ablate("verify", mine)
-    assert done.exit_code == 0 and "WORDING tables in every format" in done.output
-    assert "'Aligning the features' is published, 'Feature alignment' was found" in done.output
-    assert "every number compared is equal; 1 place is worded or laid out otherwise" in done.output
-
-
-@pytest.mark.parametrize("change", [change_table, change_verdict, change_provenance, change_figure])
-def test_another_version_of_the_code_excuses_no_number(mine: Path, change: Callable[[Path], None]) -> None:
-    reword(mine)
-    change(some_run(mine))
-    other_version(mine)
-    done = ablate("verify", mine)
-    assert done.exit_code == 1 and "DIFFERS" in done.output
+def test_the_last_line_says_that_scores_were_not_made_again_without_the_dataset(
+    mine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verifying, "_images", lambda data: None)
+    done = ablate("verify", mine, "--processes", "1")
+    assert done.exit_code == 0
+    assert "COCO's twelve numbers, by pycocotools from the detections: none compared; 48 not" in done.output
+    last = done.output.strip().splitlines()[-1]
+    assert re.search(r"mine: verified but for \d+ values not re-derived \(.*the dataset is not here", last)
 
 
 def test_settings_that_the_tables_have_no_more_are_said_with_the_commit(mine: Path) -> None:
@@ -318,6 +388,26 @@ def test_settings_that_the_tables_have_no_more_are_said_with_the_commit(mine: Pa
     done = ablate("verify", mine)
     commit = read_manifest(mine)[0].commit or "of provenance.csv"
     assert done.exit_code == 1 and f"check out commit {commit}" in done.output
+
+
+def test_any_other_change_of_a_file_is_found_by_its_hash(mine: Path) -> None:
+    (some_run(mine) / "dataset.json").write_text("{}")
+    (mine / "runs" / "more.txt").write_text("more")
+    next((mine / "figures").glob("*.svg")).unlink()
+    done = ablate("verify", mine)
+    assert done.exit_code == 1
+    for said in ("dataset.json:", "runs/more.txt is not in manifest.json", ".svg is missing"):
+        assert said in done.output
+
+
+def test_damaged_files_are_differences_and_not_the_end_of_the_check(mine: Path) -> None:
+    some_run(mine).joinpath("detections.parquet").write_bytes(b"PAR1")
+    max((mine / "runs").glob("csp-fast-*")).joinpath("run.json").write_text("{")
+    done = ablate("verify", mine)
+    assert done.exit_code == 1, done.output
+    assert re.search(r"csp-fast-smoke-s\w+-\w+/run\.json cannot be read: not JSON", done.output)
+    assert f"{some_run(mine).name}/detections.parquet cannot be read: " in done.output
+    assert "DIFFERS tables in every format" in done.output and "Remove the file" not in done.output
 
 
 def test_a_manifest_chooses_no_python_file_that_is_run(mine: Path, tmp_path: Path) -> None:
@@ -329,42 +419,45 @@ def test_a_manifest_chooses_no_python_file_that_is_run(mine: Path, tmp_path: Pat
     assert not (tmp_path / "ran").exists()
 
 
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
+def test_a_damaged_or_missing_manifest_is_named(published: Path, tmp_path: Path) -> None:
+    manifest = json.loads((published / "manifest.json").read_text())
+    for change, said in (
         ({"files": []}, "lacks or misnames a field"),
         ({"files": {"a": 3}}, "lacks or misnames a field"),
         ({"made from": 3}, "lacks or misnames a field"),
         ({"made from": {"profile": "mini", "tables": ["99"]}}, "names what this version of the code has not"),
         ({"made from": {"profile": "huge", "tables": ["1"]}}, "names what this version of the code has not"),
-    ],
-)
-def test_a_damaged_manifest_is_named(mine: Path, change: dict, said: str) -> None:
-    edit(mine / "manifest.json", lambda manifest: manifest | change)
-    done = ablate("verify", mine)
-    assert done.exit_code == 2 and f"manifest.json {said}" in done.stderr.replace("\n", " ")
+    ):
+        (tmp_path / "manifest.json").write_text(json.dumps(manifest | change))
+        done = ablate("verify", tmp_path)
+        assert done.exit_code == 2 and f"manifest.json {said}" in done.stderr.replace("\n", " ")
+    (tmp_path / "manifest.json").unlink()
+    done = ablate("verify", tmp_path)
+    assert done.exit_code == 2 and "was not made by `ablate publish`" in done.stderr
+    done = ablate("verify", tmp_path / "nowhere")
+    assert done.exit_code == 2 and "there is no folder" in done.stderr
 
 
 def test_runs_are_checked_the_same_by_several_processes(mine: Path) -> None:
     change_metrics(some_run(mine))
-    found = []
-    for processes in (1, 2):
-        with submitting(4, processes) as submit:
-            runs = [submit(check_run, path) for path in sorted((mine / "runs").iterdir())]
-            found.append([check.line for run in runs for check in run.result().all])
+    tasks = [(check_run, path) for path in sorted((mine / "runs").glob("*-s0-*"))]
+    found = [[check.line for run in run_tasks(tasks, processes) for check in run] for processes in (1, 2)]
     assert found[0] == found[1] and sum("DIFFERS" in line for line in found[0]) == 1
 
 
-def test_photographs_are_not_published(results: Path) -> None:
+# What is published, and what is done with it.
+
+
+def test_photographs_are_not_published(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     synthetic = open_study(results, "smoke", ["1"])
     everything = synthetic.everything.assign(data="coco train2017/val2017")
     photographs = open_study(results, "smoke", ["1"], everything=everything)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(figures_again, "drawings", drawings)
-        names = [{d.name for d in figures_again.published_drawings(s)} for s in (synthetic, photographs)]
+    monkeypatch.setattr(publishing, "drawings", drawings)
+    names = [{d.name for d in publishing.published_drawings(s)} for s in (synthetic, photographs)]
     assert names[0] - names[1] == {"differences", "changed-images"}
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_seeds_that_have_not_finished_are_refused_unless_allowed(results: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     done = publish_to(out, results, "--seeds", "3")
@@ -375,8 +468,62 @@ def test_seeds_that_have_not_finished_are_refused_unless_allowed(results: Path, 
     assert ablate("verify", out).exit_code == 0
 
 
+@pytest.mark.usefixtures("no_figures")
+@pytest.mark.parametrize(
+    ("change", "words", "said", "allowed"),
+    [
+        ({"dirty": True}, (), "1 of 4 runs are of code that is in no commit", "--dirty"),
+        ({"dirty": None, "commit": None}, ("--mixed",), "1 of 4 runs do not say which commit", "--dirty"),
+        ({"commit": "d" * 40}, (), "different commits: cccccccccc (3 runs", "--mixed"),
+        ({"source_hash": "d" * 64}, (), "different yolor_core sources", "--mixed"),
+    ],
+)
+def test_runs_of_unclear_code_are_refused_unless_allowed(
+    copied: Path, tmp_path: Path, change: dict, words: tuple[str, ...], said: str, allowed: str
+) -> None:
+    edit(some_run(copied) / "run.json", lambda record: record | change)
+    out = tmp_path / "out"
+    done = publish_to(out, copied, *words)
+    assert done.exit_code == 2 and said in done.stderr.replace("\n", " ")
+    assert not out.exists()
+    assert publish_to(out, copied, *words, allowed).exit_code == 0
+    named = [(out / name).read_text() for name in ("summary.md", "provenance.csv")]
+    assert all(("c" * 40 + "-dirty" in text) == (change.get("dirty") is True) for text in named)
+    assert ablate("verify", out).exit_code == 0
+
+
+def test_a_damaged_run_is_not_published(copied: Path, tmp_path: Path) -> None:
+    (some_run(copied) / "implicit.parquet").write_bytes(b"PAR1")
+    done = publish_to(tmp_path / "out", copied)
+    assert done.exit_code == 2 and "implicit.parquet cannot be read" in done.stderr
+    assert os.listdir(tmp_path) == ["results"]
+
+
+def test_what_cannot_be_published_is_named(results: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    done = publish_to(out, results, "--seeds", "7,")
+    assert done.exit_code == 2 and "no finished runs of tables 1 at profile smoke with seeds 7" in done.stderr
+    done = ablate("publish", "mine.py", "--out", out)
+    assert done.exit_code == 2 and "mine.py is a file" in done.stderr
+    out.mkdir()
+    (out / "thesis.tex").write_text("years of work")
+    done = publish_to(out, results)
+    assert done.exit_code == 2 and "was not made by `ablate publish`" in done.stderr
+    assert os.listdir(out) == ["thesis.tex"] and os.listdir(tmp_path) == ["out"]
+
+
+@pytest.mark.usefixtures("no_figures")
+def test_too_much_is_refused_and_the_largest_files_are_named(
+    results: Path, published: Path, tmp_path: Path
+) -> None:
+    made = read_manifest(published)[0]
+    with pytest.raises(PublishError, match=r"more than 0\.01 MB; largest: runs/.*json \(0\.01 MB\)"):
+        publishing.publish(open_study(results, "smoke", ["1"]), made, tmp_path / "out", most=10_000)
+    assert os.listdir(tmp_path) == []
+
+
 def test_nothing_is_trained_or_written_into_a_published_study(mine: Path) -> None:
-    before = manifests.contents(mine)
+    before = publishing.contents(mine)
     for command in (
         ("launch", "1", "--profile", "smoke", "--seeds", "2"),
         ("launch", "1", "--profile", "smoke", "--dry-run"),
@@ -387,7 +534,7 @@ def test_nothing_is_trained_or_written_into_a_published_study(mine: Path) -> Non
         assert done.exit_code == 2 and "is a published study, which nothing is trained into" in done.stderr
     report = ablate("report", "1", "--profile", "smoke", "--results", mine)
     assert report.exit_code == 2 and "name another --out" in report.stderr
-    assert manifests.contents(mine) == before
+    assert publishing.contents(mine) == before
 
 
 def test_the_status_of_published_runs_is_done_unless_more_than_weights_is_lost(mine: Path) -> None:
@@ -413,106 +560,3 @@ def test_published_runs_and_files_are_compared_as_their_originals(
     assert [done.exit_code for done in made] == [0, 0, 0], [done.output for done in made]
     original, *others = (json.loads(done.stdout)["metrics"] for done in made)
     assert others == [original, original]
-
-
-def test_the_summary_reads_the_controls(results: Path) -> None:
-    text = summary(open_study(results, "smoke", ["1", "controls"]), 1)
-    assert "They are 5 different comparisons" in text and "6 rows are compared" in text
-    assert re.search(r"seeds alone: .*\d.*, 4 not measured\.", text)
-    assert "W (x + a) + b = W x + (b + W a)" in text and "receive the same gradient" in text
-    (line,) = re.findall(r"^- \+ iFA against baseline: Δ AP .* \(2 pairs\), (.*)$", text, re.MULTILINE)
-    assert line.startswith(("not told from 0; differences up to", "higher:", "lower:"))
-    assert "- faster bias against + iPR: not measured (without a finished run: faster bias; + iPR)." in text
-
-
-def test_any_other_change_of_a_file_is_found_by_its_hash(mine: Path) -> None:
-    (some_run(mine) / "dataset.json").write_text("{}")
-    (mine / "runs" / "more.txt").write_text("more")
-    next((mine / "figures").glob("*.svg")).unlink()
-    done = ablate("verify", mine)
-    assert done.exit_code == 1
-    for said in ("dataset.json:", "runs/more.txt is not in manifest.json", ".svg is missing"):
-        assert said in done.output
-
-
-def test_a_folder_that_is_not_published_is_not_verified(tmp_path: Path) -> None:
-    done = ablate("verify", tmp_path)
-    assert done.exit_code == 2 and "was not made by `ablate publish`" in done.stderr
-    done = ablate("verify", tmp_path / "nowhere")
-    assert done.exit_code == 2 and "there is no folder" in done.stderr
-
-
-def test_damaged_files_are_differences_and_not_the_end_of_the_check(mine: Path) -> None:
-    some_run(mine).joinpath("detections.parquet").write_bytes(b"PAR1")
-    max((mine / "runs").glob("csp-fast-*")).joinpath("run.json").write_text("{")
-    done = ablate("verify", mine)
-    assert done.exit_code == 1, done.output
-    assert re.search(r"csp-fast-smoke-s\w+-\w+/run\.json cannot be read: not JSON", done.output)
-    assert f"{some_run(mine).name}/detections.parquet cannot be read: " in done.output
-    assert "DIFFERS tables in every format" in done.output and "Remove the file" not in done.output
-
-
-def test_a_damaged_run_is_not_published(results: Path, tmp_path: Path) -> None:
-    copy = shutil.copytree(results, tmp_path / "results", ignore=shutil.ignore_patterns("weights*", "logs"))
-    (some_run(copy) / "implicit.parquet").write_bytes(b"PAR1")
-    done = publish_to(tmp_path / "out", copy)
-    assert done.exit_code == 2 and "implicit.parquet cannot be read" in done.stderr
-    assert os.listdir(tmp_path) == ["results"]
-
-
-def test_paths_and_names_of_the_machine_are_taken_out_of_texts() -> None:
-    value = {
-        "config": {"data": {"root": "/home/ada/coco"}, "kind": "coco"},
-        "reason": "on node17 as ada: /scratch/ada/runs/x.pt and ~/y are gone; 3/4 of COCO, box [1, 2]",
-        "host": "node17",
-        "jobs": ["1"],
-    }
-    assert scrub(value, ["node17", "ada"]) == {
-        "config": {"data": {"root": "coco"}, "kind": "coco"},
-        "reason": "on - as -: x.pt and y are gone; 3/4 of COCO, box [1, 2]",
-    }
-
-
-@pytest.mark.parametrize(
-    ("change", "words", "said", "allowed"),
-    [
-        ({"dirty": True}, (), "1 of 4 runs are of code that is in no commit", "--dirty"),
-        ({"dirty": None, "commit": None}, ("--mixed",), "1 of 4 runs do not say which commit", "--dirty"),
-        ({"commit": "d" * 40}, (), "different commits: cccccccccc (3 runs", "--mixed"),
-        ({"source_hash": "d" * 64}, (), "different yolor_core sources", "--mixed"),
-    ],
-)
-def test_runs_of_unclear_code_are_refused_unless_allowed(
-    results: Path, tmp_path: Path, change: dict, words: tuple[str, ...], said: str, allowed: str
-) -> None:
-    copy = shutil.copytree(results, tmp_path / "results", ignore=shutil.ignore_patterns("weights*", "logs"))
-    edit(some_run(copy) / "run.json", lambda record: record | change)
-    done = publish_to(tmp_path / "out", copy, *words)
-    assert done.exit_code == 2 and said in done.stderr.replace("\n", " ")
-    assert not (tmp_path / "out").exists()
-    assert publish_to(tmp_path / "out", copy, *words, allowed).exit_code == 0
-    named = [(tmp_path / "out" / name).read_text() for name in ("summary.md", "provenance.csv")]
-    assert all(("c" * 40 + "-dirty" in text) == (change.get("dirty") is True) for text in named)
-    assert ablate("verify", tmp_path / "out").exit_code == 0
-
-
-def test_what_cannot_be_published_is_named(results: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    done = publish_to(out, results, "--seeds", "7,")
-    assert done.exit_code == 2 and "no finished runs of tables 1 at profile smoke with seeds 7" in done.stderr
-    done = ablate("publish", "mine.py", "--out", out)
-    assert done.exit_code == 2 and "mine.py is a file" in done.stderr
-    out.mkdir()
-    (out / "thesis.tex").write_text("years of work")
-    done = publish_to(out, results)
-    assert done.exit_code == 2 and "was not made by `ablate publish`" in done.stderr
-    assert os.listdir(out) == ["thesis.tex"] and os.listdir(tmp_path) == ["out"]
-
-
-def test_too_much_is_refused_and_the_largest_files_are_named(
-    results: Path, published: Path, tmp_path: Path
-) -> None:
-    study = open_study(results, "smoke", ["1"])
-    with pytest.raises(PublishError, match=r"more than 0\.1 MB; largest: figures/.*svg \(0\.03 MB\)"):
-        publish(study, read_manifest(published)[0], tmp_path / "out", most=100_000)
-    assert os.listdir(tmp_path) == []

@@ -1,0 +1,324 @@
+"""Writing a published folder: runs without what names the machine, tables, figures, summary, manifest."""
+
+from __future__ import annotations
+
+import getpass
+import hashlib
+import re
+import shutil
+import socket
+from collections.abc import Collection, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from ablations.profiles import profile_named
+from ablations.registry import as_overrides, select_tables
+from analysis.comparison import stored
+from analysis.figures.catalogue import DIFFERENCES, Drawing, drawings
+from analysis.published import MAKER, MANIFEST
+from analysis.published.detections import pack
+from analysis.published.summary import PROVENANCE, SUMMARY, counted_runs, evidence, lacking, summary
+from analysis.report.figures import write_figures
+from analysis.report.folder import Kind, replaced
+from analysis.study import Costs, Study, open_study
+from analysis.tables.cells import NOT_RUN, QUOTED_ROW
+from yolor_core.errors import RunError, YolorError
+from yolor_core.evaluation.engine import Truth
+from yolor_core.runs.directory import RunDirectory, read_json, unreadable, why, write_json
+from yolor_core.runs.life import LOST
+
+ENTRIES = frozenset({MANIFEST, SUMMARY, PROVENANCE, "runs", "tables", "figures"})
+FOLDER = Kind("a published folder", MAKER, MANIFEST, ENTRIES)
+FEW = 5  # runs or files named in one line
+MOST = 30_000_000  # bytes of a published folder
+SMALL = 200_000  # bytes of the raw priors that are published; at paper scale they are many times that
+ONE = (("commit", "commits"), ("source_hash", "yolor_core sources"), ("fingerprint", "data"))
+OF_THE_MACHINE = ("host", "pid", "jobs", "heartbeat", "lease")  # fields that name it or its processes
+ABSOLUTE = re.compile(r"(?<![\w.:/~-])(?:~|[A-Za-z]:)?[/\\](?:[^\s/\\:;,'\"]+[/\\])*([^\s/\\:;,'\"]*)")
+HIDDEN = "-"
+Files = Mapping[str, Mapping[str, Any]]  # path in the folder -> sha256 and bytes
+
+
+class PublishError(YolorError):
+    """A study that cannot be published as it was asked for, or a folder that is not a published one."""
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a published folder was made from: enough to make its tables again."""
+
+    profile: str
+    tables: tuple[str, ...]
+    seeds: tuple[int, ...] | None = None  # None: all there were
+    overrides: tuple[str, ...] = ()
+    mixed: bool = False
+    every: int = 1  # of implicit values and effects the first, the last and each so many-th epoch
+    grid: int = 0  # pixels, for the boxes no score depends on; see `analysis.published.detections`
+    commit: str | None = None  # of the code that published; the runs' own are in provenance.csv
+    dirty: bool | None = None
+    sources: str | None = None  # hash of that code, see `code_hash`
+
+
+@dataclass(frozen=True)
+class Published:
+    """What was written."""
+
+    folder: Path
+    runs: int
+    tables: int
+    figures: int
+    files: int
+    bytes: int
+    failed: tuple[str, ...] = ()  # figures that could not be drawn, and why
+
+
+def publish(
+    study: Study,
+    made: Made,
+    target: Path,
+    dirty: bool = False,
+    incomplete: bool = False,
+    most: int = MOST,
+) -> Published:
+    """Write the evidence of a study into the folder `target`, in place of an older one.
+
+    Tables and figures are made from the published copies of the runs, so that they can be made again.
+
+    Args:
+        study: of `analysis.study.open_study`.
+        made: how it was opened.
+        target: a new or empty folder, or a published one.
+        dirty: whether runs of changed code are published.
+        incomplete: whether seeds that were asked for may be missing.
+        most: bytes of the whole folder.
+
+    Raises:
+        PublishError: no finished runs; runs of different code or data (unless `made.mixed`); runs of a
+            changed working tree (unless `dirty`); a seed that was asked for and has not finished (unless
+            `incomplete`); more than `most` bytes.
+        NotAReportError: `target` holds something else.
+    """
+    if study.refused:
+        raise PublishError("; ".join(study.refused.values()))
+    runs = counted_runs(study)
+    _refuse(study, runs, made, dirty)
+    if made.seeds is not None and not incomplete and (absent := lacking(study)):
+        more = f" and {len(absent) - FEW} more" if len(absent) > FEW else ""
+        raise PublishError(
+            f"{len(absent)} runs have not finished: {', '.join(absent[:FEW])}{more}; "
+            "finish them (`ablate status` shows their progress), or allow it with --incomplete"
+        )
+    with replaced(target, FOLDER) as folder:
+        for name, path in zip(runs["run"], runs["path"], strict=True):
+            copy_run(Path(path), folder / "runs" / str(name), made)
+        lost = study.runs[study.runs["state"].isin(LOST)]  # tables say what became of them
+        for name, path in zip(lost["run"], lost["path"], strict=True):
+            copy_records(Path(path), folder / "runs" / str(name))
+        copied = reopened(folder, made, study.costs)
+        figures = write_figures(copied, folder, published_drawings(copied))
+        for name, text in evidence(copied).items():
+            (folder / name).parent.mkdir(exist_ok=True)
+            (folder / name).write_text(text, encoding="utf-8", newline="")
+        (folder / SUMMARY).write_text(summary(copied), encoding="utf-8")
+        files = write_manifest(folder, made)
+        total = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        if total > most:
+            order = sorted(files.items(), key=lambda item: (-int(item[1]["bytes"]), item[0]))
+            largest = [f"{name} ({int(each['bytes']) / 1e6:.2f} MB)" for name, each in order[:FEW]]
+            raise PublishError(
+                f"the folder would have {total / 1e6:.1f} MB, more than {most / 1e6:g} MB; largest: "
+                f"{', '.join(largest)}. Publish fewer seeds, a coarser --grid or a larger --every"
+            )
+    drawn = sum(each.nothing is None for each in figures)
+    failed = tuple(f"{each.drawing.name}: {each.nothing}" for each in figures if each.failed)
+    return Published(target, len(runs), len(copied.filled), drawn, len(files) + 1, total, failed)
+
+
+def reopened(folder: Path, made: Made, costs: Costs) -> Study:
+    """The study of a published folder, as it was opened to be published; `costs` counts parameters."""
+    return open_study(
+        folder, made.profile, made.tables, made.overrides, made.seeds, mixed=made.mixed, costs=costs
+    )
+
+
+def published_drawings(study: Study) -> tuple[Drawing, ...]:
+    """The catalogue; without figures that show images unless these are synthetic.
+
+    Photographs have licences of their own, and a published folder does not say where they are.
+    """
+    synthetic = counted_runs(study)["data"].astype(str).str.startswith("shapes").all()
+    return tuple(each for each in drawings(study) if synthetic or each.section != DIFFERENCES)
+
+
+def _refuse(study: Study, runs: pd.DataFrame, made: Made, dirty: bool) -> None:
+    if runs.empty:
+        states = {row: said for each in study.filled.values() for row, said in each.status.items()}
+        reasons = [f"{row}: {said}" for row, said in states.items() if said not in (NOT_RUN, QUOTED_ROW)]
+        raise PublishError(
+            f"no finished runs of tables {', '.join(made.tables)} at profile {made.profile}"
+            + ("" if made.seeds is None else f" with seeds {', '.join(map(str, made.seeds))}")
+            + (f" have a score: {'; '.join(reasons)}" if reasons else "")
+        )
+    for column, what in () if made.mixed else ONE:
+        groups = runs.groupby(column, dropna=False)["run"]
+        if groups.ngroups > 1:
+            parts = [f"{str(key)[:10]} ({len(names)} runs, e.g. {names.iloc[0]})" for key, names in groups]
+            raise PublishError(
+                f"the runs are of different {what}: {'; '.join(parts)}. Choose some with --source, "
+                "--fingerprint or --seeds, or allow it with --mixed"
+            )
+    for found, what in (
+        (runs["dirty"].eq(True), "are of code that is in no commit"),
+        (~runs["dirty"].eq(False), "do not say which commit they are of (no checkout, e.g. from a wheel)"),
+    ):
+        if found.any() and not dirty:
+            raise PublishError(
+                f"{found.sum()} of {len(runs)} runs {what}, e.g. {runs.loc[found, 'run'].iloc[0]}; "
+                "train them from a clean checkout, or allow it with --dirty"
+            )
+
+
+# A run's files.
+
+
+def copy_run(source: Path, target: Path, made: Made) -> None:
+    """Write the publishable files of a finished run into the new folder `target`.
+
+    Raises RunError where a file is missing or damaged.
+    """
+    old, new = RunDirectory(source), RunDirectory(target)
+    evaluation = old.read_evaluation()
+    if evaluation is None:
+        raise RunError(f"{source} is no finished run: {', '.join(old.missing())}")
+    copy_records(source, target)
+    write_json(new.evaluation, evaluation)
+    new.write_metrics(old.read_metrics())
+    if old.detections.is_file():
+        annotations, detections = stored(source)
+        pack(detections, Truth.read(annotations), new.detections, made.grid)
+    for path in (old.implicit, old.effects):
+        if path.is_file():
+            _thin(path, target / path.name, made.every)
+    if old.dataset.is_file():
+        shutil.copyfile(old.dataset, new.dataset)
+    if old.priors.is_file() and old.priors.stat().st_size <= SMALL:
+        shutil.copyfile(old.priors, new.priors)
+
+
+def copy_records(source: Path, target: Path) -> None:
+    """Write run.json and state.json of a run, finished or not, into the new folder `target`.
+
+    Raises RunError where one is missing or damaged.
+    """
+    old, new = RunDirectory(source), RunDirectory(target)
+    record, state = old.read_run(), old.read_state()
+    if record is None or state is None:
+        raise RunError(f"{source} is no run: {(old.run if record is None else old.state).name} is missing")
+    target.mkdir(parents=True)
+    names = {str(each["host"]) for each in (state, record) if each.get("host")}
+    names |= {socket.gethostname(), socket.getfqdn()}
+    with suppress(KeyError, OSError):  # a user without a name
+        names.add(getpass.getuser())
+    clean = scrub(record, names - {"localhost"})
+    config = clean.pop("config")
+    # What the signature is computed from must stay as it is, and has no paths.
+    kept = {key: record["config"][key] for key in ("experiment", "science")}
+    write_json(new.run, clean | {"config": kept | config | kept})
+    write_json(new.state, scrub(state, names - {"localhost"}))
+
+
+def scrub(value: Any, names: Collection[str]) -> Any:
+    """A JSON value without what names the machine: its fields, paths but their last part, and `names`."""
+    if isinstance(value, dict):
+        return {key: scrub(each, names) for key, each in value.items() if key not in OF_THE_MACHINE}
+    if isinstance(value, list):
+        return [scrub(each, names) for each in value]
+    if not isinstance(value, str):
+        return value
+    words = "|".join(map(re.escape, sorted(names, key=len, reverse=True)))
+    text = ABSOLUTE.sub(lambda found: found[1] or HIDDEN, value)
+    return re.sub(rf"(?<![\w-])(?:{words})(?![\w-])", HIDDEN, text) if words else text
+
+
+def _thin(source: Path, target: Path, every: int) -> None:
+    """Copy a parquet file's first, last and each `every`-th epoch. Raises RunError for a damaged file."""
+    try:
+        table = pq.read_table(source)
+        epochs = sorted(set(table["epoch"].to_pylist()))
+    except (OSError, KeyError, pa.ArrowException) as error:
+        raise unreadable(source, why(error)) from None
+    kept = [each for each in epochs if each % every == 0 or each in (epochs[0], epochs[-1])]
+    rows = pc.is_in(table["epoch"], value_set=pa.array(kept, table["epoch"].type))
+    pq.write_table(table.filter(rows), target, compression="zstd", compression_level=19)
+
+
+# manifest.json: how a folder was made, and the hash and size of each of its files.
+
+
+def code_hash() -> str:
+    """SHA-256 (hex) over what texts and figures are made by: the modules and the paper's cells."""
+    digest = hashlib.sha256()
+    root = Path(__file__).parents[2]
+    for package in ("ablations", "analysis", "yolor_core"):
+        for path in sorted((root / package).rglob("*")):
+            if path.suffix in {".py", ".csv"} and path.is_file():
+                digest.update(path.relative_to(root).as_posix().encode() + b"\0")
+                digest.update(path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def contents(folder: Path) -> dict[str, dict[str, Any]]:
+    """Hash and size of each file below a folder but the manifest, by its path."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_file() and name != MANIFEST:
+            data = path.read_bytes()
+            found[name] = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+    return found
+
+
+def write_manifest(folder: Path, made: Made) -> Files:
+    """Write the manifest of a filled folder; returns its files."""
+    files = contents(folder)
+    size = sum(int(each["bytes"]) for each in files.values())
+    described = {"made by": MAKER, "made from": asdict(made), "bytes": size, "files": files}
+    write_json(folder / MANIFEST, described)
+    return files
+
+
+def read_manifest(folder: Path) -> tuple[Made, Files]:
+    """How a folder was made, and its files as they were. Raises PublishError for what is no such folder."""
+    path = folder / MANIFEST
+    if not folder.is_dir():
+        raise PublishError(f"there is no folder {folder}; name one that `{MAKER}` has written")
+    try:
+        content = read_json(path)
+    except RunError as error:
+        raise PublishError(str(error).split(". Remove the file, or")[0]) from None
+    if content is None or content.get("made by") != MAKER:
+        raise PublishError(f"{folder} was not made by `{MAKER}`: its {MANIFEST} is missing or says otherwise")
+    try:
+        known: Any = {k: tuple(v) if isinstance(v, list) else v for k, v in content["made from"].items()}
+        made, files = Made(**known), {str(name): dict(each) for name, each in content["files"].items()}
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise PublishError(f"{path} lacks or misnames a field: {error}") from None
+    try:
+        for (
+            name
+        ) in made.tables:  # a Python file would be run: a folder from elsewhere must not choose what is
+            if re.search(r"[/\\]|\.py$", name):
+                raise PublishError(f"table {name!r} is a file; only tables with a name are published")
+        profile_named(made.profile)
+        select_tables(made.tables)
+        as_overrides(made.overrides)
+    except (YolorError, TypeError, AttributeError) as error:
+        raise PublishError(f"{path} names what this version of the code has not: {error}") from None
+    return made, files
