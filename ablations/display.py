@@ -16,8 +16,7 @@ from yolor_core.runs.directory import RunDirectory, number
 from yolor_core.runs.life import State
 
 if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.table import Table
+    from rich.console import Console, RenderableType
 
     from slurm.job import Job, Outcome
 
@@ -111,8 +110,9 @@ def summary(views: Sequence[RunView]) -> str:
     return f"{counted(len(views), 'run')}: {counts}"
 
 
-def table(views: Sequence[RunView], console: Console, caption: str) -> Table:
+def table(views: Sequence[RunView], console: Console, caption: str) -> RenderableType:
     """The same for a terminal, as far as there is room: those that run first, those that are done last."""
+    from rich.console import Group
     from rich.table import Table
     from rich.text import Text
 
@@ -125,13 +125,7 @@ def table(views: Sequence[RunView], console: Console, caption: str) -> Table:
     out = (NARROW if width < NARROW_BELOW else set()) | (WIDE if width < WIDE_FROM else set())
     rows = [cells(view) for view in sorted(views, key=rank)[: max(console.height - 6, 3)]]
     columns = [c for c, name in enumerate(HEAD) if name not in out and any(row[c] for row in rows)]
-    shown = Table(
-        box=None,
-        pad_edge=False,
-        header_style="bold",
-        caption=Text(caption, style="bold"),
-        caption_justify="left",
-    )
+    shown = Table(box=None, pad_edge=False, header_style="bold")
     for c in columns:
         # rich narrows columns that may wrap before the others: only the name and the reason may give way.
         name = HEAD[c]
@@ -149,7 +143,7 @@ def table(views: Sequence[RunView], console: Console, caption: str) -> Table:
                 for c, style in zip(columns, styles, strict=True)
             )
         )
-    return shown
+    return Group(shown, Text(caption, "bold")) if caption else shown
 
 
 def live(console: Console, transient: bool = False) -> Any:
@@ -255,6 +249,6 @@ class LaunchDisplay:
         if self.live is None or live:
             self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
-    def __rich__(self) -> Table:
+    def __rich__(self) -> RenderableType:
         caption = f"{self.summary()}; {clock(time.monotonic() - self.start)} elapsed"
         return table(list(self.views.values()), self.console, caption)

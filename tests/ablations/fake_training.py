@@ -12,7 +12,7 @@ from yolor_core.runs.directory import RunDirectory
 
 @dataclass(frozen=True)
 class FakeTraining:
-    """`kind` is done, raise, die (killed while it says running), or stop (asks its launcher to stop)."""
+    """`kind` is done, raise, diverge, die (killed while it says running), or stop (asks its launcher to)."""
 
     run_dir: str
     kind: str = "done"
@@ -26,6 +26,10 @@ class FakeTraining:
             if self.kind == "raise":
                 run.write_state("failed", reason="ValueError: too wide")
                 raise ValueError("too wide")
+            if self.kind == "diverge":
+                run.nonfinite.write_text("{}")
+                run.write_state("failed", reason="loss/box is not finite")
+                raise ValueError("loss/box is not finite")
             if self.kind == "die":
                 os.kill(os.getpid(), signal.SIGKILL)
             leave_results(run)

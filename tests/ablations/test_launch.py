@@ -17,6 +17,7 @@ from ablations import local_launch, machine
 from ablations.cli import main
 from ablations.plan import PlannedRun, plan_runs
 from ablations.profiles import profile_named
+from analysis.runs import load_runs
 from slurm.job import Job, Outcome
 from tests.ablations import fake_training
 from tests.ablations.fake_training import FakeTraining, attempts, leave_results
@@ -86,6 +87,17 @@ def test_a_killed_run_is_failed_with_its_reason_in_its_state(launching: Launch, 
     assert "killed" in state["reason"]
     outcome = records(result)
     assert (outcome["csp-fast"]["outcome"], outcome["csp-fast.add-fa"]["outcome"]) == ("failed", "done")
+
+
+def test_a_run_that_diverged_is_called_so_everywhere(launching: Launch, tmp_path: Path) -> None:
+    result = launching("csp-fast", "--json", kinds={"csp-fast": "diverge"})
+    assert (result.exit_code, records(result)["csp-fast"]["outcome"]) == (1, "diverged")
+    assert "diverged   csp-fast" in result.stderr and "\ndiverged: csp-fast" in result.stderr
+    again = records(launching("csp-fast", "--dry-run", "--json"))["csp-fast"]
+    assert (again["state"], again["action"]) == ("diverged", "resume")
+    status = CliRunner().invoke(main, ["status", "--json", "--results", str(tmp_path)])
+    assert [record["state"] for record in json.loads(status.stdout)] == ["diverged"]
+    assert list(load_runs(tmp_path)["state"]) == ["diverged"]
 
 
 def test_a_run_that_continues_a_failed_one_is_not_started(launching: Launch, tmp_path: Path) -> None:

@@ -293,7 +293,9 @@ def read_record(layout: Layout) -> tuple[Shape, Ports]:
 def write_record(layout: Layout, shape: Shape, ports: Ports) -> None:
     """Make the folder known as a testbed, before anything is started in it."""
     record = {"shape": asdict(shape), "ports": asdict(ports)}
-    layout.record.write_text(json.dumps(record, indent=1) + "\n")
+    unfinished = layout.record.with_suffix(".new")
+    unfinished.write_text(json.dumps(record, indent=1) + "\n")
+    unfinished.replace(layout.record)
 
 
 def check_folder(layout: Layout) -> None:
@@ -302,7 +304,7 @@ def check_folder(layout: Layout) -> None:
     if folder.exists() and not folder.is_dir():
         raise TestbedError(f"{folder} is not a folder")
     found = {path.name for path in folder.iterdir()} if folder.exists() else set()
-    if found - {"log"} and not layout.record.exists():
+    if found - {"log", "testbed.new"} and not layout.record.exists():
         raise TestbedError(f"{folder} holds something else than a testbed; choose another folder")
 
 
