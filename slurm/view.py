@@ -27,10 +27,8 @@ class Standing:
 
     token: Token
     state: State
-    word: str = ""  # SLURM's
     node: str = ""
     reason: str = ""
-    seconds: float = 0.0  # of the present attempt
 
     @property
     def taken(self) -> bool:
@@ -72,21 +70,13 @@ def _standing(token: Token, queued: Mapping[str, Seen] | None, past: Mapping[str
     seen = (queued or {}).get(job)
     remembered = (past or {}).get(job)
     if seen is not None and seen.alive:
-        return Standing(token, _alive(seen), seen.state, seen.node, seen.reason, seen.seconds)
+        return Standing(token, _alive(seen), seen.node, seen.reason)
     if queued is None and (remembered is None or remembered.alive):
-        return Standing(
-            token, State.UNKNOWN, remembered.state if remembered else "", reason="squeue did not answer"
-        )
-    ended = remembered or seen
-    word = ended.state if ended else ""
-    state = {"CANCELLED": State.CANCELLED, "OUT_OF_MEMORY": State.FAILED}.get(word, State.INTERRUPTED)
-    return Standing(
-        token,
-        State.CANCELLED if token.cancelled else state,
-        word,
-        ended.node if ended else "",
-        _why(token, word),
-    )
+        return Standing(token, State.UNKNOWN, reason="squeue did not answer")
+    ended = remembered or seen or Seen(job, "")
+    state = {"CANCELLED": State.CANCELLED, "OUT_OF_MEMORY": State.FAILED}.get(ended.state, State.INTERRUPTED)
+    state = State.CANCELLED if token.cancelled else state
+    return Standing(token, state, ended.node, _why(token, ended.state))
 
 
 def _unsent(token: Token, named: Mapping[str, Seen] | None) -> Standing:
@@ -99,7 +89,7 @@ def _unsent(token: Token, named: Mapping[str, Seen] | None) -> Standing:
             and _place(token) in (None, int(job.partition("_")[2] or 0))
         ):
             found = Token(token.run_dir, token.number, {**token.content, "job": job})
-            return Standing(found, _alive(seen), seen.state, seen.node, "", seen.seconds)
+            return Standing(found, _alive(seen), seen.node)
     if token.age <= SENDING_SECONDS:
         return Standing(token, State.QUEUED, reason=f"{token.user} is submitting it")
     if named is None:

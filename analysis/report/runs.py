@@ -18,6 +18,7 @@ from analysis.tables.formats import number
 from yolor_core.errors import RunError
 from yolor_core.runs.directory import RunDirectory
 from yolor_core.runs.directory import number as finite
+from yolor_core.runs.life import State
 
 Facts = list[tuple[str, str]]  # label, text
 UNKNOWN = "not recorded"
@@ -60,7 +61,7 @@ def run_page(row: pd.Series, metrics: pd.DataFrame, logs: Sequence[Log]) -> RunP
     page = RunPage(
         run=str(row["run"]),
         path=str(row["path"]),
-        state=str(row["state"]) if isinstance(row["state"], str) else "unknown",
+        state=str(row["state"]) if isinstance(row["state"], str) else str(State.UNKNOWN),
         experiment=row["experiment"] if isinstance(row["experiment"], str) else None,
         seed="unknown" if seed is None else str(int(seed)),
         facts=_times(record, state),

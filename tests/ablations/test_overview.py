@@ -80,14 +80,14 @@ def test_the_runs_word_and_the_schedulers_make_one_state(
 )
 def test_a_finished_run_is_done_whatever_the_scheduler_says(tmp_path: Path, job: State) -> None:
     leave_results(RunDirectory(tmp_path))
-    assert view(tmp_path, Standing(submitted(tmp_path), job, "RUNNING", "n1", "some reason")).state == "done"
+    assert view(tmp_path, Standing(submitted(tmp_path), job, "n1", "some reason")).state == "done"
 
 
 def test_a_run_that_was_cancelled_goes_on_until_its_job_ends(tmp_path: Path) -> None:
     written(tmp_path, "preempted")
     token = submitted(tmp_path)
     token.cancel()
-    assert view(tmp_path, Standing(token, State.RUNNING, "RUNNING")).state == "starting"
+    assert view(tmp_path, Standing(token, State.RUNNING)).state == "starting"
 
 
 def test_runs_of_this_machine_need_no_scheduler(tmp_path: Path, slurm: FakeSlurm) -> None:
@@ -151,31 +151,31 @@ def test_a_folder_that_is_no_run_is_not_listed(tmp_path: Path, slurm: FakeSlurm)
 def test_time_left_and_gpu_hours_follow_from_what_is_spent(tmp_path: Path) -> None:
     written(tmp_path, "running", epoch=1, epochs=4, seconds=900.0, step=0, steps=10)
     token = submitted(tmp_path, gpus=8)
-    running = view(tmp_path, Standing(token, State.RUNNING, "RUNNING", "n[1-2]"))
+    running = view(tmp_path, Standing(token, State.RUNNING, "n[1-2]"))
     assert running.left == pytest.approx(2700)
     assert running.gpu_hours == pytest.approx(8 * 0.25)
     assert running.node == "n[1-2]"
-    queued = view(tmp_path, Standing(token, State.QUEUED, "PENDING", "", "Resources"))
+    queued = view(tmp_path, Standing(token, State.QUEUED, "", "Resources"))
     assert (queued.left, queued.node, queued.reason) == (None, "", "waits: Resources")
 
 
 def test_the_reason_of_a_failure_is_the_runs_own_where_it_has_one(tmp_path: Path) -> None:
     written(tmp_path, "failed", reason="ValueError: too wide")
     token = submitted(tmp_path)
-    assert view(tmp_path, Standing(token, State.INTERRUPTED, "FAILED", "", "its job 7 is gone")).reason == (
+    assert view(tmp_path, Standing(token, State.INTERRUPTED, "", "its job 7 is gone")).reason == (
         "ValueError: too wide"
     )
     written(tmp_path, "running")
-    lost = view(tmp_path, Standing(token, State.INTERRUPTED, "NODE_FAIL", "", "its node was lost"))
+    lost = view(tmp_path, Standing(token, State.INTERRUPTED, "", "its node was lost"))
     assert (lost.state, lost.reason) == ("interrupted", "its node was lost")
     written(tmp_path, "failed", reason="ValueError: too wide")
-    again = view(tmp_path, Standing(token, State.QUEUED, "PENDING", "", "Priority"))
+    again = view(tmp_path, Standing(token, State.QUEUED, "", "Priority"))
     assert again.reason == "waits: Priority"
 
 
 def test_a_record_for_json_has_no_token(tmp_path: Path) -> None:
     written(tmp_path, "preempted")
-    record = view(tmp_path, Standing(submitted(tmp_path), State.QUEUED, "PENDING")).record()
+    record = view(tmp_path, Standing(submitted(tmp_path), State.QUEUED)).record()
     assert "token" not in record
     assert (record["run_dir"], record["job"], record["state"]) == (str(tmp_path), "7", "queued")
 
