@@ -25,8 +25,7 @@ from analysis.figures.catalogue import DIFFERENCES, Drawing, drawings
 from analysis.published import MAKER, MANIFEST
 from analysis.published.detections import pack
 from analysis.published.summary import PROVENANCE, SUMMARY, counted_runs, evidence, lacking, summary
-from analysis.report.figures import write_figures
-from analysis.report.folder import Kind, replaced
+from analysis.report.files import Kind, replaced, write_figures
 from analysis.study import Costs, Study, open_study
 from analysis.tables.cells import NOT_RUN, QUOTED_ROW
 from yolor_core.errors import RunError, YolorError

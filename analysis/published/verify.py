@@ -37,7 +37,7 @@ from analysis.published import publish as published
 from analysis.published.detections import read_detections
 from analysis.published.publish import Files, Made, PublishError
 from analysis.published.summary import PROVENANCE, SUMMARY, counted_runs, evidence, summary
-from analysis.report.figures import csv_file
+from analysis.report.files import csv_file
 from analysis.study import Costs, Study
 from yolor_core.config import CocoConfig, RunConfig, ShapesConfig
 from yolor_core.data.fingerprint import data_fingerprint

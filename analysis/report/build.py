@@ -16,16 +16,19 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from ablations.profiles import profile_named
 from ablations.table import ALL_DETECTION
 from analysis.figures.catalogue import SECTIONS, table_anchor
-from analysis.report.curves import panel_data
-from analysis.report.experiments import experiment_page
-from analysis.report.figures import Shown, csv_file, write_figures
-from analysis.report.folder import MAKER, MARKER, replaced
-from analysis.report.logs import tails
-from analysis.report.names import anchor, page_names, prose
-from analysis.report.runs import RunPage, run_page
-from analysis.report.tables import Links, TableView, refused_view, table_view
-from analysis.report.verdicts import sentence, verdict_lines
-from analysis.report.warnings import warnings
+from analysis.report.files import MAKER, MARKER, Shown, csv_file, replaced, write_figures
+from analysis.report.runs import RunPage, panel_data, run_page, tails
+from analysis.report.tables import (
+    Links,
+    TableView,
+    anchor,
+    experiment_page,
+    page_names,
+    prose,
+    refused_view,
+    table_view,
+)
+from analysis.report.verdicts import sentence, verdict_lines, warnings
 from analysis.study import Study
 from analysis.tables.formats import to_csv
 from yolor_core.runs.directory import RunDirectory

@@ -1,18 +1,18 @@
-"""A page per run: what it was, where it ran, what it printed and what came out."""
+"""A page per run: what it was, where it ran, its curves, the end of what it printed, and what came out."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from ablations.table import ALL_DETECTION, SCORES
-from analysis.report.curves import Panel, panels
-from analysis.report.logs import Log
 from analysis.report.tables import Entry
 from analysis.tables.formats import number
 from yolor_core.errors import RunError
@@ -164,3 +164,112 @@ def _percent(value: object) -> float | None:
 
 def _text(value: object) -> str:
     return UNKNOWN if value is None or value == "" else str(value)
+
+
+PANELS: Mapping[str, str] = {
+    "loss/box": "box loss",
+    "loss/obj": "objectness loss",
+    "loss/cls": "classification loss",
+    "AP": "AP (%)",
+}
+LOSS = "loss/"  # so all terms begin
+WIDTH, HEIGHT = 240.0, 90.0  # of the plotting area, in the units of the view box
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One quantity over the epochs of a run; `points` in the units of the view box."""
+
+    name: str
+    points: tuple[tuple[float, float], ...]
+    first: str  # epoch
+    last: str
+    low: str
+    high: str
+    final: str
+
+    @property
+    def line(self) -> str:
+        """For a polyline."""
+        return " ".join(f"{x:.1f},{y:.1f}" for x, y in self.points)
+
+    @property
+    def sentence(self) -> str:
+        """What is to be seen, for those who do not see it."""
+        if self.first == self.last:
+            return f"{self.final} after epoch {self.last}"
+        return f"{self.final} after epoch {self.last}; {self.low} to {self.high} since epoch {self.first}"
+
+
+def panels(metrics: pd.DataFrame) -> list[Panel]:
+    """The panels of one run, from its epochs; a quantity that it has not recorded has none."""
+    data = panel_data(metrics)
+    found = []
+    for column in data.columns[1:]:
+        known = data[["epoch", column]].dropna()
+        values = [float(value) * (100 if column == "AP" else 1) for value in known[column]]
+        name = PANELS.get(column) or f"{column.removeprefix(LOSS)} loss"
+        found.append(_panel(name, [int(epoch) for epoch in known["epoch"]], values))
+    return found
+
+
+def panel_data(metrics: pd.DataFrame) -> pd.DataFrame:
+    """The epochs and the columns behind the panels: losses, and AP as a fraction."""
+    losses = [str(column) for column in metrics.columns if str(column).startswith(LOSS)]
+    wanted = dict.fromkeys(["epoch", *(c for c in PANELS if c in metrics and c != "AP"), *losses, "AP"])
+    frame = metrics[[column for column in wanted if column in metrics]]
+    frame = frame.apply(pd.to_numeric, errors="coerce").replace([np.inf, -np.inf], np.nan)
+    return frame.dropna(subset=["epoch"]).dropna(axis="columns", how="all").reset_index(drop=True)
+
+
+def _panel(name: str, epochs: Sequence[int], values: Sequence[float]) -> Panel:
+    low, high = min(values), max(values)
+    span, length = (high - low) or 1.0, (epochs[-1] - epochs[0]) or 1
+    points = tuple(
+        (WIDTH * (epoch - epochs[0]) / length, HEIGHT * (high - value) / span if high > low else HEIGHT / 2)
+        for epoch, value in zip(epochs, values, strict=True)
+    )
+    texts = (f"{value:.3g}" for value in (low, high, values[-1]))
+    return Panel(name, points, str(epochs[0]), str(epochs[-1]), *texts)
+
+
+LINES, BYTES, CHARACTERS = 60, 20_000, 1_000  # of a tail; characters of a line
+ESCAPE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
+
+
+@dataclass(frozen=True)
+class Log:
+    """A file's name and the end of its text, without control characters."""
+
+    name: str
+    text: str
+    cut: bool  # whether the file is longer
+
+
+def tails(paths: Sequence[Path]) -> list[Log]:
+    """The end of every file; one that cannot be read says so in its text."""
+    return [_tail(path) for path in paths]
+
+
+def _tail(path: Path) -> Log:
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, 2)
+            file.seek(max(0, size - BYTES))
+            raw = file.read(BYTES)
+    except OSError as error:
+        return Log(path.name, f"cannot be read: {error.strerror}", False)
+    lines = clean(raw.decode("utf-8", errors="replace")).splitlines()
+    if size > BYTES and len(lines) > 1:
+        lines = lines[1:]  # the first is a part of one
+    return Log(path.name, "\n".join(lines[-LINES:]), size > BYTES or len(lines) > LINES)
+
+
+def clean(text: str) -> str:
+    """Text as a terminal leaves it: no escapes, a progress bar's last state, no control characters."""
+    lines = []
+    for line in ESCAPE.sub("", text).replace("\r\n", "\n").split("\n"):
+        shown = line.rstrip("\r").rsplit("\r", 1)[-1].expandtabs(8)
+        shown = "".join(c if c.isprintable() else "\ufffd" for c in shown)
+        lines.append(shown if len(shown) <= CHARACTERS else f"{shown[:CHARACTERS]} ...")
+    return "\n".join(lines)

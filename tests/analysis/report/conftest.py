@@ -14,7 +14,7 @@ import pytest
 
 from ablations.plan import plan_runs
 from analysis.figures.catalogue import drawings
-from analysis.report import figures, write_report
+from analysis.report import files, write_report
 from analysis.study import open_study
 from yolor_core.identity import signature
 
@@ -105,7 +105,7 @@ def few_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Three figures instead of all, for tests that are about something else."""
     names = ("effects-by-row", "ap-by-run", "losses-table-1")
     monkeypatch.setattr(
-        figures, "drawings", lambda study: [each for each in drawings(study) if each.name in names]
+        files, "drawings", lambda study: [each for each in drawings(study) if each.name in names]
     )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from analysis.report.folder import MAKER, MARKER, NotAReportError, replaced
+from analysis.report.files import MAKER, MARKER, NotAReportError, replaced
 
 
 def fill(target: Path, text: str) -> None:

@@ -12,10 +12,8 @@ from hypothesis import strategies as st
 
 from analysis.errors import NothingToShow
 from analysis.figures.scores import ap_by_run, ap_by_run_data, effects_by_row_data
-from analysis.report.curves import HEIGHT, WIDTH, panel_data, panels
-from analysis.report.logs import BYTES, LINES, clean, tails
-from analysis.report.names import UNSAFE, page_names, prose
-from analysis.report.runs import duration
+from analysis.report.runs import BYTES, HEIGHT, LINES, WIDTH, clean, duration, panel_data, panels, tails
+from analysis.report.tables import UNSAFE, page_names, prose
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ import pytest
 from analysis.errors import NothingToShow
 from analysis.figures.catalogue import Drawing, drawings
 from analysis.report import Written, write_report
-from analysis.report import figures as figures_module
+from analysis.report import files as files_module
 from analysis.study import Study, open_study
 from tests.analysis.report.conftest import DATE
 from tests.analysis.report.pages import Page, broken, pages
@@ -269,7 +269,7 @@ def test_an_error_while_drawing_leaves_the_old_report(
     def fail(study: Study) -> None:
         raise RuntimeError("a defect, not an answer")
 
-    monkeypatch.setattr(figures_module, "drawings", fail)
+    monkeypatch.setattr(files_module, "drawings", fail)
     with pytest.raises(RuntimeError, match="a defect"):
         written(tmp_path)
     assert found.index.read_bytes() == before
@@ -292,7 +292,10 @@ def test_metrics_are_read_once_a_run(tmp_path: Path, make: Make, monkeypatch: py
 
 
 @pytest.mark.parametrize("name", ["detections.parquet", "dataset.json", "evaluation.json", "effects.parquet"])
-def test_files_of_an_unexpected_kind_cost_what_is_in_them(tmp_path: Path, make: Make, name: str) -> None:
+def test_files_of_an_unexpected_kind_cost_what_is_in_them(
+    tmp_path: Path, make: Make, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files_module, "svg", lambda figure, *words: "<svg></svg>")  # which takes longest
     for experiment in ("csp-fast", "csp-fast.add-fa"):
         folder = make(tmp_path, experiment)
         (folder / "dataset.json").write_text("{}")
@@ -320,7 +323,7 @@ def test_a_figure_that_fails_costs_no_other(
         kept = [each for each in drawings(study) if each.name in ("ap-by-run", "losses-table-1")]
         return [replace(kept[0], data=fail), kept[1]]
 
-    monkeypatch.setattr(figures_module, "drawings", some)
+    monkeypatch.setattr(files_module, "drawings", some)
     found, page = written(tmp_path)
     assert "It could not be drawn: KeyError: 'a defect'" in page.text
     assert any("could not be drawn: AP of every run" in said for said in found.warnings)

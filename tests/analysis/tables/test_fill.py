@@ -15,8 +15,7 @@ from ablations.costs import Cost
 from ablations.experiments import ADD_FA, ADD_PR, CSP_FAST
 from ablations.registry import everything, table_named
 from ablations.table import Row, Table
-from analysis.report.verdicts import verdict_lines
-from analysis.report.warnings import warnings
+from analysis.report.verdicts import verdict_lines, warnings
 from analysis.runs import load_runs
 from analysis.study import open_study
 from analysis.tables.cells import Cell
