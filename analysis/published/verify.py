@@ -89,11 +89,14 @@ def same_printed(exact: pd.DataFrame) -> Close:
 
     What is 0 but for rounding is measured by the largest number of its column.
     """
-    dust = {str(name): 1e-12 * column.abs().max() for name, column in exact.select_dtypes("number").items()}
+    numbers = exact.select_dtypes("number")
+    dust = {str(name): 1e-12 * float(column.abs().max()) for name, column in numbers.items()}
 
     def close(column: str, a: float, b: float) -> bool:
-        digits = PRINTED - 1 - math.floor(math.log10(abs(b))) if b and math.isfinite(b) else math.inf
-        return abs(a - b) <= 0.5 * 10.0**-digits + max(1e-9 * abs(b), dust[column])
+        if not math.isfinite(b):
+            return same_value(column, a, b)
+        half = 0.5 * 10.0 ** (math.floor(math.log10(abs(b))) - PRINTED + 1) if b else 0.0
+        return abs(a - b) <= half + max(1e-9 * abs(b), dust.get(column, 0.0))
 
     return close
 
@@ -167,7 +170,7 @@ class Check:
 
     def _text(self, name: str, old: str, new: str) -> None:
         self.done += 1
-        start = next((i for i, (a, b) in enumerate(zip(old, new, strict=False)) if a != b), 0)
+        start = next((i for i, (a, b) in enumerate(zip(old, new, strict=False)) if a != b), len(new))
         place = f"{name}: line {old.count(chr(10), 0, start) + 1}"
         self.wording.append(_unequal(place, old[start:], new[start:]))
         had, has = (Counter(MEASURED.findall(text)) for text in (old, new))

@@ -131,6 +131,8 @@ def test_printed_digits_of_a_figure_are_compared_with_the_number_behind_them() -
     assert found("f.csv", again.replace("1e-19", "-4e-20"), again, exact) == (0, 0)
     assert found("f.csv", again.replace("1e-19", "1e-09"), again, exact) == (1, 0)
     assert found("f.csv", again.replace("c,3,3", "c,3,4"), again, exact) == (1, 0)
+    mixed = pd.DataFrame({"x": [1.5, "a"]})
+    assert found("f.csv", "x\n1.6\na\n", "x\n1.5\na\n", mixed) == (1, 0)
 
 
 def test_a_packed_file_is_compared_by_what_is_in_it() -> None:

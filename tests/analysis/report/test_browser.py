@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import shutil
 from collections.abc import Iterator
@@ -11,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
@@ -250,20 +248,6 @@ def contrast(a: list[float], b: list[float]) -> float:
 def test_contrast_is_that_of_wcag() -> None:
     assert contrast([0, 0, 0], [255, 255, 255]) == pytest.approx(21)
     assert contrast([119, 119, 119], [255, 255, 255]) == pytest.approx(4.48, abs=0.01)
-
-
-@pytest.mark.parametrize("width", [PHONE, SCREEN])
-def test_screenshots_show_something(
-    browser: webdriver.Chrome, report: Path, tmp_path: Path, width: int
-) -> None:
-    for page in some_pages(report)[::4]:
-        show(browser, page, width)
-        pixels = browser.get_screenshot_as_png()
-        (tmp_path / f"{page.stem}-{width}.png").write_bytes(pixels)
-        image = np.asarray(Image.open(io.BytesIO(pixels)).convert("L"))
-        assert image.shape[1] == width
-        inked = float((np.abs(image.astype(int) - np.median(image)) > 60).mean())
-        assert 0.005 < inked < 0.5, (page, inked)
 
 
 def test_what_is_folded_away_is_on_paper_too(browser: webdriver.Chrome, report: Path) -> None:
