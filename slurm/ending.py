@@ -84,7 +84,8 @@ def judge(
     if State.PREEMPTED in states and not failures:
         if preemptions < requeues:
             return Verdict("requeue", State.PREEMPTED)
-        return Verdict("fail", State.FAILED, f"restarted {preemptions} times, as often as `requeues` allows")
+        often = f"{preemptions} time{'' if preemptions == 1 else 's'}"
+        return Verdict("fail", State.FAILED, f"restarted {often}, as often as `requeues` allows")
     if out_of_memory(log):
         return Verdict(
             "fail", State.FAILED, "out of memory: the job was given less than it needs (memory_gb)"
@@ -94,7 +95,8 @@ def judge(
     reason = str(first.get("reason")) if first else _exit(exit_code)
     if crashes < retries:
         return Verdict("requeue", CRASH, reason)
-    return Verdict("fail", State.FAILED, f"{reason} (after {crashes} retries)" if crashes else reason)
+    retried = f"{crashes} {'retry' if crashes == 1 else 'retries'}"
+    return Verdict("fail", State.FAILED, f"{reason} (after {retried})" if crashes else reason)
 
 
 def _exit(code: int) -> str:

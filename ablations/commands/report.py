@@ -61,7 +61,8 @@ def command(
     for text in written.warnings:
         click.echo(text, err=True)
     if written.nothing:
-        click.echo(f"nothing to show in {len(written.nothing)} figures; the report says why", err=True)
+        empty = counted(len(written.nothing), "figure")
+        click.echo(f"nothing to show in {empty}; the report says why", err=True)
     numbers = {"table": written.tables, "figure": written.figures, "run": written.runs}
     made = ", ".join(counted(number, thing) for thing, number in numbers.items())
     click.echo(f"{made}: {written.index}")

@@ -80,7 +80,8 @@ def test_reasons_say_what_happened() -> None:
     assert reason([], 139, crashes=0, retries=0) == "a process was killed by signal 11 without a word"
     assert reason([], 3, crashes=0, retries=0) == "the processes ended with exit code 3 without a word"
     assert "memory_gb" in reason([], 1, log="std::bad_alloc: Cannot allocate memory")
-    assert "`requeues`" in reason([SAVED], 0, preemptions=5)
+    assert reason([CRASH], 1, crashes=1, retries=1) == "ValueError: too wide (after 1 retry)"
+    assert reason([SAVED], 0, preemptions=5) == "restarted 5 times, as often as `requeues` allows"
     assert "cancelled by ann" in reason([], 143, cancelled="ann")
     assert reason([CRASH, outcome(1, "failed", "train.lr: no such key", True)], 1) == "train.lr: no such key"
 

@@ -181,16 +181,12 @@ def test_a_folder_with_other_things_in_it_is_refused(short: Path, monkeypatch: p
     assert (short / "thesis.txt").exists()
 
 
-def test_missing_programs_come_with_their_packages(short: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_machine_that_cannot_run_one_is_told_why(short: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.geteuid", lambda: 0)
     monkeypatch.setattr("tests.testbed.processes.missing_programs", lambda accounting: ["slurmd"])
-    with pytest.raises(
-        TestbedError, match=r"slurmd: not installed.*apt-get install -y --no-install-recommends"
-    ):
+    install = r"slurmd: not installed.*apt-get install -y --no-install-recommends"
+    with pytest.raises(TestbedError, match=install):
         Testbed(short / "b").start(Shape())
-
-
-def test_who_is_not_root_is_told(short: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.geteuid", lambda: 1000)
     with pytest.raises(TestbedError, match="needs root"):
         Testbed(short / "b").start(Shape())
