@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 
 import pandas as pd
 from matplotlib.figure import Figure
 
-from ablations.table import Table
-from analysis.figures import curves, differences, effects, features, implicit, pictures, scores
+from ablations.table import Row, Table
+from analysis.figures import curves, effects, features, implicit, pictures, scores
 from analysis.study import Study
 
 SCORES, CURVES = "Scores", "Training"
 IMPLICIT, DIFFERENCES = "Implicit knowledge", "Differences"
 SECTIONS = (SCORES, IMPLICIT, CURVES, DIFFERENCES)  # in the order of the report
+RUNS = ("run", "run_a", "run_b")  # columns with ids of runs
+EXPERIMENTS = ("experiment", "series", "a", "b")  # columns with slugs, to which a word is added: `csp seed 0`
 
 
 @dataclass(frozen=True)
@@ -52,11 +54,118 @@ def table_anchor(table: Table) -> str:
     return f"table-{plain}-{hashlib.sha256(table.name.encode()).hexdigest()[:6]}"
 
 
-KNOWLEDGE: tuple[Drawing, ...] = (
+def drawings(study: Study) -> tuple[Drawing, ...]:
+    """The catalogue, with a figure for every table where all experiments at once would be too many.
+
+    Figures call experiments by their rows, `+ iFA`, and by table and row where there are several tables,
+    `1: + iFA`; the data beside them have slugs and ids of runs.
+    """
+    tables = [table for table in study.tables if table.experiments]
+    rows = {table.name: [(row.label, row) for row in table.rows] for table in tables}
+    everywhere = [(f"{table}: {label}", row) for table, own in rows.items() for label, row in own]
+
+    def own(drawing: Callable[[Table], Drawing]) -> list[Drawing]:
+        return [_named(study, rows[table.name], [drawing(table)])[0] for table in tables]
+
+    effect_figures = zip(own(_effects), own(_anchors), strict=True)
+    return (
+        *_named(study, everywhere, FINAL),
+        *own(_losses),
+        *own(_ap),
+        *_named(study, everywhere, [*TRAINING, *KNOWLEDGE, _anchor_sizes(study)]),
+        *(each for pair in effect_figures for each in pair),
+        *_named(study, everywhere, [COMPARED, _changed_images(study)]),
+    )
+
+
+def _named(study: Study, rows: Iterable[tuple[str, Row]], drawn: Iterable[Drawing]) -> list[Drawing]:
+    """Figures in which the experiments of these rows, the first of each, have the rows' labels."""
+    labels: dict[str, str] = {}
+    for label, row in rows:
+        if row.slug is not None:
+            labels.setdefault(row.slug, label)
+    known = study.runs[study.runs["experiment"].isin(list(labels))]
+    names = known["experiment"].map(labels).astype(str) + ", seed " + known["seed"].astype(str)
+    runs = dict(zip(known["run"], names.where(~names.duplicated(keep=False), known["run"]), strict=True))
+
+    def renaming(draw: Callable[[pd.DataFrame], Figure]) -> Callable[[pd.DataFrame], Figure]:
+        return lambda data: draw(_renamed(data, labels, runs))
+
+    return [replace(each, draw=renaming(each.draw)) for each in drawn]
+
+
+def _renamed(data: pd.DataFrame, labels: Mapping[str, str], runs: Mapping[str, str]) -> pd.DataFrame:
+    def label(name: object) -> object:
+        slug, space, rest = str(name).partition(" ")
+        return f"{labels[slug]}{space}{rest}" if slug in labels else name
+
+    found = {column: data[column].map(label) for column in EXPERIMENTS if column in data}
+    found |= {column: data[column].map(lambda run: runs.get(run, run)) for column in RUNS if column in data}
+    return data.assign(**found)
+
+
+FINAL = (
+    Drawing(
+        "effects-by-row",
+        "Difference in AP of every row to its baseline",
+        "Ours with its 95 % interval over seeds where there are several, and the paper's. At a reduced "
+        "profile only the signs can be compared.",
+        SCORES,
+        lambda study: scores.effects_by_row_data(list(study.filled.values())),
+        scores.effects_by_row,
+    ),
+    Drawing(
+        "ap-by-run",
+        "AP of every run",
+        "A ring for each seed, the mean, and its 95 % interval over seeds.",
+        SCORES,
+        lambda study: scores.ap_by_run_data(study.runs),
+        scores.ap_by_run,
+    ),
+)
+
+TRAINING = (
+    Drawing(
+        "ap-hours",
+        "AP over device hours",
+        "AP of the averaged weights on the validation images, where it was evaluated during training. A "
+        "device is a GPU, or a process where there is none; other work on the machine counts as time.",
+        CURVES,
+        lambda study: curves.ap_hours_data(study.metrics, study.runs),
+        curves.ap_hours,
+    ),
+    Drawing(
+        "learning-rate",
+        "Learning rate",
+        "At the end of each epoch; the implicit vectors learn at the rate of the weights.",
+        CURVES,
+        lambda study: curves.learning_rate_data(study.metrics),
+        curves.learning_rate,
+    ),
+    Drawing(
+        "speed",
+        "Training speed",
+        "Images a second, of all processes of a run together. Runs on one machine slow each other down.",
+        CURVES,
+        lambda study: curves.speed_data(study.metrics),
+        curves.speed,
+    ),
+    Drawing(
+        "conflict",
+        "Conflict between tasks",
+        "Cosine between the gradients of two tasks on the parameters that both train; below 0, what helps "
+        "one hurts the other.",
+        CURVES,
+        lambda study: curves.conflict_data(study.metrics),
+        curves.conflict,
+    ),
+)
+
+KNOWLEDGE = (
     Drawing(
         "learned",
         "What prediction refinement learned",
-        "g(z) behind the predictor after the last epoch, a line for each pyramid level (the paper's Fig. 9).",
+        "g(z) after the predictor at the last epoch, a line for each pyramid level (the paper's Fig. 9).",
         IMPLICIT,
         lambda study: implicit.learned_data(study.implicit),
         implicit.learned,
@@ -150,7 +259,7 @@ KNOWLEDGE: tuple[Drawing, ...] = (
 )
 
 
-def anchor_sizes(study: Study) -> Drawing:
+def _anchor_sizes(study: Study) -> Drawing:
     """Over the boxes that the study was trained on."""
     return Drawing(
         "anchor-sizes",
@@ -164,105 +273,8 @@ def anchor_sizes(study: Study) -> Drawing:
     )
 
 
-def of_table(table: Table) -> tuple[Drawing, ...]:
-    """Figures with a panel for each row."""
-
-    def effects_of(study: Study) -> pd.DataFrame:
-        rows = {experiment.slug for experiment in table.experiments}
-        return study.effects[study.effects["experiment"].isin(rows)]
-
-    return (
-        Drawing(
-            f"effects-{table_anchor(table)}",
-            f"Effect on every raw output, Table {table.name}",
-            "What implicit knowledge adds to the raw outputs (logits) at a level's mean feature, by "
-            "dimension as in Fig. 9: for + iFA it is W a. Here seeds, operators and forms can be compared.",
-            IMPLICIT,
-            lambda study: effects.dimensions_data(effects_of(study)),
-            implicit.learned,
-        ),
-        Drawing(
-            f"anchors-{table_anchor(table)}",
-            f"Effect by anchor, Table {table.name}",
-            "The same, as means over the outputs of a block.",
-            IMPLICIT,
-            lambda study: effects.anchors_data(effects_of(study)),
-            effects.anchors,
-        ),
-    )
-
-
-__all__ = ["CATALOGUE", "SECTIONS", "Drawing", "drawings"]
-
-
-def drawings(study: Study) -> tuple[Drawing, ...]:
-    """The catalogue, with a figure for every table where all experiments at once would be too many."""
-    tables = [table for table in study.tables if table.experiments]
-    return (
-        *CATALOGUE[:2],
-        *(_losses(table) for table in tables),
-        *(_ap(table) for table in tables),
-        *CATALOGUE[2:],
-        *KNOWLEDGE,
-        anchor_sizes(study),
-        *(drawing for table in tables for drawing in of_table(table)),
-        *_differences(study),
-    )
-
-
-CATALOGUE: tuple[Drawing, ...] = (
-    Drawing(
-        "effects-by-row",
-        "Difference in AP of every row to its baseline",
-        "Ours with its 95 % interval over seeds where there are several, and the paper's. At a reduced "
-        "profile only the signs can be compared.",
-        SCORES,
-        lambda study: scores.effects_by_row_data(list(study.filled.values())),
-        scores.effects_by_row,
-    ),
-    Drawing(
-        "ap-by-run",
-        "AP of every run",
-        "A ring for each seed, the mean, and its 95 % interval over seeds.",
-        SCORES,
-        lambda study: scores.ap_by_run_data(study.runs),
-        scores.ap_by_run,
-    ),
-    Drawing(
-        "ap-hours",
-        "AP over device hours",
-        "AP of the averaged weights on the validation images, where it was evaluated during training. A "
-        "device is a GPU, or a process where there is none; other work on the machine counts as time.",
-        CURVES,
-        lambda study: curves.ap_hours_data(study.metrics, study.runs),
-        curves.ap_hours,
-    ),
-    Drawing(
-        "learning-rate",
-        "Learning rate",
-        "At the end of each epoch; the implicit vectors learn at the rate of the weights.",
-        CURVES,
-        lambda study: curves.learning_rate_data(study.metrics),
-        curves.learning_rate,
-    ),
-    Drawing(
-        "speed",
-        "Training speed",
-        "Images a second, of all processes of a run together. Runs on one machine slow each other down.",
-        CURVES,
-        lambda study: curves.speed_data(study.metrics),
-        curves.speed,
-    ),
-    Drawing(
-        "conflict",
-        "Conflict between tasks",
-        "Cosine between the gradients of two tasks on the parameters that both train; below 0, what helps "
-        "one hurts the other.",
-        CURVES,
-        lambda study: curves.conflict_data(study.metrics),
-        curves.conflict,
-    ),
-)
+def _of(frame: pd.DataFrame, table: Table) -> pd.DataFrame:
+    return frame[frame["experiment"].isin([each.slug for each in table.experiments])]
 
 
 def _losses(table: Table) -> Drawing:
@@ -271,7 +283,7 @@ def _losses(table: Table) -> Drawing:
         f"Losses over epochs, Table {table.name}",
         "Box, objectness and classification loss with and without implicit knowledge (the paper's Fig. 11).",
         CURVES,
-        lambda study: curves.losses_data(_of(study, table)),
+        lambda study: curves.losses_data(_of(study.metrics, table)),
         curves.losses,
     )
 
@@ -282,45 +294,64 @@ def _ap(table: Table) -> Drawing:
         f"AP over epochs, Table {table.name}",
         "AP of the averaged weights on the validation images, where it was evaluated.",
         CURVES,
-        lambda study: curves.ap_data(_of(study, table)),
+        lambda study: curves.ap_data(_of(study.metrics, table)),
         curves.ap,
     )
 
 
-def _differences(study: Study) -> tuple[Drawing, ...]:
-    """Of the row whose AP differs most from its baseline's."""
-
-    def scored(study: Study) -> pd.DataFrame:
-        a, b, comparison = study.compared
-        return differences.scores_data(comparison, a.name, b.name)
-
-    def changed(study: Study) -> pd.DataFrame:
-        a, b, comparison = study.compared
-        return pictures.changed_data(comparison, a, b)
-
-    def draw(data: pd.DataFrame) -> Figure:
-        return pictures.changed(data, pictures.photographs(study.compared[0], data["image"].unique()))
-
-    which = "A run of the row whose AP differs most (B) and the same seed of its baseline (A)"
-    return (
-        Drawing(
-            "differences",
-            "Where two runs differ: scores and classes",
-            f"{which}, with 95 % intervals over the images. `ablate compare` does this for any two runs.",
-            DIFFERENCES,
-            scored,
-            differences.scores,
-        ),
-        Drawing(
-            "changed-images",
-            "Where two runs differ: the images that changed most",
-            f"{which}: detections with a score of 0.3 or more, and the true boxes.",
-            DIFFERENCES,
-            changed,
-            draw,
-        ),
+def _effects(table: Table) -> Drawing:
+    return Drawing(
+        f"effects-{table_anchor(table)}",
+        f"Effect on every raw output, Table {table.name}",
+        "What implicit knowledge adds to the raw outputs (logits) at a level's mean feature, by "
+        "dimension as in Fig. 9: for + iFA it is W a. Here seeds, operators and forms can be compared.",
+        IMPLICIT,
+        lambda study: effects.dimensions_data(_of(study.effects, table)),
+        implicit.learned,
     )
 
 
-def _of(study: Study, table: Table) -> pd.DataFrame:
-    return study.metrics[study.metrics["experiment"].isin([each.slug for each in table.experiments])]
+def _anchors(table: Table) -> Drawing:
+    return Drawing(
+        f"anchors-{table_anchor(table)}",
+        f"Effect by anchor, Table {table.name}",
+        "The same, as means over the outputs of a block.",
+        IMPLICIT,
+        lambda study: effects.anchors_data(_of(study.effects, table)),
+        effects.anchors,
+    )
+
+
+PAIR = "A run of the row whose AP differs most (B) and the same seed of its baseline (A)"
+
+
+def _differences_data(study: Study) -> pd.DataFrame:
+    a, b, comparison = study.compared
+    return scores.differences_data(comparison, a.name, b.name)
+
+
+def _changed_data(study: Study) -> pd.DataFrame:
+    a, b, comparison = study.compared
+    return pictures.changed_data(comparison, a, b)
+
+
+COMPARED = Drawing(
+    "differences",
+    "Where two runs differ: scores and classes",
+    f"{PAIR}, with 95 % intervals over the images. `ablate compare` does this for any two runs.",
+    DIFFERENCES,
+    _differences_data,
+    scores.differences,
+)
+
+
+def _changed_images(study: Study) -> Drawing:
+    """With the photographs of the study's run."""
+    return Drawing(
+        "changed-images",
+        "Where two runs differ: the images that changed most",
+        f"{PAIR}: detections with a score of 0.3 or more, and the true boxes.",
+        DIFFERENCES,
+        _changed_data,
+        lambda data: pictures.changed(data, pictures.photographs(study.compared[0], data["image"].unique())),
+    )

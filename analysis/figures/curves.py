@@ -7,9 +7,7 @@ The frames are those of `analysis.series`.
 
 from __future__ import annotations
 
-import math
-import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -19,15 +17,15 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from analysis.errors import NothingToShow
-from analysis.figures.style import GREY, WIDTHS, figure, legend, look, styled
+from analysis.figures.style import GREY, Look, Width, band, figure, legend, looks, plain, styled, whole
 from analysis.series import BANDS, FEW, over_runs, series_names
 
-MARKS = 8  # markers along a line
-LINE = 0.16  # inches, height of a line of the legend
 LOSSES = {"loss/box": "box", "loss/obj": "objectness", "loss/cls": "classification"}
 RATES = {"lr/weights": "weights", "lr/bias": "biases"}
 CONFLICT = "conflict/"
 UNITS = (("hours", 1), ("minutes", 60), ("seconds", 3600))
+MARKS = 8  # markers along a line
+MANY = 6  # series; with more of them a single panel is as wide as the page, for its legend
 
 
 def losses_data(metrics: pd.DataFrame) -> pd.DataFrame:
@@ -41,14 +39,7 @@ def losses_data(metrics: pd.DataFrame) -> pd.DataFrame:
 @styled()
 def losses(data: pd.DataFrame) -> Figure:
     """Fig. 11: three panels over epochs, a line for each experiment, a band over its seeds."""
-    made, axes = figure("page", 2.6, columns=3)
-    styles = looks(data)
-    for each, (column, name) in zip(axes.flat, LOSSES.items(), strict=True):
-        lines(each, data[data["quantity"] == column], styles)
-        each.set(title=name, xlabel="epoch")
-    axes[0, 0].set_ylabel("loss")
-    explained(made, data)
-    return made
+    return _panels(data, LOSSES, "loss")
 
 
 def ap_data(metrics: pd.DataFrame) -> pd.DataFrame:
@@ -62,7 +53,7 @@ def ap_data(metrics: pd.DataFrame) -> pd.DataFrame:
 @styled()
 def ap(data: pd.DataFrame) -> Figure:
     """AP in percent over epochs."""
-    return _single(data, "AP (%)")
+    return _panels(data, {"AP": ""}, "AP (%)")
 
 
 def ap_hours_data(metrics: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
@@ -93,7 +84,8 @@ def ap_hours_data(metrics: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
 def ap_hours(data: pd.DataFrame) -> Figure:
     """AP in percent over device hours, or minutes or seconds where no run took an hour."""
     unit, factor = next(each for each in UNITS if data["hours"].max() * each[1] >= 1 or each is UNITS[-1])
-    return _single(data.assign(spent=factor * data["hours"]), "AP (%)", "spent", f"device {unit} of training")
+    spent = data.assign(spent=factor * data["hours"])
+    return _panels(spent, {"AP": ""}, "AP (%)", "spent", f"device {unit} of training")
 
 
 def learning_rate_data(metrics: pd.DataFrame) -> pd.DataFrame:
@@ -104,27 +96,18 @@ def learning_rate_data(metrics: pd.DataFrame) -> pd.DataFrame:
     data = over_runs(metrics, RATES, "a learning rate")
     curves = data.assign(mean=data["mean"].round(12)).groupby("series")["mean"].agg(tuple)
     alike = [list(group.index) for _, group in curves.groupby(curves)]
-    names = {each[0]: _with_others(each) for each in alike}
+    names = {first: f"{first} and {len(others)} alike" if others else first for first, *others in alike}
     kept = data[data["series"].isin(names)]
     return kept.assign(series=kept["series"].map(names))
-
-
-def _with_others(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} alike"
 
 
 @styled()
 def learning_rate(data: pd.DataFrame) -> Figure:
     """Learning rates over epochs, logarithmic: weights (with the implicit vectors) and biases."""
-    made, axes = figure("page", 2.4, columns=2)
-    styles = looks(data)
-    for each, (column, name) in zip(axes.flat, RATES.items(), strict=True):
-        lines(each, data[data["quantity"] == column], styles)
-        each.set(title=name, xlabel="epoch")
-        if (data["mean"] > 0).any():
-            each.set_yscale("log")
-    axes[0, 0].set_ylabel("learning rate")
-    explained(made, data)
+    made = _panels(data, RATES, "learning rate")
+    for each in made.axes if (data["mean"] > 0).any() else ():
+        each.set_yscale("log")
+        plain(each.yaxis, (1, 2, 5))
     return made
 
 
@@ -136,7 +119,7 @@ def speed_data(metrics: pd.DataFrame) -> pd.DataFrame:
 @styled()
 def speed(data: pd.DataFrame) -> Figure:
     """Images a second over epochs."""
-    made = _single(data, "images / s")
+    made = _panels(data, {"images_per_second": ""}, "images / s")
     made.axes[0].set_ylim(bottom=0)
     return made
 
@@ -157,15 +140,10 @@ def conflict_data(metrics: pd.DataFrame) -> pd.DataFrame:
 @styled()
 def conflict(data: pd.DataFrame) -> Figure:
     """Cosines over epochs, a panel for each pair of tasks; below the line at 0 the tasks pull apart."""
-    pairs = list(dict.fromkeys(data["quantity"]))
-    made, axes = figure("page", 2.4, columns=len(pairs), sharey=True)
-    styles = looks(data)
-    for each, pair in zip(axes.flat, pairs, strict=True):
+    names = {pair: pair.removeprefix(CONFLICT).replace("-", " and ") for pair in data["quantity"].unique()}
+    made = _panels(data, names, "cosine of task gradients", sharey=True)
+    for each in made.axes:
         each.axhline(0, color=GREY, linewidth=0.8)
-        lines(each, data[data["quantity"] == pair], styles)
-        each.set(title=pair.removeprefix(CONFLICT).replace("-", " and "), xlabel="epoch")
-    axes[0, 0].set_ylabel("cosine of task gradients")
-    explained(made, data)
     return made
 
 
@@ -173,50 +151,50 @@ def _percent(metrics: pd.DataFrame) -> pd.DataFrame:
     return metrics.assign(AP=100 * metrics["AP"].astype(float)) if "AP" in metrics else metrics
 
 
-def _single(data: pd.DataFrame, label: str, x: str = "epoch", xlabel: str = "epoch") -> Figure:
-    made, axes = figure("column", 2.2)
-    lines(axes[0, 0], data, looks(data), x)
-    axes[0, 0].set(xlabel=xlabel, ylabel=label)
-    explained(made, data)
+def _panels(
+    data: pd.DataFrame,
+    titles: Mapping[str, str],
+    label: str,
+    x: str = "epoch",
+    xlabel: str = "epoch",
+    **subplots: Any,
+) -> Figure:
+    """A panel for each quantity of `titles` in one row; a legend says what lines and bands are."""
+    styles = looks(data["series"])
+    width: Width = "page" if len(titles) > 1 or len(styles) > MANY else "column"
+    made, axes = figure(width, 2.2, columns=len(titles), **subplots)
+    for each, (quantity, title) in zip(axes.flat, titles.items(), strict=True):
+        _lines(each, data[data["quantity"] == quantity], styles, x)
+        each.set(title=title, xlabel=xlabel)
+    axes[0, 0].set_ylabel(label)
+    legend(made, made.axes, 3, _explanation(data))
     return made
 
 
-def looks(data: pd.DataFrame) -> dict[str, dict[str, Any]]:
-    """How each series is drawn, the same in all panels of a figure."""
-    return {series: look(place) for place, series in enumerate(sorted(set(data["series"])))}
-
-
-def lines(axes: Axes, data: pd.DataFrame, styles: dict[str, dict[str, Any]], x: str = "epoch") -> None:
+def _lines(axes: Axes, data: pd.DataFrame, styles: Mapping[str, Look], x: str) -> None:
     """A line for each series as far as all its runs have come, and a thin one where only some have.
 
     Where there is a single epoch, the series stand side by side.
     """
     single = x == "epoch" and data["epoch"].nunique() == 1
-    beside = np.linspace(-0.3, 0.3, data["series"].nunique() + 2)[1:-1] if single else np.zeros(len(styles))
-    for place, (series, rows) in enumerate(data.sort_values("epoch").groupby("series")):
-        style = styles[str(series)]
+    present = dict(list(data.sort_values("epoch").groupby("series")))
+    beside = np.linspace(-0.3, 0.3, len(present) + 2)[1:-1] if single else np.zeros(len(present))
+    for place, series in enumerate(each for each in styles if each in present):
+        rows, style = present[series], styles[series]
         rows = rows.assign(**{x: rows[x] + beside[place]})
         every = max(len(rows) // MARKS, 1)
         shared = rows[rows["runs"] == rows["of"]]
         rest = rows[rows["epoch"] >= shared["epoch"].max()] if len(shared) else rows
-        axes.plot(shared[x], shared["mean"], label=str(series), markevery=every, **style)
+        band(axes, shared[x], shared, series, **style, markevery=every)
         if len(shared) == 1:
             axes.vlines(shared[x], shared["low"], shared["high"], color=style["color"])
-        axes.fill_between(shared[x], shared["low"], shared["high"], color=style["color"], alpha=0.2, lw=0)
         axes.plot(rest[x], rest["mean"], linewidth=0.5, **{**style, "marker": ""})
     if single:
         axes.set_xlim(data["epoch"].min() - 0.5, data["epoch"].max() + 0.5)
-    axes.xaxis.set_major_locator(MaxNLocator(5, integer=x == "epoch", min_n_ticks=1))
-
-
-def explained(made: Figure, data: pd.DataFrame) -> None:
-    """A legend below, for which the figure grows, that says what lines and bands are."""
-    width, height = made.get_size_inches()
-    columns = 3 if width > WIDTHS["column"] else 1
-    title = textwrap.fill(_explanation(data), 40 * columns)
-    rows = math.ceil(data["series"].nunique() / columns) + title.count("\n") + 1
-    made.set_size_inches(width, height + LINE * rows)
-    legend(made, made.axes, columns, title)
+    if x == "epoch":
+        whole(axes.xaxis)
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(5))
 
 
 def _explanation(data: pd.DataFrame) -> str:
@@ -224,8 +202,8 @@ def _explanation(data: pd.DataFrame) -> str:
     if most == 1:
         return "One run each."
     number = f"{least}" if least == most else f"{least} to {most}"
-    bands = [band for band in BANDS if (data["band"] == band).any()]
-    band = f"; band: {f' or, of {FEW} and more, '.join(bands)}" if bands else ""
-    text = f"Line: mean of {number} runs{band}."
+    bands = [name for name in BANDS if (data["band"] == name).any()]
+    named = f"; band: {f' or, of {FEW} and more, '.join(bands)}" if bands else ""
+    text = f"Line: mean of {number} runs{named}."
     thin = " Thin: some runs have not come so far." if (data["runs"] < data["of"]).any() else ""
     return text + thin

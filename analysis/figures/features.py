@@ -16,7 +16,6 @@ and classes, so full agreement is neither reached nor wanted; the figure shows a
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -26,7 +25,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from analysis.errors import NothingToShow
-from analysis.figures.style import PALETTE, cut, figure, legend, look, styled
+from analysis.figures.style import PALETTE, cut, figure, legend, looks, scatter, styled
 from analysis.implicit import auc, effective_dimension, misalignment
 from analysis.runs import BACKGROUND, KEYS, NO_FEATURES
 from analysis.series import series_names
@@ -39,15 +38,8 @@ BINS = 30
 ROWS = 5  # experiments, or experiments and sites, in one figure
 BY = ["series", "site", "operator", "level"]
 CELLS = {"object": (PALETTE[0], "-", 0.35), "background": (PALETTE[1], "--", 0.0)}  # colour, line, filling
-
-
-@dataclass(frozen=True)
-class _Projected:
-    """One level of one run: numbers about it, and inner products of cells with an object and of others."""
-
-    numbers: dict[str, Any]
-    objects: NDArray[np.float64]
-    others: NDArray[np.float64]
+MEANS = ["chance_low", "chance_high", "dimension_before", "dimension_after"]
+MOMENTS = ("before", "after")
 
 
 def projection_data(features: pd.DataFrame, implicit: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
@@ -66,28 +58,21 @@ def projection_data(features: pd.DataFrame, implicit: pd.DataFrame, seed: int = 
         seed: of the random directions.
 
     Raises:
-        NothingToShow: no run with features adds or multiplies in front of the predictor.
+        NothingToShow: no run with features adds or multiplies before the predictor.
     """
-    found = _found(features, implicit, seed)
-    groups = pd.DataFrame([each.numbers for each in found]).groupby(BY, sort=False)
-    means = groups[["chance_low", "chance_high", "dimension_before", "dimension_after"]].mean()
-    scores = groups["auc"].agg(auc="mean", auc_low="min", auc_high="max").join(means).reset_index()
-    bins = [_histogram([found[place] for place in places]) for places in groups.indices.values()]
-    return pd.concat(bins, ignore_index=True).merge(scores, on=BY)
-
-
-def _found(features: pd.DataFrame, implicit: pd.DataFrame, seed: int) -> list[_Projected]:
     if features.empty:
         raise NothingToShow(NO_FEATURES)
-    found = list(_projected(features, implicit, seed))
-    if not found:
-        raise NothingToShow(
-            "No run with features adds or multiplies in front of the predictor: take Table 4's."
-        )
-    return found
+    found = pd.DataFrame(_projected(features, implicit, seed))
+    if found.empty:
+        raise NothingToShow("No run with features adds or multiplies before the predictor: take Table 4's.")
+    groups = found.groupby(BY, sort=False)
+    scores = groups["auc"].agg(auc="mean", auc_low="min", auc_high="max").join(groups[MEANS].mean())
+    bins = [_histogram(group) for _, group in groups]
+    return pd.concat(bins, ignore_index=True).merge(scores.reset_index(), on=BY)
 
 
-def _projected(features: pd.DataFrame, implicit: pd.DataFrame, seed: int) -> Iterator[_Projected]:
+def _projected(features: pd.DataFrame, implicit: pd.DataFrame, seed: int) -> Iterator[dict[str, Any]]:
+    """Of each level of each run: numbers, and the inner products of its cells by `CELLS`."""
     acting = implicit[implicit["site"].isin(SITES) & implicit["operator"].isin(list(NEUTRAL))]
     cells = dict(list(features.assign(series=series_names(features)).groupby(["run", "level"])))
     for key, values in acting.groupby(["run", "site", "operator", "level"], sort=False):
@@ -100,28 +85,25 @@ def _projected(features: pd.DataFrame, implicit: pd.DataFrame, seed: int) -> Ite
         vectors = vectors.reshape(1, -1, x.shape[1])
         if not vectors.any():
             continue
-        generator = np.random.default_rng(seed)
-        chance = generator.normal(size=(CHANCE, *vectors.shape[1:]))
+        chance = np.random.default_rng(seed).normal(size=(CHANCE, *vectors.shape[1:]))
         which = own["anchor"].to_numpy() if vectors.shape[1] > 1 else np.zeros(len(own), int)
         there = (own["class"] != BACKGROUND).to_numpy()
         products, random = _products(x, vectors, which), _products(x, chance, which)
         aucs = auc(random[there], random[~there])
         low, high = np.percentile([aucs, 1 - aucs], RANGE)
-        yield _Projected(
-            {
-                "series": own["series"].iloc[0],
-                "site": site,
-                "operator": operator,
-                "level": level,
-                "auc": float(auc(products[there], products[~there])[0]),
-                "chance_low": float(low),
-                "chance_high": float(high),
-                "dimension_before": effective_dimension(x),
-                "dimension_after": effective_dimension(aligned),
-            },
-            products[there, 0],
-            products[~there, 0],
-        )
+        yield {
+            "series": own["series"].iloc[0],
+            "site": site,
+            "operator": operator,
+            "level": level,
+            "auc": float(auc(products[there], products[~there])[0]),
+            "chance_low": float(low),
+            "chance_high": float(high),
+            "dimension_before": effective_dimension(x),
+            "dimension_after": effective_dimension(aligned),
+            "object": products[there, 0],
+            "background": products[~there, 0],
+        }
 
 
 def _by_cell(rows: pd.DataFrame, site: str) -> pd.DataFrame:
@@ -145,27 +127,19 @@ def _products(
     return found
 
 
-def _histogram(runs: list[_Projected]) -> pd.DataFrame:
-    values = {
-        "object": np.concatenate([each.objects for each in runs]),
-        "background": np.concatenate([each.others for each in runs]),
-    }
+def _histogram(runs: pd.DataFrame) -> pd.DataFrame:
+    values = {cells: np.concatenate(runs[cells].to_list()) for cells in CELLS}
     edges = np.histogram_bin_edges(np.concatenate(list(values.values())), BINS)
-    key = {name: runs[0].numbers[name] for name in BY}
     parts = [
-        pd.DataFrame(
-            {
-                **key,
-                "cells": cells,
-                "left": edges[:-1],
-                "right": edges[1:],
-                "share": 100 * np.histogram(own, edges)[0] / max(len(own), 1),
-                "runs": len(runs),
-            }
+        pd.DataFrame({"left": edges[:-1], "right": edges[1:]}).assign(
+            **runs.iloc[0][BY],
+            cells=cells,
+            share=100 * np.histogram(own, edges)[0] / max(len(own), 1),
+            runs=len(runs),
         )
         for cells, own in values.items()
     ]
-    return pd.concat(parts)
+    return pd.concat(parts)[[*BY, "cells", "left", "right", "share", "runs"]]
 
 
 @styled()
@@ -173,7 +147,7 @@ def projection(data: pd.DataFrame) -> Figure:
     """Fig. 3: a row for each experiment and site, a panel for each level; numbers in the corner."""
     rows, rest = cut(data.groupby(["series", "site", "operator"], sort=False), ROWS)
     levels = sorted(set(data["level"]))
-    made, axes = figure("page", 1.75 * len(rows) + 0.6, rows=len(rows), columns=len(levels))
+    made, axes = figure("page", 1.75 * len(rows), rows=len(rows), columns=len(levels))
     for line, ((series, site, operator), part) in zip(axes, rows, strict=True):
         for each, level in zip(line, levels, strict=True):
             here = part[part["level"] == level]
@@ -208,9 +182,6 @@ def _histograms(axes: Axes, data: pd.DataFrame) -> None:
     axes.text(0.97, 0.97, text, transform=axes.transAxes, fontsize=6, va="top", ha="right")
 
 
-MOMENTS = ("before", "after")
-
-
 def misalignment_data(features: pd.DataFrame) -> pd.DataFrame:
     """Fig. 4 in numbers: a row for each run that has implicit knowledge.
 
@@ -226,8 +197,7 @@ def misalignment_data(features: pd.DataFrame) -> pd.DataFrame:
     for _, own in _objects(features).groupby("run", sort=False):
         levels = own["level"].to_numpy()
         numbers = {moment: misalignment(_points(own, moment), levels) for moment in MOMENTS}
-        first = own.iloc[0]
-        rows.append({key: first[key] for key in (*KEYS, "series")} | {"objects": len(own)} | numbers)
+        rows.append({**own.iloc[0][[*KEYS, "series"]], "objects": len(own), **numbers})
     return pd.DataFrame(rows)
 
 
@@ -238,8 +208,7 @@ def alignment_data(features: pd.DataFrame) -> pd.DataFrame:
     its points before and after together. Columns series, run, seed, moment ("before" or "after"), level,
     class, first and second (logits), share_first and share_second (of the variance), misalignment of this
     run at that moment, its mean, low and high over the `runs` of the experiment, and left_out: how many
-    experiments there are besides. Arguments and errors as
-    for `misalignment_data`.
+    experiments there are besides. Arguments and errors as for `misalignment_data`.
     """
     scores = misalignment_data(features)
     objects = _objects(features)
@@ -305,15 +274,14 @@ def _points(rows: pd.DataFrame, moment: str) -> NDArray[np.float64]:
 @styled()
 def alignment(data: pd.DataFrame) -> Figure:
     """Fig. 4: a row for each experiment, before and after side by side, centroids as large marks."""
-    series = list(dict.fromkeys(data["series"]))
-    levels = sorted(set(data["level"]))
-    made, axes = figure(
-        "page", 2.5 * len(series) + 0.6, rows=len(series), columns=2, sharex="row", sharey="row"
-    )
-    for line, name in zip(axes, series, strict=True):
-        for each, moment in zip(line, MOMENTS, strict=True):
-            here = data[(data["series"] == name) & (data["moment"] == moment)]
-            _plane(each, here, levels)
+    rows = list(data.groupby("series", sort=False))
+    styles = looks(sorted(set(data["level"])))
+    made, axes = figure("page", 2.5 * len(rows), len(rows), 2, sharex="row", sharey="row")
+    for line, (name, part) in zip(axes, rows, strict=True):
+        for each, (moment, here) in zip(line, part.groupby("moment", sort=False), strict=True):
+            scatter(each, here, "first", "second", "level", styles, s=8, alpha=0.4, lw=0, legend=False)
+            centroids = here.groupby("level", as_index=False)[["first", "second"]].mean()
+            scatter(each, centroids, "first", "second", "level", styles, s=50, edgecolor="white", zorder=4)
             first = here.iloc[0]
             over = f", {first['low']:.2f} to {first['high']:.2f} over {first['runs']} runs"
             number = f"{first['misalignment']:.2f}{over if first['runs'] > 1 else ''}"
@@ -323,16 +291,5 @@ def alignment(data: pd.DataFrame) -> Figure:
     title = "Anchors with an object; large: their centroids, whose distance is in spreads inside a level"
     others = data["left_out"].iloc[0]
     title += f"\n{others} more experiments are not shown" if others else ""
-    legend(made, made.axes, len(levels), title)
+    legend(made, made.axes, len(styles), title)
     return made
-
-
-def _plane(axes: Axes, data: pd.DataFrame, levels: list[str]) -> None:
-    for place, level in enumerate(levels):
-        rows = data[data["level"] == level]
-        style = look(place) | {"linestyle": ""}
-        axes.plot(rows["first"], rows["second"], **style | {"markersize": 2.5, "alpha": 0.4, "mew": 0})
-        if len(rows):
-            centroid = [rows["first"].mean()], [rows["second"].mean()]
-            edge = {"markersize": 7, "markeredgecolor": "white", "markeredgewidth": 1.2, "zorder": 4}
-            axes.plot(*centroid, label=level, **style | edge)

@@ -1,7 +1,7 @@
 """The learnt representations themselves: Fig. 9, how they came about, what they hold for anchors and classes.
 
 Each figure is a pair: `…_data` makes the frame behind it from the frames of `analysis.runs`, and the
-function without `_data` draws that. Raw channels in front of a predictor have no common order across seeds,
+function without `_data` draws that. Raw channels before a predictor have no common order across seeds,
 so several runs are compared in what they do to the predictions (`analysis.figures.effects`); only what acts
 on the predictions themselves (PR) is averaged here.
 
@@ -12,18 +12,29 @@ leaves the reference's.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
+from matplotlib.transforms import blended_transform_factory
 
 from analysis.errors import NothingToShow
-from analysis.figures.style import GREY, cut, figure, legend, look, spread, styled
+from analysis.figures.style import (
+    GREY,
+    Look,
+    band,
+    cut,
+    grid,
+    legend,
+    look,
+    looks,
+    plain,
+    spread,
+    styled,
+    whole,
+)
 from analysis.implicit import effective_rank, random_spectrum
 from analysis.runs import BOX
 from analysis.series import banded, series_names
@@ -32,6 +43,7 @@ BLOCKS = {"x": "x, y", "y": "x, y", "w": "w, h", "h": "w, h", "obj": "obj"}  # a
 CLASSES = "classes"
 TRACES = 12  # values followed over the epochs
 NAMED = 2  # of them, whose names have room
+MATRICES = 6  # panels of spectra
 
 
 def block(output: str) -> str:
@@ -40,7 +52,7 @@ def block(output: str) -> str:
 
 
 def learned_data(implicit: pd.DataFrame) -> pd.DataFrame:
-    """Fig. 9: the representation behind the predictor, value by dimension.
+    """Fig. 9: the representation after the predictor, value by dimension.
 
     Columns series, quantity ("g(z), add"), level, index, anchor, output, block, mean, low, high, runs, band;
     the value that changes nothing is 0 for addition and 1 for multiplication. Raises NothingToShow without
@@ -65,21 +77,20 @@ def by_dimension(frame: pd.DataFrame) -> pd.DataFrame:
 def learned(data: pd.DataFrame) -> Figure:
     """Fig. 9: a panel for each experiment and quantity, a line for each level, the outputs' blocks marked."""
     panels = list(data.groupby(["series", "quantity"], sort=False))
-    made, axes = figure("page", 1.9 * len(panels) + 0.5, rows=len(panels))
-    levels = sorted(set(data["level"]))
-    for each, ((name, quantity), rows) in zip(axes.flat, panels, strict=True):
-        for place, level in enumerate(levels):
+    made, axes = grid(len(panels), 1, 2.1)
+    styles = looks(sorted(set(data["level"])))
+    for each, ((name, quantity), rows) in zip(axes, panels, strict=True):
+        for level, style in styles.items():
             here = rows[rows["level"] == level].sort_values("index")
-            style = look(place) | {"markevery": max(len(here) // 30, 1), "markersize": 2.5}
-            each.plot(here["index"], here["mean"], label=str(level), **style)
-            each.fill_between(here["index"], here["low"], here["high"], color=style["color"], alpha=0.2, lw=0)
-        _blocks(each, rows[rows["level"] == levels[0]])
+            marked = {"markevery": max(len(here) // 30, 1), "markersize": 2.5}
+            band(each, here["index"], here, level, **style | marked)
+        _blocks(each, rows[rows["level"] == next(iter(styles))])
         runs = rows["runs"].max()
         over = f"mean of {runs} runs, band: {rows['band'].iloc[0]}" if runs > 1 else "one run"
         each.set_title(f"{name} ({over})", pad=12)
-        each.set_ylabel(quantity)
-    axes[-1, 0].set_xlabel("dimension: anchors × (x, y, w, h, obj, classes)")
-    legend(made, made.axes, columns=len(levels), title="Pyramid level")
+        each.set_ylabel(str(quantity))
+    axes[-1].set_xlabel("dimension: anchors × (x, y, w, h, obj, classes)")
+    legend(made, axes, columns=len(styles), title="Pyramid level")
     return made
 
 
@@ -89,22 +100,14 @@ def _blocks(axes: Axes, rows: pd.DataFrame) -> None:
     starts = ordered[["anchor", "block"]].ne(ordered[["anchor", "block"]].shift()).any(axis=1)
     edges = [*ordered.loc[starts, "index"], ordered["index"].max() + 1]
     wide = len(ordered) > 60
-    for place, (name, left, right) in enumerate(
-        zip(ordered.loc[starts, "block"], edges, edges[1:], strict=False)
-    ):
+    above = blended_transform_factory(axes.transData, axes.transAxes)
+    spans = zip(ordered.loc[starts, "block"], edges, edges[1:], strict=False)
+    for place, (name, left, right) in enumerate(spans):
         if place % 2:
             axes.axvspan(left - 0.5, right - 0.5, color="#000000", alpha=0.05, lw=0)
         if not wide or name == CLASSES:
-            axes.annotate(
-                name,
-                ((left + right - 1) / 2, 1),
-                xycoords=("data", "axes fraction"),
-                xytext=(0, 2),
-                textcoords="offset points",
-                ha="center",
-                fontsize=6,
-                color=GREY,
-            )
+            middle = (left + right - 1) / 2
+            axes.text(middle, 1.02, name, transform=above, ha="center", fontsize=6, color=GREY)
     for edge in ordered.loc[ordered["output"] == BOX[0], "index"]:
         axes.axvline(edge - 0.5, color=GREY, lw=0.6, ls=":")
     axes.set_xlim(edges[0] - 0.5, edges[-1] - 0.5)
@@ -130,25 +133,27 @@ def evolution_data(history: pd.DataFrame) -> pd.DataFrame:
 
 @styled()
 def heat_map(data: pd.DataFrame) -> Figure:
-    """Change of every value over the epochs, a panel for each site and level; dimensions upwards."""
+    """Change of every value over the epochs, a panel for each site and level; dimensions upwards.
+
+    Not seaborn's, whose columns are all of one width: epochs may be recorded at uneven distances.
+    """
     made, panels = _by_level(data, 2.0)
     largest = float(data["change"].abs().max()) or 1.0
-    norm = TwoSlopeNorm(0.0, -largest, largest)
     for each, here in panels:
         table = here.pivot(index="index", columns="epoch", values="change")
-        each.pcolormesh(
+        dimensions = np.arange(len(table) + 1) - 0.5
+        mesh = each.pcolormesh(
             _edges(table.columns.to_numpy()),
-            np.arange(len(table) + 1) - 0.5,
+            dimensions,
             table.to_numpy(),
-            norm=norm,
+            vmin=-largest,
+            vmax=largest,
             cmap="PuOr",
             rasterized=True,
         )
         each.grid(False)
-        each.xaxis.set_major_locator(MaxNLocator(4, integer=True))
         each.set(xlabel="epoch", ylabel="dimension")
-    scale = ScalarMappable(norm, "PuOr")
-    made.colorbar(scale, ax=made.axes, label="change of g(z) since the start")
+    made.colorbar(mesh, ax=made.axes, label="change of g(z) since the start")
     return made
 
 
@@ -180,14 +185,17 @@ def settling_data(history: pd.DataFrame) -> pd.DataFrame:
 @styled()
 def settling(data: pd.DataFrame) -> Figure:
     """Direction and length of the change since the start over the epochs, a line for each site and level."""
-    made, axes = figure("page", 2.4, columns=2, sharex=True)
-    for place, ((site, level), rows) in enumerate(data.groupby(["site", "level"], sort=False)):
-        style = look(place) | {"markevery": max(len(rows) // 8, 1)}
-        axes[0, 0].plot(rows["epoch"], rows["cosine"], label=f"{level}, site {site}", **style)
-        axes[0, 1].plot(rows["epoch"], rows["size"], **style)
-    axes[0, 0].set(xlabel="epoch", ylabel="cosine with the last change")
-    axes[0, 1].set(xlabel="epoch", ylabel="length over the last one's")
-    legend(made, made.axes, columns=4, title=str(data["run"].iloc[0]))
+    made, axes = grid(2, 2, 2.4, sharex=True)
+    panels = {"cosine": "cosine with the last change", "size": "length over the last one's"}
+    names = data["level"] + ", site " + data["site"]
+    styles = looks(names)
+    for each, (column, label) in zip(axes, panels.items(), strict=True):
+        for name, rows in data.groupby(names, sort=False):
+            style = styles[name] | {"markevery": max(len(rows) // 8, 1)}
+            each.plot(rows["epoch"], rows[column], label=name, **style)
+        each.set(xlabel="epoch", ylabel=label)
+        whole(each.xaxis)
+    legend(made, axes, columns=4, title=str(data["run"].iloc[0]))
     return made
 
 
@@ -200,12 +208,12 @@ def trajectories(data: pd.DataFrame) -> Figure:
         most = last["change"].abs().nlargest(TRACES).index
         for place, index in enumerate(most):
             trace = here[here["index"] == index].sort_values("epoch")
-            name = last.loc[index, "output"] or str(index)
             style = look(place) | {"markevery": [-1]}
             each.plot(trace["epoch"], trace["change"], **style)
             if place < NAMED:
-                end = (trace["epoch"].iloc[-1], trace["change"].iloc[-1])
-                each.annotate(f" {name}", end, fontsize=6, va="center", color=style["color"])
+                name = last.loc[index, "output"] or index
+                end = trace["epoch"].iloc[-1], trace["change"].iloc[-1]
+                each.text(*end, f"  {name}", fontsize=6, va="center", color=style["color"])
         each.margins(x=0.14)
         each.set(xlabel="epoch", ylabel="change of g(z)")
     return made
@@ -214,17 +222,12 @@ def trajectories(data: pd.DataFrame) -> Figure:
 def _by_level(data: pd.DataFrame, height: float) -> tuple[Figure, list[tuple[Axes, pd.DataFrame]]]:
     """A figure named after the run, a panel for each site and level with its rows; levels side by side."""
     parts = list(data.groupby(["site", "level"], observed=True, sort=False))
-    columns = data["level"].nunique()
-    rows = -(-len(parts) // columns)
-    made, axes = figure("page", height * rows, rows=rows, columns=columns, sharex=True)
+    made, axes = grid(len(parts), data["level"].nunique(), height, sharex=True)
     made.suptitle(str(data["run"].iloc[0]))
-    for spare in axes.flat[len(parts) :]:
-        spare.remove()
-    panels = []
-    for each, ((site, level), here) in zip(axes.flat, parts, strict=False):
+    for each, ((site, level), _) in zip(axes, parts, strict=True):
         each.set_title(f"{level}, site {site}")
-        panels.append((each, here))
-    return made, panels
+        whole(each.xaxis, 4)
+    return made, [(each, here) for each, (_, here) in zip(axes, parts, strict=True)]
 
 
 def _edges(epochs: np.ndarray) -> np.ndarray:
@@ -233,9 +236,6 @@ def _edges(epochs: np.ndarray) -> np.ndarray:
         return np.array([epochs[0] - 0.5, epochs[0] + 0.5])
     middle = (epochs[1:] + epochs[:-1]) / 2
     return np.concatenate([[2 * epochs[0] - middle[0]], middle, [2 * epochs[-1] - middle[-1]]])
-
-
-MATRICES = 6
 
 
 def spectra_data(frame: pd.DataFrame) -> pd.DataFrame:
@@ -270,55 +270,43 @@ def spectra_data(frame: pd.DataFrame) -> pd.DataFrame:
 def _expected(part: pd.DataFrame) -> pd.DataFrame:
     """Of one matrix: add count, expected and expected_rank."""
     first = part.iloc[0]
+    part = part.assign(count=len(part), expected=np.nan, expected_rank=np.nan)
     if first["nonnegative"]:
-        return part.assign(count=len(part), expected=np.nan, expected_rank=np.nan)
+        return part
     expected = random_spectrum(int(first["rows"]), int(first["columns"]))
-    return part.assign(
-        count=len(part), expected=expected[part["index"]], expected_rank=effective_rank(expected)
-    )
+    return part.assign(expected=expected[part["index"]], expected_rank=effective_rank(expected))
 
 
 @styled()
 def spectra(data: pd.DataFrame) -> Figure:
     """Singular values, logarithmic, the largest first: a panel for each experiment, a line for each level."""
-    by = ["series", "site", "tensor", "layer"]
-    panels, rest = cut(data.groupby(by, sort=False), MATRICES)
-    columns = min(len(panels), 2)
-    rows = -(-len(panels) // columns)
-    made, axes = figure("page", 2.6 * rows + 0.5, rows=rows, columns=columns, sharey=True)
-    for spare in axes.flat[len(panels) :]:
-        spare.remove()
-    levels = sorted(set(data["level"]))
+    panels, rest = cut(data.groupby(["series", "site", "tensor", "layer"], sort=False), MATRICES)
+    made, axes = grid(len(panels), 2, 2.9, sharey=True)
+    styles = looks(sorted(set(data["level"])))
     layered = set(data.loc[data["layer"] > 0, "series"])
-    for each, ((series, site, tensor, layer), part) in zip(axes.flat, panels, strict=False):
-        _matrix_panel(each, part, levels)
+    for each, ((series, site, tensor, layer), part) in zip(axes, panels, strict=True):
+        _spectrum(each, part, styles)
         name = f"{tensor} of layer {int(str(layer)) + 1}" if series in layered else tensor
         each.set_title(f"{series}, site {site}: {name}")
         each.set_xlabel("place among the singular values (0 largest, 1 smallest)")
-    for each in axes[:, 0]:
+    for each in axes[::2]:
         each.set_ylabel("relative to the largest")
-    legend(made, made.axes, columns=len(levels) + 1, title=spread(data) + rest)
+    legend(made, axes, columns=len(styles) + 1, title=spread(data) + rest)
     return made
 
 
-def _matrix_panel(axes: Axes, data: pd.DataFrame, levels: list[str]) -> None:
-    ranks = []
-    keys: list[tuple[str, int]] = sorted(set(zip(data["level"], data["part"], strict=True)))
-    for level, part in keys:
+def _spectrum(axes: Axes, data: pd.DataFrame, styles: Mapping[str, Look]) -> None:
+    ranks = ["effective rank"]
+    for level, part in sorted(set(zip(data["level"], data["part"], strict=True))):
         rows = data[(data["level"] == level) & (data["part"] == part)]
         place = (rows["index"] + 0.5) / rows["count"]
         every = max(len(rows) // 8, 1)
-        style: dict[str, Any] = look(levels.index(level)) | {"markevery": (part % every, every)}
         axes.plot(place, rows["expected"], color=GREY, lw=2.5, alpha=0.4, label="random matrix", zorder=1)
-        axes.plot(place, rows["mean"], label=level, **style)
-        axes.fill_between(place, rows["low"], rows["high"], color=style["color"], alpha=0.2, lw=0)
+        band(axes, place, rows, level, **styles[level] | {"markevery": (part % every, every)})
         first = rows.iloc[0]
         name = level if data["part"].nunique() == 1 else f"{level}, anchor {part + 1}"
         random = f", random {first['expected_rank']:.1f}" if pd.notna(first["expected_rank"]) else ""
         ranks.append(f"{name}: {first['effective_rank']:.1f} of {first['count']}{random}")
     axes.set_yscale("log")
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    axes.yaxis.set_minor_formatter(NullFormatter())
-    text = "\n".join(["effective rank", *ranks])
-    axes.text(0.03, 0.04, text, transform=axes.transAxes, fontsize=6, va="bottom")
+    plain(axes.yaxis, (1, 2, 5))
+    axes.text(0.03, 0.04, "\n".join(ranks), transform=axes.transAxes, fontsize=6, va="bottom")

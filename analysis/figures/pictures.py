@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle as Patch
 from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
@@ -19,7 +18,7 @@ from PIL import Image
 
 from analysis.comparison import Comparison, stored
 from analysis.errors import NothingToShow
-from analysis.figures.style import PALETTE, PHOTOGRAPH, figure, signed, styled
+from analysis.figures.style import PALETTE, PHOTOGRAPH, figure, legend, signed, styled
 from yolor_core.config import RunConfig
 from yolor_core.data.annotations import class_labels
 from yolor_core.data.images import Pixels, Sample
@@ -105,7 +104,7 @@ def changed(data: pd.DataFrame, pixels: Mapping[int, Pixels]) -> Figure:
     """
     images = list(dict.fromkeys(data["image"]))
     rows = -(-len(images) // 2)
-    made, axes = figure("page", 0.6 + 1.75 * rows, rows, 4)
+    made, axes = figure("page", 1.75 * rows, rows, 4)
     for each in axes.flat:
         each.axis("off")
     for place, image in enumerate(images):
@@ -119,7 +118,21 @@ def changed(data: pd.DataFrame, pixels: Mapping[int, Pixels]) -> Figure:
             )
             part = f": {signed(own['part'].iloc[0], 2)}" if side else ""
             panel.set_title(f"{model}, image {image}{part}", fontsize=7)
-    _key(made, data)
+    least = data["score_from"].iloc[0]
+    kinds = {
+        "true box": TRUTH,
+        f"✓ right detection, score {least} or more": RIGHT,
+        "✗ wrong detection": WRONG,
+    }
+    for label, kind in kinds.items():
+        line = {"color": kind["edgecolor"], "linestyle": kind["linestyle"], "linewidth": kind["linewidth"]}
+        axes[0, 0].plot([], [], label=label, **line)
+    runs = "; ".join(f"{model}: {name}" for model, name in data.groupby("model")["run"].first().items())
+    title = (
+        f"{runs}\nNumbers above B: what the image adds to the difference of AP, B − A (percentage points). "
+        "Labels that find no place are left out."
+    )
+    legend(made, [axes[0, 0]], 3, title)
     return made
 
 
@@ -212,29 +225,6 @@ def _panel(axes: Axes, boxes: pd.DataFrame, size: tuple[int, int], pixels: Pixel
         middle = (label.top + label.bottom) / 2
         axes.text(label.left, middle, label.text, fontsize=SMALL, va="center", zorder=5, bbox=PLATE)
     axes.set(xlim=(0, width), ylim=(height, 0), anchor="N")
-
-
-def _key(made: Figure, data: pd.DataFrame) -> None:
-    """What the lines mean, below the figure."""
-    names = data.groupby("model")["run"].first()
-    runs = "; ".join(f"{model}: {name}" for model, name in names.items())
-    least = data["score_from"].iloc[0]
-    title = (
-        f"{runs}\nNumbers above B: what the image adds to the difference of AP, B − A (percentage points). "
-        "Labels that find no place are left out."
-    )
-    kinds = {
-        "true box": TRUTH,
-        f"✓ right detection, score {least} or more": RIGHT,
-        "✗ wrong detection": WRONG,
-    }
-    handles = [
-        Line2D([], [], color=kind["edgecolor"], linestyle=kind["linestyle"], linewidth=1.1, label=label)
-        for label, kind in kinds.items()
-    ]
-    made.legend(
-        handles=handles, loc="outside lower center", ncols=3, title=title, title_fontsize=7, alignment="left"
-    )
 
 
 Rectangle = tuple[float, float, float, float]  # left, top, right, bottom

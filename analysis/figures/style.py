@@ -8,24 +8,29 @@ from __future__ import annotations
 import base64
 import io
 import re
+import textwrap
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from html import escape
 from typing import Any, Literal, TypeVar
 
 import matplotlib as mpl
+import numpy as np
 import pandas as pd
+import seaborn as sns
 from cycler import cycler
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.text import Text
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 from numpy.typing import NDArray
 from PIL import Image
 
 from analysis.series import BANDS
 
 Width = Literal["column", "page"]
+Look = dict[str, Any]  # colour, line style and marker of a series
 
 WIDTHS: dict[str, float] = {"column": 3.3, "page": 7.0}  # inches
 PANEL = 2.1  # inches, height of a row of panels
@@ -35,6 +40,9 @@ LINES = ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")
 PHOTOGRAPH = "photograph"  # how the gid of an image begins that may lose detail to be small
 QUALITY = 75  # of JPEG
+POINTS = 72  # of an SVG, in an inch
+LINE = 0.16  # inches, height of a line of a legend
+LETTERS, HANDLE = 16, 9  # letters of a legend in an inch; what the line before a label takes, in letters
 GREY = "#5F5F5F"  # for what is no series; 6 : 1 on white
 
 RC: dict[str, Any] = {
@@ -67,6 +75,7 @@ RC: dict[str, Any] = {
     "figure.facecolor": "white",
     "savefig.facecolor": "white",
     "text.parse_math": False,  # names of rows may hold $
+    "text.hinting": "none",  # as wide as browsers draw it
     "svg.fonttype": "none",
     "svg.hashsalt": "yolor",
 }
@@ -107,13 +116,84 @@ def figure(
     return made, made.subplots(rows, columns, squeeze=False, **subplots)
 
 
-def look(index: int) -> dict[str, Any]:
+def grid(panels: int, columns: int, height: float, **subplots: Any) -> tuple[Figure, list[Axes]]:
+    """A figure as wide as the page and its axes, `columns` in a row and each row `height` inches high.
+
+    subplots: for `Figure.subplots`.
+    """
+    rows = -(-panels // columns)
+    made, axes = figure("page", height * rows, rows=rows, columns=min(panels, columns), **subplots)
+    for spare in axes.flat[panels:]:
+        spare.remove()
+    return made, list(axes.flat[:panels])
+
+
+def look(index: int) -> Look:
     """Colour, line style and marker of series `index`; 280 series go by before one looks like another."""
     return {
         "color": PALETTE[index % len(PALETTE)],
         "linestyle": LINES[index % len(LINES)],
         "marker": MARKERS[index % len(MARKERS)],
     }
+
+
+def looks(names: Iterable[Any]) -> dict[Any, Look]:
+    """How each series is drawn, the same in all panels of a figure."""
+    return {name: look(place) for place, name in enumerate(dict.fromkeys(names))}
+
+
+def band(axes: Axes, x: pd.Series, rows: pd.DataFrame, label: str | None = None, **style: Any) -> None:
+    """A line through the means and a band from low to high: of the columns `mean`, `low` and `high`."""
+    axes.plot(x, rows["mean"], label=label, **style)
+    axes.fill_between(x, rows["low"], rows["high"], color=style["color"], alpha=0.2, lw=0)
+
+
+def bars(axes: Axes, x: pd.Series, rows: pd.DataFrame, label: str | None = None, **style: Any) -> None:
+    """Marks at the means and bars from low to high, of the same columns.
+
+    Not seaborn's: it computes the intervals it draws from raw values, and these are known.
+    """
+    reach = np.clip([rows["mean"] - rows["low"], rows["high"] - rows["mean"]], 0, None)
+    axes.errorbar(x, rows["mean"], reach, label=label, lw=0.8, **style | {"linestyle": ""})
+
+
+def scatter(
+    axes: Axes,
+    data: pd.DataFrame,
+    x: str,
+    y: str,
+    series: str,
+    styles: Mapping[Any, Look],
+    **more: Any,
+) -> None:
+    """Marks of several series, each in the colour and shape of `styles`, labelled for `legend`."""
+    sns.scatterplot(
+        data,
+        x=x,
+        y=y,
+        hue=series,
+        style=series,
+        palette={name: style["color"] for name, style in styles.items()},
+        markers={name: style["marker"] for name, style in styles.items()},
+        ax=axes,
+        **more,
+    )
+
+
+def whole(axis: Axis, most: int = 5) -> None:
+    """Ticks of epochs: whole numbers."""
+    axis.set_major_locator(MaxNLocator(most, integer=True, min_n_ticks=1))
+
+
+def plain(axis: Axis, parts: Sequence[float] | None = None) -> None:
+    """Numbers as they are (0.02, 300) on a logarithmic axis; its own would be TeX, which stays unread.
+
+    parts: of a decade that have a tick; by default matplotlib's choice.
+    """
+    if parts is not None:
+        axis.set_major_locator(LogLocator(subs=parts))
+    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def signed(value: float, places: int) -> str:
@@ -124,21 +204,34 @@ def signed(value: float, places: int) -> str:
 
 @styled()
 def legend(made: Figure, axes: Iterable[Axes], columns: int = 2, title: str | None = None) -> None:
-    """One legend of these axes below the figure, each label once, under an explaining `title`."""
+    """One legend of these axes below the figure, which grows for it; each label once.
+
+    columns: at most; fewer where labels are long.
+    title: says more, in lines that are broken where the figure ends.
+    """
     found: dict[str, Any] = {}
     for each in axes:
         for handle, label in zip(*each.get_legend_handles_labels(), strict=True):
             found.setdefault(label, handle)
-    if found:
-        made.legend(
-            list(found.values()),
-            list(found),
-            loc="outside lower center",
-            ncols=columns,
-            title=title,
-            title_fontsize=7,
-            alignment="left",
-        )
+        if (own := each.get_legend()) is not None:  # seaborn's
+            own.remove()
+    if not found:
+        return
+    width, height = made.get_size_inches()
+    letters = int(LETTERS * width)
+    columns = min(columns, max(letters // (max(map(len, found)) + HANDLE), 1))
+    words = [textwrap.fill(line, letters) for line in (title or "").split("\n") if line]
+    lines = -(-len(found) // columns) + sum(text.count("\n") + 1 for text in words)
+    made.set_size_inches(width, height + LINE * lines)
+    made.legend(
+        list(found.values()),
+        list(found),
+        loc="outside lower center",
+        ncols=columns,
+        title="\n".join(words) or None,
+        title_fontsize=7,
+        alignment="left",
+    )
 
 
 @styled()
@@ -159,21 +252,30 @@ def svg(made: Figure, title: str, description: str, prefix: str) -> str:
     """
     if not re.fullmatch(r"[A-Za-z][\w-]*", prefix, re.ASCII):
         raise ValueError(f"prefix is {prefix!r}; a letter, then letters, digits, - and _ are needed")
-    for label in made.findobj(Text):
-        label.set_text(_printable(label.get_text()))
     file = io.StringIO()
     with warnings.catch_warnings():  # a browser has fonts for letters that matplotlib's does not know
         warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from font")
-        made.draw_without_rendering()
+        dpi = made.dpi
+        made.set_dpi(POINTS)  # so that the layout has the ticks of the SVG
+        for _ in range(3):
+            made.draw_without_rendering()
+            if _inside(made):  # else its new ticks are wider than the layout has left room for
+                break
         made.set_layout_engine("none")
         made.savefig(file, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
-    text = SHEET.sub("", MARKUP.sub("", file.getvalue())).strip()
+        made.set_dpi(dpi)
+    text = SHEET.sub("", MARKUP.sub("", _printable(file.getvalue()))).strip()
     text = EMBEDDED.sub(lambda found: _jpeg(found[1]) + found[2], text)
     text = re.sub(r'\bid="', f'id="{prefix}-', text)
     text = re.sub(r'(url\(#|href="#)', rf"\g<1>{prefix}-", text)
     text = PLACES.sub(lambda found: f'{found[1]}="{LONG.sub(_shorter, found[2])}"', text)
     words = _printable(title), _printable(description)
     return ROOT.sub(lambda found: _root(found[1], *words, prefix), text, count=1) + "\n"
+
+
+def _inside(made: Figure) -> bool:
+    box, (width, height) = made.get_tightbbox(), made.get_size_inches()
+    return box.x0 >= 0 and box.y0 >= 0 and box.x1 <= width and box.y1 <= height
 
 
 def _printable(text: str) -> str:

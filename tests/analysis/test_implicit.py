@@ -1,123 +1,129 @@
-"""Figures of the learnt representations, on frames whose content is known."""
+"""Numbers about implicit vectors, on matrices and points for which they are known."""
 
 from __future__ import annotations
 
-import itertools
+import json
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from numpy.typing import NDArray
+from safetensors.numpy import save_file
 
-from analysis.errors import NothingToShow
-from analysis.figures.implicit import (
-    evolution_data,
-    heat_map,
-    learned,
-    learned_data,
-    settling,
-    settling_data,
-    trajectories,
+from analysis.implicit import (
+    auc,
+    effective_dimension,
+    effective_rank,
+    load_spectra,
+    misalignment,
+    random_spectrum,
 )
+from yolor_core.errors import RunError
 
-OUTPUTS = ("x", "y", "w", "h", "obj", "disc", "ring")
-
-
-def values(
-    experiment: str = "csp-fast.add-pr",
-    seed: int = 0,
-    site: str = "pr",
-    epochs: tuple[int, ...] = (4,),
-    add: float = 0,
-) -> pd.DataFrame:
-    """g(z) of two levels with two anchors: value = 100 level + dimension + epoch x dimension / 10 + `add`."""
-    rows = [
-        {
-            "run": f"{experiment}-mini-s{seed}-1",
-            "experiment": experiment,
-            "profile": "mini",
-            "seed": seed,
-            "epoch": epoch,
-            "site": site,
-            "level": level,
-            "form": "vector",
-            "operator": "add",
-            "index": index,
-            "value": 100 * int(level[1]) + index + epoch * index / 10 + add,
-            "anchor": index // len(OUTPUTS),
-            "output": OUTPUTS[index % len(OUTPUTS)],
-        }
-        for epoch, level, index in itertools.product(epochs, ("P3", "P4"), range(2 * len(OUTPUTS)))
-    ]
-    return pd.DataFrame(rows)
+W, Z = "implicit.sites.fa.{}.forms.0.layers.0.weight", "implicit.sites.fa.{}.forms.0.z"
 
 
-def test_the_learnt_vector_is_the_mean_over_seeds_by_dimension() -> None:
-    data = learned_data(pd.concat([values(seed=seed, add=seed) for seed in range(3)]))
-    assert len(data) == 2 * 14 and set(data["runs"]) == {3} and set(data["band"]) == {"min–max"}
-    row = data[(data["level"] == "P4") & (data["index"] == 11)].iloc[0]
-    assert (row["mean"], row["low"], row["high"]) == pytest.approx((416.4, 415.4, 417.4))
-    assert (row["anchor"], row["output"], row["block"]) == (1, "obj", "obj")
-    first = data[(data["level"] == "P3") & (data["anchor"] == 0)]
-    assert first["block"].tolist() == ["x, y"] * 2 + ["w, h"] * 2 + ["obj", "classes", "classes"]
+def run(folder: Path, tensors: dict[str, NDArray[Any]], model: Any = None) -> pd.DataFrame:
+    """A run that has left these tensors."""
+    stored = {name: np.ascontiguousarray(value, np.float32) for name, value in tensors.items()}
+    save_file(stored, folder / "implicit_priors.safetensors")
+    if model is not None:
+        (folder / "run.json").write_text(json.dumps({"config": {"science": {"model": model}}}))
+    return pd.DataFrame([{"run": "csp-0", "experiment": "csp", "profile": "mini", "seed": 0, "path": folder}])
 
 
-def test_a_line_for_every_level_and_the_blocks_are_named() -> None:
-    made = learned(learned_data(pd.concat([values(), values("csp-fast.mul-pr")])))
-    assert len(made.axes) == 2
-    for axes in made.axes:
-        lines = [line for line in axes.lines if len(line.get_xdata()) == 14]
-        assert [line.get_label() for line in lines] == ["P3", "P4"]
-        np.testing.assert_allclose(lines[1].get_ydata(), 400 + np.arange(14) * 1.4)
-        assert [t.get_text() for t in axes.texts] == ["x, y", "w, h", "obj", "classes"] * 2
-    assert "csp-fast.add-pr (one run)" in made.axes[0].get_title()
-    assert {line.get_linestyle() for line in lines} == {"-", "--"}  # told apart without colour
+def wide(*values: float) -> NDArray[np.float64]:
+    """A matrix with these singular values, in no obvious axes."""
+    generator = np.random.default_rng(1)
+    n = len(values)
+    left, right = (np.linalg.qr(generator.normal(size=(k, k)))[0] for k in (n, 2 * n))
+    return left @ np.diag(values) @ right[:n]
 
 
-@pytest.mark.parametrize("frame", [values().iloc[:0], values(site="fa")], ids=["no runs", "another site"])
-def test_without_refinement_there_is_no_figure_9(frame: pd.DataFrame) -> None:
-    with pytest.raises(NothingToShow, match="launch Table 2 or 4"):
-        learned_data(frame)
+def test_singular_values_are_those_of_the_matrices(tmp_path: Path) -> None:
+    own = {W.format("P3"): wide(4, 2, 1), Z.format("P4"): wide(3, 3).T, Z.format("P3"): np.ones(6)}
+    frame = load_spectra(run(tmp_path, own))
+    found = frame.groupby(["tensor", "level"])["singular_value"].agg(list)
+    assert sorted(found.index) == [("W", "P3"), ("Z", "P4")]  # a prior that is a vector has none
+    assert found[("W", "P3")] == pytest.approx([4, 2, 1], rel=1e-5)
+    assert found[("Z", "P4")] == pytest.approx([3, 3], rel=1e-5)
+    shapes = frame.drop_duplicates("tensor").set_index("tensor")[["rows", "columns"]]
+    assert shapes.loc["W"].tolist() == [3, 6] and shapes.loc["Z"].tolist() == [4, 2]
 
 
-def test_evolution_is_the_change_since_the_first_epoch() -> None:
-    data = evolution_data(values(epochs=(0, 2, 4)))
-    row = data[(data["epoch"] == 4) & (data["level"] == "P3") & (data["index"] == 5)].iloc[0]
-    assert row["change"] == pytest.approx(2.0) and row["value"] == pytest.approx(307.0)
-    assert (data[data["epoch"] == 0]["change"] == 0).all()
-    with pytest.raises(ValueError, match="one run"):
-        evolution_data(pd.concat([values(), values(seed=1)]))
-    with pytest.raises(NothingToShow, match="no implicit knowledge"):
-        evolution_data(values().iloc[:0])
+def test_names_tell_anchors_layers_and_branches_apart(tmp_path: Path) -> None:
+    own = {
+        "implicit.sites.fa-cluster.P3.forms.2.z": wide(1, 1),
+        "branches.embedding.implicit.sites.fa.P5.forms.0.layers.1.weight": wide(2, 1),
+        "branches.embedding.implicit.sites.fa.P5.forms.0.layers.1.bias": np.ones(2),
+    }
+    frame = load_spectra(run(tmp_path, own))
+    found = set(frame[["site", "level", "part", "tensor", "layer"]].itertuples(index=False, name=None))
+    assert found == {("fa-cluster", "P3", 2, "Z", 0), ("embedding", "P5", 0, "W", 1)}
 
 
-def test_the_heat_map_has_a_cell_for_every_dimension_and_epoch() -> None:
-    made = heat_map(evolution_data(values(epochs=(0, 2, 4))))
-    panels = [axes for axes in made.axes if axes.get_title()]
-    assert [axes.get_title() for axes in panels] == ["P3, site pr", "P4, site pr"]
-    mesh = panels[0].collections[0].get_array().reshape(14, 3)
-    np.testing.assert_allclose(mesh[:, 2], np.arange(14) * 0.4)
+@pytest.mark.parametrize("task", [None, "classification"])
+def test_nonnegative_atoms_are_seen_as_they_enter_the_product(tmp_path: Path, task: str | None) -> None:
+    atoms = np.array([[1.0, 2.0], [0.5, 3.0], [2.0, 2.0]])
+    form = {"site": "fa", "form": "factorisation", "nonnegative": True}
+    model = {"implicit": [] if task else [form], "branches": [{"task": task, "implicit": form}]}
+    name = (f"branches.{task}.{Z}" if task else Z).format("P5")
+    frame = load_spectra(run(tmp_path, {name: np.log(np.expm1(atoms))}, model))
+    expected = np.linalg.svd(atoms, compute_uv=False)
+    assert frame["singular_value"].tolist() == pytest.approx(expected.tolist(), rel=1e-5)
+    assert frame["nonnegative"].all()
 
 
-def test_trajectories_name_the_values_that_moved_most() -> None:
-    made = trajectories(evolution_data(values(epochs=(0, 2, 4))))
-    assert len(made.axes[0].lines) == 12
-    assert [t.get_text().strip() for t in made.axes[0].texts] == ["ring", "disc"]
+def test_runs_without_matrices_add_nothing_and_damaged_files_are_named(tmp_path: Path) -> None:
+    vector = run(tmp_path, {Z.format("P3"): np.ones(4)})
+    file = tmp_path / "implicit_priors.safetensors"
+    file.write_bytes(file.read_bytes()[:20])
+    with pytest.raises(RunError, match=r"implicit_priors\.safetensors cannot be read"):
+        load_spectra(vector)
+    file.unlink()
+    frame = load_spectra(vector)
+    assert frame.empty and "singular_value" in frame
 
 
-def test_one_epoch_can_be_drawn_too() -> None:
-    data = evolution_data(values(epochs=(0,)))
-    assert len(heat_map(data).axes) == 3 and len(trajectories(data).axes) == 2
+@pytest.mark.parametrize(("values", "rank"), [([2, 2, 2], 3), ([5, 0, 0], 1), ([1e-9, 1e-9], 2), ([0, 0], 1)])
+def test_effective_rank_counts_equal_values(values: list[float], rank: float) -> None:
+    assert effective_rank(np.array(values)) == pytest.approx(rank)
 
 
-def test_settling_compares_every_change_with_the_last() -> None:
-    frame = values(epochs=(0, 2, 4))
-    turned = (frame["epoch"] == 2) & (frame["level"] == "P4")
-    start = 400 + frame["index"]
-    frame.loc[turned, "value"] = (2 * start - frame["value"])[turned]  # the opposite change
-    data = settling_data(frame).set_index(["level", "epoch"])
-    assert data.index.tolist() == [("P3", 2), ("P3", 4), ("P4", 2), ("P4", 4)]  # none before anything changed
-    np.testing.assert_allclose(data["cosine"], [1, 1, -1, 1])
-    np.testing.assert_allclose(data["size"], [0.5, 1, 0.5, 1])
-    assert len(settling(data.reset_index()).axes[0].lines) == 2
-    with pytest.raises(NothingToShow, match="has not changed"):
-        settling_data(values(epochs=(0,)))
+@pytest.mark.parametrize("shape", [(200, 400), (400, 200), (300, 300)])
+@pytest.mark.parametrize("kind", ["normal", "uniform"])
+def test_reference_is_the_spectrum_of_random_matrices(shape: tuple[int, int], kind: str) -> None:
+    generator = np.random.default_rng(0)
+    matrix = generator.normal(0, 0.02, shape) if kind == "normal" else generator.uniform(-0.1, 0.1, shape)
+    edge = matrix.std() * (np.sqrt(shape[0]) + np.sqrt(shape[1]))
+    found = np.linalg.svd(matrix, compute_uv=False) / edge
+    assert random_spectrum(*shape) == pytest.approx(found, abs=0.02)
+    assert effective_rank(random_spectrum(*shape)) == pytest.approx(effective_rank(found), rel=0.01)
+
+
+def test_auc_is_the_share_of_pairs_in_order_and_missing_without_pairs() -> None:
+    objects, others = np.array([[3.0, 0.0], [1.0, 0.0]]), np.array([[2.0, 0.0], [0.0, 0.0], [1.0, 0.0]])
+    pairs = [(a > b) + 0.5 * (a == b) for a in objects[:, 0] for b in others[:, 0]]
+    assert auc(objects, others) == pytest.approx([np.mean(pairs), 0.5])
+    assert np.isnan(auc(np.empty((0, 2)), np.ones((3, 2)))).tolist() == [True, True]
+
+
+@pytest.mark.parametrize("dimension", [1, 3])
+def test_effective_dimension_counts_equal_directions(dimension: int) -> None:
+    axes = np.eye(5)[:dimension]
+    points = np.concatenate([axes, -axes]) + 10
+    assert effective_dimension(points) == pytest.approx(dimension)
+    assert effective_dimension(np.repeat(points, 5, axis=0)) == pytest.approx(dimension)  # more than channels
+    assert np.isnan(effective_dimension(points[:1])), "one point has none"
+
+
+def test_misalignment_is_distance_of_centroids_in_spreads() -> None:
+    square = np.array([[1.0, 0], [-1, 0], [0, 1], [0, -1]])  # spread 1
+    points = np.concatenate([square, square + np.array([6, 0])])
+    levels = np.repeat(np.array(["P3", "P4"], object), 4)
+    assert misalignment(points, levels) == pytest.approx(6)
+    assert misalignment(points * 10, levels) == pytest.approx(6)
+    assert misalignment(np.concatenate([square, square]), levels) == pytest.approx(0)
+    assert np.isnan(misalignment(square, levels[:4])), "one level is not apart from another"

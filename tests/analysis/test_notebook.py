@@ -1,4 +1,4 @@
-"""What notebooks say and show, without a kernel."""
+"""What notebooks say, show and let choose, without a kernel or a front end."""
 
 from __future__ import annotations
 
@@ -12,12 +12,26 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import ipywidgets as widgets
 import pytest
 from IPython.core.formatters import DisplayFormatter
 
 from analysis.errors import NothingToShow
 from analysis.figures.style import figure
-from analysis.notebook import Announced, ablate, draw_figures_as_svg, here, show, show_tables, where_possible
+from analysis.notebook import (
+    Announced,
+    ChosenPair,
+    ChosenRun,
+    ChosenRuns,
+    ablate,
+    draw_figures_as_svg,
+    here,
+    show,
+    show_tables,
+    where_possible,
+)
+from analysis.study import Study, open_study
+from tests.analysis.conftest import write_run
 
 Fabricate = Callable[..., str]
 
@@ -36,36 +50,43 @@ def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    """Tables 1 and 2 with two seeds, + iFA 3 AP better; a run of + iPR goes on."""
+    results = tmp_path_factory.mktemp("study")
+    for seed in (0, 1):
+        write_run(results, "csp-fast", seed, 0.40)
+        write_run(results, "csp-fast.add-fa", seed, 0.43)
+    write_run(results, "csp-fast.add-pr", 0, ap=None, state="running")
+    return open_study(results, "mini", ["1", "2"])
+
+
+# Opening a study
+
+
 def test_the_study_is_found_by_the_environment(
-    fabricate: Fabricate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    study: Study, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    fabricate("csp-fast")
-    fabricate("csp-fast", 1, ap=None, state="running")
-    monkeypatch.setenv("ABLATE_RESULTS", str(tmp_path))
-    assert len(here("1").runs) == 2
+    monkeypatch.setenv("ABLATE_RESULTS", str(study.results))
+    assert len(here("1", "2").runs) == 5
     said = capsys.readouterr().out
-    assert f"Table 1 at profile mini: 2 runs (1 done, 1 running)\nin {tmp_path}; reduced profile" in said
+    where = f"in {study.results}; reduced profile"
+    assert f"Tables 1, 2 at profile mini: 5 runs (4 done, 1 running)\n{where}" in said
     monkeypatch.setenv("ABLATE_PROFILE", "smoke")
     assert here("1").runs.empty
     assert here("1", profile="mini").profile == "mini"
 
 
-def test_results_are_looked_for_in_the_project_wherever_the_notebook_is(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_results_are_looked_for_in_the_project_or_without_a_checkout_in_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root = Path(__file__).parents[2]
     monkeypatch.chdir(tmp_path)
     assert here("1").results == root / "results"
     monkeypatch.setenv("ABLATE_RESULTS", "elsewhere")
     assert here("1").results == root / "elsewhere"
-
-
-def test_without_a_checkout_results_are_looked_for_in_the_current_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
     monkeypatch.setattr("analysis.notebook.SOURCES", tmp_path / "site-packages")
-    monkeypatch.chdir(tmp_path)
-    assert here("1").results == tmp_path / "results"
+    assert here("1").results == tmp_path / "elsewhere"
     assert "in a terminal: ablate launch 1 2 --profile mini" in capsys.readouterr().out
 
 
@@ -94,13 +115,15 @@ def test_runs_of_other_profiles_and_damaged_ones_are_named(
     assert "Left out, cannot be read: broken: " in said
 
 
-def test_a_block_ends_where_something_is_missing_and_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+# Showing
+
+
+def test_a_block_ends_where_something_is_missing_and_an_error_in_the_code_is_not_hidden(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     with where_possible():
         raise NothingToShow("Nothing yet: launch Table 1.")
     assert capsys.readouterr().out == "Nothing yet: launch Table 1.\n"
-
-
-def test_an_error_in_the_code_is_not_hidden() -> None:
     with pytest.raises(ZeroDivisionError), where_possible():
         print(1 / 0)
 
@@ -152,7 +175,7 @@ def test_tables_that_cannot_be_filled_say_why(
 
 
 def test_the_command_line_is_printed_with_what_it_says_and_how_it_ends(
-    capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")  # as Jupyter's kernels do
     ablate("show", "csp-fast.add-fb", "--profile", "smoke")
@@ -164,5 +187,106 @@ def test_the_command_line_is_printed_with_what_it_says_and_how_it_ends(
 
 
 def test_notebooks_need_no_torch() -> None:
-    code = "import sys, analysis.notebook; sys.exit('torch' in sys.modules)"
+    code = "import sys, analysis.notebook, analysis.figures.catalogue; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+# Choosing
+
+
+def names(study: Study) -> set[tuple[str, int]]:
+    return set(zip(study.runs["experiment"], study.runs["seed"], strict=True))
+
+
+def test_all_runs_are_chosen_at_first_and_experiments_say_how_many_are_done(study: Study) -> None:
+    chosen = ChosenRuns(study)
+    assert chosen.study is study, "nothing is read twice"
+    assert str(chosen) == "Chosen: 5 of 5 runs."
+    assert [label for label, _ in chosen.experiments.options] == [
+        "csp-fast (2 of 2 done)",
+        "csp-fast.add-fa (2 of 2 done)",
+        "csp-fast.add-pr (0 of 1 done)",
+    ]
+
+
+def test_a_choice_of_experiments_and_seeds_leaves_a_study_of_these(study: Study) -> None:
+    chosen = ChosenRuns(study)
+    chosen.experiments.value = ("csp-fast.add-fa",)
+    chosen.seeds.value = (1,)
+    assert names(chosen.study) == {("csp-fast.add-fa", 1)}
+    assert chosen.study is chosen.study, "what was read is kept"
+    assert list(chosen.runs["seed"]) == [1]
+    assert chosen.study.filled["1"].cell("baseline", "AP").value is None
+    assert str(chosen) == "Chosen: 1 of 5 runs."
+    chosen.seeds.value = ()
+    assert chosen._said.value.startswith("Chosen: 0 of 5 runs.")
+
+
+def test_lists_are_those_of_the_browser_with_words_for_where_there_is_none(study: Study) -> None:
+    chosen, pair, one = ChosenRuns(study), ChosenPair(study), ChosenRun(study, study.runs, "at all")
+    assert type(chosen.experiments) is type(chosen.seeds) is widgets.SelectMultiple  # keys can use them
+    assert type(pair.a) is type(pair.b) is type(one.run) is widgets.Dropdown
+    lists = (chosen.experiments, chosen.seeds, pair.a, pair.b)
+    assert [each.description for each in lists] == ["Experiments", "Seeds", "Run A", "Run B"]
+    for widget in (chosen, pair, one):
+        bundle = widget._repr_mimebundle_()
+        assert "application/vnd.jupyter.widget-view+json" in bundle
+        assert bundle["text/plain"].startswith("Chosen: ")
+
+
+def test_a_pair_begins_with_the_row_that_differs_most_and_has_two_finished_runs(study: Study) -> None:
+    pair = ChosenPair(study)
+    a, b = pair.folders
+    assert a.name.startswith("csp-fast-mini-s0-")
+    assert b.name.startswith("csp-fast.add-fa-mini-s0-")
+    assert not any("add-pr" in name for name in pair.a.options)
+    pair.b.value = pair.a.value
+    with pytest.raises(NothingToShow, match=r"the same run, csp-fast-mini-s0-.*choose another"):
+        _ = pair.folders
+
+
+def test_a_comparison_is_computed_once_for_a_choice(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, str]] = []
+
+    def compare(a: Path, b: Path, resamples: int) -> object:
+        asked.append((a.name, b.name))
+        return object()
+
+    monkeypatch.setattr("analysis.notebook.compare_runs", compare)
+    pair = ChosenPair(study)
+    assert pair.compare() is pair.compare()
+    pair.a.value, pair.b.value = pair.b.value, pair.a.value
+    pair.compare()
+    assert asked == [asked[0], asked[0][::-1]]
+
+
+def test_two_runs_of_one_experiment_can_be_compared_and_a_single_one_cannot(
+    fabricate: Fabricate, tmp_path: Path
+) -> None:
+    runs = [fabricate("csp-fast")]
+    alone = ChosenPair(open_study(tmp_path, "mini", ["1"]))
+    with pytest.raises(NothingToShow, match=f"there is one, {runs[0]}"):
+        _ = alone.folders
+    assert alone._repr_mimebundle_() == {"text/plain": "There are no two finished runs to choose from."}
+    runs.append(fabricate("csp-fast", 1))
+    assert [path.name for path in ChosenPair(open_study(tmp_path, "mini", ["1"])).folders] == runs
+
+
+def test_one_run_is_the_first_that_is_done(study: Study) -> None:
+    chosen = ChosenRun(study, study.runs.iloc[::-1], "at all")
+    assert chosen.name.startswith("csp-fast.add-fa-mini-s1-")
+    assert chosen.path.name == chosen.name
+    chosen.run.value = next(name for name in chosen.run.options if "add-pr" in name)
+    assert chosen.path.name.startswith("csp-fast.add-pr-")
+
+
+def test_nothing_to_choose_is_said_in_words(tmp_path: Path) -> None:
+    study = open_study(tmp_path, "mini", ["1"])
+    assert ChosenRuns(study)._repr_mimebundle_() == {"text/plain": "There are no runs to choose from."}
+    assert ChosenRuns(study).study.metrics.empty
+    one = ChosenRun(study, study.runs, "with implicit knowledge")
+    assert one._repr_mimebundle_() == {"text/plain": "There is no run with implicit knowledge to choose."}
+    with pytest.raises(NothingToShow, match="no run with implicit knowledge"):
+        _ = one.name
+    with pytest.raises(NothingToShow, match="Two finished runs"):
+        ChosenPair(study).compare()

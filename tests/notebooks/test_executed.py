@@ -102,17 +102,6 @@ def test_implicit_vectors_show_what_was_learnt(execute: Callable[..., NotebookNo
     assert said(notebook).splitlines()[-1] == "False", "vectors need no torch"
 
 
-def test_a_hundred_runs_need_no_weights(
-    execute: Callable[..., NotebookNode], copies: Callable[..., Path]
-) -> None:
-    results = copies(100)
-    assert not list(results.rglob("weights*"))
-    notebook = execute("02_implicit_vectors", results, PROBE)
-    assert "100 runs (100 done)" in said(notebook, "open")
-    assert {"What was learnt, by dimension", "Similarity of the effects"} <= set(figures(notebook))
-    assert said(notebook).splitlines()[-1] == "False"
-
-
 def test_curves_show_every_quantity(execute: Callable[..., NotebookNode], study: Path) -> None:
     notebook = execute("03_training_curves", study)
     assert figures(notebook) == [

@@ -1,4 +1,4 @@
-"""Notebooks on studies that lack something: every cell says what is missing, and none fails.
+"""Notebooks on studies that lack something, or are large: every cell says what is missing, and none fails.
 
 Their cells are executed in this process, which starts no kernel; `test_executed` does that.
 """
@@ -34,7 +34,7 @@ class Shown:
 def look(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Shown]:
     """Execute the cells of a notebook on a results folder, in this process; an error in a cell is raised."""
 
-    def run(name: str, results: Path, profile: str = "smoke") -> Shown:
+    def run(name: str, results: Path) -> Shown:
         shown = Shown()
 
         def display(*things: Any, raw: bool = False) -> None:
@@ -47,7 +47,7 @@ def look(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
         monkeypatch.setattr("analysis.notebook.display", display)
         monkeypatch.setattr("IPython.display.display", display)
         monkeypatch.setenv("ABLATE_RESULTS", str(results))
-        monkeypatch.setenv("ABLATE_PROFILE", profile)
+        monkeypatch.setenv("ABLATE_PROFILE", "smoke")
         space: dict[str, Any] = {}
         for cell in nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4).cells:
             if cell.cell_type == "code":
@@ -77,12 +77,12 @@ def test_without_runs_a_notebook_says_how_to_make_some(
     assert shown.figures == []
 
 
-@every
-def test_runs_of_another_profile_are_named(name: str, look: Callable[..., Shown], study: Path) -> None:
-    shown = look(name, study, profile="mini")
-    assert "No runs of Table" in shown.text
-    assert 'of other profiles: smoke (6). To see one: here(profile="smoke")' in shown.text
-    assert shown.figures == []
+def test_a_hundred_runs_need_no_weights(look: Callable[..., Shown], copies: Callable[..., Path]) -> None:
+    results = copies(100)
+    assert not list(results.rglob("weights*"))
+    shown = look("02_implicit_vectors", results)
+    assert "100 runs (100 done)" in shown.text
+    assert {"What was learnt, by dimension", "Similarity of the effects"} <= set(shown.figures)
 
 
 @every

@@ -65,11 +65,19 @@ def title(made: Figure) -> str:
     return " ".join(made.legends[0].get_title().get_text().split())
 
 
-def test_few_seeds_are_banded_by_their_extremes() -> None:
+def test_few_seeds_are_banded_by_their_extremes_and_one_run_has_no_band() -> None:
     data = curves.losses_data(together(*(run(seed=seed) for seed in range(3))))
     row = at(data, "csp", "loss/box", 2)
     assert (row["mean"], row["low"], row["high"]) == pytest.approx((0.6, 0.5, 0.7))
     assert (row["runs"], row["of"], row["band"]) == (3, 3, BANDS[0])
+    made = curves.losses(data)
+    (band,) = [each for each in made.axes[0].collections if isinstance(each, FillBetweenPolyCollection)]
+    heights = band.get_paths()[0].vertices[:, 1]
+    assert (heights.min(), heights.max()) == pytest.approx((1 / 3, 1.2))
+    assert "Thin" not in title(made)
+    single = curves.losses_data(run())
+    assert set(single["band"]) == {""} and (single["low"] == single["high"]).all()
+    assert title(curves.losses(single)) == "One run each."
 
 
 def test_five_seeds_are_banded_by_the_t_interval_of_their_mean() -> None:
@@ -80,12 +88,6 @@ def test_five_seeds_are_banded_by_the_t_interval_of_their_mean() -> None:
     )
     assert row["band"] == BANDS[1]
     assert BANDS[1] in title(curves.losses(data))
-
-
-def test_single_run_has_no_band() -> None:
-    data = curves.losses_data(run())
-    assert set(data["band"]) == {""} and (data["low"] == data["high"]).all()
-    assert title(curves.losses(data)) == "One run each."
 
 
 def test_fig_11_has_a_line_with_and_one_without_implicit_knowledge_in_each_panel() -> None:
@@ -102,13 +104,6 @@ def test_fig_11_has_a_line_with_and_one_without_implicit_knowledge_in_each_panel
         assert len(styles) == 2
 
 
-def test_bands_of_a_figure_span_the_data() -> None:
-    made = curves.losses(curves.losses_data(together(run(), run(seed=1))))
-    (band,) = [each for each in made.axes[0].collections if isinstance(each, FillBetweenPolyCollection)]
-    heights = band.get_paths()[0].vertices[:, 1]
-    assert (heights.min(), heights.max()) == pytest.approx((1 / 3, 1.1))
-
-
 def test_epochs_that_only_some_seeds_have_reached_are_thin_and_said() -> None:
     data = curves.losses_data(together(run(epochs=4), run(seed=1, epochs=2)))
     assert at(data, "csp", "loss/box", 4)["runs"] == 1
@@ -118,16 +113,11 @@ def test_epochs_that_only_some_seeds_have_reached_are_thin_and_said() -> None:
     thin = [line for line in made.axes[0].get_lines() if line is not full]
     assert list(thin[0].get_xdata()) == [2, 3, 4] and thin[0].get_linewidth() < full.get_linewidth()
     assert "Thin: some runs have not come so far." in title(made)
-    whole = curves.losses(curves.losses_data(together(run(), run(seed=1))))
-    assert "Thin" not in title(whole)
 
 
-def test_mixed_profiles_are_series_of_their_own() -> None:
+def test_profiles_and_runs_of_one_seed_are_series_of_their_own() -> None:
     data = curves.losses_data(together(run(), run(profile="proxy", epochs=5)))
     assert set(data["series"]) == {"csp (mini)", "csp (proxy)"}
-
-
-def test_two_runs_of_one_seed_are_not_averaged() -> None:
     other = run().assign(run="csp-mini-s0-other")
     data = curves.losses_data(together(run(), other, run("p6")))
     assert set(data["series"]) == {"csp-mini-s0", "csp-mini-s0-other", "p6"}
@@ -154,20 +144,20 @@ def test_series_of_a_single_epoch_stand_side_by_side() -> None:
     assert [tick for tick in axes.get_xticks() if 0.5 < tick < 1.5] == [1]
 
 
-def test_gpu_hours_count_every_epoch_on_every_rank() -> None:
+@pytest.mark.parametrize(
+    ("seconds", "unit", "last"), [(1800, "hours", 1.5), (60, "minutes", 3), (1, "seconds", 3)]
+)
+def test_device_hours_count_every_epoch_on_every_rank(seconds: float, unit: str, last: float) -> None:
     runs = pd.DataFrame({"run": ["csp-mini-s0", "p6-mini-s0"], "ranks": [8, 1]})
-    data = curves.ap_hours_data(together(run(), run("p6")), runs)
-    assert data[data["series"] == "csp"]["hours"].tolist() == pytest.approx([8, 12])
-    assert data[data["series"] == "p6"]["hours"].tolist() == pytest.approx([1, 1.5])
-    assert curves.ap_hours(data).axes[0].get_xlabel() == "device hours of training"
-
-
-def test_short_runs_are_shown_over_minutes_or_seconds() -> None:
-    runs = pd.DataFrame({"run": ["csp-mini-s0"], "ranks": [1]})
-    for seconds, unit, last in ((60.0, "minutes", 3.0), (1.0, "seconds", 3.0)):
-        axes = curves.ap_hours(curves.ap_hours_data(run(seconds=seconds), runs)).axes[0]
-        assert axes.get_xlabel() == f"device {unit} of training"
-        assert labelled(axes)["csp"].get_xdata()[-1] == pytest.approx(last)
+    data = curves.ap_hours_data(
+        together(run(seconds=float(seconds)), run("p6", seconds=float(seconds))), runs
+    )
+    hours = data.set_index("series")["hours"] * 3600 / seconds
+    assert hours["csp"].tolist() == pytest.approx([16, 24])
+    assert hours["p6"].tolist() == pytest.approx([2, 3])
+    axes = curves.ap_hours(data[data["series"] == "p6"]).axes[0]
+    assert axes.get_xlabel() == f"device {unit} of training"
+    assert labelled(axes)["p6"].get_xdata()[-1] == pytest.approx(last)
 
 
 def test_equal_learning_rates_are_drawn_once() -> None:
@@ -176,6 +166,9 @@ def test_equal_learning_rates_are_drawn_once() -> None:
     assert set(data["series"]) == {"a and 2 alike", "slow"}
     made = curves.learning_rate(data)
     assert [axes.get_yscale() for axes in made.axes] == ["log", "log"]
+    made.draw_without_rendering()
+    ticks = [label.get_text() for label in made.axes[0].get_yticklabels()]
+    assert "0.01" in ticks and not any("$" in tick for tick in ticks)
 
 
 def test_speed_starts_at_nothing() -> None:

@@ -16,8 +16,8 @@ from matplotlib.patches import Rectangle
 from ablations.table import DETECTION
 from analysis.comparison import Comparison, Difference, compare_runs
 from analysis.errors import NothingToShow
-from analysis.figures.differences import CLASSES, scores, scores_data
 from analysis.figures.pictures import LONGEST, changed, changed_data, photographs, place_labels
+from analysis.figures.scores import CLASSES, differences, differences_data
 from analysis.figures.style import svg
 from tests.ablations.trained import ablate
 from yolor_core.config import ShapesConfig
@@ -73,7 +73,7 @@ def test_scores_come_first_then_classes_in_order_and_undefined_ones_not_at_all()
         Difference("dog", 5.0, 4.0, -1.0),
         Difference("cow", None, 3.0),
     )
-    data = scores_data(comparison(*classes), "first", "second")
+    data = differences_data(comparison(*classes), "first", "second")
     assert data["name"].tolist() == ["AP", "cat", "dog"]
     assert data["kind"].tolist() == ["score", "class", "class"]
     assert data.loc[0, ["a", "b", "delta", "low", "high"]].tolist() == [30, 32, 2, 0.6, 3.1]
@@ -84,11 +84,13 @@ def test_scores_come_first_then_classes_in_order_and_undefined_ones_not_at_all()
 
 def test_nothing_defined_is_said() -> None:
     with pytest.raises(NothingToShow, match="first and second have no AP"):
-        scores_data(Comparison((Difference("AP", None, None),), (), (), 100, 5, ()), "first", "second")
+        differences_data(Comparison((Difference("AP", None, None),), (), (), 100, 5, ()), "first", "second")
 
 
 def test_forest_draws_every_difference_with_its_interval_and_value() -> None:
-    made = scores(scores_data(comparison(Difference("cat", 5.0, 4.0, -1.0, (-2.0, 0.5))), "one", "two"))
+    made = differences(
+        differences_data(comparison(Difference("cat", 5.0, 4.0, -1.0, (-2.0, 0.5))), "one", "two")
+    )
     left, right = made.axes
     assert [label.get_text() for label in left.get_yticklabels()] == ["AP", "cat"]
     assert [text.get_text() for text in right.texts] == ["+2.0", "−1.0"]
@@ -99,7 +101,7 @@ def test_forest_draws_every_difference_with_its_interval_and_value() -> None:
 
 def test_forest_of_many_classes_shows_those_that_differ_most_and_says_so() -> None:
     many = [Difference(f"class {i}", 0.0, 90.0 - i, 90.0 - i) for i in range(80)]
-    made = scores(scores_data(comparison(*many), "one", "two"))
+    made = differences(differences_data(comparison(*many), "one", "two"))
     labels = [label.get_text() for label in made.axes[0].get_yticklabels()]
     assert labels == ["AP", *(f"class {i}" for i in range(CLASSES))]
     assert f"{CLASSES} of 80 classes" in made.legends[0].get_title().get_text()
@@ -107,7 +109,7 @@ def test_forest_of_many_classes_shows_those_that_differ_most_and_says_so() -> No
 
 def test_two_runs_are_compared_by_what_they_left(pair: tuple[Path, Path]) -> None:
     found = compare_runs(*pair, resamples=100)
-    data = scores_data(found, *(path.name for path in pair))
+    data = differences_data(found, *(path.name for path in pair))
     shown = set(data[data["kind"] == "score"]["name"])
     assert set(data["name"]) >= {"AP", "AP50"} and shown <= set(DETECTION)
     ap = data.set_index("name").loc["AP"]

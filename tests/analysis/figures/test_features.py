@@ -20,7 +20,6 @@ from analysis.figures.features import (
     projection,
     projection_data,
 )
-from analysis.implicit import auc, effective_dimension, misalignment
 from analysis.runs import load_features
 from yolor_core.errors import RunError
 
@@ -117,31 +116,6 @@ def test_damaged_features_are_named(tmp_path: Path) -> None:
         load_features(runs)
 
 
-# Numbers
-
-
-def test_auc_is_the_share_of_pairs_in_order() -> None:
-    objects, others = np.array([[3.0, 0.0], [1.0, 0.0]]), np.array([[2.0, 0.0], [0.0, 0.0], [1.0, 0.0]])
-    pairs = [(a > b) + 0.5 * (a == b) for a in objects[:, 0] for b in others[:, 0]]
-    assert auc(objects, others) == pytest.approx([np.mean(pairs), 0.5])
-
-
-def test_auc_of_nothing_is_missing() -> None:
-    assert np.isnan(auc(np.empty((0, 2)), np.ones((3, 2)))).tolist() == [True, True]
-
-
-@pytest.mark.parametrize("dimension", [1, 3])
-def test_effective_dimension_counts_equal_directions(dimension: int) -> None:
-    axes = np.eye(5)[:dimension]
-    points = np.concatenate([axes, -axes]) + 10
-    assert effective_dimension(points) == pytest.approx(dimension)
-    assert effective_dimension(np.repeat(points, 5, axis=0)) == pytest.approx(dimension)  # more than channels
-
-
-def test_effective_dimension_of_one_point_is_missing() -> None:
-    assert np.isnan(effective_dimension(np.ones((4, 3))))
-
-
 # Fig. 3
 
 
@@ -221,7 +195,7 @@ def test_chance_is_the_same_every_time_and_another_by_another_seed() -> None:
     "what", [implicit(site="pr"), implicit(operator="concatenate"), implicit(np.zeros(CHANNELS))]
 )
 def test_without_a_vector_in_front_of_the_predictor_there_is_no_projection(what: pd.DataFrame) -> None:
-    with pytest.raises(NothingToShow, match="in front of the predictor"):
+    with pytest.raises(NothingToShow, match="before the predictor"):
         projection_data(features(), what)
 
 
@@ -253,19 +227,6 @@ def test_level_without_objects_is_drawn_and_said() -> None:
 
 
 # Fig. 4
-
-
-def test_misalignment_is_distance_of_centroids_in_spreads() -> None:
-    square = np.array([[1.0, 0], [-1, 0], [0, 1], [0, -1]])  # spread 1
-    points = np.concatenate([square, square + np.array([6, 0])])
-    levels = np.repeat(np.array(["P3", "P4"], object), 4)
-    assert misalignment(points, levels) == pytest.approx(6)
-    assert misalignment(points * 10, levels) == pytest.approx(6)
-    assert misalignment(np.concatenate([square, square]), levels) == pytest.approx(0)
-
-
-def test_misalignment_of_one_level_is_missing() -> None:
-    assert np.isnan(misalignment(np.eye(3), np.array(["P3"] * 3, object)))
 
 
 def test_bringing_levels_together_lowers_the_number() -> None:
