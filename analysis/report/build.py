@@ -17,7 +17,7 @@ from ablations.profiles import profile_named
 from ablations.table import ALL_DETECTION
 from analysis.figures.catalogue import SECTIONS, table_anchor
 from analysis.report.files import MAKER, MARKER, Shown, csv_file, replaced, write_figures
-from analysis.report.runs import RunPage, panel_data, run_page, tails
+from analysis.report.runs import RunPage, panel_data, run_page, tail
 from analysis.report.tables import (
     Links,
     TableView,
@@ -25,7 +25,6 @@ from analysis.report.tables import (
     experiment_page,
     page_names,
     prose,
-    refused_view,
     table_view,
 )
 from analysis.report.verdicts import sentence, verdict_lines, warnings
@@ -157,7 +156,7 @@ def _run_pages(
     for _, row in listed.iterrows():
         run = str(row["run"])
         metrics = epochs.get(run, study.all_metrics.iloc[:0])
-        page = run_page(row, metrics, tails(log_files(Path(row["path"]))))
+        page = run_page(row, metrics, [tail(path) for path in log_files(Path(row["path"]))])
         if run in study.unread:
             page.problems.append(study.unread[run])
         page.cells = cells.get(run, [])
@@ -183,7 +182,7 @@ def _tables(study: Study, links: Links, folder: Path) -> list[TableView]:
     views = []
     for table in study.tables:
         if table.name in study.refused:
-            views.append(refused_view(table, study.refused[table.name]))
+            views.append(TableView(table, table.title, "", refused=study.refused[table.name]))
             continue
         filled = study.filled[table.name]
         name = f"tables/{table_anchor(table)}.csv"

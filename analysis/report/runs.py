@@ -246,12 +246,8 @@ class Log:
     cut: bool  # whether the file is longer
 
 
-def tails(paths: Sequence[Path]) -> list[Log]:
-    """The end of every file; one that cannot be read says so in its text."""
-    return [_tail(path) for path in paths]
-
-
-def _tail(path: Path) -> Log:
+def tail(path: Path) -> Log:
+    """The end of a file; one that cannot be read says so in its text."""
     try:
         with path.open("rb") as file:
             size = file.seek(0, 2)

@@ -82,7 +82,6 @@ class TableView:
 
     @property
     def anchor(self) -> str:
-        """Its id on the page."""
         return table_anchor(self.table)
 
 
@@ -116,11 +115,6 @@ def table_view(filled: FilledTable, links: Links, csv: str) -> TableView:
     rows = tuple((row.label, tuple(_lines(filled, row, links))) for row in table.rows)
     caption = filled.caption.removeprefix(heading(table))
     return TableView(table, table.title, caption, rows, filled.notes, csv, metrics=table.metrics)
-
-
-def refused_view(table: Table, reason: str) -> TableView:
-    """A table that has no cells because its runs must not be mixed."""
-    return TableView(table, table.title, "", refused=reason)
 
 
 def _lines(filled: FilledTable, row: Row, links: Links) -> list[Line]:
@@ -167,7 +161,6 @@ class Pairs:
 
     @property
     def anchor(self) -> str:
-        """Its id on the page."""
         return against(self.slug)
 
 
@@ -202,7 +195,10 @@ def experiment_page(experiment: Experiment, study: Study, links: Links) -> Exper
             Entry(str(row["run"]), links.run(str(row["run"]))),
             Entry(_seed(row["seed"]), sort=row["seed"]),
             Entry(str(row["state"])),
-            *(Entry(_text(name, _score(name, row[name])), sort=_score(name, row[name])) for name in metrics),
+            *(
+                Entry(number(name, _score(name, row[name]), more=1), sort=_score(name, row[name]))
+                for name in metrics
+            ),
         )
         for _, row in own.sort_values("seed").iterrows()
     )
@@ -252,10 +248,6 @@ def _score(metric: str, value: Any) -> float | None:
     if pd.isna(value):
         return None
     return float(value) * (1 if metric in CONFLICT else 100)
-
-
-def _text(metric: str, value: float | None) -> str:
-    return number(metric, value, more=1)
 
 
 def _seed(value: Any) -> str:

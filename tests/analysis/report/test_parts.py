@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from analysis.errors import NothingToShow
 from analysis.figures.scores import ap_by_run, ap_by_run_data, effects_by_row_data
-from analysis.report.runs import BYTES, HEIGHT, LINES, WIDTH, clean, duration, panel_data, panels, tails
+from analysis.report.runs import BYTES, HEIGHT, LINES, WIDTH, clean, duration, panel_data, panels, tail
 from analysis.report.tables import UNSAFE, page_names, prose
 
 
@@ -40,13 +40,13 @@ def test_no_control_character_is_left_in_a_log(text: str) -> None:
 def test_only_the_end_of_a_long_log_is_read(tmp_path: Path) -> None:
     path = tmp_path / "0_log.out"
     path.write_text("".join(f"line {number}\n" for number in range(100_000)))
-    (log,) = tails([path])
+    log = tail(path)
     lines = log.text.splitlines()
     assert log.cut and len(lines) == LINES and lines[-1] == "line 99999" and len(log.text) < BYTES
 
 
 def test_a_log_that_is_gone_says_so(tmp_path: Path) -> None:
-    (log,) = tails([tmp_path / "gone_log.out"])
+    log = tail(tmp_path / "gone_log.out")
     assert log.text == "cannot be read: No such file or directory"
 
 
