@@ -104,7 +104,7 @@ def test_crashes_are_retried_so_often_and_no_more(grid: Grid) -> None:
     assert endings(run) == ["crash", "failed"]
     grid.until(lambda: grid.states() == ["failed"])
     _, record = grid.only()
-    assert "killed by signal 9" in record["reason"] and "after 1 retries" in record["reason"]
+    assert "killed by signal 9" in record["reason"] and "after 1 retry" in record["reason"]
     last = token(run).attempts()[-1]
     assert last["event"] == "failed" and last["log"]
 
