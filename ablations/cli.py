@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from slurm.errors import ClusterError
+from slurm.scheduler import ClusterError
 from yolor_core.errors import UnknownNameError, YolorError
 
 # Names and one-line helps are repeated here so that `ablate --help` imports no subcommand.

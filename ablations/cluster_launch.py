@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import json
+import os
+import subprocess
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,21 +11,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ablations.cluster_checks import check_owner, check_shared
+from ablations import worker
 from ablations.costs import Estimate, Estimator
-from ablations.job import ClusterTraining
-from ablations.plan import PlannedRun
+from ablations.plan import Place, PlannedRun, planned_record
 from slurm import scheduler
 from slurm.cluster import Cluster
-from slurm.errors import ClusterError
-from slurm.files import read_json, replace_json
-from slurm.refusals import check_path
-from slurm.snapshot import freeze
+from slurm.files import create_json, read_json
+from slurm.scheduler import ClusterError, check_path
 from slurm.submission import (
     Array,
     Request,
     Sender,
     Submitted,
+    freeze,
     layout,
     new_launch,
     rehearse,
@@ -38,6 +37,7 @@ from yolor_core.runs.directory import RunDirectory
 from yolor_core.runs.life import State
 
 START_SECONDS = 120  # of a job's limit that it does not train: Python, data, the first batch
+LOCAL_DISKS = {"ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "tmpfs", "overlay", "ramfs", "vfat", "apfs"}
 NOT_SLURM_ARRAY = 1000  # jobs of an array, where the cluster cannot be asked (`--dry-run` elsewhere)
 
 
@@ -161,8 +161,9 @@ def _request(run: PlannedRun, plan: ClusterPlan, estimator: Estimator) -> None:
     request = Request(
         name=run.run_id,
         run_dir=run.run_dir.absolute(),
-        work=ClusterTraining(config.to_json(), str(run.run_dir.absolute()), plan.cluster.local_disk),
+        work=worker.__name__,
         resources=plan.cluster.resources(run.config.experiment),
+        planned=planned_record(run, Place(config.execution, plan.cluster.local_disk)),
         after=after,
         after_job=after_job,
         number=there.token.number if there else 0,
@@ -213,14 +214,8 @@ def send(plan: ClusterPlan) -> Submitted:
     check_owner(plan.results)
     commit, dirty = code_commit()
     code = freeze(plan.results, {"commit": commit, "dirty": dirty, "by": user()})
-    requests = plan.requests
-    for request in requests:
-        run = plan.runs[request.name]
-        request.run_dir.mkdir(parents=True, exist_ok=True)
-        record = {"config": run.config.model_dump(mode="json"), "after": run.after}
-        replace_json(request.run_dir / "planned.json", record)
     sender = Sender(plan.cluster, new_launch(plan.results), code, sender.longest)
-    return sender.submit(requests)
+    return sender.submit(plan.requests)
 
 
 def _script(folder: Path, text: str) -> Path:
@@ -249,10 +244,54 @@ def by_table(plan: ClusterPlan, tables: Mapping[str, Iterable[str]]) -> list[dic
     return records
 
 
-def planned_again(run_dir: Path, results: Path) -> PlannedRun | None:
-    """A run as it was planned when it was submitted; None where nobody wrote that down."""
-    record = read_json(run_dir / "planned.json")
-    if record is None:
-        return None
-    config = RunConfig.from_json(json.dumps(record.get("config")))
-    return PlannedRun(run_dir.name, config, results / "runs" / run_dir.name, record.get("after"))
+def check_shared(results: Path, cluster: Cluster) -> None:
+    """Raises ClusterError for a folder that the nodes do not see, as far as this machine can tell."""
+    proof = results / "clusters" / f"{cluster.name}.json"
+    if (read_json(proof) or {}).get("shared") or _all_nodes_here():
+        return
+    kind = file_system(results)
+    if kind in LOCAL_DISKS:
+        raise ClusterError(
+            f"{results.absolute()} is on a disk of this machine ({kind}), which the nodes do not see. Choose "
+            "a folder on the shared file system with --results, ABLATE_RESULTS or the profile's `results`; "
+            f"if it is shared, let `ablate cluster check {cluster.name} --results {results}` prove it"
+        )
+
+
+def check_owner(results: Path) -> None:
+    """Let one cluster alone submit from a results folder: another one's scheduler does not know its jobs.
+
+    Raises ClusterError where it belongs to another cluster.
+    """
+    name = scheduler.settings().get("ClusterName", "")
+    mark = results / "clusters" / "scheduler.json"
+    create_json(mark, {"ClusterName": name})
+    owner = (read_json(mark) or {}).get("ClusterName", name)
+    if owner != name:
+        raise ClusterError(
+            f"{results} belongs to cluster {owner!r}, this is {name!r}, which cannot see what runs there; "
+            "choose another folder with --results"
+        )
+
+
+def file_system(path: Path) -> str:
+    """The kind of file system that a folder (or the nearest that exists above it) is on; '' where unknown."""
+    there = path.absolute()
+    while not there.exists():
+        there = there.parent
+    command = ["stat", "-f", "-c", "%T", str(there)]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return {"ext2/ext3": "ext4", "overlayfs": "overlay"}.get(found, found)
+
+
+def _all_nodes_here() -> bool:
+    """Whether every node is this machine, as on a cluster for trying things out."""
+    try:
+        text = scheduler.run(["scontrol", "show", "node", "--oneliner"])
+    except ClusterError:
+        return False
+    hosts = {word.split("=")[1] for word in text.split() if word.startswith("NodeHostName=")}
+    return bool(hosts) and hosts <= {os.uname().nodename, os.uname().nodename.split(".")[0]}

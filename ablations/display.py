@@ -18,7 +18,7 @@ from yolor_core.runs.life import State
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
-    from slurm.job import Job, Outcome
+    from slurm.local import Job, Outcome
 
 REFRESH_SECONDS = 0.5
 STYLES = {

@@ -13,11 +13,12 @@ from typing import Any
 from rich.console import Console
 
 from ablations.display import LaunchDisplay
-from ablations.job import TrainingJob, claim
 from ablations.machine import cores, visible_gpus
-from ablations.plan import PlannedRun
-from slurm.job import Job, Outcome
-from slurm.signals import stop_on
+from ablations.plan import PlannedRun, planned_record
+from ablations.worker import claim, leave
+from slurm.files import replace_json
+from slurm.local import Job, Outcome, run_jobs
+from slurm.worker import stop_on
 from yolor_core.errors import RunError
 from yolor_core.runs.directory import RunDirectory
 from yolor_core.runs.life import State
@@ -38,18 +39,22 @@ def require_writable(folder: Path) -> None:
 
 def run_missing(missing: Sequence[PlannedRun], parallel: int, output: Any) -> tuple[dict[str, Outcome], bool]:
     """Train the runs; outcomes by run id, and whether a signal ended it."""
-    from slurm.local import run_jobs
-
     # Read by OpenMP when a process starts; without it two runs on two cores would use four threads.
     os.environ.setdefault("OMP_NUM_THREADS", str(max(run.config.execution.threads for run in missing)))
     jobs = [as_job(run) for run in missing]
+    records = {run.run_id: planned_record(run) for run in missing}
+
+    def planned_and_claimed(job: Job) -> str:
+        free = claim(RunDirectory(job.run_dir))
+        if free == "start":
+            replace_json(job.run_dir / "planned.json", records[job.name])
+        return free
+
     with (
         stop_on(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as stop,
         LaunchDisplay(jobs, Console(file=output), on_end=write_ending) as progress,
     ):
-        outcomes = run_jobs(
-            jobs, parallel, progress, stop, lambda job: claim(RunDirectory(job.run_dir)), visible_gpus()
-        )
+        outcomes = run_jobs(jobs, parallel, progress, stop, planned_and_claimed, visible_gpus())
         folders = {job.name: RunDirectory(job.run_dir) for job in jobs}
         return {name: _said(outcome, folders[name]) for name, outcome in outcomes.items()}, stop()
 
@@ -62,9 +67,8 @@ def _said(outcome: Outcome, run: RunDirectory) -> Outcome:
 
 def as_job(run: PlannedRun) -> Job:
     """A planned run as something to launch."""
-    job = TrainingJob(run.config.to_json(), str(run.run_dir))
     label = f"{run.config.experiment} s{run.config.seed}"  # the profile is that of the whole launch
-    return Job(run.run_id, run.run_dir, job, run.after, cost(run), label)
+    return Job(run.run_id, run.run_dir, "ablations.worker", run.after, cost(run), label)
 
 
 def cost(run: PlannedRun) -> float:
@@ -85,4 +89,4 @@ def fitting(planned: Sequence[PlannedRun]) -> int:
 def write_ending(job: Job, outcome: Outcome) -> None:
     """Leave in state.json what the run could not write itself, because its process was killed."""
     if outcome.state == "failed" or (outcome.state == "preempted" and outcome.reason):
-        TrainingJob("", str(job.run_dir)).leave(outcome.state, outcome.reason or "")
+        leave(job.run_dir, outcome.state, outcome.reason or "")

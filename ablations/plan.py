@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,11 +15,19 @@ from ablations.profiles import PROFILES, profile_named
 from ablations.registry import Selection, all_experiments, as_overrides, resolve, select
 from yolor_core.config import CocoConfig, DataConfig, Execution, RunConfig, Science
 from yolor_core.data.layout import coco_config
-from yolor_core.errors import ConfigError, UnknownNameError
+from yolor_core.errors import ConfigError, RunError, UnknownNameError
 from yolor_core.identity import run_id, signature
-from yolor_core.runs.directory import RunDirectory
+from yolor_core.runs.directory import RunDirectory, read_json
 
 MOST_SEEDS = 10_000
+
+
+@dataclass(frozen=True)
+class Place:
+    """What a run has of a cluster's profile: how the nodes are used, and a folder on their own disk."""
+
+    execution: Execution | None = None
+    local_disk: str = ""  # with variables, e.g. $SLURM_TMPDIR
 
 
 @dataclass(frozen=True)
@@ -40,6 +49,32 @@ class PlannedRun:
     def done(self) -> bool:
         """Whether it has finished and its results are there."""
         return RunDirectory(self.run_dir).complete()
+
+
+def planned_record(run: PlannedRun, place: Place | None = None) -> dict[str, Any]:
+    """The content of planned.json: the run, and how the cluster is used that it was planned for."""
+    record: dict[str, Any] = {"config": run.config.model_dump(mode="json"), "after": run.after}
+    if place is not None:
+        execution = place.execution.model_dump(mode="json") if place.execution else None
+        record["cluster"] = {"execution": execution, "local_disk": place.local_disk}
+    return record
+
+
+def read_planned(run_dir: Path) -> tuple[PlannedRun, Place | None]:
+    """The run that planned.json of a folder describes, and its place on a cluster.
+
+    Raises RunError where the file is missing or damaged, ConfigError where its configuration is not one.
+    """
+    path = run_dir / "planned.json"
+    record = read_json(path)
+    if record is None:
+        raise RunError(f"{path} is missing; launch the run instead")
+    config = RunConfig.from_json(json.dumps(record.get("config")))
+    place, wanted = None, record.get("cluster")
+    if wanted is not None:
+        execution = Execution.model_validate(wanted["execution"]) if wanted.get("execution") else None
+        place = Place(execution, wanted.get("local_disk") or "")
+    return PlannedRun(run_dir.name, config, run_dir, record.get("after")), place
 
 
 def default_results() -> Path:

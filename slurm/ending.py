@@ -20,17 +20,19 @@ itself then puts it back (except after the time limit), and it goes on from its 
 
 from __future__ import annotations
 
+import importlib
 import re
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from slurm import scheduler
-from slurm.attempt import job_id, restarts, superseded
-from slurm.errors import ClusterError
-from slurm.files import last_lines, out_of_memory, read_json, tail
+from slurm.files import last_lines, out_of_memory, tail
+from slurm.scheduler import ClusterError
 from slurm.tokens import Token, read
+from slurm.worker import entry, job_id, restarts, superseded
 from yolor_core.runs.life import State
 
 BEGINNING = "Starting with SlurmJobEnvironment"  # submitit says so first
@@ -105,15 +107,6 @@ def _exit(code: int) -> str:
     return f"the processes ended with exit code {code} without a word"
 
 
-def entry(folder: Path) -> dict[str, Any]:
-    """The line of `jobs.json` that is about this job: run_dir, number, requeues, retries."""
-    jobs = (read_json(folder / "jobs.json") or {}).get("jobs") or []
-    job = job_id()
-    index = int(job.split("_")[1]) if "_" in job else 0
-    found: dict[str, Any] = jobs[index]
-    return found
-
-
 def end(folder: Path, exit_code: int) -> int:
     """Judge this job's attempt and carry the verdict out; returns the job's own exit code."""
     job, restart, about = job_id(), restarts(), entry(folder)
@@ -142,7 +135,7 @@ def end(folder: Path, exit_code: int) -> int:
     print(f"ending: {verdict.kind} {verdict.reason} -> {verdict.action}", flush=True)
     if verdict.action == "leave":
         if verdict.kind == State.CANCELLED:
-            _leave(folder, State.PREEMPTED, verdict.reason)
+            _leave(about, State.PREEMPTED, verdict.reason)
             return 1
         return exit_code if verdict.kind == State.DONE else exit_code or 1
     if verdict.action == "requeue":
@@ -157,7 +150,7 @@ def end(folder: Path, exit_code: int) -> int:
                 "fail", State.FAILED, f"{verdict.reason or verdict.kind}, and not requeued: {error}"
             )
     lines = last_lines(log)
-    _leave(folder, State.FAILED, verdict.reason)
+    _leave(about, State.FAILED, verdict.reason)
     token.note("failed", job=job, reason=verdict.reason, log=lines)
     return exit_code or 1
 
@@ -171,13 +164,9 @@ def _canceller(token: Token, job: str, log: str) -> str | None:
     return "scancel" if ended else None
 
 
-def _leave(folder: Path, state: State, reason: str) -> None:
-    """Let the run write its ending into its own files; it is in the pickle that its processes got."""
-    import cloudpickle
-
-    with (folder / f"{job_id()}_submitted.pkl").open("rb") as file:
-        attempt = cloudpickle.load(file).function
-    attempt.work.leave(state, reason)
+def _leave(about: Mapping[str, Any], state: State, reason: str) -> None:
+    """Let the run write its ending into its own files."""
+    importlib.import_module(about["work"]).leave(Path(about["run_dir"]), state, reason)
 
 
 if __name__ == "__main__":

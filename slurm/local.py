@@ -1,35 +1,52 @@
-"""Run jobs on this machine through submitit's local executor, so many at a time.
-
-submitit starts a controller process for every job, which starts the job's own process and passes SIGTERM on
-to it. The executor itself starts everything at once and knows no dependencies: that is done here.
-"""
+"""Run jobs on this machine, so many at a time: a process each of `slurm.worker`, longest first."""
 
 from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import sysconfig
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
-import submitit
+from slurm.files import last_lines, read_json, tail
+from slurm.submission import ROOT
+from slurm.worker import StopFlag, describe, held_back
 
-from slurm.files import last_lines, tail
-from slurm.job import Job, Outcome, longest_first
-from slurm.lease import Lease, lease
-from slurm.signals import StopFlag, held_back
-from slurm.snapshot import ROOT
-from slurm.task import Task, describe, pid_file
-
-FOREVER_MINUTES = 60 * 24 * 365  # submitit kills a local job after two minutes unless told otherwise
 POLL_SECONDS = 0.1
-ASK_AGAIN_SECONDS = 1.0  # a request that arrives while a job's process starts is lost
+ASK_AGAIN_SECONDS = 1.0
 LOG_LINES = 12
+
+
+@dataclass(frozen=True)
+class Job:
+    """One piece of work: a folder, and the module whose `work(run_dir, stop)` knows what to do with it.
+
+    `after` names a job that must be done first; `cost` is relative, for starting the longest first; `label`
+    is a shorter name for places where there is little room.
+    """
+
+    name: str
+    run_dir: Path
+    work: str
+    after: str | None = None
+    cost: float = 0.0
+    label: str = ""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a job ended: "done", "preempted", "failed", "skipped" (never started) or "elsewhere"."""
+
+    state: str
+    reason: str | None = None
+    log: tuple[str, ...] = ()  # the last lines it wrote
 
 
 class Watcher(Protocol):
@@ -78,17 +95,42 @@ def run_jobs(
     """
     if parallel < 1:
         raise ValueError(f"parallel is {parallel}; at least 1 is needed")
-    with lease() as alive:
-        return _Scheduler(longest_first(jobs), parallel, watcher, stop, claim, tuple(devices), alive).run()
+    return _Scheduler(longest_first(jobs), parallel, watcher, stop, claim, tuple(devices)).run()
 
 
 @dataclass
 class _Running:
     job: Job
-    handle: submitit.Job[tuple[str, str | None]]
+    process: subprocess.Popen[bytes]
+    folder: Path  # of this start's logs
     device: str
     asked: bool = False
     killed: bool = False
+
+    @property
+    def ended(self) -> Path:
+        return self.folder / "ended.json"
+
+    def kill(self) -> None:
+        self.killed = self.killed or self.process.poll() is None
+        self.process.kill()
+
+    def outcome(self) -> Outcome:
+        """Read how the process ended, when it has; clean up after it."""
+        log = _end(self.folder / "run_log.err") or _end(self.folder / "run_log.out")
+        found, code = read_json(self.ended), self.process.returncode
+        self.ended.unlink(missing_ok=True)
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        if found is not None:
+            return Outcome(found["state"], found["reason"], log if found["state"] == "failed" else ())
+        if self.asked and code == -signal.SIGTERM:  # before its handlers were there
+            return Outcome("skipped", "not started")
+        if self.killed:
+            return Outcome("preempted", "killed on request; resumes from its last checkpoint", log)
+        if code > 0 and log:  # an error before the work began
+            return Outcome("failed", log[-1], log)
+        return Outcome("failed", "its process ended without a word (killed, or out of memory)", log)
 
 
 class _Scheduler:
@@ -100,10 +142,9 @@ class _Scheduler:
         stop: StopFlag,
         claim: Callable[[Job], str],
         devices: tuple[str, ...],
-        alive: Lease,
     ) -> None:
         self.waiting, self.parallel, self.watcher, self.stop = waiting, parallel, watcher, stop
-        self.claim, self.devices, self.alive = claim, devices or ("",), alive
+        self.claim, self.devices = claim, devices or ("",)
         self.names = {job.name for job in waiting}
         self.running: list[_Running] = []
         self.outcomes: dict[str, Outcome] = {}
@@ -124,7 +165,7 @@ class _Scheduler:
                     time.sleep(POLL_SECONDS)
         except BaseException:
             for running in self.running:  # an error of ours must not leave processes behind
-                _kill(running)
+                running.kill()
             raise
         return self.outcomes
 
@@ -138,9 +179,9 @@ class _Scheduler:
                 self.outcomes[job.name] = Outcome("failed", both, outcome.log)
 
     def _reap(self) -> None:
-        for running in [r for r in self.running if r.handle.done()]:
+        for running in [r for r in self.running if r.process.poll() is not None]:
             self.running.remove(running)
-            outcome = _outcome(running)
+            outcome = running.outcome()
             if outcome.state == "elsewhere" or (outcome.state == "failed" and self._taken(running.job)):
                 self._wait(running.job)  # somebody else was quicker
             else:
@@ -170,11 +211,11 @@ class _Scheduler:
                 continue
             if len(self.running) >= self.parallel:
                 continue  # but go on looking for jobs that will never start
-            used = [running.device for running in self.running]
+            used = [other.device for other in self.running]
             device = min(self.devices, key=used.count)
             try:
                 claimed = self.claim(job)
-                handle = _submit(job, device, self.alive) if claimed == "start" else None
+                running = _start(job, device) if claimed == "start" else None
             except Exception as error:  # damaged files or a full disk
                 self.waiting.remove(job)
                 self._end(job, Outcome("failed", describe(error)))
@@ -183,10 +224,10 @@ class _Scheduler:
                 self._wait(job)
                 continue
             self.waiting.remove(job)
-            if handle is None:
+            if running is None:
                 self._end(job, Outcome("done"))
                 continue
-            self.running.append(_Running(job, handle, device))
+            self.running.append(running)
             self.watcher.started(job)
 
     def _ask_to_stop(self) -> None:
@@ -195,84 +236,63 @@ class _Scheduler:
         self.waiting.clear()
         for running in self.running:
             if self.stop.requests > 1 and not running.killed:
-                _kill(running)
+                running.kill()
         if time.monotonic() - self.asked > ASK_AGAIN_SECONDS:
             self.asked = time.monotonic()
             for running in self.running:
                 running.asked = True
-                _signal(int(running.handle.job_id), signal.SIGTERM)
+                running.process.terminate()
 
 
-def _submit(job: Job, device: str, alive: Lease) -> submitit.Job[tuple[str, str | None]]:
-    # A folder per start: submitit names files by process id, and those come back (soon, in a container).
+def _start(job: Job, device: str) -> _Running:
+    # A folder per start, so that no start overwrites the logs of another.
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%f")
-    executor = submitit.LocalExecutor(folder=job.run_dir / "logs" / stamp)
-    executor.update_parameters(timeout_min=FOREVER_MINUTES)
-    task = Task(job, alive, {"CUDA_VISIBLE_DEVICES": device})
-    with held_back(signal.SIGINT, signal.SIGHUP), these_packages():
-        return executor.submit(task)
+    folder = job.run_dir / "logs" / stamp
+    folder.mkdir(parents=True)
+    command = [sys.executable, "-u", "-m", "slurm.worker", job.work, str(job.run_dir.absolute())]
+    environment = os.environ | these_packages() | {"CUDA_VISIBLE_DEVICES": device}
+    with ExitStack() as files, held_back(signal.SIGINT, signal.SIGHUP):
+        out, err = (files.enter_context((folder / f"run_log.{kind}").open("ab")) for kind in ("out", "err"))
+        process = subprocess.Popen(
+            [*command, str((folder / "ended.json").absolute())],
+            stdin=subprocess.PIPE,  # which is closed when this process ends, however it does
+            stdout=out,
+            stderr=err,
+            env=environment,
+        )
+    return _Running(job, process, folder, device)
 
 
-@contextmanager
-def these_packages() -> Iterator[None]:
-    """Processes started meanwhile import this suite, not a `slurm` or `analysis` of the current folder."""
+def these_packages() -> dict[str, str]:
+    """Variables by which a process imports this suite, not a `slurm` or `analysis` of the current folder."""
     more = {"PYTHONSAFEPATH": "1"}  # or the current folder would come first
     if str(ROOT) not in (sysconfig.get_path("purelib"), sysconfig.get_path("platlib")):
         more["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    before = {name: os.environ.get(name) for name in more}
-    os.environ.update(more)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
-
-
-def _outcome(running: _Running) -> Outcome:
-    """Read how a finished job ended; clean up after it."""
-    paths = running.handle.paths
-    log = _end(paths.stderr) or _end(paths.stdout)
-    try:
-        if not paths.result_pickle.exists():
-            begun = _pid_file(running).exists()
-            _kill(running)  # when only the controller died
-            if running.asked and not begun:
-                return Outcome("skipped", "not started")
-            if running.killed:
-                return Outcome("preempted", "killed on request; resumes from its last checkpoint", log)
-            return Outcome("failed", "its process ended without a word (killed, or out of memory)", log)
-        state, reason = running.handle.result()
-    except Exception as error:  # e.g. an error before the task began, which submitit wraps
-        lines = [line for line in str(error).splitlines() if line.strip(" -")]
-        traced = [line for line in lines if not line.startswith((" ", "You can check", "Job (task"))]
-        return Outcome("failed", (traced or lines or [repr(error)])[-1], log)
-    finally:
-        for path in (paths.submitted_pickle, paths.result_pickle, _pid_file(running)):
-            with suppress(OSError):  # litter is no failure of the job
-                path.unlink(missing_ok=True)
-    return Outcome(state, reason, log if state == "failed" else ())
+    return more
 
 
 def _end(log: Path) -> tuple[str, ...]:
     return tuple(last_lines(tail(log), LOG_LINES))
 
 
-def _pid_file(running: _Running) -> Path:
-    return pid_file(Path(running.handle.paths.folder), running.handle.job_id)
+def longest_first(jobs: Iterable[Job]) -> list[Job]:
+    """Order by the cost of the longest chain that starts with a job; equal ones keep their order.
 
-
-def _kill(running: _Running) -> None:
-    running.killed = running.killed or not running.handle.done()
-    path = _pid_file(running)
-    if path.exists() and (pid := int(path.read_text() or 0)):
-        _signal(pid, signal.SIGKILL)
-    if not running.handle.done():
-        _signal(int(running.handle.job_id), signal.SIGKILL)
-
-
-def _signal(pid: int, signum: signal.Signals) -> None:
-    with suppress(ProcessLookupError):
-        os.kill(pid, signum)
+    Raises ValueError when jobs share a name or wait for each other in a circle.
+    """
+    jobs = list(jobs)
+    by_name = {job.name: job for job in jobs}
+    if len(by_name) != len(jobs):
+        twice = sorted({job.name for job in jobs if sum(other.name == job.name for other in jobs) > 1})
+        raise ValueError(f"jobs share a name: {', '.join(twice)}")
+    chain = {name: job.cost for name, job in by_name.items()}
+    for job in jobs:
+        total, seen, current = job.cost, {job.name}, job
+        while current.after in by_name:
+            current = by_name[current.after]
+            if current.name in seen:
+                raise ValueError(f"jobs wait for each other in a circle: {', '.join(sorted(seen))}")
+            seen.add(current.name)
+            total += current.cost
+            chain[current.name] = max(chain[current.name], total)
+    return sorted(jobs, key=lambda job: -chain[job.name])

@@ -18,9 +18,8 @@ from typing import Any
 
 from slurm import scheduler
 from slurm.cluster import Cluster
-from slurm.errors import ClusterError
 from slurm.files import read_json
-from slurm.refusals import check_path
+from slurm.scheduler import ClusterError, check_path
 from slurm.submission import Request, Sender
 
 FILE_SECONDS = 30.0  # in which a file written on a node appears here, on a slow network file system
@@ -126,22 +125,17 @@ def _preemption(settings: dict[str, str], tell: Tell) -> None:
     tell(Finding(level, "preemption", f"{mode}; {signal}{more}"))
 
 
-@dataclass(frozen=True)
-class Probe:
+def work(run_dir: Path, stop: Callable[[], bool]) -> str:
     """What the tiny job does on a node: look, and leave what it saw in a file."""
+    wanted = read_json(run_dir / "planned.json") or {}
+    content = look_from_inside(wanted["data"], wanted["local_disk"])
+    target = Path(wanted["results"]) / "clusters" / f".probe-{os.environ['SLURM_JOB_ID']}.json"
+    target.write_text(json.dumps(content))
+    return "done"
 
-    results: str
-    data: str
-    local_disk: str
 
-    def __call__(self, stop: Callable[[], bool]) -> str:
-        content = look_from_inside(self.data, self.local_disk)
-        target = Path(self.results) / "clusters" / f".probe-{os.environ['SLURM_JOB_ID']}.json"
-        target.write_text(json.dumps(content))
-        return "done"
-
-    def leave(self, state: str, reason: str) -> None:
-        """Nothing to leave."""
+def leave(run_dir: Path, state: str, reason: str) -> None:
+    """Nothing to leave."""
 
 
 def look_from_inside(data: str, local_disk: str) -> dict[str, Any]:
@@ -184,9 +178,9 @@ def send_probe(
     least = max(2, cluster.signal_delay // 60 + 2)
     resources = resources.model_copy(update={"time": str(min(resources.minutes, least)), "nodes": 1})
     folder = results.absolute() / "launches" / f"probe-{os.getpid()}-{int(time.time())}"
-    probe = Probe(str(results.absolute()), data, cluster.local_disk)
+    wanted = {"results": str(results.absolute()), "data": data, "local_disk": cluster.local_disk}
     sender = Sender(small, folder, code, 1)
-    request = Request("probe", folder / "run", probe, resources)
+    request = Request("probe", folder / "run", __name__, resources, wanted)
     sent = sender.submit([request])
     if sent.problem:
         shutil.rmtree(folder, ignore_errors=True)

@@ -1,12 +1,19 @@
-"""Send runs to SLURM: tokens first, then arrays of equal jobs through submitit. Nothing here waits."""
+"""Send runs to SLURM: tokens first, then arrays of equal jobs through submitit. Nothing here waits.
+
+Jobs run a frozen copy of the code: editing the checkout does not change them.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import os
 import secrets
 import shlex
+import shutil
 import sys
+import tempfile
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -16,13 +23,15 @@ from typing import Any
 import submitit
 
 from slurm import scheduler
-from slurm.attempt import Attempt, Work
 from slurm.cluster import Cluster, Resources, minutes
-from slurm.errors import ClusterError
 from slurm.files import replace_json
-from slurm.refusals import refusal
+from slurm.scheduler import ClusterError, refusal
 from slurm.tokens import Token, claim
+from slurm.worker import Attempt
 
+ROOT = Path(__file__).parent.parent
+PACKAGES = ("yolor_core", "ablations", "slurm", "analysis")
+KINDS = (".py", ".csv", ".toml", ".json", ".typed", ".html", ".css", ".js")
 IGNORE = 'trap "" USR2; exec "$@"'  # until the handlers are there, which takes Python some seconds
 
 
@@ -32,8 +41,9 @@ class Request:
 
     name: str
     run_dir: Path
-    work: Work
+    work: str  # the module that knows how (see `slurm.worker`)
     resources: Resources
+    planned: Mapping[str, Any] = field(default_factory=dict)  # for planned.json, which `work` reads
     after: str | None = None  # name of another request that must be done first
     after_job: str | None = None  # the same, submitted before: its job
     number: int = 0  # of the run's last submission; 0 where there was none
@@ -149,6 +159,7 @@ class Sender:
                     done.taken.append(request.name)
                 else:
                     owned[request.name] = token
+                    replace_json(request.run_dir / "planned.json", request.planned)
         free = dict(owned)  # certainly not sent
         try:
             for number, array in enumerate(arrays):
@@ -191,18 +202,15 @@ class Sender:
                 "launch": done.launch,
                 "requeues": self.cluster.requeues,
                 "retries": self.cluster.retries,
+                "work": request.work,
+                "variables": self.cluster.variables,
             }
             for request in array.requests
         ]
         replace_json(folder / "jobs.json", {"jobs": about})
-        variables = tuple(self.cluster.variables.items())
-        attempts = [
-            Attempt(request.run_dir, owned[request.name].number, done.launch, request.work, variables)
-            for request in array.requests
-        ]
         executor = self._executor(array, number, needed)
         try:
-            jobs = executor.submit_array(attempts)
+            jobs = executor.map_array(Attempt(), [str(folder)] * len(array.requests))
         except (submitit.core.utils.FailedJobError, submitit.core.utils.FailedSubmissionError) as error:
             raise ClusterError(f"sbatch refused {first.name}: {refusal(str(error))}") from None
         for request, job in zip(array.requests, jobs, strict=True):
@@ -329,3 +337,41 @@ def time_limits() -> dict[str, int]:
         with suppress(ValueError):  # infinite
             found[name] = minutes(limit if "-" in limit or limit.count(":") == 2 else f"0:{limit}")
     return found
+
+
+def freeze(results: Path, origin: Mapping[str, Any], root: Path = ROOT) -> Path:
+    """Copy the packages to `<results>/code/<hash of their content>`; the same code is copied once.
+
+    `origin` (the commit) is left in its `snapshot.json`, for there is no checkout to ask.
+    """
+    files = {path.relative_to(root): path.read_bytes() for path in _sources(root)}
+    digest = hashlib.sha256()
+    for name in sorted(files):
+        digest.update(name.as_posix().encode() + b"\0" + hashlib.sha256(files[name]).digest())
+    target = results.absolute() / "code" / digest.hexdigest()[:16]
+    if (target / "snapshot.json").is_file():
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    building = Path(tempfile.mkdtemp(dir=target.parent, prefix=".building-"))
+    try:
+        for name, content in files.items():
+            path = building / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+        replace_json(building / "snapshot.json", {"hash": digest.hexdigest(), **origin})
+        building.chmod(0o755)
+        try:
+            os.rename(building, target)
+        except OSError:
+            if not (target / "snapshot.json").is_file():  # else somebody was quicker; theirs is the same
+                raise
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+    return target
+
+
+def _sources(root: Path) -> Iterator[Path]:
+    for package in PACKAGES:
+        for path in sorted((root / package).rglob("*")):
+            if path.suffix in KINDS and path.is_file() and "__pycache__" not in path.parts:
+                yield path

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from slurm import scheduler
-from slurm.errors import ClusterError
 from slurm.files import last_lines, out_of_memory, read_json, tail
-from slurm.scheduler import Seen
+from slurm.scheduler import ClusterError, Seen
 from slurm.tokens import Token, current
 from yolor_core.runs.life import GOING_ON, State
 

@@ -59,10 +59,10 @@ def check(ctx: click.Context, profile: str, results: Path, timeout: int, as_json
     Exit code: 0 when runs can be launched, 1 when there is a problem.
     """
     from slurm.cluster import load_cluster
-    from slurm.errors import ClusterError
     from slurm.files import replace_json
     from slurm.probe import Finding, judge, look_around, send_probe
-    from slurm.snapshot import freeze
+    from slurm.scheduler import ClusterError
+    from slurm.submission import freeze
     from yolor_core.identity import code_commit
 
     found: list[Finding] = []

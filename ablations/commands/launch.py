@@ -27,7 +27,7 @@ from yolor_core.runs.life import LOST, State
 
 if TYPE_CHECKING:
     from ablations.plan import PlannedRun
-    from slurm.job import Outcome
+    from slurm.local import Outcome
 
 INTERRUPTED = 130  # exit code, as of a command that Ctrl-C ended
 WHOLE = ("ConfigError", "DataError", "InputError")  # failures whose sentence says all that the log does

@@ -12,6 +12,7 @@ from yolor_core.runs.life import State
 
 if TYPE_CHECKING:
     from ablations.overview import RunView
+    from ablations.plan import PlannedRun
     from slurm.cluster import Cluster
 
 
@@ -30,7 +31,7 @@ def command(
     They go on from their last checkpoints. --cluster sends them with another profile. Runs that are done,
     wait or run are left alone.
     """
-    from ablations.cluster_launch import check, plan_on_cluster, planned_again, send
+    from ablations.cluster_launch import check, plan_on_cluster, send
     from ablations.cluster_report import tell, tell_left_out
     from ablations.overview import UNFINISHED, chosen, overview
     from slurm import scheduler
@@ -55,7 +56,7 @@ def command(
         groups.setdefault(profile.model_dump_json(), (profile, []))[1].append(view)
     problem = False
     for profile, members in groups.values():
-        planned = {view.run: planned_again(view.run_dir, results) for view in members}
+        planned = {view.run: _planned(view.run_dir) for view in members}
         for name in (name for name, run in planned.items() if run is None):
             click.echo(
                 f"left out: {name}: its planned.json is missing or damaged; launch it instead", err=True
@@ -72,6 +73,17 @@ def command(
         tell(plan, sent)
         problem |= bool(sent.problem or sent.left_out or plan.held)
     ctx.exit(1 if problem else 0)
+
+
+def _planned(run_dir: Path) -> PlannedRun | None:
+    """A run as it was planned when it was submitted; None where nobody wrote that down."""
+    from ablations.plan import read_planned
+    from yolor_core.errors import RunError
+
+    try:
+        return read_planned(run_dir)[0]
+    except RunError:
+        return None
 
 
 def _sent_with(view: RunView, results: Path) -> Cluster | None:

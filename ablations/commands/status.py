@@ -185,7 +185,7 @@ def costs_of_runs(results: Path) -> tuple[list[dict[str, Any]], bool]:
     """One record per experiment that was submitted, and whether the accounting answered."""
     from ablations.overview import overview
     from slurm import scheduler
-    from slurm.errors import ClusterError
+    from slurm.scheduler import ClusterError
     from slurm.tokens import read
 
     booked: dict[str, Seen] | None

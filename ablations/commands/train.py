@@ -11,7 +11,7 @@ from ablations.options import data_option, profile_option, results_option, set_o
 
 if TYPE_CHECKING:
     from ablations.plan import PlannedRun
-    from slurm.signals import StopFlag
+    from slurm.worker import StopFlag
 
 INTERRUPTED = 130
 
@@ -45,7 +45,7 @@ def command(
     from ablations.plan import plan_runs
     from ablations.registry import everything, experiment_named
     from analysis.published import refuse_published
-    from slurm.signals import stop_on
+    from slurm.worker import stop_on
     from yolor_core.errors import ConfigError, RunError
     from yolor_core.runs.directory import RunDirectory
     from yolor_core.training.distributed import place
@@ -75,17 +75,22 @@ def train_here(run: PlannedRun, stop: StopFlag, quiet: bool = False) -> str:
     from rich.console import Console
 
     from ablations.display import clock, describe, seen
+    from ablations.plan import planned_record
     from ablations.watching import TrainingWatch, conclusion, last_scores, scores
+    from ablations.worker import train
+    from slurm.files import replace_json
     from yolor_core.runs.directory import RunDirectory
-    from yolor_core.training import train
 
     folder = RunDirectory(run.run_dir)
     if folder.complete():  # a damaged state.json is refused here
         if not quiet:
             click.echo(f"{run.run_id} is done: {describe(seen(run.run_dir))}  ({run.run_dir})")
         return "done"
+    planned = run.run_dir / "planned.json"
+    if not (planned.exists() and folder.running()):  # another process, or the first rank of this training
+        replace_json(planned, planned_record(run))
     if quiet:
-        return str(train(run.config, run.run_dir, stop))
+        return train(run.run_dir, stop)
 
     watch = TrainingWatch(run, Console())
     said = False
@@ -98,7 +103,7 @@ def train_here(run: PlannedRun, stop: StopFlag, quiet: bool = False) -> str:
         return stop()
 
     with watch:
-        state: str = train(run.config, run.run_dir, stop_and_say, watch)
+        state = train(run.run_dir, stop_and_say, watch)
     last = seen(run.run_dir)
     measured = scores(last_scores(folder.read_metrics()))
     parts = (f"{state}: epoch {last.epoch}/{last.epochs}", measured, f"{clock(last.seconds)} of training")

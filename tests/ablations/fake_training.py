@@ -5,35 +5,29 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
-from dataclasses import dataclass
+from pathlib import Path
 
 from yolor_core.runs.directory import RunDirectory
 
 
-@dataclass(frozen=True)
-class FakeTraining:
-    """`kind` is done, raise, diverge, die (killed while it says running), or stop (asks its launcher to)."""
-
-    run_dir: str
-    kind: str = "done"
-
-    def __call__(self, stop: Callable[[], bool]) -> str:
-        run = RunDirectory(self.run_dir)
-        with run.lock():
-            run.write_state("running", epoch=1, epochs=2)
-            with (run.path / "attempts").open("a") as file:
-                file.write("attempt\n")
-            if self.kind == "raise":
-                run.write_state("failed", reason="ValueError: too wide")
-                raise ValueError("too wide")
-            if self.kind == "diverge":
-                run.nonfinite.write_text("{}")
-                run.write_state("failed", reason="loss/box is not finite")
-                raise ValueError("loss/box is not finite")
-            if self.kind == "die":
-                os.kill(os.getpid(), signal.SIGKILL)
-            leave_results(run)
-        return "done"
+def work(run_dir: Path, stop: Callable[[], bool]) -> str:
+    """The file `kind` says done, raise, diverge, or die (killed while it says running)."""
+    run, kind = RunDirectory(run_dir), (run_dir / "kind").read_text()
+    with run.lock():
+        run.write_state("running", epoch=1, epochs=2)
+        with (run.path / "attempts").open("a") as file:
+            file.write("attempt\n")
+        if kind == "raise":
+            run.write_state("failed", reason="ValueError: too wide")
+            raise ValueError("too wide")
+        if kind == "diverge":
+            run.nonfinite.write_text("{}")
+            run.write_state("failed", reason="loss/box is not finite")
+            raise ValueError("loss/box is not finite")
+        if kind == "die":
+            os.kill(os.getpid(), signal.SIGKILL)
+        leave_results(run)
+    return "done"
 
 
 def leave_results(run: RunDirectory) -> None:

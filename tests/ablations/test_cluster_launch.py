@@ -9,26 +9,24 @@ from typing import Any
 
 import pytest
 
-from ablations import cluster_checks, cluster_launch
-from ablations.cluster_checks import check_shared
+from ablations import cluster_launch
 from ablations.cluster_launch import (
     ClusterPlan,
     by_table,
     check,
+    check_shared,
     on_cluster,
     plan_on_cluster,
-    planned_again,
     send,
 )
-from ablations.plan import PlannedRun, plan_runs
+from ablations.plan import PlannedRun, plan_runs, read_planned
 from slurm.cluster import Cluster
-from slurm.errors import ClusterError
 from slurm.files import replace_json
+from slurm.scheduler import ClusterError
 from slurm.tokens import claim
 from tests.ablations.fake_training import leave_results
 from tests.slurm.fake_slurm import FakeSlurm
-from yolor_core.config import RunConfig
-from yolor_core.errors import ConfigError
+from yolor_core.errors import ConfigError, RunError
 from yolor_core.runs.directory import RunDirectory
 
 NAMES = ("csp-fast", "csp-fast.add-fa", "csp-fast.add-pr", "csp-fast.mul-fa", "csp-fast.cat-fa")
@@ -163,8 +161,7 @@ def test_relative_folders_are_whole_paths_in_jobs(
     plan = plan_of(Path("results"), SECOND)
     for request in plan.requests:
         assert request.run_dir.is_relative_to(tmp_path)
-        assert Path(request.work.run_dir).is_absolute()  # type: ignore[attr-defined]
-        start = RunConfig.from_json(request.work.config).execution.start_checkpoint  # type: ignore[attr-defined]
+        start = request.planned["cluster"]["execution"]["start_checkpoint"]
         assert start is None or Path(start).is_absolute()
 
 
@@ -193,7 +190,7 @@ def test_a_folder_with_signs_that_sbatch_reads_is_refused(tmp_path: Path, slurm:
 def test_a_disk_of_this_machine_is_refused(
     results: Path, slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    monkeypatch.setattr(cluster_checks, "file_system", lambda path: kind)
+    monkeypatch.setattr(cluster_launch, "file_system", lambda path: kind)
     slurm.answer("scontrol", "NodeName=n1 NodeHostName=n1\nNodeName=n2 NodeHostName=n2", to="show node")
     with pytest.raises(ClusterError, match=f"{kind}.*--results.*cluster check"):
         check_shared(results, Cluster())
@@ -207,14 +204,14 @@ def test_a_disk_of_this_machine_is_refused(
 def test_a_shared_or_unknown_file_system_will_do(
     results: Path, slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    monkeypatch.setattr(cluster_checks, "file_system", lambda path: kind)
+    monkeypatch.setattr(cluster_launch, "file_system", lambda path: kind)
     check_shared(results, Cluster())
 
 
 def test_a_cluster_of_this_machine_alone_may_use_its_disk(
     results: Path, slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cluster_checks, "file_system", lambda path: "ext4")
+    monkeypatch.setattr(cluster_launch, "file_system", lambda path: "ext4")
     here = f"NodeName=a NodeHostName={os.uname().nodename} State=IDLE"
     slurm.answer("scontrol", f"{here}\n{here}", to="show node")
     check_shared(results, Cluster())
@@ -224,10 +221,10 @@ def test_a_cluster_of_this_machine_alone_may_use_its_disk(
 
 
 def test_the_file_system_of_a_folder_that_is_not_there_yet_is_known(tmp_path: Path) -> None:
-    kind = cluster_checks.file_system(tmp_path)
+    kind = cluster_launch.file_system(tmp_path)
     assert kind
-    assert cluster_checks.file_system(tmp_path / "a" / "b") == kind
-    assert cluster_checks.file_system(Path("/proc")) == "proc"
+    assert cluster_launch.file_system(tmp_path / "a" / "b") == kind
+    assert cluster_launch.file_system(Path("/proc")) == "proc"
 
 
 def test_what_is_sent_can_be_planned_again(
@@ -238,11 +235,12 @@ def test_what_is_sent_can_be_planned_again(
     sent = send(plan_of(results, SECOND))
     assert sent.problem is None and sorted(sent.jobs.values()) == ["7", "8"]
     for run in planned(results, SECOND).values():
-        again = planned_again(run.run_dir, results)
-        assert again is not None
+        again, place = read_planned(run.run_dir)
         assert (again.run_id, again.after, again.run_dir) == (run.run_id, run.after, run.run_dir)
         assert again.config == run.config
-    assert planned_again(results / "runs" / "none", results) is None
+        assert place is not None and place.execution == on_cluster(run.config, Cluster()).execution
+    with pytest.raises(RunError, match="launch the run instead"):
+        read_planned(results / "runs" / "none")
 
 
 def test_nothing_is_written_where_sbatch_would_refuse(results: Path, slurm: FakeSlurm) -> None:

@@ -13,7 +13,7 @@ from rich.console import Console
 from ablations.columns import counted
 from ablations.display import LaunchDisplay, clock, describe, seen, summary, table
 from ablations.overview import RunView
-from slurm.job import Job, Outcome
+from slurm.local import Job, Outcome
 from yolor_core.runs.life import State
 
 
@@ -68,9 +68,7 @@ def test_one_is_not_many() -> None:
 
 def jobs(root: Path) -> list[Job]:
     names = ("one", "two", "three")
-    return [
-        Job(name, run_folder(root / name, epoch=2, epochs=4, ap=0.125), lambda stop: "done") for name in names
-    ]
+    return [Job(name, run_folder(root / name, epoch=2, epochs=4, ap=0.125), "nothing") for name in names]
 
 
 def test_without_a_terminal_every_change_is_a_plain_line(tmp_path: Path) -> None:

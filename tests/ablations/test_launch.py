@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import cloudpickle
 import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
@@ -18,16 +17,13 @@ from ablations.cli import main
 from ablations.plan import PlannedRun, plan_runs
 from ablations.profiles import profile_named
 from analysis.runs import load_runs
-from slurm.job import Job, Outcome
-from tests.ablations import fake_training
-from tests.ablations.fake_training import FakeTraining, attempts, leave_results
+from slurm.local import Job, Outcome
+from tests.ablations.fake_training import attempts, leave_results
 from yolor_core.config import ShapesConfig
 from yolor_core.data.fingerprint import annotation_fingerprint
 from yolor_core.data.layout import coco_config
 from yolor_core.data.write import write_dataset
 from yolor_core.runs.directory import RunDirectory
-
-cloudpickle.register_pickle_by_value(fake_training)
 
 Launch = Callable[..., Result]
 
@@ -39,7 +35,9 @@ def launching(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Launch:
     def start(*arguments: str, kinds: Mapping[str, str] | None = None) -> Result:
         def as_job(run: PlannedRun) -> Job:
             kind = (kinds or {}).get(run.config.experiment, "done")
-            return Job(run.run_id, run.run_dir, FakeTraining(str(run.run_dir), kind), run.after)
+            run.run_dir.mkdir(parents=True, exist_ok=True)
+            (run.run_dir / "kind").write_text(kind)
+            return Job(run.run_id, run.run_dir, "tests.ablations.fake_training", run.after)
 
         monkeypatch.setattr(local_launch, "as_job", as_job)
         return CliRunner().invoke(
@@ -189,7 +187,7 @@ def test_a_full_disk_does_not_end_the_launch_when_an_ending_is_noted(
     def full(*_: Any, **__: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    job = Job("a", tmp_path, lambda stop: "done")
+    job = Job("a", tmp_path, "ablations.worker")
     local_launch.write_ending(job, Outcome("failed", "killed"))
     assert (RunDirectory(tmp_path).read_state() or {})["reason"] == "killed"
     monkeypatch.setattr(RunDirectory, "write_state", full)

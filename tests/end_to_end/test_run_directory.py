@@ -252,7 +252,7 @@ def test_a_submission_and_the_folder_of_results(submitted: Path) -> None:
     run = only(submitted / "runs")
     token = read_json(run / "submits" / "0001.json") or {}
     assert token.keys() == listed("`submits/`, `planned.json`", "key of a submission").keys()
-    assert (read_json(run / "planned.json") or {}).keys() == {"config", "after"}
+    assert (read_json(run / "planned.json") or {}).keys() == {"config", "after", "cluster"}
     documented = {name.split("/")[0] for name in listed("The folder of results", "place")}
     there = {path.name for path in submitted.iterdir()}
     assert there <= documented

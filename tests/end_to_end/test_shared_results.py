@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from ablations.cli import main
 from ablations.plan import plan_runs
-from slurm.refusals import check_path
+from slurm.scheduler import check_path
 from slurm.tokens import claim
 from yolor_core.runs import directory
 from yolor_core.runs.directory import RunDirectory

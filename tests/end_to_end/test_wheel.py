@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from slurm.snapshot import PACKAGES
+from slurm.submission import PACKAGES
 from yolor_core.identity import source_hash
 
 pytestmark = pytest.mark.slow
@@ -244,7 +244,7 @@ def test_runs_of_a_wheel_know_their_sources_but_no_commit(run: Run, results: Pat
 
 
 def test_the_code_of_jobs_is_frozen_from_the_wheel(run: Run, tmp_path: Path) -> None:
-    code = "from pathlib import Path; from slurm.snapshot import freeze; print(freeze(Path('.'), {}))"
+    code = "from pathlib import Path; from slurm.submission import freeze; print(freeze(Path('.'), {}))"
     frozen = Path(run("python", "-c", code, cwd=tmp_path).strip())
     assert frozen.is_relative_to(tmp_path.resolve())
     found = {p.relative_to(frozen).as_posix(): p.read_bytes() for p in frozen.rglob("*") if p.is_file()}

@@ -2,43 +2,41 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
-from slurm.job import Job, Outcome
+from slurm.local import Job, Outcome
 
 
-@dataclass(frozen=True)
-class Work:
-    """Counts steps in `folder/steps`, going on where it was left; `kind` says what happens at the end."""
+def work(folder: Path, stop: Callable[[], bool]) -> str:
+    """Counts steps in `steps`, resuming where it was left; planned.json says how many and what then."""
+    planned = {"steps": 3, "kind": "done"} | json.loads((folder / "planned.json").read_text())
+    note(folder, "start")
+    path = folder / "steps"
+    step = int(path.read_text()) if path.exists() else 0
+    while step < planned["steps"]:
+        if stop() and planned["kind"] != "deaf":
+            note(folder, "saved")
+            return "preempted"
+        time.sleep(0.05)
+        step += 1
+        path.write_text(str(step))
+    if planned["kind"] == "raise":
+        raise ValueError("the width is negative")
+    if planned["kind"] == "die":
+        print("about to allocate", flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+    note(folder, "end")
+    return planned["kind"] if planned["kind"] in ("elsewhere", "nonsense") else "done"
 
-    folder: Path
-    steps: int = 3
-    seconds: float = 0.05  # per step
-    kind: str = "done"
 
-    def __call__(self, stop: Callable[[], bool]) -> str:
-        note(self.folder, "start")
-        path = self.folder / "steps"
-        step = int(path.read_text()) if path.exists() else 0
-        while step < self.steps:
-            if stop() and self.kind != "deaf":
-                note(self.folder, "saved")
-                return "preempted"
-            time.sleep(self.seconds)
-            step += 1
-            path.write_text(str(step))
-        if self.kind == "raise":
-            raise ValueError("the width is negative")
-        if self.kind == "die":
-            print("about to allocate", flush=True)
-            os.kill(os.getpid(), signal.SIGKILL)
-        note(self.folder, "end")
-        return self.kind if self.kind == "elsewhere" else "done"
+def leave(run_dir: Path, state: str, reason: str) -> None:
+    """Notes how the run was left."""
+    (run_dir / "left.json").write_text(json.dumps([state, reason]))
 
 
 def note(folder: Path, event: str) -> None:
@@ -59,11 +57,12 @@ def moments(folder: Path) -> tuple[float, float]:
     return times[0], times[-1]
 
 
-def job(root: Path, name: str, after: str | None = None, cost: float = 0.0, **work: object) -> Job:
+def job(root: Path, name: str, after: str | None = None, cost: float = 0.0, **planned: object) -> Job:
     """A job with a folder of its own."""
     folder = root / name
     folder.mkdir(exist_ok=True)
-    return Job(name, folder, Work(folder, **work), after, cost)  # type: ignore[arg-type]
+    (folder / "planned.json").write_text(json.dumps(planned))
+    return Job(name, folder, __name__, after, cost)
 
 
 class Recorder:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from slurm.cluster import Cluster, Resources, known_clusters, load_cluster, minutes
-from slurm.errors import ClusterError
+from slurm.scheduler import ClusterError
 
 
 def profile(folder: Path, text: str, name: str = "mine.toml") -> str:

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cloudpickle
 import pytest
-from submitit.core.utils import DelayedSubmission
 
-from slurm.attempt import Attempt
 from slurm.ending import end, judge
 from slurm.tokens import Token, claim
 from tests.slurm.fake_slurm import FakeSlurm
@@ -92,24 +87,11 @@ def test_the_rank_that_was_the_cause_gives_the_reason() -> None:
     assert reason([lost, cause], 1, crashes=0) == "ZeroDivisionError: division by zero"
 
 
-@dataclass(frozen=True)
-class Leaves:
-    """Work that notes how it was left; `slurm.ending` gets it out of submitit's pickle."""
-
-    path: str
-
-    def __call__(self, stop: Callable[[], bool]) -> str:
-        raise AssertionError("the ending trains nothing")
-
-    def leave(self, state: str, reason: str) -> None:
-        Path(self.path).write_text(json.dumps([state, reason]))
-
-
 class Job:
     """A job that is over: index 1 of array 50."""
 
     def __init__(self, root: Path, slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.folder, self.run_dir, self.left = root / "array", root / "run", root / "left.json"
+        self.folder, self.run_dir, self.left = root / "array", root / "run", root / "run" / "left.json"
         self.slurm, self.monkeypatch = slurm, monkeypatch
         token = claim(self.run_dir, 0, folder=str(self.folder), name="ablate-x-0", launch="x")
         assert token is not None
@@ -122,6 +104,7 @@ class Job:
             "launch": "x",
             "requeues": 5,
             "retries": 2,
+            "work": "tests.slurm.fakes",
         }
         other = {
             "run": "other",
@@ -132,9 +115,6 @@ class Job:
             "retries": 0,
         }
         (self.folder / "jobs.json").write_text(json.dumps({"jobs": [other, about]}))
-        work = Leaves(str(self.left))
-        with (self.folder / "50_1_submitted.pkl").open("wb") as file:
-            cloudpickle.dump(DelayedSubmission(Attempt(self.run_dir, 1, "x", work)), file)  # type: ignore[arg-type]
         monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "50")
         monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "1")
         monkeypatch.setenv("SLURM_JOB_ID", "52")

@@ -8,16 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import cloudpickle
 import pytest
 
-from slurm.job import Job, Outcome
-from slurm.local import run_jobs
-from slurm.signals import StopFlag
-from tests.slurm import fakes
+from slurm.local import Job, Outcome, longest_first, run_jobs
+from slurm.worker import StopFlag
 from tests.slurm.fakes import Recorder, job, moments, notes, until
-
-cloudpickle.register_pickle_by_value(fakes)  # a job's process does not know the tests
 
 
 def test_no_more_jobs_than_allowed_run_at_a_time(tmp_path: Path) -> None:
@@ -66,12 +61,16 @@ def test_failures_are_told_apart_and_do_not_stop_the_others(tmp_path: Path) -> N
         job(tmp_path, "raised", kind="raise"),
         job(tmp_path, "dependent", after="raised"),
         job(tmp_path, "fine", steps=5),
+        job(tmp_path, "nonsense", kind="nonsense"),
+        Job("unknown", tmp_path, "no_such_module"),
     ]
-    outcomes = run_jobs(jobs, 4, Recorder(), StopFlag())
+    outcomes = run_jobs(jobs, 6, Recorder(), StopFlag())
+    assert "nonsense" in (outcomes["nonsense"].reason or "")
+    assert outcomes["unknown"].reason == "ModuleNotFoundError: No module named 'no_such_module'"
     assert outcomes["fine"] == Outcome("done")
     assert outcomes["raised"].state == "failed"
     assert outcomes["raised"].reason == "ValueError: the width is negative"
-    assert any("in __call__" in line for line in outcomes["raised"].log)
+    assert any("in work" in line for line in outcomes["raised"].log)
     assert outcomes["killed"].state == "failed"
     assert "killed" in (outcomes["killed"].reason or "")
     assert outcomes["killed"].log == ("about to allocate",)
@@ -208,12 +207,10 @@ def test_parallel_must_be_positive(tmp_path: Path) -> None:
 DRIVER = """
 import signal, sys
 from pathlib import Path
-import cloudpickle
 from slurm.local import run_jobs
-from slurm.signals import stop_on
+from slurm.worker import stop_on
 from tests.slurm import fakes
 
-cloudpickle.register_pickle_by_value(fakes)
 root = Path(sys.argv[1])
 jobs = [fakes.job(root, name, steps=2000) for name in "ab"]
 with stop_on(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as stop:
@@ -259,8 +256,24 @@ def test_jobs_of_a_killed_launcher_save_and_stop(tmp_path: Path) -> None:
     driver.communicate(timeout=30)
 
 
-def test_a_job_is_picklable_with_its_function(tmp_path: Path) -> None:
-    original = job(tmp_path, "a")
-    copy = cloudpickle.loads(cloudpickle.dumps(original))
-    assert isinstance(copy, Job)
-    assert (copy.name, copy.function.folder) == (original.name, tmp_path / "a")
+def make(name: str, cost: float, after: str | None = None) -> Job:
+    return Job(name, Path(name), "nothing", after, cost)
+
+
+def test_a_chain_counts_as_one_long_job() -> None:
+    jobs = [make("a", 3), make("tail", 2, after="head"), make("head", 2), make("b", 3.5)]
+    assert [job.name for job in longest_first(jobs)] == ["head", "b", "a", "tail"]
+
+
+def test_equal_costs_keep_their_order() -> None:
+    assert [job.name for job in longest_first([make(name, 0) for name in "cab"])] == ["c", "a", "b"]
+
+
+def test_a_circle_is_refused() -> None:
+    with pytest.raises(ValueError, match="circle: a, b"):
+        longest_first([make("a", 1, after="b"), make("b", 1, after="a")])
+
+
+def test_a_name_given_twice_is_refused() -> None:
+    with pytest.raises(ValueError, match="share a name: a"):
+        longest_first([make("a", 1), make("a", 2)])

@@ -12,8 +12,9 @@ import pytest
 
 from slurm import probe
 from slurm.cluster import Cluster, Override
-from slurm.errors import ClusterError
-from slurm.probe import Finding, Probe, gpus, judge, look_around, look_from_inside, send_probe
+from slurm.files import replace_json
+from slurm.probe import Finding, gpus, judge, look_around, look_from_inside, send_probe
+from slurm.scheduler import ClusterError
 from tests.slurm.fake_slurm import FakeSlurm
 
 CONFIG = "ClusterName = tiny\nMaxArraySize = 501\nPreemptMode = OFF\nPreemptType = preempt/none"
@@ -190,7 +191,8 @@ def test_a_node_is_looked_at_from_inside(tmp_path: Path, monkeypatch: pytest.Mon
 def test_the_job_leaves_what_it_saw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     (tmp_path / "clusters").mkdir()
-    assert Probe(str(tmp_path), "", "")(lambda: False) == "done"
+    replace_json(tmp_path / "planned.json", {"results": str(tmp_path), "data": "", "local_disk": ""})
+    assert probe.work(tmp_path, lambda: False) == "done"
     assert json.loads((tmp_path / "clusters" / ".probe-7.json").read_text())["host"]
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from slurm import scheduler
-from slurm.errors import ClusterError
+from slurm.scheduler import ClusterError
 from tests.slurm.fake_slurm import FakeSlurm
 
 

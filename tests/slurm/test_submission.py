@@ -3,37 +3,38 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
+import shutil
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cloudpickle
 import pytest
 
+from slurm import submission
 from slurm.cluster import Cluster, Resources
-from slurm.errors import ClusterError
-from slurm.refusals import check_path, refusal
-from slurm.submission import Array, Request, Sender, layout, new_launch, rehearse
+from slurm.files import read_json
+from slurm.scheduler import ClusterError, check_path, refusal
+from slurm.submission import (
+    KINDS,
+    PACKAGES,
+    ROOT,
+    Array,
+    Request,
+    Sender,
+    freeze,
+    layout,
+    new_launch,
+    rehearse,
+)
 from slurm.tokens import Token, claim, current, read
+from slurm.worker import entry
 from tests.slurm.fake_slurm import FakeSlurm
 
 GOLDEN = Path(__file__).parent / "golden"
 SMALL, LARGE = Resources(), Resources(gpus=8)
-
-
-@dataclass(frozen=True)
-class Idle:
-    """Work that is never done."""
-
-    def __call__(self, stop: Callable[[], bool]) -> str:
-        raise AssertionError("nothing is trained here")
-
-    def leave(self, state: str, reason: str) -> None:
-        """Nothing to leave."""
 
 
 @pytest.fixture
@@ -42,7 +43,7 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSlurm:
 
 
 def request(root: Path, name: str, resources: Resources = SMALL, **more: Any) -> Request:
-    return Request(name, root / "runs" / name, Idle(), resources, **more)
+    return Request(name, root / "runs" / name, "tests.slurm.fakes", resources, {"config": name}, **more)
 
 
 def sender(root: Path, cluster: Cluster | None = None, longest: int = 100) -> Sender:
@@ -220,16 +221,20 @@ def test_runs_are_sent_as_arrays_and_their_tokens_know_the_jobs(tmp_path: Path, 
     assert Cluster.model_validate(record["cluster"]) == Cluster()
 
 
-def test_every_job_of_an_array_finds_its_own_run(tmp_path: Path, slurm: FakeSlurm) -> None:
+def test_every_job_of_an_array_finds_its_own_run(
+    tmp_path: Path, slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch
+) -> None:
     slurm.accept(7)
     sender(tmp_path).submit([request(tmp_path, "a"), request(tmp_path, "b", number=4)])
     folder = tmp_path / "launches" / "L1" / "arrays" / "0"
-    about = json.loads((folder / "jobs.json").read_text())["jobs"]
     for index, (name, number) in enumerate([("a", 1), ("b", 5)]):
-        with (folder / f"7_{index}_submitted.pkl").open("rb") as file:
-            attempt = cloudpickle.load(file).function
-        assert (attempt.run_dir.name, attempt.number) == (name, number)
-        assert (Path(about[index]["run_dir"]).name, about[index]["number"]) == (name, number)
+        monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "7")
+        monkeypatch.setenv("SLURM_ARRAY_TASK_ID", str(index))
+        about = entry(folder)
+        assert (Path(about["run_dir"]).name, about["number"]) == (name, number)
+        assert about["work"] == "tests.slurm.fakes"
+        assert (folder / f"7_{index}_submitted.pkl").is_file()
+        assert read_json(tmp_path / "runs" / name / "planned.json") == {"config": name}
 
 
 def test_a_run_that_somebody_else_claims_is_left_to_them(tmp_path: Path, slurm: FakeSlurm) -> None:
@@ -239,6 +244,7 @@ def test_a_run_that_somebody_else_claims_is_left_to_them(tmp_path: Path, slurm: 
     sent = sender(tmp_path).submit(requests)
     assert (sent.taken, sent.jobs, sent.problem) == (["a"], {"b": "7_0", "c": "7_1"}, None)
     assert flags((scripts / "7.sh").read_text())["array"].startswith("0-1%")
+    assert not (requests[0].run_dir / "planned.json").exists()
     theirs = current(requests[0].run_dir)
     assert theirs is not None and theirs.job == "3" and theirs.withdrawn is None
     about = json.loads((tmp_path / "launches" / "L1" / "arrays" / "0" / "jobs.json").read_text())["jobs"]
@@ -372,3 +378,111 @@ def test_a_refusal_names_the_key_of_the_profile(words: str, key: str) -> None:
 def test_an_unknown_refusal_is_passed_on() -> None:
     assert refusal("sbatch: error: Something new") == "Something new"
     assert refusal("plain words") == "plain words"
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A small copy of the suite's layout."""
+    root = tmp_path / "checkout"
+    for package in PACKAGES:
+        (root / package / "inner").mkdir(parents=True)
+        (root / package / "__init__.py").write_text("")
+        (root / package / "inner" / "a.py").write_text(f"NAME = {package!r}\n")
+        (root / package / "table.csv").write_text("a,b\n")
+        (root / package / "__pycache__").mkdir()
+        (root / package / "__pycache__" / "a.py").write_text("old")
+        (root / package / "notes.ckpt").write_text("not code")
+    (root / "results").mkdir()
+    (root / "results" / "run.py").write_text("not a package")
+    return root
+
+
+def test_the_packages_are_copied_with_their_data(checkout: Path, tmp_path: Path) -> None:
+    code = freeze(tmp_path / "results", {"commit": "abc", "dirty": True}, checkout)
+    copied = {path.relative_to(code).as_posix() for path in code.rglob("*") if path.is_file()}
+    expected = {f"{p}/{name}" for p in PACKAGES for name in ("__init__.py", "inner/a.py", "table.csv")}
+    assert copied == expected | {"snapshot.json"}
+    assert (code / "slurm" / "inner" / "a.py").read_text() == "NAME = 'slurm'\n"
+    record = json.loads((code / "snapshot.json").read_text())
+    assert (record["commit"], record["dirty"]) == ("abc", True)
+    assert code.is_relative_to(tmp_path / "results")
+    assert code.stat().st_mode & 0o055 == 0o055  # the group reads it, and so do the nodes' other users
+
+
+def test_the_same_code_is_copied_once_and_other_code_beside_it(checkout: Path, tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    first = freeze(results, {"commit": "abc"}, checkout)
+    stamp = (first / "snapshot.json").stat().st_mtime_ns
+    (checkout / "slurm" / "notes.ckpt").write_text("still not code")
+    os.utime(checkout / "slurm" / "table.csv")
+    assert freeze(results, {"commit": "def"}, checkout) == first
+    assert (first / "snapshot.json").stat().st_mtime_ns == stamp
+    (checkout / "slurm" / "table.csv").write_text("a,c\n")
+    second = freeze(results, {}, checkout)
+    assert second != first
+    assert (first / "slurm" / "table.csv").read_text() == "a,b\n"
+    (checkout / "slurm" / "table.csv").rename(checkout / "slurm" / "other.csv")
+    assert freeze(results, {}, checkout) not in (first, second)
+    assert {path.name for path in (results / "code").iterdir()} >= {first.name, second.name}
+    assert not list((results / "code").glob(".building*"))
+
+
+def test_editing_the_checkout_does_not_change_what_is_frozen(checkout: Path, tmp_path: Path) -> None:
+    code = freeze(tmp_path / "results", {}, checkout)
+    shutil.rmtree(checkout)
+    command = "from slurm.inner.a import NAME; print(NAME)"
+    output = subprocess.run(
+        [sys.executable, "-S", "-c", command],
+        env={"PYTHONPATH": str(code), "PYTHONSAFEPATH": "1", "PYTHONDONTWRITEBYTECODE": "1"},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert output == "slurm\n"
+
+
+def test_somebody_who_was_quicker_is_no_error(
+    checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rename = os.rename
+
+    def late(source: Path, target: Path) -> None:
+        shutil.copytree(source, target)
+        rename(source, target)
+
+    monkeypatch.setattr(submission.os, "rename", late)
+    code = freeze(tmp_path / "results", {}, checkout)
+    assert (code / "slurm" / "inner" / "a.py").is_file()
+    assert not list((tmp_path / "results" / "code").glob(".building*"))
+
+
+def test_a_copy_that_cannot_be_put_in_place_is_an_error(
+    checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(source: Path, target: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(submission.os, "rename", refuse)
+    with pytest.raises(OSError, match="Permission denied"):
+        freeze(tmp_path / "results", {}, checkout)
+
+
+def test_a_relative_results_folder_gives_a_whole_path(
+    checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code = freeze(Path("results"), {}, checkout)
+    assert code.is_absolute() and code.is_dir()
+
+
+def test_all_that_the_suite_imports_is_frozen(tmp_path: Path) -> None:
+    tops = {path.parent.name for path in ROOT.glob("*/__init__.py")} - {"tests"}
+    assert tops <= set(PACKAGES)
+    kinds = {
+        p.suffix
+        for name in PACKAGES
+        for p in (ROOT / name).rglob("*")
+        if "__pycache__" not in p.parts and p.is_file()
+    }
+    assert kinds <= {*KINDS, ""}  # a new kind of file has to be decided about

@@ -8,7 +8,7 @@ from typing import BinaryIO
 
 import pytest
 
-from ablations.job import claim
+from ablations.worker import claim
 from yolor_core.errors import RunError
 from yolor_core.runs.directory import RunDirectory, write_atomically
 

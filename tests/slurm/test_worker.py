@@ -1,4 +1,4 @@
-"""What a process of a job does: train, or not, and leave word how it ended."""
+"""What a process of a run does: train, or not, and leave word how it ended; and signals, which set a flag."""
 
 from __future__ import annotations
 
@@ -8,29 +8,25 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from slurm import attempt
-from slurm.attempt import Attempt, job_id, restarts
+from slurm import worker
+from slurm.files import replace_json
 from slurm.tokens import Token, claim, current, read
+from slurm.worker import Attempt, StopFlag, held_back, job_id, restarts, stop_on
 
 
-@dataclass
 class Does:
-    """Work that does what a test says."""
+    """A module whose work does what a test says."""
 
-    what: Callable[[Callable[[], bool]], str]
-    calls: int = 0
+    def __init__(self, what: Callable[[Callable[[], bool]], str]) -> None:
+        self.what, self.calls = what, 0
 
-    def __call__(self, stop: Callable[[], bool]) -> str:
+    def work(self, run_dir: Path, stop: Callable[[], bool]) -> str:
         self.calls += 1
         return self.what(stop)
-
-    def leave(self, state: str, reason: str) -> None:
-        raise AssertionError("a process leaves no last word")
 
 
 class FinalError(Exception):
@@ -42,7 +38,7 @@ class FinalError(Exception):
 @pytest.fixture(autouse=True)
 def _handlers() -> Iterator[None]:
     """An attempt is the last thing that a process does, and leaves its signals as it needs them."""
-    former = {signum: signal.getsignal(signum) for signum in attempt.STOPS}
+    former = {signum: signal.getsignal(signum) for signum in worker.STOPS}
     yield
     for signum, handler in former.items():
         signal.signal(signum, handler)
@@ -57,14 +53,23 @@ def token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Token:
     monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "2")
     monkeypatch.setenv("SLURM_JOB_ID", "9")
     monkeypatch.setenv("SLURM_JOB_NODELIST", "n[1-2]")
-    monkeypatch.setattr(attempt, "clear_leftovers", lambda: None)
+    monkeypatch.setattr(worker, "clear_leftovers", lambda: None)
     made = claim(tmp_path / "run", 0, job="7_2", launch="mine")
     assert made is not None
     return made
 
 
+def folder(token: Token, work: str) -> str:
+    """That of an array, in which the token's job has index 2."""
+    about = {"run_dir": str(token.run_dir), "number": token.number, "launch": "mine", "work": work}
+    jobs = [{}, {}, about | {"variables": {"ABLATE_TEST_NOTE": "set"}}]
+    replace_json(token.run_dir.parent / "array" / "jobs.json", {"jobs": jobs})
+    return str(token.run_dir.parent / "array")
+
+
 def call(token: Token, work: Does) -> str:
-    return Attempt(token.run_dir, token.number, "mine", work, (("ABLATE_TEST_NOTE", "set"),))()
+    sys.modules["work_of_a_test"] = work  # type: ignore[assignment]
+    return Attempt()(folder(token, "work_of_a_test"))
 
 
 def ended(token: Token, restart: int = 0) -> list[tuple[int, str]]:
@@ -117,14 +122,14 @@ def test_a_run_whose_folder_was_begun_anew_is_left_alone(token: Token) -> None:
 def test_a_run_that_is_begun_anew_meanwhile_ends_without_writing(
     token: Token, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(attempt, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(worker, "LOOK_SECONDS", 0.0)
     left: list[int] = []
 
     def leave(code: int) -> None:
         left.append(code)
         raise SystemExit(code)
 
-    monkeypatch.setattr(attempt.os, "_exit", leave)
+    monkeypatch.setattr(worker.os, "_exit", leave)
 
     def train(stop: Callable[[], bool]) -> str:
         assert not stop()
@@ -201,16 +206,16 @@ def test_a_signal_after_the_end_does_not_kill_the_process_on_its_way_out(
     """Python takes its handlers away while it ends; what is ignored stays ignored."""
     code = (
         "import os, signal, sys\n"
-        "from pathlib import Path\n"
-        "from slurm import attempt\n"
-        "attempt.clear_leftovers = lambda: None\n"
+        "from types import SimpleNamespace\n"
+        "from slurm import worker\n"
+        "worker.clear_leftovers = lambda: None\n"
+        "sys.modules['work_of_a_test'] = SimpleNamespace(work=lambda run_dir, stop: 'done')\n"
         "class Late:\n"
         "    def __del__(self, kill=os.kill, me=os.getpid()):\n"
         f"        kill(me, {int(signum)})\n"
         "late = Late()\n"
         "sys.modules['late'] = late\n"
-        f"run = attempt.Attempt(Path({str(token.run_dir)!r}), {token.number}, 'mine', lambda stop: 'done')\n"
-        "print(run(), flush=True)\n"
+        f"print(worker.Attempt()({folder(token, 'work_of_a_test')!r}), flush=True)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr
@@ -250,15 +255,63 @@ def test_leftovers_of_a_killed_process_are_removed(tmp_path: Path, monkeypatch: 
     kept = tmp_path / "9_submitted.pkl"
     for path in (*left, kept):
         path.write_text("")
-    attempt.clear_leftovers()
-    attempt.clear_leftovers()
+    worker.clear_leftovers()
+    worker.clear_leftovers()
     assert not any(path.exists() for path in left)
     assert kept.exists()
 
 
 def test_a_signal_before_the_handlers_starts_the_same_again(token: Token) -> None:
     work = Does(lambda stop: "done")
-    again = Attempt(token.run_dir, token.number, "mine", work).checkpoint()
-    assert again.function.run_dir == token.run_dir
-    assert again.function() == "done"
+    sys.modules["work_of_a_test"] = work  # type: ignore[assignment]
+    again = Attempt().checkpoint(folder(token, "work_of_a_test"))
+    assert again.function(*again.args) == "done"
     assert read(token.run_dir, 1).outcomes(0)[0]["state"] == "done"
+
+
+def test_a_signal_only_sets_the_flag_and_the_handler_goes_back() -> None:
+    former = signal.getsignal(signal.SIGUSR1)
+    with stop_on(signal.SIGUSR1) as stop:
+        assert not stop()
+        os.kill(os.getpid(), signal.SIGUSR1)
+        assert stop()
+    assert signal.getsignal(signal.SIGUSR1) is former
+
+
+def test_signals_within_a_second_are_one_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    moments = iter([10.0, 10.2, 12.0])
+    monkeypatch.setattr("slurm.worker.time.monotonic", lambda: next(moments))
+    flag = StopFlag()
+    counts = []
+    for _ in range(3):
+        flag.handle(signal.SIGTERM, None)
+        counts.append(flag.requests)
+    assert counts == [1, 1, 2]
+
+
+def test_an_ignored_signal_stays_ignored() -> None:
+    former = signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    try:
+        with stop_on(signal.SIGUSR1) as stop:
+            os.kill(os.getpid(), signal.SIGUSR1)
+            assert not stop()
+    finally:
+        signal.signal(signal.SIGUSR1, former)
+
+
+def test_with_once_a_second_interrupt_interrupts() -> None:
+    with stop_on(signal.SIGINT, once=True) as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)  # at once: the same request
+        assert stop.requests == 1
+        stop.last -= 2
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_a_process_started_while_signals_are_held_back_never_sees_them() -> None:
+    code = "import os, signal; os.kill(os.getpid(), signal.SIGINT); print('alive')"
+    with held_back(signal.SIGINT):
+        child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert child.stdout == "alive\n"
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])

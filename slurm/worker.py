@@ -1,0 +1,251 @@
+"""The one worker: what a process does that trains a run, in a job of SLURM or started by a launch here.
+
+It calls `work(run_dir, stop)` of a module that is named by a text, e.g. `ablations.worker`; what is to be
+done lies in the run's folder. It trains until told to stop, and leaves word how it ended. What comes next is
+not decided here but in `slurm.local` and `slurm.ending`.
+
+    python -m slurm.worker MODULE RUN_DIR ENDED    # on this machine; stops when its standard input is closed
+
+`work` returns "done"; "preempted" once `stop()` was true and the run is saved; or "elsewhere" when another
+process has the run. An exception that has a true `final` would come again, and is not tried once more. Its
+twin `leave(run_dir, state, reason)` writes into the run's own files how it ended, where it could not itself.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import select
+import signal
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import submitit
+
+from slurm.files import read_json, replace_json
+from slurm.tokens import current, read
+
+STATES = ("done", "preempted", "elsewhere")
+STOPS = (signal.SIGTERM, signal.SIGUSR2)  # by which a scheduler or launcher asks a run to stop
+LAUNCHER_SECONDS = 1.0  # between two looks whether the launcher is still there
+LOOK_SECONDS = 20.0  # between two looks whether the run is still this job's
+GONE = "this submission does not count any more (a newer one does, or the run's folder is gone): ending"
+SAME_SECONDS = 1.0
+
+
+def here(work: str, run_dir: Path, ended: Path) -> None:
+    """Work on a run for a launch of this machine, and leave state and reason in the file `ended`.
+
+    An orphan stops by itself: when the launcher has vanished, nobody could ask it to stop any more. The
+    launcher holds the other end of standard input, which the kernel closes however the launcher ends.
+    """
+    looked = time.monotonic()
+    # After the imports of torch and others, a signal must not end the process in the middle of a step.
+    with stop_on(*STOPS) as asked:
+
+        def stop() -> bool:
+            nonlocal looked
+            if time.monotonic() - looked > LAUNCHER_SECONDS:
+                looked = time.monotonic()
+                asked.requests += bool(select.select([0], [], [], 0)[0])
+            return asked()
+
+        state, reason = "failed", None
+        try:
+            state = importlib.import_module(work).work(run_dir, stop)
+            if state not in STATES:
+                state, reason = "failed", nonsense(state)
+        except Exception as error:
+            traceback.print_exc()
+            sys.stderr.flush()
+            reason = describe(error)
+        replace_json(ended, {"state": state, "reason": reason})
+
+
+class Attempt(submitit.helpers.Checkpointable):
+    """What submitit calls in every process of a job, and again after each requeue.
+
+    For a signal that arrives before the handlers are there, submitit puts the same back.
+    """
+
+    def __call__(self, folder: str) -> str:
+        """`folder` is that of the array, whose `jobs.json` says which run this job has."""
+        clear_leftovers()
+        about = entry(Path(folder))
+        os.environ.update(about.get("variables") or {})
+        run_dir, number, launch = Path(about["run_dir"]), int(about["number"]), str(about["launch"])
+        rank, restart = int(os.environ.get("SLURM_PROCID", 0)), restarts()
+        token = read(run_dir, number)
+        if superseded(run_dir, number, launch):
+            print(GONE, flush=True)
+            return "elsewhere"
+        if token.cancelled:
+            token.ended(rank, restart, state="cancelled")
+            return "cancelled"
+        if token.withdrawn:  # its launch took it for not sent, so another one may have it
+            token.ended(rank, restart, state="elsewhere")
+            return "elsewhere"
+        if rank == 0:
+            if token.job is None:  # its launch was interrupted before it could write that down
+                token = token.update(job=job_id())
+            node = os.environ.get("SLURM_JOB_NODELIST", socket.gethostname())
+            token.note("start", job=job_id(), restart=restart, node=node)
+        # After submitit's own handlers, which would exit in the middle of a step.
+        with stop_on(*STOPS) as asked:
+            stop = _own(asked, lambda: superseded(run_dir, number, launch))
+            try:
+                state = str(importlib.import_module(about["work"]).work(run_dir, stop))
+            except Exception as error:
+                traceback.print_exc()
+                sys.stderr.flush()
+                if superseded(run_dir, number, launch):
+                    print(GONE, flush=True)
+                    return "elsewhere"
+                final = bool(getattr(error, "final", False))
+                # One of the suite's own needs no class name.
+                reason = " ".join(str(error).split()) if final else describe(error)
+                token.ended(rank, restart, state="failed", final=final, reason=reason)
+                raise SystemExit(1) from None
+        # What comes from here on must not kill the process on its way out, where Python has no handlers left.
+        for signum in STOPS:
+            signal.signal(signum, signal.SIG_IGN)
+        if state not in STATES:
+            token.ended(rank, restart, state="failed", final=True, reason=nonsense(state))
+            raise SystemExit(1)
+        token.ended(rank, restart, state=state)
+        return state
+
+
+def _own(asked: Callable[[], bool], lost: Callable[[], bool]) -> Callable[[], bool]:
+    """Whether the run is asked to stop; ends the process at once when the run is not its own any more.
+
+    Somebody has removed the run's folder, and perhaps begun it anew: whatever this process still wrote
+    would be written into theirs.
+    """
+    looked = time.monotonic()
+
+    def stop() -> bool:
+        nonlocal looked
+        if time.monotonic() - looked > LOOK_SECONDS:
+            looked = time.monotonic()
+            if lost():
+                print(GONE, flush=True)
+                os._exit(0)
+        return asked()
+
+    return stop
+
+
+def entry(folder: Path) -> dict[str, Any]:
+    """The line of an array's `jobs.json` that is about this job."""
+    jobs = (read_json(folder / "jobs.json") or {}).get("jobs") or []
+    job = job_id()
+    found: dict[str, Any] = jobs[int(job.split("_")[1]) if "_" in job else 0]
+    return found
+
+
+def nonsense(state: object) -> str:
+    """Why a run has failed that returned something else than a state."""
+    return f"the run returned {state!r}; allowed: {', '.join(STATES)}"
+
+
+def describe(error: BaseException) -> str:
+    """One line: the kind of the error and its message."""
+    message = " ".join(str(error).split())
+    return f"{type(error).__name__}: {message}" if message else type(error).__name__
+
+
+def superseded(run_dir: Path, number: int, launch: str) -> bool:
+    """Whether a submission is not the one that counts: a newer one is there, or its token is gone."""
+    latest = current(run_dir)
+    return latest is None or latest.number != number or latest.content.get("launch") != launch
+
+
+def restarts() -> int:
+    """How often SLURM has started this job before."""
+    return int(os.environ.get("SLURM_RESTART_COUNT") or 0)
+
+
+def job_id() -> str:
+    """The id of this job as `sbatch` counts: 123, or 123_4 in an array."""
+    array = os.environ.get("SLURM_ARRAY_JOB_ID")
+    if array:
+        return f"{array}_{os.environ.get('SLURM_ARRAY_TASK_ID', '0')}"
+    return os.environ.get("SLURM_JOB_ID", "")
+
+
+def clear_leftovers() -> None:
+    """Remove the temporary files of an attempt that was killed while it wrote: submitit refuses to go on."""
+    paths = submitit.JobEnvironment().paths
+    for path in (paths.result_pickle, paths.submitted_pickle):
+        path.with_suffix(path.suffix + ".save_tmp").unlink(missing_ok=True)
+
+
+class StopFlag:
+    """Counts the requests to stop. Calling it tells whether there was one.
+
+    Signals within a second count as one request: `make` and `timeout` pass on a signal that the process group
+    got already.
+    """
+
+    def __init__(self) -> None:
+        self.requests = 0
+        self.last = float("-inf")
+
+    def __call__(self) -> bool:
+        return self.requests > 0
+
+    def handle(self, signum: int, frame: FrameType | None) -> None:
+        """The signal handler: nothing but the count, because it may interrupt any line of any library."""
+        moment = time.monotonic()
+        self.requests += moment - self.last > SAME_SECONDS
+        self.last = moment
+
+
+@contextmanager
+def stop_on(*signals: signal.Signals, once: bool = False) -> Iterator[StopFlag]:
+    """Within the block the given signals only set the flag; afterwards the former handlers are back.
+
+    With `once` that holds for the first request: the former handlers take the second one, so that a second
+    Ctrl-C interrupts. A signal that is ignored on entry (SIGHUP under nohup) stays ignored. Main thread only.
+    """
+    flag = StopFlag()
+    former = {s: signal.getsignal(s) for s in signals if signal.getsignal(s) is not signal.SIG_IGN}
+
+    def handle(signum: int, frame: FrameType | None) -> None:
+        flag.handle(signum, frame)
+        if once and flag.requests > 1:
+            signal.signal(signum, former[signal.Signals(signum)])
+            os.kill(os.getpid(), signum)
+
+    for signum in former:
+        signal.signal(signum, handle)
+    try:
+        yield flag
+    finally:
+        for signum, handler in former.items():
+            signal.signal(signum, handler)
+
+
+@contextmanager
+def held_back(*signals: signal.Signals) -> Iterator[None]:
+    """Within the block the given signals wait. A process started here holds them back for all its life.
+
+    So a terminal's Ctrl-C, which reaches every process of the foreground group, is left to the launcher.
+    """
+    former = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, former)
+
+
+if __name__ == "__main__":
+    here(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]))
