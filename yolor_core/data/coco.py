@@ -14,48 +14,30 @@ from numpy.typing import NDArray
 
 from yolor_core.data.annotations import Annotations, clean
 from yolor_core.data.decode import Pixels, decode
-from yolor_core.data.images import ImageSet, Purpose, Reader
+from yolor_core.data.images import ImageSet, Reader
 from yolor_core.data.layout import annotation_file, image_folder
 from yolor_core.data.marks import Marks
 from yolor_core.data.records import parse, read_json
 from yolor_core.data.report import DataReport, Note
-from yolor_core.data.resize import resize_top, rows_needed
 from yolor_core.errors import DataError
 
 
 @dataclass(frozen=True)
 class FileReader(Reader):
-    """Reads images from files; see `decode` for what happens to unusual ones. sizes: int64 (n, 2); sound:
-    images that were decoded completely and without a note."""
+    """Reads images from files; see `decode` for what happens to unusual ones. sizes: int64 (n, 2)."""
 
     folder: Path
     files: Sequence[str]
     ids: Sequence[int]
     sizes: NDArray[np.int64]
-    sound: Marks
 
     def path(self, index: int) -> Path:
         """The file of an image."""
         return self.folder / self.files[index]
 
     def __call__(self, index: int) -> tuple[Pixels, list[Note]]:
-        return self._decode(index, None)
-
-    def scaled(
-        self, index: int, size: int, purpose: Purpose, rows: int | None = None
-    ) -> tuple[Pixels, list[Note]]:
         width, height = self.sizes[index].tolist()
-        top = None if rows is None else rows_needed(rows, width, height, size)
-        pixels, notes = self._decode(index, top)
-        return resize_top(pixels, height, size, purpose), notes
-
-    def _decode(self, index: int, rows: int | None) -> tuple[Pixels, list[Note]]:
-        width, height = self.sizes[index].tolist()
-        known = index in self.sound
-        pixels, notes = decode(self.path(index), self.ids[index], width, height, rows if known else None)
-        if not known and not notes:
-            self.sound.add(index)
-        return pixels, notes
+        return decode(self.path(index), self.ids[index], width, height)
 
 
 @dataclass(frozen=True)
@@ -108,7 +90,7 @@ def file_reader(root: Path, split: str, annotations: Annotations) -> FileReader:
     """Reads the image files of a split. Raises DataError when some are missing."""
     folder = files_of(root, split, annotations.files)
     return FileReader(
-        folder, annotations.files, annotations.ids, annotations.sizes, Marks(len(annotations.files))
+        folder, annotations.files, annotations.ids, annotations.sizes
     )
 
 

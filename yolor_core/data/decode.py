@@ -39,9 +39,7 @@ UPRIGHT = {
 }
 
 
-def decode(
-    path: Path, identifier: int, width: int, height: int, rows: int | None = None
-) -> tuple[Pixels, list[Note]]:
+def decode(path: Path, identifier: int, width: int, height: int) -> tuple[Pixels, list[Note]]:
     """Pixels of a file as uint8 RGB (height, width, 3), and notes of what had to be done; see `decode_bytes`.
 
     A file that cannot be read is treated like one that cannot be decoded.
@@ -51,7 +49,7 @@ def decode(
     except OSError as error:
         pixels, findings = unreadable(error, width, height)
     else:
-        pixels, findings = decode_bytes(data, width, height, rows)
+        pixels, findings = decode_bytes(data, width, height)
     return pixels, notes(findings, identifier, path)
 
 
@@ -60,7 +58,7 @@ def notes(findings: Findings, identifier: int, path: Path) -> list[Note]:
     return [Note(kind, identifier, f"image {identifier} ({path}): {detail}") for kind, detail in findings]
 
 
-def decode_bytes(data: bytes, width: int, height: int, rows: int | None = None) -> tuple[Pixels, Findings]:
+def decode_bytes(data: bytes, width: int, height: int) -> tuple[Pixels, Findings]:
     """Pixels of an encoded image as uint8 RGB (height, width, 3), and what had to be done.
 
     `width` and `height` are the annotation file's. The picture is upright or as stored (see `read`), and
@@ -69,10 +67,8 @@ def decode_bytes(data: bytes, width: int, height: int, rows: int | None = None) 
 
     Greyscale, palette, CMYK, alpha and 16-bit images become 8-bit RGB; alpha is discarded. What cannot be
     decoded completely gives a grey image and an `unreadable` finding; this function does not raise for it.
-
-    `rows` is for files that were once found to be without fault: the result may then end after so many rows.
     """
-    plain = decode_plain(data, width, height, rows)
+    plain = decode_plain(data, width, height)
     if plain is not None:
         return plain, []
     try:

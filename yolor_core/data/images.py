@@ -26,14 +26,8 @@ class Reader(Protocol):
         """uint8 RGB (height, width, 3) of image `index`, of its annotated size."""
         ...
 
-    def scaled(
-        self, index: int, size: int, purpose: Purpose, rows: int | None = None
-    ) -> tuple[Pixels, list[Note]]:
-        """The same with the long side resized to `size` as training or testing does it.
-
-        Of the result only the first `rows` are needed: it may end after them, or go on with anything. `rows`
-        must not be given for testing, where shrinking takes its rows together differently.
-        """
+    def scaled(self, index: int, size: int, purpose: Purpose) -> tuple[Pixels, list[Note]]:
+        """The same with the long side resized to `size` as training or testing does it."""
         pixels, notes = self(index)
         return resize(pixels, size, purpose), notes
 
@@ -139,13 +133,9 @@ class ImageSet:
         """What training sees: an unreadable image has no boxes. Notes are returned, not yet counted."""
         return self._labelled(index, *self._reader(index))
 
-    def scaled(self, index: int, size: int, purpose: Purpose, rows: int | None = None) -> Sample:
-        """`sample` with the pixels' long side resized to `size`; the boxes are those of the annotated size.
-
-        Where only the first `rows` are needed (in training), the pixels may end after them or go on with
-        anything.
-        """
-        return self._labelled(index, *self._reader.scaled(index, size, purpose, rows))
+    def scaled(self, index: int, size: int, purpose: Purpose) -> Sample:
+        """`sample` with the pixels' long side resized to `size`; boxes are those of the annotated size."""
+        return self._labelled(index, *self._reader.scaled(index, size, purpose))
 
     def require(self, size: int, purpose: Purpose) -> None:
         """Raises DataError when images cannot be had at such a size for such a purpose (see `data.pack`)."""

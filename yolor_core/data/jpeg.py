@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import functools
 import io
-import warnings
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,61 +15,40 @@ Pixels = NDArray[np.uint8]
 # Sampling of luma against chroma that decoders of all ages upsample alike; 4:4:0 is not among them.
 SAMPLINGS = (0x11, 0x21, 0x22)
 LARGEST = 50_000_000  # pixels; beyond, Pillow has a say about what is too large
-WORTHWHILE = 0.85  # share of the rows; Pillow, which reads a part, takes that much longer for the whole
 
 
-class Frame(NamedTuple):
-    """What the header of a JPEG file says: size, where its height is written, rows of a block, and whether
-    the rows follow one another in one scan."""
-
-    width: int
-    height: int
-    at: int
-    block: int
-    sequential: bool
-
-
-def decode_plain(data: bytes, width: int, height: int, rows: int | None = None) -> Pixels | None:
+def decode_plain(data: bytes, width: int, height: int) -> Pixels | None:
     """uint8 RGB of an ordinary colour JPEG of a size, as Pillow would decode it; None for anything else.
 
-    The result has `height` rows, or at least `rows` where that is faster: then what follows them is neither
-    decoded nor checked. None, too, for a file that cannot be decoded: what is wrong is for Pillow to say.
+    None, too, for a file that cannot be decoded: what is wrong is for Pillow to say.
     """
-    frame = ordinary(data)
-    if frame is None or (frame.width, frame.height) != (width, height) or width * height > LARGEST:
+    if ordinary(data) != (width, height) or width * height > LARGEST:
         return None
-    if rows is not None and frame.sequential:
-        # Interpolated colour needs two rows more.
-        needed = -(-(rows + 2) // frame.block) * frame.block
-        if needed < WORTHWHILE * height:
-            return _decode_top(data, frame, needed)
     return _decode(data) if agrees() else None
 
 
-def ordinary(data: bytes) -> Frame | None:
-    """The frame of a JPEG of three channels of 8 bits whose colour is sampled in a usual way, else None.
+def ordinary(data: bytes) -> tuple[int, int] | None:
+    """Width and height of a JPEG of three 8-bit channels, colour sampled in a usual way; else None.
 
     None, too, where metadata says that it has to be turned, or cannot be read.
     """
     if data[:2] != b"\xff\xd8":
         return None
-    at, frame = 2, None
+    at, size = 2, None
     while data[at : at + 1] == b"\xff" and at + 4 <= len(data):
         marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")
         body = data[at + 4 : at + 2 + length]
         if length < 2 or len(body) != length - 2 or (marker == 0xE2 and body[:4] == b"MPF\0"):
             return None  # cut short, or several pictures in one file
         if marker == 0xDA:  # the scan begins: all that matters came before
-            whole = bool(body) and body[0] == 3
-            return frame._replace(sequential=frame.sequential and whole) if frame else None
+            return size
         if marker in (0xC0, 0xC1, 0xC2):
-            if len(body) != 15 or body[0] != 8 or body[5] != 3 or frame is not None:
+            if len(body) != 15 or body[0] != 8 or body[5] != 3 or size is not None:
                 return None
             luma, *chroma = body[7::3]
             if luma not in SAMPLINGS or chroma != [0x11, 0x11]:
                 return None
-            height, width = int.from_bytes(body[1:3], "big"), int.from_bytes(body[3:5], "big")
-            frame = Frame(width, height, at + 5, 8 * (luma & 15), marker != 0xC2)
+            size = int.from_bytes(body[3:5], "big"), int.from_bytes(body[1:3], "big")
         elif marker == 0xE1 and (
             b"tiff:Orientation" in body or (body[:6] == b"Exif\0\0" and exif_orientation(body[6:]) != 1)
         ):
@@ -112,18 +89,3 @@ def _decode(data: bytes) -> Pixels | None:
     except (ImportError, RuntimeError, ValueError, NotImplementedError):
         return None
     return np.asarray(pixels.permute(1, 2, 0).numpy(), np.uint8)
-
-
-def _decode_top(data: bytes, frame: Frame, rows: int) -> Pixels | None:
-    """The first rows: the header is made to say that there are no more."""
-    shorter = bytearray(data)
-    shorter[frame.at : frame.at + 2] = rows.to_bytes(2, "big")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of metadata, which says nothing of the pixels
-            with Image.open(io.BytesIO(shorter), formats=["JPEG"]) as opened:
-                return np.asarray(opened, np.uint8)
-    except MemoryError:
-        raise
-    except Exception:
-        return None

@@ -38,7 +38,7 @@ class Labelled:
         """Of the pixels."""
         return self.pixels.shape[0]
 
-    def load(self, rows: int | None = None) -> Labelled:
+    def load(self) -> Labelled:
         """Itself."""
         return self
 
@@ -54,9 +54,8 @@ class Part(Protocol):
     def height(self) -> int:
         """Of the pixels that `load` returns."""
 
-    def load(self, rows: int | None = None) -> Labelled:
-        """The image, which must not be written into. Where only its first `rows` are needed, its pixels may
-        end after them or go on with anything."""
+    def load(self) -> Labelled:
+        """The image, which must not be written into."""
 
 
 @dataclass(frozen=True)
@@ -143,7 +142,7 @@ def compose(layout: Layout, parts: Sequence[Part], view: Rectangle | None = None
         if x2 <= x1 or y2 <= y1:
             continue
         left, top = tile.left - layout.x, tile.top - layout.y
-        loaded = part.load(y2 - top)
+        loaded = part.load()
         source = loaded.pixels[y1 - top : y2 - top, x1 - left : x2 - left]
         cv2.cvtColor(source, cv2.COLOR_RGB2RGBA, dst=canvas[y1:y2, x1:x2])
         boxes.append(_moved(loaded.boxes, _covered(part, tile), tile, layout))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Literal
 
 import cv2
@@ -30,27 +29,6 @@ def resize(image: Pixels, size: int, purpose: Literal["train", "test"]) -> Pixel
     shrinks = max(target) < max(width, height)
     method = cv2.INTER_AREA if purpose == "test" and shrinks else cv2.INTER_LINEAR
     return np.asarray(cv2.resize(image, target, interpolation=method), np.uint8)
-
-
-def rows_needed(rows: int, width: int, height: int, size: int) -> int:
-    """How many rows of an image the first `rows` of its bilinear resize depend on (see `resize_top`)."""
-    target = fitted(width, height, size)[1]
-    return rows if target == height else min(math.ceil(rows * height / target) + 2, height)
-
-
-def resize_top(image: Pixels, height: int, size: int, purpose: Literal["train", "test"]) -> Pixels:
-    """`resize` of an image of `height` rows of which only the first ones are there.
-
-    The result has undefined rows at its end, or ends early; see `rows_needed`.
-    """
-    if len(image) == height:
-        return resize(image, size, purpose)
-    width = image.shape[1]
-    if fitted(width, height, size) == (width, height):
-        return image
-    padded = np.empty((height, width, 3), np.uint8)  # the scale of a resize comes from the whole image
-    padded[: len(image)] = image
-    return resize(padded, size, purpose)
 
 
 def letterbox(image: Pixels, width: int, height: int) -> tuple[Pixels, int, int]:

@@ -102,9 +102,9 @@ class TrainingBatches:
             return self._cache.get(index) or Deferred(self, index, notes)
         return Deferred(self, index, notes)
 
-    def load(self, index: int, notes: list[Note], rows: int | None) -> Labelled:
-        """What `fetch` promises; the pixels may end after `rows`, if given."""
-        sample = self.images.scaled(index, self.size, "train", None if self._cache is not None else rows)
+    def load(self, index: int, notes: list[Note]) -> Labelled:
+        """What `fetch` promises."""
+        sample = self.images.scaled(index, self.size, "train")
         notes.extend(sample.notes)
         width, height = self.images.sizes[index].tolist()
         now = fitted(width, height, self.size)
@@ -129,9 +129,9 @@ class Deferred:
         width, height = source.images.sizes[index].tolist()
         self.width, self.height = fitted(width, height, source.size)
 
-    def load(self, rows: int | None = None) -> Labelled:
-        """Its pixels, which must not be written into and may end after `rows`, and boxes."""
-        return self._source.load(self._index, self._notes, rows)
+    def load(self) -> Labelled:
+        """Its pixels, which must not be written into, and boxes."""
+        return self._source.load(self._index, self._notes)
 
 
 @dataclass

@@ -79,23 +79,14 @@ class Pack:
         about = self.description
         return about.kind == "original" or about.whole or (about.size, about.purpose) == (size, purpose)
 
-    def original(
-        self, position: int, width: int, height: int, rows: int | None = None
-    ) -> tuple[Pixels, Findings]:
-        """Image of a pack of original files, decoded to its annotated size. Raises DamagedRecord.
-
-        May end after `rows` if it was decoded before and is without fault.
-        """
+    def original(self, position: int, width: int, height: int) -> tuple[Pixels, Findings]:
+        """Image of a pack of original files, decoded to its annotated size. Raises DamagedRecord."""
         record = self.index[position]
         if not int(record["length"]):
             return grey(width, height), self._notes[position]
         if self.damaged(position):
             raise DamagedRecord
-        known = position in self._verified
-        pixels, found = decode_bytes(bytes(self._data(position)), width, height, rows if known else None)
-        if not known and not found:
-            self._verified.add(position)
-        return pixels, found
+        return decode_bytes(bytes(self._data(position)), width, height)
 
     def pixels(self, position: int) -> tuple[Pixels, Findings]:
         """Image of a decoded pack as stored, uint8 RGB (height, width, 3), a view that cannot be written to.

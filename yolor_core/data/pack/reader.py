@@ -20,7 +20,7 @@ from yolor_core.data.pack.format import SUFFIX
 from yolor_core.data.pack.read import DamagedRecord, Pack
 from yolor_core.data.pictures import States, digests, states
 from yolor_core.data.report import Note
-from yolor_core.data.resize import resize, resize_top, rows_needed
+from yolor_core.data.resize import resize
 from yolor_core.errors import DataError
 
 log = logging.getLogger(__name__)
@@ -156,21 +156,14 @@ class PackedReader(Reader):
         assert self.files is not None
         return self.files(index)
 
-    def scaled(
-        self, index: int, size: int, purpose: Purpose, rows: int | None = None
-    ) -> tuple[Pixels, list[Note]]:
+    def scaled(self, index: int, size: int, purpose: Purpose) -> tuple[Pixels, list[Note]]:
         best = self._best(size, purpose)
         if best is None:
             self.require(size, purpose)
             assert self.files is not None
-            return self.files.scaled(index, size, purpose, rows)
-        if best.description.kind == "decoded":
-            pixels, found = self._from(best, index)
-            return resize(pixels, size, purpose), found
-        width, height = self.sizes[index].tolist()
-        top = None if rows is None else rows_needed(rows, width, height, size)
-        pixels, found = self._from(best, index, top)
-        return resize_top(pixels, height, size, purpose), found
+            return self.files.scaled(index, size, purpose)
+        pixels, found = self._from(best, index)
+        return resize(pixels, size, purpose), found
 
     def inspect(self, index: int) -> tuple[Pixels, list[Note]]:
         if self.files is None and self._best(None, "train") is None:
@@ -194,12 +187,12 @@ class PackedReader(Reader):
         serving = [p for p in self.packs if p.serves(size, purpose)]
         return min(serving, key=lambda p: p.description.kind == "original", default=None)
 
-    def _from(self, pack: Pack, index: int, rows: int | None = None) -> tuple[Pixels, list[Note]]:
+    def _from(self, pack: Pack, index: int) -> tuple[Pixels, list[Note]]:
         path = self.root / pack.description.folder / self.names[index]
         width, height = self.sizes[index].tolist()
         try:
             if pack.description.kind == "original":
-                pixels, findings = pack.original(index, width, height, rows)
+                pixels, findings = pack.original(index, width, height)
             else:
                 pixels, findings = pack.pixels(index)
         except DamagedRecord:
