@@ -92,7 +92,7 @@ def class_names(chosen: Chosen) -> tuple[str, ...] | None:
 
     Raises ConfigError where the run names another number of classes than its weights have.
     """
-    from yolor_core.data.coco_names import COCO_NAMES
+    from yolor_core.data.layout import COCO_NAMES
 
     classes = chosen.model.classes
     if chosen.run is None or chosen.run_dir is None:

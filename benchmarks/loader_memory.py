@@ -35,11 +35,10 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from yolor_core.config import AugmentConfig
 from yolor_core.data import ImageSet, TrainingBatches
-from yolor_core.data.annotations import Annotations
-from yolor_core.data.identities import NONE, identify
+from yolor_core.data.annotations import Annotations, Integers, Texts
 from yolor_core.data.images import Pixels, Reader
+from yolor_core.data.records import NONE, identify
 from yolor_core.data.report import DataReport, Note
-from yolor_core.data.sequences import Integers, Texts
 
 SIDE, BATCH, BOXES = 32, 64, 7.3
 WORKERS = (0, 1, 4)

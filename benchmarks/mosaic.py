@@ -38,8 +38,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from yolor_core.config import AugmentConfig
 from yolor_core.data import ImageSet, TrainingBatches
 from yolor_core.data.coco import load_coco
-from yolor_core.data.pack.plan import plan_pack
-from yolor_core.data.pack.write import write_pack
+from yolor_core.data.pack.write import plan_pack, write_pack
 
 BATCH = 8
 RECIPE = AugmentConfig(translate=0, scale=0.5, mosaic=1, mixup=0)

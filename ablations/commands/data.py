@@ -36,7 +36,7 @@ def make(folder: Path, **parameters: int | None) -> None:
     from pydantic import ValidationError
 
     from yolor_core.config import ShapesConfig, explain
-    from yolor_core.data.write import write_dataset
+    from yolor_core.data.shapes.dataset import write_dataset
 
     try:
         config = ShapesConfig.model_validate({k: v for k, v in parameters.items() if v is not None})
@@ -66,7 +66,7 @@ def check(
     from yolor_core.data.check import check_images, load_splits, sound
     from yolor_core.data.layout import beside
     from yolor_core.data.pack.reader import pack_folder
-    from yolor_core.data.pack.verify import verify_packs
+    from yolor_core.data.pack.write import verify_packs
 
     names = _splits(path, [name for name in (train, val) if name])
     images = load_splits(path, names)
@@ -131,9 +131,8 @@ def pack(
     SIZE is used for that alone, one in which no image had to be made smaller for everything. Exit code 1:
     with --decoded more than a tenth of a split cannot be decoded.
     """
-    from yolor_core.data.pack.plan import is_right, plan_pack
     from yolor_core.data.pack.reader import pack_folder
-    from yolor_core.data.pack.write import check_space, gigabytes, write_pack
+    from yolor_core.data.pack.write import check_space, gigabytes, is_right, plan_pack, write_pack
     from yolor_core.data.report import MOST_UNREADABLE
 
     folder = out or pack_folder(path, None)

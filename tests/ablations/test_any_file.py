@@ -17,8 +17,8 @@ from ablations.cli import main
 from tests.yolor_core.data.coco_folder import Folder, annotation, picture
 from yolor_core.config import CocoConfig
 from yolor_core.data import load_images
+from yolor_core.data.batches import summarise
 from yolor_core.data.fingerprint import data_fingerprint
-from yolor_core.data.summary import summarise
 from yolor_core.errors import YolorError
 from yolor_core.evaluation.detections import Detections
 from yolor_core.evaluation.engine import match, score

@@ -22,7 +22,7 @@ from tests.ablations.fake_training import attempts, leave_results
 from yolor_core.config import ShapesConfig
 from yolor_core.data.fingerprint import annotation_fingerprint
 from yolor_core.data.layout import coco_config
-from yolor_core.data.write import write_dataset
+from yolor_core.data.shapes.dataset import write_dataset
 from yolor_core.runs.directory import RunDirectory
 
 Launch = Callable[..., Result]

@@ -10,28 +10,28 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from yolor_core.data.batches import Batch as Batch
+    from yolor_core.data.batches import EvaluationBatch as EvaluationBatch
+    from yolor_core.data.batches import EvaluationBatches as EvaluationBatches
+    from yolor_core.data.batches import TrainingBatches as TrainingBatches
     from yolor_core.data.check import check_dataset as check_dataset
-    from yolor_core.data.evaluation_batches import EvaluationBatch as EvaluationBatch
-    from yolor_core.data.evaluation_batches import EvaluationBatches as EvaluationBatches
     from yolor_core.data.fingerprint import data_fingerprint as data_fingerprint
     from yolor_core.data.images import ImageSet as ImageSet
     from yolor_core.data.load import load_images as load_images
     from yolor_core.data.report import DataReport as DataReport
-    from yolor_core.data.training_batches import Batch as Batch
-    from yolor_core.data.training_batches import TrainingBatches as TrainingBatches
-    from yolor_core.data.write import write_dataset as write_dataset
+    from yolor_core.data.shapes.dataset import write_dataset as write_dataset
 
 _HOME = {
-    "Batch": "training_batches",
+    "Batch": "batches",
     "DataReport": "report",
-    "EvaluationBatch": "evaluation_batches",
-    "EvaluationBatches": "evaluation_batches",
+    "EvaluationBatch": "batches",
+    "EvaluationBatches": "batches",
     "ImageSet": "images",
-    "TrainingBatches": "training_batches",
+    "TrainingBatches": "batches",
     "check_dataset": "check",
     "data_fingerprint": "fingerprint",
     "load_images": "load",
-    "write_dataset": "write",
+    "write_dataset": "shapes.dataset",
 }
 
 __all__ = sorted(_HOME)  # pyright: ignore[reportUnsupportedDunderAll]

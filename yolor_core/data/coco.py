@@ -16,7 +16,6 @@ from yolor_core.data.annotations import Annotations, clean
 from yolor_core.data.decode import Pixels, decode
 from yolor_core.data.images import ImageSet, Reader
 from yolor_core.data.layout import annotation_file, image_folder
-from yolor_core.data.marks import Marks
 from yolor_core.data.records import parse, read_json
 from yolor_core.data.report import DataReport, Note
 from yolor_core.errors import DataError
@@ -89,9 +88,7 @@ def read_annotations(root: Path, split: str) -> tuple[Path, Annotations, DataRep
 def file_reader(root: Path, split: str, annotations: Annotations) -> FileReader:
     """Reads the image files of a split. Raises DataError when some are missing."""
     folder = files_of(root, split, annotations.files)
-    return FileReader(
-        folder, annotations.files, annotations.ids, annotations.sizes
-    )
+    return FileReader(folder, annotations.files, annotations.ids, annotations.sizes)
 
 
 def files_of(root: Path, split: str, files: Sequence[str]) -> Path:

@@ -15,7 +15,6 @@ from pydantic import ValidationError
 
 from yolor_core.config import CocoConfig, ShapesConfig
 from yolor_core.data.layout import annotation_file
-from yolor_core.data.write import annotation_bytes
 from yolor_core.runs.directory import cache_folder, write_cache
 
 if TYPE_CHECKING:
@@ -164,7 +163,7 @@ def _are_drawn(root: Path, split: str, packs: str | None, pictures: str, found: 
 
 
 def _draw(config: ShapesConfig) -> list[str]:
-    from yolor_core.data.shapes.annotations import annotate
+    from yolor_core.data.shapes.dataset import annotate, annotation_bytes
 
     splits = (("train", config.train_images), ("val", config.val_images))
     return [

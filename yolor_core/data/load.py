@@ -14,9 +14,8 @@ from yolor_core.data.annotations import clean
 from yolor_core.data.coco import load_coco
 from yolor_core.data.images import ImageSet, Pixels, Reader
 from yolor_core.data.report import KINDS, Note
-from yolor_core.data.shapes.annotations import annotate
+from yolor_core.data.shapes.dataset import annotate, annotation_bytes
 from yolor_core.data.shapes.render import render
-from yolor_core.data.write import annotation_bytes
 
 log = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from yolor_core.config import EvaluationConfig, LossConfig
-from yolor_core.data.evaluation_batches import EvaluationBatch, EvaluationBatches
+from yolor_core.data.batches import EvaluationBatch, EvaluationBatches
 from yolor_core.data.images import ImageSet
 from yolor_core.errors import InputError
 from yolor_core.evaluation.predict import input_stride

@@ -21,7 +21,7 @@ from yolor_core.implicit.sites import ImplicitKnowledge, Site
 from yolor_core.tasks import TASKS
 
 if TYPE_CHECKING:
-    from yolor_core.data.evaluation_batches import EvaluationBatch
+    from yolor_core.data.batches import EvaluationBatch
     from yolor_core.data.images import ImageSet
 
 LEAST_IDENTITIES = 3  # of the embedding task: its softmax is scaled by ln(identities - 1)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from yolor_core.config import BranchConfig, EvaluationConfig, TrainConfig
-from yolor_core.data.evaluation_batches import EvaluationBatch
+from yolor_core.data.batches import EvaluationBatch
 from yolor_core.data.images import ImageSet
 from yolor_core.errors import InputError
 from yolor_core.implicit.sites import ImplicitKnowledge, Site

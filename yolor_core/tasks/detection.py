@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from yolor_core.config import EvaluationConfig, LossConfig, TrainConfig
-from yolor_core.data.evaluation_batches import EvaluationBatch
+from yolor_core.data.batches import EvaluationBatch
 from yolor_core.data.images import ImageSet
 from yolor_core.evaluation.coco import evaluate_boxes
 from yolor_core.evaluation.detections import Detections

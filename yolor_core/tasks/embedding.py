@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from yolor_core.config import BranchConfig, EvaluationConfig, ImplicitConfig, TrainConfig
-from yolor_core.data.evaluation_batches import EvaluationBatch
+from yolor_core.data.batches import EvaluationBatch
 from yolor_core.data.images import ImageSet
 from yolor_core.errors import DataError, InputError
 from yolor_core.implicit.operators import rebuilt

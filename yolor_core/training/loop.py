@@ -16,10 +16,10 @@ from torch import Tensor
 
 from yolor_core.config import RunConfig, Science, leaves
 from yolor_core.data import ImageSet, TrainingBatches, data_fingerprint, load_images
+from yolor_core.data.batches import reference_images, summarise
 from yolor_core.data.check import check_boxes
 from yolor_core.data.fingerprint import annotation_fingerprint
 from yolor_core.data.images import check_identities
-from yolor_core.data.summary import reference_images, summarise
 from yolor_core.device import Numerics, choose_device, keep_freed_memory
 from yolor_core.errors import ConfigError, RunError, YolorError, summary
 from yolor_core.evaluation.predict import Predictions, evaluate, predict

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from ablations.cli import main
 from yolor_core.config import CocoConfig, ShapesConfig
 from yolor_core.data import load_images
-from yolor_core.data.write import write_dataset
+from yolor_core.data.shapes.dataset import write_dataset
 from yolor_core.errors import DataError
 
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from ablations.commands.evaluate import targets
 from tests.ablations.trained import ablate, train
 from yolor_core.config import EvaluationConfig
-from yolor_core.data.coco_names import COCO_NAMES
+from yolor_core.data.layout import COCO_NAMES
 from yolor_core.evaluation.detect import Found, detect_picture, draw, glyph, lettering, read_picture
 from yolor_core.models import create_model
 from yolor_core.weights import export_weights

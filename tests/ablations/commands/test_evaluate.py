@@ -17,8 +17,8 @@ from tests.ablations.trained import ablate, train, untrained
 from yolor_core.config import ShapesConfig
 from yolor_core.data import ImageSet
 from yolor_core.data.coco import load_coco
-from yolor_core.data.coco_names import COCO_NAMES
-from yolor_core.data.write import write_dataset
+from yolor_core.data.layout import COCO_NAMES
+from yolor_core.data.shapes.dataset import write_dataset
 from yolor_core.errors import ConfigError, DataError
 from yolor_core.evaluation.detections import Detections
 from yolor_core.models import create_model

@@ -22,7 +22,7 @@ from analysis.figures.style import svg
 from tests.ablations.trained import ablate
 from yolor_core.config import ShapesConfig
 from yolor_core.data.load import load_shapes
-from yolor_core.data.write import write_dataset
+from yolor_core.data.shapes.dataset import write_dataset
 from yolor_core.evaluation.detections import Detections
 
 DATA = ShapesConfig(train_images=2, val_images=4, size=64)

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import colorsys
 from collections.abc import Sequence
-from dataclasses import replace
 
 import cv2
 import numpy as np
 import pytest
 
 from yolor_core.config import AugmentConfig
-from yolor_core.data.affine import map_boxes, map_image, random_map, worth_keeping
-from yolor_core.data.augment import flip, mix, training_sample
-from yolor_core.data.colour import jitter
+from yolor_core.data.augment import (
+    flip,
+    jitter,
+    map_boxes,
+    map_image,
+    mix,
+    random_map,
+    training_sample,
+    worth_keeping,
+)
 from yolor_core.data.mosaic import Labelled, mosaic4, mosaic9
 from yolor_core.data.resize import letterbox, resize
 
@@ -253,17 +259,15 @@ def test_the_images_of_a_mosaic_are_drawn_uniformly_from_the_pool(images: int, p
 
 
 class Watched:
-    """A part that tells which of its rows were asked for, and gives no more of them."""
+    """A part that tells whether it was asked for."""
 
     def __init__(self, image: Labelled) -> None:
-        self.image, self.asked = image, list[int]()
+        self.image, self.asked = image, False
         self.width, self.height = image.width, image.height
 
-    def load(self, rows: int | None = None) -> Labelled:
-        assert rows is not None
-        assert 0 < rows <= self.height
-        self.asked.append(rows)
-        return replace(self.image, pixels=self.image.pixels[:rows])
+    def load(self) -> Labelled:
+        self.asked = True
+        return self.image
 
 
 @pytest.mark.parametrize("config", [
@@ -278,7 +282,7 @@ def test_what_cannot_be_seen_is_not_loaded_and_changes_nothing(config: AugmentCo
     size = 64
     still = {"hsv_h": 0, "hsv_s": 0, "hsv_v": 0, "flip_horizontal": 0}
     config = config.model_copy(update={"mosaic_images": count, **still})
-    left_out = shortened = 0
+    left_out = 0
     for seed in range(60):
         rng = np.random.default_rng(1000 + seed)
         parts = _parts(count, seed)
@@ -297,10 +301,8 @@ def test_what_cannot_be_seen_is_not_loaded_and_changes_nothing(config: AugmentCo
         np.testing.assert_array_equal(found.classes, canvas.classes[keep])
         np.testing.assert_array_equal(found.identities, canvas.identities[keep])
         left_out += sum(not w.asked for w in watched)
-        shortened += sum(w.asked[0] < w.height for w in watched if w.asked)
     if not (config.degrees or config.perspective):
         assert left_out > 5
-        assert shortened > 20
 
 
 def _sample(seed: int, parts: Sequence[Watched], config: AugmentConfig, size: int) -> Labelled:

@@ -15,8 +15,7 @@ from PIL import Image
 
 from tests.ablations.trained import ablate
 from tests.yolor_core.data.coco_folder import CATEGORIES, annotation
-from yolor_core.data.check import check_splits, sound
-from yolor_core.data.copies import NEAR, _nearest
+from yolor_core.data.check import NEAR, _nearest, check_splits, sound
 from yolor_core.data.report import DataReport
 
 Change = Callable[[Image.Image], Image.Image]
@@ -120,7 +119,7 @@ def test_classes_of_one_split_and_of_none_are_told(tmp_path: Path) -> None:
 
 
 def test_pairs_that_differ_in_few_bits_are_those_of_a_plain_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("yolor_core.data.copies.BLOCK", 1000)
+    monkeypatch.setattr("yolor_core.data.check.BLOCK", 1000)
     rng = np.random.default_rng(0)
     known = rng.integers(0, 2**64, 300, dtype=np.uint64)
     looks = np.stack([known, rng.integers(0, 2**64, 300, dtype=np.uint64)], axis=1)

@@ -15,7 +15,7 @@ from tests.yolor_core.data.test_pack import CHANGES, only, pack, rewrite
 from yolor_core.config import CocoConfig, ShapesConfig
 from yolor_core.data import data_fingerprint, fingerprint, pictures
 from yolor_core.data.fingerprint import annotation_fingerprint
-from yolor_core.data.write import write_dataset
+from yolor_core.data.shapes.dataset import write_dataset
 from yolor_core.errors import DataError
 
 

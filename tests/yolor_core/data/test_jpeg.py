@@ -12,9 +12,7 @@ import pytest
 from PIL import Image
 
 from tests.yolor_core.data.coco_folder import picture
-from yolor_core.data.decode import decode_bytes
-from yolor_core.data.jpeg import agrees, decode_plain, ordinary
-from yolor_core.data.resize import resize, resize_top, rows_needed
+from yolor_core.data.decode import agrees, decode_bytes, decode_plain, ordinary
 
 
 def noisy(width: int = 203, height: int = 117) -> Image.Image:
@@ -54,16 +52,6 @@ def test_pixels_equal_those_of_pillow(sampling: str, progressive: bool, restart:
     pixels, found = decode_bytes(data, 203, 117)
     np.testing.assert_array_equal(pixels, expected)
     assert not found
-    for rows in (1, 7, 16, 50, 63, 64, 65, 90, 116, 117):
-        top, found = decode_bytes(data, 203, 117, rows)
-        assert not found
-        assert rows <= len(top) <= 117
-        np.testing.assert_array_equal(top[:rows], expected[:rows])
-
-
-def test_few_rows_of_a_sequential_file_are_few_rows() -> None:
-    assert len(decode_bytes(opencv("420", False, 0), 203, 117, 20)[0]) == 32
-    assert len(decode_bytes(opencv("420", True, 0), 203, 117, 20)[0]) == 117  # rows come last, in every scan
 
 
 def test_damaged_metadata_of_no_consequence_is_read_without_a_warning() -> None:
@@ -75,7 +63,6 @@ def test_damaged_metadata_of_no_consequence_is_read_without_a_warning() -> None:
     data[entry + 8 : entry + 12] = b"\x7f\0\0\0"  # the name lies outside the file
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert len(decode_bytes(bytes(data), 203, 117, 20)[0]) == 32
         np.testing.assert_array_equal(decode_bytes(bytes(data), 203, 117)[0], by_pillow(encoded(noisy())))
 
 
@@ -150,22 +137,9 @@ def test_files_with_errors_inside_are_judged_as_pillow_judges_them() -> None:
     assert False in outcomes
 
 
-@pytest.mark.parametrize("size", [50, 117, 203, 300])
-def test_the_top_of_a_resized_image_needs_only_its_top(size: int) -> None:
-    image = np.asarray(noisy())
-    whole = resize(image, size, "train")
-    for rows in (1, 2, 10, len(whole) // 2, len(whole)):
-        enough = rows_needed(rows, 203, 117, size)
-        assert enough <= 117
-        top = resize_top(image[:enough], 117, size, "train")
-        np.testing.assert_array_equal(top[:rows], whole[:rows])
-
-
-def test_real_files_decode_as_by_pillow_and_so_do_their_tops(real_data: Path) -> None:
+def test_real_files_decode_as_by_pillow(real_data: Path) -> None:
     for path in sorted((real_data / "coco_multitask" / "images" / "val2017").glob("*.jpg"))[:40]:
         data = path.read_bytes()
         expected = by_pillow(data)
         height, width = expected.shape[:2]
         np.testing.assert_array_equal(decode_bytes(data, width, height)[0], expected)
-        top = decode_bytes(data, width, height, height // 3)[0][: height // 3]
-        np.testing.assert_array_equal(top, expected[: height // 3])

@@ -24,11 +24,8 @@ from yolor_core.data import EvaluationBatches, ImageSet, TrainingBatches, load_i
 from yolor_core.data.coco import load_coco
 from yolor_core.data.images import Purpose
 from yolor_core.data.pack.format import HEADER, VERSION
-from yolor_core.data.pack.plan import Plan, plan_pack
-from yolor_core.data.pack.read import Pack
-from yolor_core.data.pack.reader import PackedReader
-from yolor_core.data.pack.verify import verify_packs
-from yolor_core.data.pack.write import write_pack
+from yolor_core.data.pack.reader import Pack, PackedReader
+from yolor_core.data.pack.write import Plan, plan_pack, verify_packs, write_pack
 from yolor_core.errors import DataError
 
 AUGMENT = AugmentConfig(scale=0.5, translate=0.3, mixup=0.3)
@@ -431,7 +428,7 @@ def test_what_a_killed_writer_left_is_removed_by_the_next_but_not_that_of_a_livi
     two_images.write()
     code = (
         "import sys, time; from pathlib import Path\n"
-        "from yolor_core.data.pack.plan import plan_pack\n"
+        "from yolor_core.data.pack.write import plan_pack\n"
         "from yolor_core.data.pack.write import write_pack\n"
         f"root = Path({str(two_images.root)!r})\n"
         "p = plan_pack(root, 'train', None, None, root / 'packed')\n"

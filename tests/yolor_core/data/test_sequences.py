@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from yolor_core.data.sequences import Integers, Texts
+from yolor_core.data.annotations import Integers, Texts
 
 CASES = [
     (Integers, (5, -3, 2**62, 0)),

@@ -6,7 +6,7 @@ import numpy as np
 
 from yolor_core.config import ShapesConfig
 from yolor_core.data import load_images
-from yolor_core.data.summary import REFERENCE, reference_images, summarise
+from yolor_core.data.batches import REFERENCE, reference_images, summarise
 
 IMAGES = load_images(ShapesConfig(train_images=2, val_images=30, size=160), "val")
 

@@ -9,7 +9,7 @@ import torch
 
 from yolor_core.config import EvaluationConfig, ImplicitConfig, LossConfig, ModelConfig, ShapesConfig
 from yolor_core.data import load_images
-from yolor_core.data.evaluation_batches import EvaluationBatches
+from yolor_core.data.batches import EvaluationBatches
 from yolor_core.errors import InputError
 from yolor_core.evaluation.features import BACKGROUND, TOGETHER, collect_features
 from yolor_core.models import Detector, create_model, fold

@@ -103,7 +103,7 @@ def test_a_results_folder_that_cannot_be_written_is_named(
 def test_a_loader_process_that_is_killed_is_explained(tiny: Tiny, tmp_path: Path) -> None:
     import signal
 
-    import yolor_core.data.training_batches as module
+    import yolor_core.data.batches as module
 
     config = tiny(workers=1)
     original = module._Epoch.__call__

@@ -1,4 +1,4 @@
-"""Writing a pack: estimated first, then all or nothing."""
+"""Plan, write and verify packs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import shutil
 import tempfile
 import zlib
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -19,17 +19,21 @@ import cv2
 import numpy as np
 import PIL
 
-from yolor_core.data.coco import FileReader
+from yolor_core.data.coco import FileReader, file_reader, read_annotations
 from yolor_core.data.decode import Findings, decode_bytes, unreadable
+from yolor_core.data.images import ImageSet, Purpose
+from yolor_core.data.layout import image_folder
 from yolor_core.data.pack.format import (
     ALIGNMENT,
     HEADER,
     INDEX,
     Description,
     Header,
+    file_name,
     write_description,
     write_header,
 )
+from yolor_core.data.pack.reader import MOST_NAMED, open_pack, pack_files, renewal, require_unchanged
 from yolor_core.data.pictures import recent, states
 from yolor_core.data.resize import fitted, resize
 from yolor_core.errors import DataError
@@ -197,3 +201,95 @@ def _length(path: Path) -> int:
         return path.stat().st_size
     except OSError:
         return 0  # it will be noted as unreadable
+
+
+SMALLEST = 32  # pixels, as for training
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A pack to write: from which files, where to, and its estimated size in bytes."""
+
+    target: Path
+    reader: FileReader
+    about: Description
+    bytes: int
+
+
+def purpose_of(split: str) -> Purpose:
+    """What a split is for by its name: `val...` and `test...` are tested on, others trained on."""
+    return "test" if split.startswith(("val", "test")) else "train"
+
+
+def plan_pack(root: Path, split: str, size: int | None, purpose: Purpose | None, folder: Path) -> Plan:
+    """The pack of a split of the COCO folder `root`: of original files, or decoded at `size` pixels.
+
+    Raises DataError when the annotations cannot be used, image files are missing, or the size is too small.
+    """
+    if size is not None and size < SMALLEST:
+        raise DataError(f"--decoded is {size}; at least {SMALLEST} pixels are needed")
+    if size is None and purpose is not None:
+        raise DataError(f"--purpose {purpose} is for decoded packs; add --decoded SIZE or leave it out")
+    _, annotations, _, fingerprint = read_annotations(root, split)
+    reader = file_reader(root, split, annotations)
+    use = purpose or purpose_of(split)
+    about = Description(
+        kind="original" if size is None else "decoded",
+        split=split,
+        annotations=fingerprint,
+        folder=str(reader.folder.relative_to(root)),
+        size=size,
+        purpose=None if size is None else use,
+        whole=whole(reader, size),
+    )
+    return Plan(folder / file_name(split, size, use), reader, about, estimate(reader, size))
+
+
+def is_right(plan: Plan) -> bool:
+    """Whether the pack is there already. Raises DataError when something else has its place, or one of files
+    that have changed."""
+    if not plan.target.exists():
+        return False
+    try:
+        files = plan.reader.files
+        pack = open_pack(plan.target, plan.about.annotations, len(files))
+        require_unchanged(pack, plan.reader.folder, files, states(plan.reader.folder, files))
+    except DataError as error:
+        raise DataError(f"{error}; --force writes it anew") from None
+    return True
+
+
+@dataclass(frozen=True)
+class PackReport:
+    """A pack, in words, and what is wrong with it; None where it is sound."""
+
+    path: Path
+    title: str
+    problem: str | None
+
+
+def verify_packs(root: Path, split: str, folder: Path, images: ImageSet) -> list[PackReport]:
+    """Every pack of a split: header, description, index, annotations, the files that it was made of where
+    they are there, and each record's checksum."""
+    try:
+        files: Path | None = image_folder(root, split)
+    except DataError:
+        files = None
+    return [_verify(path, root, split, files, images) for path in pack_files(folder, split)]
+
+
+def _verify(path: Path, root: Path, split: str, files: Path | None, images: ImageSet) -> PackReport:
+    title = "pack"
+    try:
+        pack = open_pack(path, images.fingerprint, len(images))
+        title = pack.description.title()
+        if files is not None:
+            require_unchanged(pack, files, images.files, states(files, images.files), remember=False)
+    except DataError as error:
+        return PackReport(path, title, f"{error}; {renewal(path, root, split)}")
+    bad = [images.ids[position] for position in range(len(pack)) if pack.damaged(position)]
+    if not bad:
+        return PackReport(path, title, None)
+    more = ", ..." if len(bad) > MOST_NAMED else ""
+    listed = ", ".join(str(i) for i in bad[:MOST_NAMED])
+    return PackReport(path, title, f"{path}: {len(bad)} of {len(pack)} images are damaged: {listed}{more}")

@@ -1,17 +1,32 @@
-"""What an object can look like: its outline (the class) and its colour and texture (the identity)."""
+"""How a shape looks: its class, colours and outline; the streams of random numbers it is drawn from."""
 
 from __future__ import annotations
 
 import colorsys
 import math
 from dataclasses import dataclass
+from enum import IntEnum
 from functools import cache
 from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
 
-from yolor_core.data.shapes.streams import Stream, generator
+SPLITS = {"train": 0, "val": 1}
+
+
+class Stream(IntEnum):
+    """What a generator is for. The numbers are part of the dataset: changing one changes its images."""
+
+    IDENTITIES = 1
+    LAYOUT = 2
+    PIXELS = 3
+
+
+def generator(stream: Stream, seed: int, *key: int) -> np.random.Generator:
+    """Generator keyed by (stream, seed, key); negative seeds are allowed."""
+    return np.random.default_rng([0x5A9E5, int(stream), seed % 2**64, *key])
+
 
 Outline = NDArray[np.float64]
 

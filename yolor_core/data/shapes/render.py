@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from yolor_core.data.shapes.appearance import SPLITS, Stream, generator
 from yolor_core.data.shapes.scene import Patch, Thing, lay_out
-from yolor_core.data.shapes.streams import SPLITS, Stream, generator
 
 Pixels = NDArray[np.uint8]
 

@@ -9,8 +9,15 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from yolor_core.data.shapes.appearance import CLASSES, FREQUENCIES, Identity, identities
-from yolor_core.data.shapes.streams import SPLITS, Stream, generator
+from yolor_core.data.shapes.appearance import (
+    CLASSES,
+    FREQUENCIES,
+    SPLITS,
+    Identity,
+    Stream,
+    generator,
+    identities,
+)
 
 Mask = NDArray[np.uint8]
 

@@ -1,16 +1,20 @@
-"""Scenes as COCO annotations: boxes and polygons of the visible part, crowds as run lengths, image labels."""
+"""The synthetic dataset as COCO annotations, and written to disk."""
 
 from __future__ import annotations
 
+import json
+import os
+from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from yolor_core.data.shapes.appearance import CLASSES
+from yolor_core.config import ShapesConfig
+from yolor_core.data.shapes.appearance import CLASSES, SPLITS
 from yolor_core.data.shapes.scene import Scene, Visible, lay_out
-from yolor_core.data.shapes.streams import SPLITS
+from yolor_core.errors import DataError
 
 FORMAT = 1  # part of the annotation content: a renderer that draws other pixels must raise it
 
@@ -119,3 +123,40 @@ def _join(outline: NDArray[np.float64], hole: NDArray[np.float64]) -> NDArray[np
     a, b = np.unravel_index(int(distance.argmin()), distance.shape)
     around = np.concatenate([hole[b:], hole[: b + 1]])
     return np.concatenate([outline[: a + 1], around, outline[a:]])
+
+
+def annotation_bytes(content: dict[str, Any]) -> bytes:
+    """The bytes of an annotation file, the same drawn on demand and read from disk."""
+    return json.dumps(content, separators=(",", ":"), allow_nan=False).encode()
+
+
+def write_dataset(config: ShapesConfig, folder: Path) -> None:
+    """Write `train/`, `val/` (PNG, lossless) and `annotations/instances_{train,val}.json`.
+
+    The annotation files are written last, so that an interrupted call leaves nothing that looks complete; a
+    second call finishes it. Raises DataError when the folder holds another dataset.
+    """
+    from PIL import Image
+
+    from yolor_core.data.shapes.render import render
+
+    contents = {}
+    for split, images in (("train", config.train_images), ("val", config.val_images)):
+        contents[split] = annotate(config.seed, config.size, split, images)
+        target = folder / "annotations" / f"instances_{split}.json"
+        if target.exists() and target.read_bytes() != annotation_bytes(contents[split]):
+            raise DataError(f"{target} belongs to another dataset; choose an empty folder")
+    for split, content in contents.items():
+        (folder / split).mkdir(parents=True, exist_ok=True)
+        for index, record in enumerate(content["images"]):
+            pixels = render(config.seed, config.size, split, index)
+            target = folder / split / record["file_name"]
+            partial = target.with_suffix(".partial")
+            Image.fromarray(pixels).save(partial, format="PNG", compress_level=1)
+            os.replace(partial, target)
+    (folder / "annotations").mkdir(exist_ok=True)
+    for split, content in contents.items():
+        target = folder / "annotations" / f"instances_{split}.json"
+        partial = target.with_suffix(".partial")
+        partial.write_bytes(annotation_bytes(content))
+        os.replace(partial, target)
