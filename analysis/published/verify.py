@@ -538,7 +538,7 @@ def _images(data: ShapesConfig | CocoConfig) -> tuple[ImageSet, ImageSet, Json] 
 @cache
 def _summary(data: ShapesConfig | CocoConfig, size: int) -> str:
     """What dataset.json of a run has to be, as JSON."""
-    from yolor_core.data.summary import summarise  # imports torch
+    from yolor_core.data.batches import summarise  # imports torch
 
     train, val = load_images(data, "train"), load_images(data, "val")
     val = val.with_classes(train.names, train.report.source)
