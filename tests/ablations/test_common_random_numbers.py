@@ -8,9 +8,12 @@ import pytest
 import torch
 
 from ablations.plan import PlannedRun, plan_runs
-from yolor_core.runs.directory import RunDirectory
+from yolor_core.data import TrainingBatches
+from yolor_core.device import Numerics
+from yolor_core.models import Detector
 from yolor_core.training.distributed import Place, Ranks
-from yolor_core.training.loop import _Training
+from yolor_core.training.loop import initial_state, load_data, training_batches
+from yolor_core.training.schedule import Schedule
 
 
 def runs(seed: int, results: Path) -> dict[str, PlannedRun]:
@@ -19,8 +22,15 @@ def runs(seed: int, results: Path) -> dict[str, PlannedRun]:
     return {run.config.experiment: run for run in planned}
 
 
-def prepared(run: PlannedRun) -> _Training:
-    return _Training(run.config, RunDirectory(run.run_dir), Ranks(Place(), torch.device("cpu")))
+def prepared(run: PlannedRun) -> tuple[Detector, TrainingBatches]:
+    """The initial model and the batches of a run."""
+    config, ranks = run.config, Ranks(Place(), torch.device("cpu"))
+    recipe = config.science.train
+    images, _ = load_data(config)
+    batches = training_batches(config, images, ranks)
+    schedule = Schedule(recipe.optimiser, recipe.phases, batches.steps, recipe.batch)
+    state = initial_state(config, images, schedule, Numerics(config.science.numerics, ranks.device))
+    return state.model, batches
 
 
 VARIANTS = [
@@ -59,10 +69,11 @@ def test_every_variant_of_the_tables_is_covered(tmp_path: Path) -> None:
 @pytest.mark.parametrize("variant", [*VARIANTS, *CONTROLS])
 def test_initial_weights_and_batches_are_those_of_the_baseline(variant: str, tmp_path: Path) -> None:
     planned = runs(0, tmp_path)
-    ours, theirs = prepared(planned[variant]), prepared(planned[variant.split(".")[0]])
+    our_model, ours = prepared(planned[variant])
+    their_model, theirs = prepared(planned[variant.split(".")[0]])
 
-    initial, shared = dict(theirs.state.model.named_parameters()), 0
-    for name, parameter in ours.state.model.named_parameters():
+    initial, shared = dict(their_model.named_parameters()), 0
+    for name, parameter in our_model.named_parameters():
         if name not in initial:
             assert "implicit" in name or name.startswith("branches.")
             continue
@@ -73,16 +84,17 @@ def test_initial_weights_and_batches_are_those_of_the_baseline(variant: str, tmp
     assert shared > len(initial) / 2
 
     augment = planned[variant].config.science.train.phases[0].augment
-    pairs = zip(ours.batches.epoch(0, augment), theirs.batches.epoch(0, augment), strict=True)
+    pairs = zip(ours.epoch(0, augment), theirs.epoch(0, augment), strict=True)
     for mine, other in pairs:
         assert mine.ids == other.ids
         assert torch.equal(mine.images, other.images) and torch.equal(mine.targets, other.targets)
 
 
 def test_another_seed_gives_other_weights_and_batches(tmp_path: Path) -> None:
-    first, second = (prepared(runs(seed, tmp_path)["csp-fast"]) for seed in (0, 1))
-    weights = (dict(x.state.model.named_parameters()) for x in (first, second))
+    planned = [runs(seed, tmp_path)["csp-fast"] for seed in (0, 1)]
+    (one, first), (other, second) = map(prepared, planned)
+    weights = (dict(model.named_parameters()) for model in (one, other))
     convolutions = [(a, b) for a, b in zip(*(w.values() for w in weights), strict=True) if a.ndim == 4]
     assert not any(torch.equal(a, b) for a, b in convolutions)
-    augment = first.config.science.train.phases[0].augment
-    assert next(first.batches.epoch(0, augment)).ids != next(second.batches.epoch(0, augment)).ids
+    augment = planned[0].config.science.train.phases[0].augment
+    assert next(first.epoch(0, augment)).ids != next(second.epoch(0, augment)).ids

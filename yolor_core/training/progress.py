@@ -8,10 +8,10 @@ import math
 import resource
 import time
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -22,6 +22,7 @@ import torch
 from yolor_core.models import Detector, implicit_values
 from yolor_core.models.knowledge import implicit_effects, mean_features
 from yolor_core.runs.directory import RunDirectory, write_atomically
+from yolor_core.training.distributed import Ranks
 from yolor_core.training.schedule import Settings
 from yolor_core.training.state import TrainingState
 from yolor_core.training.tensorboard import EventFiles
@@ -62,34 +63,28 @@ class Watch(Protocol):
         """An epoch ended, evaluated or not: its record of metrics.jsonl."""
 
 
-class Unwatched:
-    """Nobody watches."""
-
-    def started(self, record: Mapping[str, Any], now: Moment, metrics: list[dict[str, Any]]) -> None:
-        """Nothing to do."""
-
-    def stepped(self, now: Moment) -> None:
-        """Nothing to do."""
-
-    def evaluating(self, done: int, total: int) -> None:
-        """Nothing to do."""
-
-    def epoch_finished(self, record: Mapping[str, Any]) -> None:
-        """Nothing to do."""
-
-
 NAME = pa.dictionary(pa.int32(), pa.string())
 
 
+# What an item is, and its columns of numbers with the item's attribute of each.
+IMPLICIT = ("site", "level", "form", "operator"), {"value": "values"}
+EFFECTS = ("site", "level"), {"before": "before", "after": "after"}
+
+
 class History:
-    """Collects the values of finished epochs and writes them whole."""
+    """implicit.parquet or effects.parquet: what implicit knowledge is at every epoch, and what it does.
 
-    schema: ClassVar[pa.Schema]
-    names: ClassVar[tuple[str, ...]]  # columns that say what an item is
-    numbers: ClassVar[Mapping[str, str]]  # columns of numbers, and the item's attribute of each
+    IMPLICIT is g(z) of every site and level (`models.implicit_values`); its index is the place in the
+    flattened g(z). EFFECTS is what each site does to the raw predictions (`implicit_effects`); its index is
+    anchor x outputs + output. `epoch` counts finished epochs; 0 is the initial value. A run without implicit
+    knowledge has empty tables.
+    """
 
-    def __init__(self, table: pa.Table | None = None) -> None:
-        self.table = self.schema.empty_table() if table is None else table
+    def __init__(self, names: Sequence[str], numbers: Mapping[str, str]) -> None:
+        self.names, self.numbers = names, numbers
+        columns = [("epoch", pa.int32()), *((name, NAME) for name in names), ("index", pa.int32())]
+        self.schema = pa.schema([*columns, *((column, pa.float32()) for column in numbers)])
+        self.table = self.schema.empty_table()
 
     def read(self, path: Path, epochs: int) -> None:
         """Take over what was written to `path`, up to `epochs` finished epochs.
@@ -106,57 +101,19 @@ class History:
 
     def add(self, epoch: int, items: Iterable[Any]) -> None:
         """Append items after `epoch` finished epochs; the numbers of an item are of equal length."""
-        self.table = pa.concat_tables(
-            [self.table, *(self._part(epoch, i) for i in items)]
-        ).unify_dictionaries()
-
-    def _part(self, epoch: int, item: Any) -> pa.Table:
-        numbers = {column: np.ravel(getattr(item, name)) for column, name in self.numbers.items()}
-        count = len(next(iter(numbers.values())))
-        columns: dict[str, Any] = {"epoch": np.full(count, epoch, np.int32)}
-        for name in self.names:
-            columns[name] = pa.array([getattr(item, name)] * count, pa.string()).dictionary_encode()
-        columns |= {"index": np.arange(count, dtype=np.int32), **numbers}
-        return pa.table(columns, schema=self.schema)
+        parts = [self.table]
+        for item in items:
+            numbers = {column: np.ravel(getattr(item, name)) for column, name in self.numbers.items()}
+            count = len(next(iter(numbers.values())))
+            columns: dict[str, Any] = {"epoch": np.full(count, epoch, np.int32)}
+            for name in self.names:
+                columns[name] = pa.array([getattr(item, name)] * count, pa.string()).dictionary_encode()
+            columns |= {"index": np.arange(count, dtype=np.int32), **numbers}
+            parts.append(pa.table(columns, schema=self.schema))
+        self.table = pa.concat_tables(parts).unify_dictionaries()
 
     def write(self, path: Path) -> None:
-        """Write the table."""
         write_atomically(path, lambda file: pq.write_table(self.table, file, compression="zstd"))
-
-
-class ImplicitHistory(History):
-    """g(z) of every site and level (`models.implicit_values`); index: place in the flattened g(z)."""
-
-    names = ("site", "level", "form", "operator")
-    numbers: ClassVar[Mapping[str, str]] = {"value": "values"}
-    schema = pa.schema(
-        {
-            "epoch": pa.int32(),
-            "site": NAME,
-            "level": NAME,
-            "form": NAME,
-            "operator": NAME,
-            "index": pa.int32(),
-            "value": pa.float32(),
-        }
-    )
-
-
-class EffectHistory(History):
-    """What each site does to the raw predictions (`models.knowledge`); index: anchor x outputs + output."""
-
-    names = ("site", "level")
-    numbers: ClassVar[Mapping[str, str]] = {"before": "before", "after": "after"}
-    schema = pa.schema(
-        {
-            "epoch": pa.int32(),
-            "site": NAME,
-            "level": NAME,
-            "index": pa.int32(),
-            "before": pa.float32(),
-            "after": pa.float32(),
-        }
-    )
 
 
 HEARTBEAT = 2.0  # seconds between two writings of state.json
@@ -166,30 +123,34 @@ GLANCE = 0.2  # seconds between two words to whoever watches
 class Progress:
     """Keeps the records of finished epochs and writes them whole, so that a lost epoch leaves no line.
 
+    Rank 0 alone writes and tells.
+
     Args:
         run: where to write.
+        ranks: that train the run.
         epochs: of the whole run.
         steps: of an epoch.
-        tensorboard: whether to write event files too.
         reference: images, uint8 (B, 3, H, W), of which the effects of implicit knowledge are means.
+        tensorboard: whether to write event files too.
         watch: who is told.
     """
 
     def __init__(
         self,
         run: RunDirectory,
+        ranks: Ranks,
         epochs: int,
         steps: int,
         reference: torch.Tensor,
         tensorboard: bool = False,
         watch: Watch | None = None,
     ) -> None:
-        self.run, self.epochs, self.steps = run, epochs, steps
-        self.watch = watch or Unwatched()
-        self.events = EventFiles(run.path / "tensorboard") if tensorboard else None
+        self.run, self.ranks, self.epochs, self.steps = run, ranks, epochs, steps
+        self.watch = watch if ranks.main else None
+        self.events = EventFiles(run.path / "tensorboard") if tensorboard and ranks.main else None
         self.metrics: list[dict[str, Any]] = []
         self.reference = reference
-        self.history, self.effects = ImplicitHistory(), EffectHistory()
+        self.history, self.effects = History(*IMPLICIT), History(*EFFECTS)
         self.last_beat = self.last_glance = 0.0
 
     def load(self, source: RunDirectory, metrics: list[dict[str, Any]]) -> None:
@@ -207,6 +168,8 @@ class Progress:
 
     def beat(self, state: str, now: TrainingState, reason: str | None = None) -> None:
         """Write state.json."""
+        if not self.ranks.main:
+            return
         self.last_beat = time.monotonic()
         aps = [record["AP"] for record in self.metrics if record.get("AP") is not None]
         finished = sum(record["seconds"] for record in self.metrics)
@@ -223,35 +186,31 @@ class Progress:
 
     def started(self, record: Mapping[str, Any], now: TrainingState) -> None:
         """Tell whoever watches what is trained (run.json) and from where on."""
-        self.watch.started(record, self._moment(now), list(self.metrics))
+        if self.watch:
+            self.watch.started(record, self._moment(now), list(self.metrics))
 
     def beat_if_due(self, now: TrainingState) -> None:
         """After a step: write state.json and tell whoever watches, each when the last time is long ago."""
         moment = time.monotonic()
         if moment - self.last_beat > HEARTBEAT:
             self.beat("running", now)
-        if moment - self.last_glance > GLANCE:
+        if self.watch and moment - self.last_glance > GLANCE:
             self.last_glance = moment
             self.watch.stepped(self._moment(now))
 
-    def evaluating(self, done: int, total: int) -> None:
-        """So many batches of the validation images are evaluated; `detect` calls it."""
-        self.watch.evaluating(done, total)
-
     def finish_epoch(
-        self,
-        now: TrainingState,
-        settings: Settings,
-        scores: dict[str, float | None],
-        device: torch.device,
-        extra: Mapping[str, float] | None = None,
+        self, now: TrainingState, settings: Settings, scores: Mapping[str, float | None]
     ) -> None:
         """Record the epoch that `now` has just ended; implicit values are those of the averaged model.
 
-        `extra`: further quantities of the epoch. One that is not finite is no JSON number and becomes null.
+        A quantity beside the losses that is not finite is no JSON number and becomes null.
         """
-        finished = now.epoch + 1
-        further = {name: value if math.isfinite(value) else None for name, value in (extra or {}).items()}
+        if not self.ranks.main:
+            return
+        finished, task = now.epoch + 1, now.model.task
+        extra = {"data_seconds": round(now.waited, 3), **now.norms.means(), **now.conflicts.means()}
+        if task.learnt:
+            extra |= {f"weight/{name}": value for name, value in task.factors().items()}
         self.metrics.append(
             {
                 "epoch": finished,
@@ -261,13 +220,15 @@ class Progress:
                 "momentum": settings.momentum,
                 "seconds": round(now.seconds, 3),
                 "images_per_second": round(now.totals.count / max(now.seconds, 1e-9), 2),
-                "peak_memory_mb": _peak_memory(device),
-                **further,
+                "peak_memory_mb": _peak_memory(self.ranks.device),
+                **{name: value if math.isfinite(value) else None for name, value in extra.items()},
                 **scores,
             }
         )
         self.look(finished, now.average.model)
-        self.watch.epoch_finished(self.metrics[-1])
+        if self.watch:
+            self.watch.epoch_finished(self.metrics[-1])
+        self.write()
 
     def write(self) -> None:
         """Write metrics.jsonl, implicit.parquet, effects.parquet and the event files."""

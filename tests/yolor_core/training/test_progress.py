@@ -14,12 +14,14 @@ from yolor_core.config import RunConfig
 from yolor_core.models import create_model
 from yolor_core.runs.directory import RunDirectory
 from yolor_core.training import progress, train
+from yolor_core.training.distributed import Place, Ranks
 from yolor_core.training.progress import Moment, Progress
 from yolor_core.training.schedule import Settings
 from yolor_core.training.state import MovingAverage, TrainingState, build_optimiser
 
 Tiny = Callable[..., RunConfig]
 SETTINGS = Settings(0.01, 0.02, 0.9, 1)
+ALONE = Ranks(Place(), torch.device("cpu"))
 REFERENCE = torch.zeros(1, 3, 64, 64, dtype=torch.uint8)
 
 
@@ -88,7 +90,7 @@ def test_whoever_watches_a_resumed_run_hears_where_it_goes_on(tiny: Tiny, tmp_pa
 
 def test_steps_are_told_a_few_times_a_second_at_most(tiny: Tiny, tmp_path: Path) -> None:
     notes = Notes()
-    state, report = a_state(tiny), Progress(RunDirectory(tmp_path), 1, 1000, REFERENCE, watch=notes)
+    state, report = a_state(tiny), Progress(RunDirectory(tmp_path), ALONE, 1, 1000, REFERENCE, watch=notes)
     for state.step in range(500):  # much less than a second
         report.beat_if_due(state)
     assert 1 <= len(notes.told) < 250
@@ -96,12 +98,11 @@ def test_steps_are_told_a_few_times_a_second_at_most(tiny: Tiny, tmp_path: Path)
 
 def test_further_quantities_join_the_record_and_stay_json(tiny: Tiny, tmp_path: Path) -> None:
     run = RunDirectory(tmp_path)
-    state, report = a_state(tiny), Progress(run, 1, 3, REFERENCE)
+    state, report = a_state(tiny), Progress(run, ALONE, 1, 3, REFERENCE)
     state.totals.add(4, {"loss/box": 0.5})
-    state.seconds = 2.0
-    extra = {"grad_norm": 1.25, "data_seconds": math.nan}
-    report.finish_epoch(state, SETTINGS, {"AP": 0.25, "APL": None}, torch.device("cpu"), extra)
-    report.write()
+    state.norms.add(2, {"grad_norm": 1.25})
+    state.seconds, state.waited = 2.0, math.nan
+    report.finish_epoch(state, SETTINGS, {"AP": 0.25, "APL": None})
     (record,) = run.read_metrics()
     assert (record["grad_norm"], record["data_seconds"]) == (1.25, None)
     assert (record["AP"], record["APL"], record["images_per_second"]) == (0.25, None, 2.0)

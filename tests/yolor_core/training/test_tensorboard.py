@@ -19,12 +19,12 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from yolor_core.config import ImplicitConfig, PhaseConfig, RunConfig
 from yolor_core.runs.directory import RunDirectory
 from yolor_core.training import tensorboard, train
-from yolor_core.training.progress import ImplicitHistory
+from yolor_core.training.progress import IMPLICIT, History
 from yolor_core.training.tensorboard import EventFiles, tag
 
 ADD_FA = ImplicitConfig(site="fa", operator="add")
 FOUR = (PhaseConfig(epochs=4, schedule_epochs=4),)
-NOTHING = ImplicitHistory.schema.empty_table()
+NOTHING = History(*IMPLICIT).table
 Tiny = Callable[..., RunConfig]
 
 
