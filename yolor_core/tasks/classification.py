@@ -95,7 +95,6 @@ class ClassificationLoss:
 
     @classmethod
     def of(cls, model: TaskModel, config: TrainConfig) -> Self:
-        """The loss for the predictions of a model."""
         return cls(model.classes)
 
     def wanted(
@@ -129,7 +128,6 @@ class ClassificationCollector:
 
     @classmethod
     def of(cls, model: TaskModel, images: ImageSet, config: EvaluationConfig) -> Self:
-        """A collector that has seen no batch."""
         return cls(model.classes)
 
     def add(self, batch: EvaluationBatch, predictions: Tensor) -> None:
@@ -137,7 +135,6 @@ class ClassificationCollector:
         self.parts.append(ImageLogits(np.array(batch.indices, np.int64), predictions.float().cpu().numpy()))
 
     def found(self) -> ImageLogits:
-        """All logits so far."""
         return self.merge(self.parts)
 
     @staticmethod

@@ -104,15 +104,6 @@ FOCAL_ALPHA = 0.25  # of the positives; 0.75 of the negatives
 BALANCE = {3: (4.0, 1.0, 0.4), 4: (4.0, 1.0, 0.4, 0.1), 5: (4.0, 1.0, 0.5, 0.4, 0.1)}
 
 
-class LossTerms(NamedTuple):
-    """Scalar loss terms, gains applied, per image; `total` is multiplied by the number of images."""
-
-    total: Tensor
-    box: Tensor
-    objectness: Tensor
-    classification: Tensor
-
-
 @dataclass
 class Wanted:
     """What the predictions of a batch, or of a rank's share of it, should be.
@@ -186,7 +177,6 @@ class DetectionLoss:
 
     @classmethod
     def of(cls, model: TaskModel, config: TrainConfig) -> Self:
-        """The loss for the predictions of a model."""
         return cls(model.anchors, model.strides, model.classes, config.loss)
 
     def wanted(
@@ -210,35 +200,28 @@ class DetectionLoss:
         return Wanted(positives, counts, groups, total)
 
     def __call__(self, predictions: Sequence[Tensor], wanted: Wanted) -> dict[str, Tensor]:
-        """`loss/box`, `loss/obj` and `loss/cls` of raw predictions; see `terms`."""
-        terms = self.terms(predictions, wanted)
-        return {"loss/box": terms.box, "loss/obj": terms.objectness, "loss/cls": terms.classification}
+        """`loss/box`, `loss/obj` and `loss/cls`: scalars per image, gains applied.
 
-    def terms(self, predictions: Sequence[Tensor], targets: Tensor | Wanted) -> LossTerms:
-        """Terms for raw predictions [(B, a, rows, columns, 5 + classes)].
-
-        `targets`: (n, 6), see `assign`, of a whole batch; or what `wanted` made of them.
+        Args:
+            predictions: raw, per level (B, a, rows, columns, 5 + classes).
+            wanted: of the same images.
         """
-        if isinstance(targets, Tensor):
-            rows, columns = predictions[0].shape[2:4]
-            size = (rows * self.strides[0], columns * self.strides[0])
-            targets = self.wanted(targets, size, len(predictions[0]))
-        config, images = self.config, max(targets.images, 1)
+        config, images = self.config, max(wanted.images, 1)
         # An image's share of its group's mean; the last group of a batch may be smaller.
-        per_group = torch.full_like(targets.counts[0], config.images_per_mean or images)
+        per_group = torch.full_like(wanted.counts[0], config.images_per_mean or images)
         per_group[-1] = images - per_group[:-1].sum()
-        weights = per_group / (targets.counts.clamp(min=1) * images)
+        weights = per_group / (wanted.counts.clamp(min=1) * images)
 
         box = _full(predictions[0].new_zeros(()))
         objectness, classification = box.clone(), box.clone()
-        levels = zip(predictions, targets.positives, weights, self.balance, strict=True)
+        levels = zip(predictions, wanted.positives, weights, self.balance, strict=True)
         for raw, positive, weight, balance in levels:
             logits = _full(raw[..., 4])
             expected = logits.new_zeros(logits.shape)  # contiguous, unlike a compiled or channels-last map
             if len(positive.image):
                 index = (positive.image, positive.anchor, positive.row, positive.column)
                 chosen = _full(raw[index])
-                share = weight[targets.groups[positive.image]]
+                share = weight[wanted.groups[positive.image]]
                 centre = chosen[:, :2].sigmoid() * 2 - 0.5
                 extent = (chosen[:, 2:4].sigmoid() * 2).square() * positive.size
                 overlap = ciou(torch.cat([centre, extent], 1), positive.box)
@@ -254,8 +237,7 @@ class DetectionLoss:
         box = box * config.box * scale
         objectness = objectness * config.objectness * scale * (1.4 if len(predictions) >= 4 else 1.0)
         classification = classification * config.classification * (self.classes / 80) * scale
-        total = (box + objectness + classification) * targets.images
-        return LossTerms(total, box, objectness, classification)
+        return {"loss/box": box, "loss/obj": objectness, "loss/cls": classification}
 
     def _classification(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Losses (n, classes) of logits (n, classes)."""
@@ -306,7 +288,6 @@ class DetectionCollector:
 
     @classmethod
     def of(cls, model: TaskModel, images: ImageSet, config: EvaluationConfig) -> Self:
-        """A collector that has seen no batch."""
         return cls(model.strides, model.anchors, images, config)
 
     def add(self, batch: EvaluationBatch, predictions: Sequence[Tensor]) -> None:
@@ -328,16 +309,13 @@ class DetectionCollector:
             )
 
     def found(self) -> Detections:
-        """The detections so far."""
         columns = [np.concatenate(parts) for parts in zip(*self.rows, strict=True)]
         return Detections.build(*columns)
 
     @staticmethod
     def merge(parts: Sequence[Detections]) -> Detections:
-        """See `Detections.merge`."""
         return Detections.merge(parts)
 
     @staticmethod
     def score(found: Detections, images: ImageSet) -> dict[str, Any]:
-        """See `evaluate_boxes`."""
         return evaluate_boxes(images.coco, found)

@@ -189,7 +189,6 @@ class IdentityLoss:
 
     @classmethod
     def of(cls, model: TaskModel, config: TrainConfig) -> Self:
-        """The loss for the predictions of a model."""
         head = cast(EmbeddingHead, model.branches["embedding"])
         return cls(head, model.anchors, model.strides, config.loss.anchor_threshold)
 
@@ -289,7 +288,6 @@ class EmbeddingCollector:
 
     @classmethod
     def of(cls, model: TaskModel, images: ImageSet, config: EvaluationConfig) -> Self:
-        """A collector that has seen no batch."""
         return cls(model.strides, model.anchors, images)
 
     def add(self, batch: EvaluationBatch, predictions: Sequence[Tensor]) -> None:
@@ -312,7 +310,6 @@ class EmbeddingCollector:
         self.parts.append(BoxEmbeddings(position, identity, embedding))
 
     def found(self) -> BoxEmbeddings:
-        """All embeddings so far."""
         return self.merge(self.parts)
 
     @staticmethod
@@ -327,7 +324,6 @@ class EmbeddingCollector:
 
     @staticmethod
     def score(found: BoxEmbeddings, images: ImageSet) -> dict[str, Any]:
-        """See `score_embeddings`."""
         image_ids = np.asarray(images.ids)[found.position]
         return {"embedding": score_embeddings(found.embedding, found.identity, image_ids)}
 

@@ -2,6 +2,9 @@
 
 Who they are is read from the environment, which `torchrun` or SLURM's `srun` has set. Every method of `Ranks`
 has to be called by all ranks at the same point; alone, they cost nothing.
+
+submitit's `TorchDistributedEnvironment` knows jobs of submitit alone, not a plain `srun` or `torchrun`, and
+takes node names that the network need not know.
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
 """TensorBoard event files of a run: one scalar per number of metrics.jsonl, histograms of g(z), by epoch.
 
 The format is written with the `tensorboard` package's own records and messages, which take a tenth of a
-second to import; they are imported when the first file is written.
+second to import; they are imported when the first file is written. torch's `SummaryWriter` writes
+from a thread of its own, leaves a part of a record on a full disk, which hides all that comes after it, and
+then writes no more.
 """
 
 from __future__ import annotations

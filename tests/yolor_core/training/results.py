@@ -1,6 +1,8 @@
-"""What two runs that should have ended alike are compared by."""
+"""How a test asks a run to stop, and what two runs that should have ended alike are compared by."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import pyarrow.parquet as pq
 import torch
@@ -24,3 +26,9 @@ def assert_same_result(first: RunDirectory, second: RunDirectory) -> None:
     assert first.read_evaluation() == second.read_evaluation()
     assert pq.read_table(first.implicit).equals(pq.read_table(second.implicit))
     assert pq.read_table(first.detections).equals(pq.read_table(second.detections))
+
+
+def stop_after(calls: int) -> Callable[[], bool]:
+    """A `stop` that answers True from its `calls`-th question on."""
+    asked = iter(range(10**6))
+    return lambda: next(asked) >= calls

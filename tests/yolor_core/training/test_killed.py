@@ -56,9 +56,10 @@ def test_a_run_stopped_and_then_killed_ends_bit_for_bit(tiny: Tiny, tmp_path: Pa
     assert_same_result(RunDirectory(tmp_path / "whole"), RunDirectory(tmp_path / "parts"))
 
 
-def test_a_run_killed_while_writing_any_of_its_files_ends_bit_for_bit(tiny: Tiny, tmp_path: Path) -> None:
+def test_a_run_killed_while_writing_any_of_its_files_ends_bit_for_bit(
+    tiny: Tiny, implicit_run: RunDirectory, tmp_path: Path
+) -> None:
     config = tiny(implicit=(ADD_FA,), tensorboard=False)
-    train(config, tmp_path / "whole")
     writes = count_of_writes(config, tmp_path / "counted")
     assert writes > 12
     deaths = 0
@@ -68,21 +69,20 @@ def test_a_run_killed_while_writing_any_of_its_files_ends_bit_for_bit(tiny: Tiny
         deaths += run_into(config, tmp_path / "killed", "kill-writing", 0, moment) == -9
     assert deaths >= 3
     assert run_into(config, tmp_path / "killed") == 0
-    assert_same_result(RunDirectory(tmp_path / "whole"), RunDirectory(tmp_path / "killed"))
+    assert_same_result(implicit_run, RunDirectory(tmp_path / "killed"))
 
 
 def test_a_run_killed_in_the_middle_of_a_checkpoint_goes_on_from_the_one_before(
-    tiny: Tiny, tmp_path: Path
+    tiny: Tiny, plain_run: RunDirectory, tmp_path: Path
 ) -> None:
     config = tiny(tensorboard=False)
-    train(config, tmp_path / "whole")
     run = RunDirectory(tmp_path / "killed")
     assert run_into(config, run.path, "kill-checkpoint", 0, 2) == -9
     assert run.previous_checkpoint.exists() and not run.checkpoint.exists()
     assert train(config, run.path) == "done"
     record = run.read_run()
     assert record is not None and record["resumes"] == 1
-    assert_same_result(RunDirectory(tmp_path / "whole"), run)
+    assert_same_result(plain_run, run)
 
 
 def count_of_writes(config: RunConfig, run_dir: Path) -> int:

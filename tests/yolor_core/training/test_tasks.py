@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from tests.yolor_core.training.results import assert_same_result
-from tests.yolor_core.training.stopping import stop_after
+from tests.yolor_core.training.results import assert_same_result, stop_after
 from tests.yolor_core.training.test_distributed import alone, assert_nearly_the_same, train_on
 from yolor_core.config import BranchConfig, ImplicitConfig, OptimiserConfig, RunConfig, Science, TasksConfig
 from yolor_core.errors import RunError
@@ -114,11 +113,10 @@ def test_measuring_the_conflict_changes_nothing(tiny: Tiny, tmp_path: Path) -> N
     assert not any(name.startswith("conflict/") for name in last)
 
 
-def test_fixed_weights_weigh(tiny: Tiny, tmp_path: Path) -> None:
+def test_fixed_weights_weigh(tiny: Tiny, plain_run: RunDirectory, tmp_path: Path) -> None:
     # A branch of weight 0 leaves the detector as if it were alone.
-    train(tiny(), tmp_path / "alone")
-    train(joint(tiny(), classification(), classification=0), tmp_path / "joint")
-    ours, theirs = (load_file(RunDirectory(tmp_path / n).weights) for n in ("alone", "joint"))
+    train(joint(tiny(), classification(), classification=0), tmp_path)
+    ours, theirs = (load_file(run.weights) for run in (plain_run, RunDirectory(tmp_path)))
     for name, value in ours.items():
         assert bool((theirs[name] == value).all()), name
 

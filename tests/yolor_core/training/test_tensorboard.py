@@ -16,13 +16,12 @@ import pyarrow.parquet as pq
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from yolor_core.config import ImplicitConfig, PhaseConfig, RunConfig
+from yolor_core.config import PhaseConfig, RunConfig
 from yolor_core.runs.directory import RunDirectory
 from yolor_core.training import tensorboard, train
 from yolor_core.training.progress import IMPLICIT, History
 from yolor_core.training.tensorboard import EventFiles, tag
 
-ADD_FA = ImplicitConfig(site="fa", operator="add")
 FOUR = (PhaseConfig(epochs=4, schedule_epochs=4),)
 NOTHING = History(*IMPLICIT).table
 Tiny = Callable[..., RunConfig]
@@ -52,7 +51,7 @@ def expected(records: list[dict[str, Any]]) -> dict[str, list[tuple[int, float]]
 
 
 def test_event_files_hold_every_number_of_the_metrics_by_epoch(tiny: Tiny, tmp_path: Path) -> None:
-    train(tiny(implicit=(ADD_FA,), evaluate_every=2, phases=FOUR), tmp_path)
+    train(tiny(evaluate_every=2, phases=FOUR), tmp_path)
     found = points(read(tmp_path / "tensorboard"))
     assert found == expected(RunDirectory(tmp_path).read_metrics())
     assert [step for step, _ in found["loss/box"]] == [1, 2, 3, 4]
@@ -60,10 +59,9 @@ def test_event_files_hold_every_number_of_the_metrics_by_epoch(tiny: Tiny, tmp_p
     assert {"lr/weights", "run/images_per_second", "run/seconds"} <= found.keys()
 
 
-def test_histograms_are_those_of_the_representations(tiny: Tiny, tmp_path: Path) -> None:
-    train(tiny(implicit=(ADD_FA,)), tmp_path)
-    reader = read(tmp_path / "tensorboard")
-    table = pq.read_table(tmp_path / "implicit.parquet").to_pandas()
+def test_histograms_are_those_of_the_representations(implicit_run: RunDirectory) -> None:
+    reader = read(implicit_run.path / "tensorboard")
+    table = pq.read_table(implicit_run.implicit).to_pandas()
     assert reader.Tags()["histograms"] == ["implicit/fa P3", "implicit/fa P4", "implicit/fa P5"]
     for level in ("P3", "P4", "P5"):
         events = reader.Histograms(f"implicit/fa {level}")

@@ -1,8 +1,9 @@
-"""Precision, memory format, compilation, batch sizes: what each of them does to a run."""
+"""One step: precision, memory format, sizes, BatchNorm groups, values that are not finite, tasks' angles."""
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,15 +11,16 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import nn
 
-from tests.yolor_core.training.results import assert_same_result
-from tests.yolor_core.training.stopping import stop_after
+from tests.yolor_core.training.results import assert_same_result, stop_after
 from yolor_core.config import ImplicitConfig, NumericsConfig, OptimiserConfig, RunConfig
-from yolor_core.device import Numerics
+from yolor_core.errors import RunError
 from yolor_core.identity import signature
 from yolor_core.runs.directory import RunDirectory
 from yolor_core.training import train
-from yolor_core.training.step import TrainingStep
+from yolor_core.training.distributed import GroupStatistics, Place, Ranks
+from yolor_core.training.step import Conflict, TrainingStep, measured_steps
 
 ADD_FA = ImplicitConfig(site="fa", operator="add")
 Tiny = Callable[..., RunConfig]
@@ -89,15 +91,6 @@ def test_channels_last_and_compilation_change_rounding_only(tiny: Tiny, tmp_path
     assert losses["compiled"] == pytest.approx(losses["plain"], rel=0.02)
 
 
-def test_channels_last_reaches_the_model_and_the_images() -> None:
-    numerics = Numerics(NumericsConfig(channels_last=True), torch.device("cpu"))
-    model = numerics.model(torch.nn.Conv2d(3, 8, 3))
-    images = numerics.images(torch.full((2, 3, 8, 8), 255, dtype=torch.uint8))
-    assert model.weight.is_contiguous(memory_format=torch.channels_last)
-    assert images.is_contiguous(memory_format=torch.channels_last)
-    assert float(images.max()) == float(images.min()) == 1.0
-
-
 @pytest.mark.parametrize("field", ["precision", "channels_last", "compile"])
 def test_numerics_are_part_of_the_signature(tiny: Tiny, field: str) -> None:
     value = "bfloat16" if field == "precision" else True
@@ -129,8 +122,6 @@ def test_multi_scale_draws_the_same_sizes_whatever_the_model_and_the_resume(
 
 def test_batch_norm_over_groups_equals_training_on_each_group(tiny: Tiny) -> None:
     """Each group has its own statistics in the forward pass; their mean moves the running ones."""
-    from yolor_core.training.distributed import GroupStatistics, Place, Ranks
-
     torch.manual_seed(0)
     norm = torch.nn.BatchNorm2d(3, momentum=0.1)
     twins = [torch.nn.BatchNorm2d(3, momentum=0.1) for _ in range(2)]
@@ -140,7 +131,7 @@ def test_batch_norm_over_groups_equals_training_on_each_group(tiny: Tiny) -> Non
     for group, twin in zip(groups, twins, strict=True):
         torch.testing.assert_close(norm(group), twin(group))
         statistics.group_done()
-    statistics.end(2, Ranks(Place(), torch.device("cpu")))
+    statistics.end(2, ALONE)
     for name in ("running_mean", "running_var"):
         expected = torch.stack([getattr(twin, name) for twin in twins]).mean(0)
         torch.testing.assert_close(getattr(norm, name), expected)
@@ -149,12 +140,9 @@ def test_batch_norm_over_groups_equals_training_on_each_group(tiny: Tiny) -> Non
 
 @pytest.mark.parametrize("what", ["loss", "gradient"])
 def test_a_value_that_is_not_finite_stops_the_run_and_leaves_its_images(
-    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+    tiny: Tiny, implicit_run: RunDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
-    from yolor_core.errors import RunError
-
     config = tiny(implicit=(ADD_FA,), keep_checkpoint=True)
-    train(config, tmp_path / "good")
     call, batches = TrainingStep.__call__, []
 
     def spoilt(self: TrainingStep, batch: object, *more: object) -> dict[str, float]:
@@ -184,5 +172,58 @@ def test_a_value_that_is_not_finite_stops_the_run_and_leaves_its_images(
     assert all(np.isfinite(v.numpy()).all() for part in ("model", "average") for v in saved[part].values())
     # What spoilt it is gone: the run goes on from the checkpoint, to the end of an undisturbed one.
     assert train(config, run.path) == "done"
-    assert_same_result(RunDirectory(tmp_path / "good"), run)
+    assert_same_result(implicit_run, run)
     assert not run.nonfinite.exists()
+
+
+ALONE = Ranks(Place(), torch.device("cpu"))
+
+
+def shared(*values: float) -> nn.Parameter:
+    return nn.Parameter(torch.tensor(values))
+
+
+def test_opposed_orthogonal_and_agreeing_tasks() -> None:
+    trunk = [shared(1.0, 2.0), shared(3.0)]
+    conflict = Conflict(trunk)
+    conflict.add(
+        {
+            "detection": trunk[0].sum() + trunk[1].sum(),  # gradient 1 1 | 1
+            "classification": -2 * (trunk[0].sum() + trunk[1].sum()),  # -2 -2 | -2
+            "embedding": trunk[0][0] - trunk[0][1] + 0 * trunk[1].sum(),  # 1 -1 | 0
+        }
+    )
+    found = conflict.cosines(ALONE)
+    assert found["conflict/detection-classification"] == pytest.approx(-1)
+    assert found["conflict/detection-embedding"] == pytest.approx(0, abs=1e-7)
+    assert found["conflict/classification-embedding"] == pytest.approx(0, abs=1e-7)
+
+
+def test_only_parameters_that_both_tasks_train_count() -> None:
+    both, first, second = shared(1.0, 1.0), shared(1.0), shared(1.0)
+    conflict = Conflict([both, first, second])
+    conflict.add({"a": both[0] * 3 + 100 * first.sum(), "b": both.sum() - 100 * second.sum()})
+    assert conflict.cosines(ALONE) == {"conflict/a-b": pytest.approx(1 / math.sqrt(2))}
+
+
+def test_parts_of_a_batch_add_up_before_the_angle_is_taken() -> None:
+    trunk = [shared(0.0, 0.0)]
+    parts = Conflict(trunk)
+    parts.add({"a": trunk[0][0] * 5, "b": trunk[0][0] * 1})
+    parts.add({"a": trunk[0][1] * 5 - trunk[0][0] * 5, "b": trunk[0][1] * 1})
+    # a: (0, 5); b: (1, 1)
+    assert parts.cosines(ALONE) == {"conflict/a-b": pytest.approx(1 / math.sqrt(2))}
+
+
+def test_a_task_without_a_gradient_has_no_angle() -> None:
+    trunk = [shared(1.0)]
+    conflict = Conflict(trunk)
+    conflict.add({"a": trunk[0].sum() * 0, "b": trunk[0].sum()})
+    assert conflict.cosines(ALONE) == {}
+
+
+@pytest.mark.parametrize(
+    ("steps", "wanted", "expected"), [(80, 4, {10, 30, 50, 70}), (3, 4, {0, 1, 2}), (5, 1, {2})]
+)
+def test_steps_are_spread_over_the_epoch(steps: int, wanted: int, expected: set[int]) -> None:
+    assert measured_steps(steps, wanted) == expected
