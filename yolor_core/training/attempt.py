@@ -12,8 +12,8 @@ import torch
 
 from yolor_core.config import RunConfig, Science, leaves
 from yolor_core.data import ImageSet, data_fingerprint
+from yolor_core.data.batches import summarise
 from yolor_core.data.fingerprint import annotation_fingerprint
-from yolor_core.data.summary import summarise
 from yolor_core.device import choose_device, keep_freed_memory
 from yolor_core.errors import ConfigError, RunError, YolorError, summary
 from yolor_core.identity import describe_run, job_ids, joined_sources, signature

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from yolor_core.config import RunConfig
 from yolor_core.data import ImageSet, TrainingBatches, load_images
+from yolor_core.data.batches import reference_images
 from yolor_core.data.check import check_boxes
 from yolor_core.data.images import check_identities
-from yolor_core.data.batches import reference_images
 from yolor_core.device import Numerics
 from yolor_core.errors import RunError
 from yolor_core.evaluation.predict import Predictions, evaluate, predict
