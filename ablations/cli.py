@@ -51,6 +51,8 @@ TOGETHER = {
     "verify": "publish",
     "detect": "evaluate",
     "features": "evaluate",
+    "cancel": "cluster",
+    "retry": "cluster",
 }
 MOST_CHARACTERS = 4_000
 

@@ -1,27 +1,38 @@
-"""`ablate cluster`: profiles of clusters, and whether one works."""
+"""`ablate cluster`: profiles of clusters, and whether one works. `ablate cancel` and `retry`: runs on one."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from ablations.options import json_option, results_folder, results_option
+from ablations.options import json_option, print_json, results_folder, results_option
 
 if TYPE_CHECKING:
     from slurm.probe import Finding
+
+
+from typing import TYPE_CHECKING
+
+from ablations.options import cluster_option, read_results_option
+from yolor_core.runs.life import State
+
+if TYPE_CHECKING:
+    from ablations.overview import RunView
+    from ablations.plan import PlannedRun
+    from slurm.cluster import Cluster
+
 
 MARKS = {"ok": ("ok", "green"), "note": ("note", "yellow"), "problem": ("PROBLEM", "red")}
 
 
 @click.group("cluster")
-def command() -> None:
+def cluster_group() -> None:
     """Cluster profiles: list them, show one in full, check that it works."""
 
 
-@command.command("list")
+@cluster_group.command("list")
 @json_option
 def list_profiles(as_json: bool) -> None:
     """The profiles that come with the suite; a profile of your own is passed by path."""
@@ -29,23 +40,23 @@ def list_profiles(as_json: bool) -> None:
 
     known = known_clusters()
     if as_json:
-        click.echo(json.dumps({name: str(path) for name, path in known.items()}, indent=1))
+        print_json({name: str(path) for name, path in known.items()})
         return
     for name, path in known.items():
         about = path.read_text(encoding="utf-8").splitlines()[0].lstrip("# ")
         click.echo(f"{name:<10}  {about}\n{'':<10}  {path}")
 
 
-@command.command("show")
+@cluster_group.command("show")
 @click.argument("profile")
 def show(profile: str) -> None:
     """PROFILE with every key that it leaves at its default."""
     from slurm.cluster import load_cluster
 
-    click.echo(json.dumps(load_cluster(profile).model_dump(mode="json"), indent=1, ensure_ascii=False))
+    print_json(load_cluster(profile).model_dump(mode="json"))
 
 
-@command.command("check")
+@cluster_group.command("check")
 @click.argument("profile")
 @results_option
 @click.option(
@@ -88,5 +99,116 @@ def check(ctx: click.Context, profile: str, results: Path, timeout: int, as_json
                 replace_json(results / "clusters" / f"{cluster.name}.json", {"shared": True, **seen})
     good = all(finding.level != "problem" for finding in found)
     if as_json:
-        click.echo(json.dumps([vars(finding) for finding in found], indent=1, ensure_ascii=False))
+        print_json([vars(finding) for finding in found])
     ctx.exit(0 if good else 1)
+
+
+@click.command("cancel")
+@click.argument("names", nargs=-1, metavar="[RUN|EXPERIMENT]...")
+@click.option("--all", "everything", is_flag=True, help="Every submitted run of this results folder.")
+@read_results_option
+def cancel(names: tuple[str, ...], everything: bool, results: Path) -> None:
+    """Cancel runs that wait or run on a cluster. A running one saves itself first; a later launch goes on.
+
+    Names are those of `ablate status`: a whole one, its beginning, an experiment, or a pattern with *.
+    """
+    from ablations.columns import counted
+    from ablations.overview import chosen, overview
+    from slurm import scheduler
+
+    if bool(names) == everything:
+        raise click.UsageError("name runs, or say --all")
+    scheduler.require()
+    views = overview(results, scheduler.SECONDS)
+    wanted = views if everything else chosen(views, names)
+    mine = [view for view in wanted if view.submitted]
+    live = [view for view in mine if view.job]
+    for view in mine:
+        if view.token is not None:
+            view.token.cancel()  # first, so that a run that is just being requeued sees it
+    scheduler.cancel([view.job for view in live if view.job])
+    for view in (view for view in mine if not view.job):
+        click.echo(f"{view.run} is just being submitted; if its job comes, it will end at once", err=True)
+    rest = len(wanted) - len(mine)
+    others = f"; {counted(rest, 'other')} {'was' if rest == 1 else 'were'} not on the cluster" if rest else ""
+    click.echo(f"cancelled {counted(len(live), 'run')}{others}")
+
+
+@click.command("retry")
+@click.argument("names", nargs=-1, metavar="[RUN|EXPERIMENT]...")
+@click.option("--failed", is_flag=True, help="Every run that failed, was lost or was cancelled.")
+@cluster_option
+@read_results_option
+@click.option("--force", is_flag=True, help="Submit although the time limit looks shorter than an epoch.")
+@click.pass_context
+def retry(
+    ctx: click.Context, names: tuple[str, ...], failed: bool, cluster: str | None, results: Path, force: bool
+) -> None:
+    """Submit runs again, with their own configuration and the cluster profile that they were sent with.
+
+    They go on from their last checkpoints. --cluster sends them with another profile. Runs that are done,
+    wait or run are left alone.
+    """
+    from ablations.cluster_launch import check, plan_on_cluster, send
+    from ablations.launch_report import tell, tell_left_out
+    from ablations.overview import UNFINISHED, chosen, overview
+    from slurm import scheduler
+    from slurm.cluster import load_cluster
+    from yolor_core.errors import RunError
+
+    if not names and not failed:
+        raise click.UsageError("name runs, or say --failed")
+    scheduler.require()
+    views = overview(results, scheduler.SECONDS)
+    wanted = chosen(views, names) if names else views
+    if failed:
+        wanted = [view for view in wanted if view.token and view.state in (*UNFINISHED, State.PREEMPTED)]
+    if not wanted:
+        click.echo("nothing to retry")
+        return
+    groups: dict[str, tuple[Cluster, list[RunView]]] = {}
+    for view in wanted:
+        profile = load_cluster(cluster) if cluster else _sent_with(view, results)
+        if profile is None:
+            raise RunError(f"{view.run} was not submitted to a cluster; name a profile with --cluster")
+        groups.setdefault(profile.model_dump_json(), (profile, []))[1].append(view)
+    problem = False
+    for profile, members in groups.values():
+        planned = {view.run: _planned(view.run_dir) for view in members}
+        for name in (name for name, run in planned.items() if run is None):
+            click.echo(
+                f"left out: {name}: its planned.json is missing or damaged; launch it instead", err=True
+            )
+            problem = True
+        plan = plan_on_cluster([run for run in planned.values() if run is not None], profile, results)
+        tell_left_out(plan.held)
+        check(plan, force)
+        if not plan.requests:
+            click.echo("nothing to retry")
+            problem |= bool(plan.held)
+            continue
+        sent = send(plan)
+        tell(plan, sent)
+        problem |= bool(sent.problem or sent.left_out or plan.held)
+    ctx.exit(1 if problem else 0)
+
+
+def _planned(run_dir: Path) -> PlannedRun | None:
+    """A run as it was planned when it was submitted; None where nobody wrote that down."""
+    from ablations.plan import read_planned
+    from yolor_core.errors import RunError
+
+    try:
+        return read_planned(run_dir)[0]
+    except RunError:
+        return None
+
+
+def _sent_with(view: RunView, results: Path) -> Cluster | None:
+    """The profile as it was at the run's last submission."""
+    from slurm.cluster import Cluster
+    from slurm.files import read_json
+
+    launch = str(view.token.content.get("launch")) if view.token else ""
+    record = read_json(results / "launches" / launch / "launch.json")
+    return Cluster.model_validate(record["cluster"]) if record else None

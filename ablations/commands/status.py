@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ablations.options import json_option, read_results_option
+from ablations.options import json_option, print_json, read_results_option
 from yolor_core.runs.life import GOING_ON, State
 
 if TYPE_CHECKING:
@@ -51,7 +50,7 @@ def status(names: tuple[str, ...], results: Path, watch: bool, as_json: bool) ->
 
     views = look(LOOK_SECONDS)
     if as_json:
-        click.echo(json.dumps([view.record() for view in views], indent=1, ensure_ascii=False))
+        print_json([view.record() for view in views])
     elif not views:
         click.echo(
             f"no runs in {results / 'runs'}; `ablate launch --all` makes some, --results names another folder"
@@ -156,7 +155,7 @@ def cost(results: Path, as_json: bool) -> None:
 
     records, answered = costs_of_runs(results)
     if as_json:
-        click.echo(json.dumps(records, indent=1, ensure_ascii=False))
+        print_json(records)
         return
     if not records:
         click.echo(f"no submitted runs in {results / 'runs'}")

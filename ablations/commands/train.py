@@ -40,7 +40,7 @@ def command(
     """
     import signal
 
-    from ablations.commands.launch import tell_of_data
+    from ablations.launch_report import tell_of_data
     from ablations.overview import on_a_cluster
     from ablations.plan import plan_runs
     from ablations.registry import everything, experiment_named

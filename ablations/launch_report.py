@@ -1,0 +1,220 @@
+"""What a launch says: the plan and scripts of a cluster, what was sent, notes on runs, how they ended."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ablations.columns import aligned, counted
+from yolor_core.runs.life import LOST, State
+
+if TYPE_CHECKING:
+    from ablations.cluster_launch import ClusterPlan
+    from ablations.plan import PlannedRun
+    from slurm.local import Outcome
+    from slurm.submission import Submitted
+
+INTERRUPTED = 130  # exit code, as of a command that Ctrl-C ended
+WHOLE = ("ConfigError", "DataError", "InputError")  # failures whose sentence says all that the log does
+
+
+def describe_plan(plan: ClusterPlan, tables: Mapping[str, Iterable[str]]) -> str:
+    """Runs and GPU hours by table, and in what jobs they would be sent."""
+    from ablations.cluster_launch import by_table
+
+    unit = "GPU h" if plan.cluster.gpus else "process h"
+    head = ("table", "runs", "done", "submitted", "to send", unit)
+    lines = [head]
+    for record in by_table(plan, tables):
+        numbers = (record[key] for key in ("runs", "done", "submitted", "to_send"))
+        lines.append((record["table"], *map(str, numbers), hours(record["gpu_hours"])))
+    if len(tables) != 1:
+        states = list(plan.states.values())
+        taken = sum(state in (State.QUEUED, State.RUNNING) for state in states)
+        done, sent = states.count(State.DONE), len(plan.requests)
+        lines.append(("in all", str(len(states)), str(done), str(taken), str(sent), hours(plan.hours)))
+    text = aligned(lines)
+    if plan.requests:
+        text.append(basis(plan))
+    return "\n".join(text)
+
+
+def basis(plan: ClusterPlan) -> str:
+    """What the hours were estimated from."""
+    measured = sum(estimate.measured for estimate in plan.estimates.values())
+    if measured == len(plan.estimates):
+        return "hours: from finished runs in this results folder"
+    guess = f"by FLOPs at {plan.cluster.tflops:g} TFLOP/s (the profile's tflops), a rough guess"
+    if measured:
+        rest = len(plan.estimates) - measured
+        return f"hours: {measured} from finished runs in this results folder, {rest} {guess}"
+    return f"hours: {guess}"
+
+
+def hours(value: float) -> str:
+    """0.034 -> '0.03', 12.3 -> '12.3', 12345.6 -> '12346'."""
+    return f"{value:.2f}" if value < 1 else f"{value:.1f}" if value < 1000 else f"{value:.0f}"
+
+
+def scripts(plan: ClusterPlan) -> str:
+    """The script of every kind of array, as sbatch would get it."""
+    from ablations.cluster_launch import rehearsal
+
+    sender, arrays = rehearsal(plan)
+    seen: dict[tuple[Any, bool], list[int]] = {}
+    for number, array in enumerate(arrays):
+        seen.setdefault((array.resources, array.waits), []).append(number)
+    parts = []
+    for (_, waits), numbers in seen.items():
+        first = arrays[numbers[0]]
+        count = sum(len(arrays[number].requests) for number in numbers)
+        jobs = "1 job" if len(numbers) == 1 else f"{len(numbers)} jobs or arrays"
+        after = ", each after the one it continues" if waits else ""
+        about = f"# {counted(count, 'run')} in {jobs}{after}"
+        parts.append(f"{about}\n{sender.script(first, numbers[0], 'JOB' if waits else None)}")
+    return "\n".join(parts)
+
+
+def tell_left_out(runs: Mapping[str, str]) -> None:
+    """Name runs that are not sent, and why, on stderr."""
+    for name, why in runs.items():
+        click.echo(f"left out: {name}: {why}", err=True)
+
+
+def tell(plan: ClusterPlan, sent: Submitted, err: bool = False) -> None:
+    """Say what was sent (on stderr if `err`), what was not, and how to look at it."""
+    tell_left_out(sent.left_out)
+    if sent.taken:
+        taken = counted(len(sent.taken), "run")
+        click.echo(f"{taken} submitted by somebody else at this moment; left to them", err=True)
+    arrays = sorted({job.split("_")[0] for job in sent.jobs.values()}, key=int)
+    if sent.jobs:
+        jobs = f"{'jobs' if len(arrays) > 1 else 'job'} {', '.join(arrays)}"
+        click.echo(f"submitted {counted(len(sent.jobs), 'run')} as {jobs} (launch {sent.launch})", err=err)
+        click.echo("`ablate status --watch` shows them, `ablate logs RUN -f` what one prints", err=err)
+    if sent.problem:
+        rest = len(plan.requests) - len(sent.jobs) - len(sent.taken) - len(sent.left_out)
+        click.echo(f"not sent: {counted(rest, 'run')}: {sent.problem}", err=True)
+
+
+def warn_of_other_code(planned: Sequence[PlannedRun], states: Mapping[str, str]) -> None:
+    """Finished runs of changed code are kept, but somebody should know."""
+    from yolor_core.identity import source_hash
+
+    present = source_hash()
+    made_by = [_made_by(run) for run in planned if states[run.run_id] == State.DONE]
+    other = [source for source in made_by if source not in (None, present)]
+    if other:
+        click.echo(
+            f"note: {counted(len(other), 'finished run')} {'was' if len(other) == 1 else 'were'} made by "
+            "other code of yolor_core, and kept. Remove the folder to train a run anew",
+            err=True,
+        )
+
+
+def _made_by(run: PlannedRun) -> Any:
+    """Source hash in run.json; None where it does not say."""
+    return _record(run.run_dir).get("source_hash")
+
+
+def _record(run_dir: Path) -> dict[str, Any]:
+    """Content of run.json; empty where that cannot be read."""
+    from yolor_core.errors import RunError
+    from yolor_core.runs.directory import RunDirectory
+
+    try:
+        return RunDirectory(run_dir).read_run() or {}
+    except RunError:
+        return {}
+
+
+def tell_of_data(planned: Sequence[PlannedRun], states: Mapping[str, str]) -> None:
+    """Say which finished runs were trained on equal data elsewhere, and which older ones do not count."""
+    from yolor_core.data.fingerprint import annotation_fingerprint, written_shapes
+    from yolor_core.identity import run_id
+    from yolor_core.runs.directory import RunDirectory
+
+    data = planned[0].config.data
+    here = _place(data.model_dump())
+    done = [run.run_dir for run in planned if states[run.run_id] == State.DONE]
+    trained = [(_record(path).get("config") or {}).get("data") for path in done]
+    for there, count in Counter(map(_place, trained)).items():
+        if there not in (here, None):
+            click.echo(
+                f"note: {counted(count, 'finished run')} {'were' if count > 1 else 'was'} trained on "
+                f"{there}, whose annotations and pictures are those of {here}; "
+                f"{'they count' if count > 1 else 'it counts'}",
+                err=True,
+            )
+    if data.kind == "shapes":
+        return
+    before = annotation_fingerprint(data)
+    left = [run for run in planned if states[run.run_id] != State.DONE]
+    earlier = [run.run_dir.parent / run_id(run.config, before) for run in left]
+    found = [path for path in earlier if path.is_dir() and not RunDirectory(path).missing()]
+    if found:
+        why = (
+            "they were trained on the shapes as drawn, and the pictures here are others"
+            if written_shapes(data)
+            else "version 0.1.0 did not write down their pictures, so nobody knows whether these are the same"
+        )
+        click.echo(
+            f"note: {counted(len(found), 'earlier run')} on these annotations (e.g. "
+            f"{found[0]}) do not count: {why}. `ablate tables --fingerprint {before[:8]}` shows them",
+            err=True,
+        )
+
+
+def _place(data: Mapping[str, Any] | None) -> str | None:
+    """Where the data of a configuration are; None where it does not say."""
+    if not data:
+        return None
+    return os.path.realpath(str(data["root"])) if data.get("kind") == "coco" else "the shapes drawn on demand"
+
+
+def warn_of_damage(planned: Sequence[PlannedRun], states: Mapping[str, str]) -> None:
+    """Name the files that keep runs from being started or from counting as finished."""
+    from yolor_core.errors import RunError
+    from yolor_core.runs.directory import RunDirectory
+
+    for run in planned:
+        directory = RunDirectory(run.run_dir)
+        if states[run.run_id] == State.INCOMPLETE:
+            lost = ", ".join(directory.missing())
+            click.echo(f"note: {directory.path} was finished, but {lost}; it is trained again", err=True)
+        elif states[run.run_id] == State.UNREADABLE:
+            try:
+                directory.read_state()
+            except RunError as error:
+                click.echo(f"warning: {error}", err=True)
+
+
+def report(outcomes: dict[str, Outcome], missing: Sequence[PlannedRun], interrupted: bool) -> int:
+    """Say what went wrong and how to go on (stderr); returns the exit code."""
+    failed = [run for run in missing if run.run_id in outcomes and outcomes[run.run_id].state in LOST]
+    for run in failed:
+        outcome = outcomes[run.run_id]
+        click.echo(f"\n{outcome.state}: {run.run_id}: {outcome.reason}", err=True)
+        for line in () if str(outcome.reason).startswith(WHOLE) else outcome.log:
+            click.echo(f"    {line}", err=True)
+        click.echo(f"    log: {run.run_dir / 'logs'}", err=True)
+    unfinished = [name for name, outcome in outcomes.items() if outcome.state != State.DONE]
+    if interrupted and unfinished:
+        click.echo(
+            f"\ninterrupted: {counted(len(unfinished), 'run')} not done. The same command goes on from here",
+            err=True,
+        )
+        return INTERRUPTED
+    if unfinished:
+        click.echo(
+            f"\n{len(unfinished)} of {counted(len(outcomes), 'run')} not done ({len(failed)} failed); the "
+            "same command tries those again, and `ablate tables` prints what there is",
+            err=True,
+        )
+        return 1
+    return 0
