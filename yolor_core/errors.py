@@ -80,3 +80,9 @@ def summary(error: BaseException) -> str:
     if isinstance(error, YolorError):
         return message
     return f"{type(error).__name__}: {message}" if message else type(error).__name__
+
+
+def json_kind(value: object) -> str:
+    """What a value of a JSON file is called there, e.g. "an object" for a dict."""
+    kinds = {bool: "true or false", dict: "an object", list: "a list", str: "text", type(None): "null"}
+    return kinds.get(type(value), "a number")

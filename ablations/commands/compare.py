@@ -142,7 +142,7 @@ def read_detections(path: Path) -> Detections:
     """A file of detections, told by its content. Raises DataError naming it."""
     from analysis.published.detections import detections_in
     from yolor_core.data.records import parse
-    from yolor_core.errors import DataError
+    from yolor_core.errors import DataError, json_kind
     from yolor_core.evaluation.detections import UNREADABLE, Detections
     from yolor_core.runs.directory import why
 
@@ -156,7 +156,7 @@ def read_detections(path: Path) -> Detections:
     if not isinstance(content, list):
         keys = f" with {', '.join(map(repr, list(content)[:5]))}" if isinstance(content, dict) else ""
         raise DataError(
-            f"{path} holds {type(content).__name__}{keys}; a list of detections is needed (COCO's results "
+            f"{path} holds {json_kind(content)}{keys}; a list of detections is needed (COCO's results "
             "format), or the Parquet file of a run"
         )
     return Detections.from_results(content, str(path))

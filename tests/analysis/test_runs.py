@@ -91,7 +91,7 @@ def test_queued_unreadable_and_stray_entries_do_not_stop_the_others(
         ("evaluation.json", '{"detection": {"AP": "x"}}', "AP is 'x'"),
         ("evaluation.json", '{"detection": [1]}', "list"),
         ("evaluation.json", "{", "evaluation.json cannot be read: not JSON"),
-        ("state.json", "[1]", "state.json cannot be read: holds list"),
+        ("state.json", "[1]", "state.json cannot be read: holds a list"),
         ("run.json", '{"signature": "s", "config": {"seed": "x"}}', "seed is 'x'"),
         ("run.json", '{"run": "a", "signature": "s"}', "run.json lacks config"),
         ("run.json", '{"signature": "s", "config": 5}', "config is 5; an object is needed"),

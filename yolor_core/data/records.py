@@ -19,7 +19,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from yolor_core.errors import DataError
+from yolor_core.errors import DataError, json_kind
 
 NONE = -1
 
@@ -127,13 +127,13 @@ class Records:
         if key not in content:
             raise DataError(f"{source}: key {key!r} is missing")
         if not isinstance(content[key], list):
-            raise DataError(f"{source}: {key!r} is {type(content[key]).__name__}; a list is needed")
+            raise DataError(f"{source}: {key!r} is {json_kind(content[key])}; a list is needed")
         return cls(content[key], kind, source)
 
     def __post_init__(self) -> None:
         for number, row in enumerate(self.rows):
             if not isinstance(row, dict):
-                found = f"{self.kind} {'at place ' * self.by_id}{number} is {type(row).__name__}"
+                found = f"{self.kind} {'at place ' * self.by_id}{number} is {json_kind(row)}"
                 raise DataError(f"{self.source}: {found}; an object is needed")
 
     def having(self, key: str) -> Records:
@@ -257,7 +257,7 @@ def read_content(content: Any, source: str, pictures: bool = True) -> Content:
     if not isinstance(content, dict):
         raise DataError(
             f"{source}: expected an object with images, categories and annotations, as a COCO instances file "
-            f"has, found {type(content).__name__}"
+            f"has, found {json_kind(content)}"
         )
     images, categories, annotations = (
         Records.of(content, key, kind, source)

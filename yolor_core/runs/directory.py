@@ -21,7 +21,7 @@ from typing import Any, BinaryIO
 
 from filelock import FileLock, Timeout
 
-from yolor_core.errors import BusyError, RunError
+from yolor_core.errors import BusyError, RunError, json_kind
 from yolor_core.runs.life import GOING_ON, WRITTEN, State, combined
 from yolor_core.tasks import TASKS
 
@@ -66,7 +66,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError, RecursionError) as error:
         raise unreadable(path, why(error)) from None
     if not isinstance(value, dict):
-        raise unreadable(path, f"holds {type(value).__name__}, not an object")
+        raise unreadable(path, f"holds {json_kind(value)}, not an object")
     return value
 
 

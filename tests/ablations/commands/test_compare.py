@@ -131,7 +131,10 @@ ENTRY = b'[{"image_id": 1, "category_id": 1, "bbox": [1, %b, 3, 4], "score": %b}
         (b"PAR1rest", "cannot be read"),
         (b"[" * 10**5, "nested too deeply"),
         (b"[" + b"1" * 5000 + b"]", "4300 digits"),
-        (b'{"annotations": [], "info": {}}', "holds dict with 'annotations', 'info'; a list of detections"),
+        (
+            b'{"annotations": [], "info": {}}',
+            "holds an object with 'annotations', 'info'; a list of detections",
+        ),
         (ENTRY % (b"2", b"1" + 400 * b"0"), "result 0: score is 1000"),
         (ENTRY % (b"1e308", b"1"), "result 0: bbox is [1, 1e+308, 3, 4]; finite numbers below 1e+09"),
     ],

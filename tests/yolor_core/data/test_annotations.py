@@ -212,7 +212,7 @@ BAD = {
     "text height": (_set("images", 0, "height", "48"), "image 11: height is '48'; a whole number"),
     "file name 5": (_set("images", 0, "file_name", 5), "image 11: file_name is 5; a text"),
     "text id": (_set("images", 0, "id", "11"), "image .11.: id is '11'; a whole number"),
-    "image is a list": (lambda c: c["images"].__setitem__(0, []), "image at place 0 is list; an object"),
+    "image is a list": (lambda c: c["images"].__setitem__(0, []), "image at place 0 is a list; an object"),
     "text as a category": (_set("annotations", 0, "category_id", "3"), "annotation 101: category_id is '3'"),
     "name 5": (_set("categories", 0, "name", 5), "category 3: name is 5; a text"),
     "name null": (_set("categories", 1, "name", None), "category 7: name is None; a text"),
@@ -235,7 +235,7 @@ BAD = {
     "huge image": (lambda c: c["images"][0].update(width=2**20, height=2**20), "image 11: 1048576 x 1048576"),
     "no images": (lambda c: c.pop("images"), "key 'images' is missing"),
     "no annotations": (lambda c: c.pop("annotations"), "key 'annotations' is missing"),
-    "images is an object": (lambda c: c.__setitem__("images", {}), "'images' is dict; a list"),
+    "images is an object": (lambda c: c.__setitem__("images", {}), "'images' is an object; a list"),
     "empty images": (lambda c: c["images"].clear(), "'images' is empty"),
     "empty categories": (lambda c: c.__setitem__("categories", []), "'categories' is empty"),
 }
@@ -286,7 +286,7 @@ def test_ids_of_64_bits_are_kept(two_images: Folder) -> None:
     [
         ('{"images": [', "not JSON: .* line 1"),
         ("", "not JSON: it is empty"),
-        ("[1, 2]", "expected an object with images, .*, found list"),
+        ("[1, 2]", "expected an object with images, .*, found a list"),
     ],
 )
 def test_malformed_json_is_an_error_that_names_the_file(two_images: Folder, text: str, message: str) -> None:

@@ -15,7 +15,7 @@ from yolor_core.runs.directory import RunDirectory, write_atomically
 DAMAGE = {
     "not JSON": (b'{"state": ', "not JSON"),
     "empty": (b"", "it is empty"),
-    "a list": (b"[1]", "holds list, not an object"),
+    "a list": (b"[1]", "holds a list, not an object"),
     "binary": (b'{"state": "\xff\xfe', "not text"),
     "an unknown state": (b'{"state": ["done"]}', "allowed: queued, running"),
 }
