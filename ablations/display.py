@@ -156,6 +156,13 @@ def live(console: Console, transient: bool = False) -> Any:
     return Live(console=console, auto_refresh=False, transient=transient)
 
 
+def ended_as(job: Job, outcome: Outcome) -> State:
+    """The state that an outcome means: a failure because of a loss that was not finite is DIVERGED."""
+    own = State(outcome.state)
+    diverged = own is State.FAILED and RunDirectory(job.run_dir).life() is State.DIVERGED
+    return State.DIVERGED if diverged else own
+
+
 class LaunchDisplay:
     """The runs of a launch: a live table on a terminal; elsewhere a plain line whenever something changes.
 
@@ -196,9 +203,7 @@ class LaunchDisplay:
 
     def ended(self, job: Job, outcome: Outcome) -> None:
         """A job ended or will not be started."""
-        own = State(outcome.state)
-        if own is State.FAILED and RunDirectory(job.run_dir).life() is State.DIVERGED:
-            own = State.DIVERGED
+        own = ended_as(job, outcome)
         view = self._look(job, own, outcome.reason)
         if self.on_end is not None:
             self.on_end(job, outcome)

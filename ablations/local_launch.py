@@ -12,7 +12,7 @@ from typing import Any
 
 from rich.console import Console
 
-from ablations.display import LaunchDisplay
+from ablations.display import LaunchDisplay, ended_as
 from ablations.machine import cores, visible_gpus
 from ablations.plan import PlannedRun, planned_record
 from ablations.worker import claim, leave
@@ -21,7 +21,6 @@ from slurm.local import Job, Outcome, run_jobs
 from slurm.worker import stop_on
 from yolor_core.errors import RunError
 from yolor_core.runs.directory import RunDirectory
-from yolor_core.runs.life import State
 
 
 def require_writable(folder: Path) -> None:
@@ -55,14 +54,8 @@ def run_missing(missing: Sequence[PlannedRun], parallel: int, output: Any) -> tu
         LaunchDisplay(jobs, Console(file=output), on_end=write_ending) as progress,
     ):
         outcomes = run_jobs(jobs, parallel, progress, stop, planned_and_claimed, visible_gpus())
-        folders = {job.name: RunDirectory(job.run_dir) for job in jobs}
-        return {name: _said(outcome, folders[name]) for name, outcome in outcomes.items()}, stop()
-
-
-def _said(outcome: Outcome, run: RunDirectory) -> Outcome:
-    """A failure because of a loss that was not finite is called so."""
-    diverged = outcome.state == State.FAILED and run.life() is State.DIVERGED
-    return replace(outcome, state=State.DIVERGED) if diverged else outcome
+        ended = [(job, outcomes[job.name]) for job in jobs]
+        return {job.name: replace(each, state=ended_as(job, each)) for job, each in ended}, stop()
 
 
 def as_job(run: PlannedRun) -> Job:

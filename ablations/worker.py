@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ablations.plan import Place, read_planned
+from ablations.plan import Place, PlannedRun, read_planned
 from yolor_core.config import CocoConfig
 from yolor_core.errors import RunError
 from yolor_core.runs.directory import RunDirectory
@@ -29,7 +29,7 @@ def work(run_dir: Path, stop: Callable[[], bool]) -> str:
     planned, place = read_planned(run_dir)
     if place is None:
         free = claim(RunDirectory(run_dir))
-        return train(run_dir, stop) if free == "start" else free
+        return _train(planned, None, stop, None) if free == "start" else free
 
     from rich.console import Console
 
@@ -42,22 +42,27 @@ def work(run_dir: Path, stop: Callable[[], bool]) -> str:
         run, deadline = RunDirectory(run_dir), time.monotonic() + LET_GO_SECONDS
         while run.running() and time.monotonic() < deadline:
             time.sleep(0.5)
-    return train(run_dir, stop, watch)
+    return _train(planned, place, stop, watch)
 
 
 def train(run_dir: Path, stop: Callable[[], bool], watch: TrainingWatch | None = None) -> str:
     """Train the run of a folder, resuming where it was left; returns and raises as training does."""
+    return _train(*read_planned(run_dir), stop, watch)
+
+
+def _train(
+    planned: PlannedRun, place: Place | None, stop: Callable[[], bool], watch: TrainingWatch | None
+) -> str:
     from yolor_core import training
 
-    planned, place = read_planned(run_dir)
-    config, place = planned.config, place or Place()
-    if place.execution is not None:
+    config = planned.config
+    if place is not None and place.execution is not None:
         config = config.model_copy(update={"execution": place.execution})
-    if place.local_disk and isinstance(config.data, CocoConfig):
+    if place is not None and place.local_disk and isinstance(config.data, CocoConfig):
         from yolor_core.data.pack.local import copy_packs
 
         config = config.model_copy(update={"data": copy_packs(config.data, place.local_disk)})
-    state: str = training.train(config, run_dir, stop, watch)
+    state: str = training.train(config, planned.run_dir, stop, watch)
     return state
 
 

@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from slurm import scheduler
-from slurm.files import last_lines, out_of_memory, tail
+from slurm.files import TOO_LITTLE, last_lines, out_of_memory, tail
 from slurm.scheduler import ClusterError
 from slurm.tokens import Token, read
 from slurm.worker import entry, job_id, restarts, superseded
@@ -89,9 +89,7 @@ def judge(
         often = f"{preemptions} time{'' if preemptions == 1 else 's'}"
         return Verdict("fail", State.FAILED, f"restarted {often}, as often as `requeues` allows")
     if out_of_memory(log):
-        return Verdict(
-            "fail", State.FAILED, "out of memory: the job was given less than it needs (memory_gb)"
-        )
+        return Verdict("fail", State.FAILED, TOO_LITTLE)
     # A rank that lost another one knows less than the one that was lost.
     first = min(failures, key=lambda outcome: "rank" in str(outcome.get("reason")), default=None)
     reason = str(first.get("reason")) if first else _exit(exit_code)

@@ -14,6 +14,7 @@ from typing import Any
 
 LOG_BYTES, LOG_LINES = 20_000, 8
 MEMORY = ("oom-kill", "out of memory", "oom_kill", "exceeded memory limit", "cannot allocate memory")
+TOO_LITTLE = "out of memory: the job was given less than it needs (memory_gb)"
 
 
 def replace_json(path: Path, value: Any) -> None:

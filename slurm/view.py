@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from slurm import scheduler
-from slurm.files import last_lines, out_of_memory, read_json, tail
+from slurm.files import TOO_LITTLE, last_lines, out_of_memory, read_json, tail
 from slurm.scheduler import ClusterError, Seen
 from slurm.tokens import Token, current
 from yolor_core.runs.life import GOING_ON, State
@@ -38,7 +38,7 @@ class Standing:
 ENDINGS = {
     "NODE_FAIL": "its node was lost",
     "TIMEOUT": "the time limit came before it could save (signal_delay)",
-    "OUT_OF_MEMORY": "out of memory: the job was given less than it needs (memory_gb)",
+    "OUT_OF_MEMORY": TOO_LITTLE,
     "CANCELLED": "cancelled",
     "DEADLINE": "the scheduler's deadline passed",
     "BOOT_FAIL": "its node did not boot",
@@ -119,7 +119,7 @@ def _why(token: Token, word: str) -> str:
         return ENDINGS[word]
     log = tail(token.log)
     if out_of_memory(log):
-        return ENDINGS["OUT_OF_MEMORY"]
+        return TOO_LITTLE
     lines = last_lines(log, 1)
     gone = f"its job {token.job} is gone" + (f" ({word})" if word else "")
     return f"{gone}; last line: {lines[0]}" if lines else gone

@@ -46,17 +46,13 @@ def here(work: str, run_dir: Path, ended: Path) -> None:
     An orphan stops by itself: when the launcher has vanished, nobody could ask it to stop any more. The
     launcher holds the other end of standard input, which the kernel closes however the launcher ends.
     """
-    looked = time.monotonic()
     # After the imports of torch and others, a signal must not end the process in the middle of a step.
     with stop_on(*STOPS) as asked:
 
-        def stop() -> bool:
-            nonlocal looked
-            if time.monotonic() - looked > LAUNCHER_SECONDS:
-                looked = time.monotonic()
-                asked.requests += bool(select.select([0], [], [], 0)[0])
-            return asked()
+        def look() -> None:
+            asked.requests += bool(select.select([0], [], [], 0)[0])
 
+        stop = looking(asked, LAUNCHER_SECONDS, look)
         state, reason = "failed", None
         try:
             state = importlib.import_module(work).work(run_dir, stop)
@@ -99,7 +95,15 @@ class Attempt(submitit.helpers.Checkpointable):
             token.note("start", job=job_id(), restart=restart, node=node)
         # After submitit's own handlers, which would exit in the middle of a step.
         with stop_on(*STOPS) as asked:
-            stop = _own(asked, lambda: superseded(run_dir, number, launch))
+
+            def look() -> None:
+                # Somebody has removed the run's folder, and perhaps begun it anew: whatever this process
+                # still wrote would be written into theirs.
+                if superseded(run_dir, number, launch):
+                    print(GONE, flush=True)
+                    os._exit(0)
+
+            stop = looking(asked, LOOK_SECONDS, look)
             try:
                 state = str(importlib.import_module(about["work"]).work(run_dir, stop))
             except Exception as error:
@@ -123,21 +127,15 @@ class Attempt(submitit.helpers.Checkpointable):
         return state
 
 
-def _own(asked: Callable[[], bool], lost: Callable[[], bool]) -> Callable[[], bool]:
-    """Whether the run is asked to stop; ends the process at once when the run is not its own any more.
-
-    Somebody has removed the run's folder, and perhaps begun it anew: whatever this process still wrote
-    would be written into theirs.
-    """
+def looking(asked: Callable[[], bool], seconds: float, look: Callable[[], None]) -> Callable[[], bool]:
+    """`asked`, which also calls `look` when that was last done so many seconds ago."""
     looked = time.monotonic()
 
     def stop() -> bool:
         nonlocal looked
-        if time.monotonic() - looked > LOOK_SECONDS:
+        if time.monotonic() - looked > seconds:
             looked = time.monotonic()
-            if lost():
-                print(GONE, flush=True)
-                os._exit(0)
+            look()
         return asked()
 
     return stop

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from ablations.plan import PlannedRun
     from slurm.worker import StopFlag
 
-INTERRUPTED = 130
-
 
 @click.command("train")
 @click.argument("experiment")
@@ -40,7 +38,7 @@ def command(
     """
     import signal
 
-    from ablations.launch_report import tell_of_data
+    from ablations.launch_report import INTERRUPTED, tell_of_data
     from ablations.overview import on_a_cluster
     from ablations.plan import plan_runs
     from ablations.registry import everything, experiment_named

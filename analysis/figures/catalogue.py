@@ -67,11 +67,11 @@ def drawings(study: Study) -> tuple[Drawing, ...]:
     def own(drawing: Callable[[Table], Drawing]) -> list[Drawing]:
         return [_named(study, rows[table.name], [drawing(table)])[0] for table in tables]
 
-    effect_figures = zip(own(_effects), own(_anchors), strict=True)
+    effect_figures = zip(own(EFFECTS), own(ANCHORS), strict=True)
     return (
         *_named(study, everywhere, FINAL),
-        *own(_losses),
-        *own(_ap),
+        *own(LOSSES),
+        *own(AP),
         *_named(study, everywhere, [*TRAINING, *KNOWLEDGE, _anchor_sizes(study)]),
         *(each for pair in effect_figures for each in pair),
         *_named(study, everywhere, [COMPARED, _changed_images(study)]),
@@ -273,53 +273,67 @@ def _anchor_sizes(study: Study) -> Drawing:
     )
 
 
-def _of(frame: pd.DataFrame, table: Table) -> pd.DataFrame:
-    return frame[frame["experiment"].isin([each.slug for each in table.experiments])]
+def _by_table(
+    name: str,
+    title: str,
+    caption: str,
+    section: str,
+    data: Callable[[Study, Callable[[pd.DataFrame], pd.DataFrame]], pd.DataFrame],
+    draw: Callable[[pd.DataFrame], Figure],
+) -> Callable[[Table], Drawing]:
+    """A figure of every table; `data` is given a function that leaves the table's experiments of a frame."""
+
+    def of(table: Table) -> Drawing:
+        slugs = [each.slug for each in table.experiments]
+
+        def own(frame: pd.DataFrame) -> pd.DataFrame:
+            return frame[frame["experiment"].isin(slugs)]
+
+        return Drawing(
+            f"{name}-{table_anchor(table)}",
+            f"{title}, Table {table.name}",
+            caption,
+            section,
+            lambda study: data(study, own),
+            draw,
+        )
+
+    return of
 
 
-def _losses(table: Table) -> Drawing:
-    return Drawing(
-        f"losses-{table_anchor(table)}",
-        f"Losses over epochs, Table {table.name}",
-        "Box, objectness and classification loss with and without implicit knowledge (the paper's Fig. 11).",
-        CURVES,
-        lambda study: curves.losses_data(_of(study.metrics, table)),
-        curves.losses,
-    )
-
-
-def _ap(table: Table) -> Drawing:
-    return Drawing(
-        f"ap-{table_anchor(table)}",
-        f"AP over epochs, Table {table.name}",
-        "AP of the averaged weights on the validation images, where it was evaluated.",
-        CURVES,
-        lambda study: curves.ap_data(_of(study.metrics, table)),
-        curves.ap,
-    )
-
-
-def _effects(table: Table) -> Drawing:
-    return Drawing(
-        f"effects-{table_anchor(table)}",
-        f"Effect on every raw output, Table {table.name}",
-        "What implicit knowledge adds to the raw outputs (logits) at a level's mean feature, by "
-        "dimension as in Fig. 9: for + iFA it is W a. Here seeds, operators and forms can be compared.",
-        IMPLICIT,
-        lambda study: effects.dimensions_data(_of(study.effects, table)),
-        implicit.learned,
-    )
-
-
-def _anchors(table: Table) -> Drawing:
-    return Drawing(
-        f"anchors-{table_anchor(table)}",
-        f"Effect by anchor, Table {table.name}",
-        "The same, as means over the outputs of a block.",
-        IMPLICIT,
-        lambda study: effects.anchors_data(_of(study.effects, table)),
-        effects.anchors,
-    )
+LOSSES = _by_table(
+    "losses",
+    "Losses over epochs",
+    "Box, objectness and classification loss with and without implicit knowledge (the paper's Fig. 11).",
+    CURVES,
+    lambda study, own: curves.losses_data(own(study.metrics)),
+    curves.losses,
+)
+AP = _by_table(
+    "ap",
+    "AP over epochs",
+    "AP of the averaged weights on the validation images, where it was evaluated.",
+    CURVES,
+    lambda study, own: curves.ap_data(own(study.metrics)),
+    curves.ap,
+)
+EFFECTS = _by_table(
+    "effects",
+    "Effect on every raw output",
+    "What implicit knowledge adds to the raw outputs (logits) at a level's mean feature, by "
+    "dimension as in Fig. 9: for + iFA it is W a. Here seeds, operators and forms can be compared.",
+    IMPLICIT,
+    lambda study, own: effects.dimensions_data(own(study.effects)),
+    implicit.learned,
+)
+ANCHORS = _by_table(
+    "anchors",
+    "Effect by anchor",
+    "The same, as means over the outputs of a block.",
+    IMPLICIT,
+    lambda study, own: effects.anchors_data(own(study.effects)),
+    effects.anchors,
+)
 
 
 PAIR = "A run of the row whose AP differs most (B) and the same seed of its baseline (A)"

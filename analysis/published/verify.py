@@ -540,6 +540,7 @@ def _summary(data: ShapesConfig | CocoConfig, size: int) -> str:
     """What dataset.json of a run has to be, as JSON."""
     from yolor_core.data.batches import summarise  # imports torch
 
-    train, val = load_images(data, "train"), load_images(data, "val")
-    val = val.with_classes(train.names, train.report.source)
+    images = _images(data)
+    assert images is not None, "asked for only where the data are"
+    train, val = images[0], images[1].with_classes(images[0].names, images[0].report.source)
     return json.dumps({"train": summarise(train, size), "val": summarise(val, size)})

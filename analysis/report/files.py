@@ -20,6 +20,7 @@ from analysis.figures.catalogue import Drawing, drawings
 from analysis.figures.style import svg
 from analysis.study import Study
 from yolor_core.errors import YolorError
+from yolor_core.runs.directory import umask
 
 MARKER = "report.json"  # says that `ablate report` made a folder, and from what
 MAKER = "ablate report"
@@ -58,7 +59,7 @@ def replaced(target: Path, kind: Kind = REPORT) -> Iterator[Path]:
     new = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))
     try:
         yield new
-        new.chmod(0o777 & ~_umask())
+        new.chmod(0o777 & ~umask())
         shutil.rmtree(previous, ignore_errors=True)
         if target.exists():
             os.rename(target, previous)
@@ -97,12 +98,6 @@ def is_of(folder: Path, kind: Kind) -> bool:
     except (OSError, ValueError):
         return False
     return isinstance(content, dict) and content.get("made by") == kind.maker
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 LARGE = 1_000_000  # bytes of a CSV that is packed

@@ -17,7 +17,7 @@ from ablations.registry import experiments, paper, resolve, select, table_named
 from ablations.table import CLASSIFICATION as CLASSIFICATION_SCORES
 from ablations.table import DETECTION, SCORES, Row, Table
 from ablations.table import EMBEDDING as EMBEDDING_SCORES
-from yolor_core.config import RunConfig
+from yolor_core.config import RunConfig, Science
 from yolor_core.errors import UnknownNameError
 from yolor_core.models import create_model
 from yolor_core.models.architectures import ARCHITECTURES
@@ -41,7 +41,7 @@ TASKS = {
 }
 
 
-def science(label: str, name: str = "3x"):  # type: ignore[no-untyped-def]
+def science(label: str, name: str = "3x") -> Science:
     (row,) = (row for row in table_named(name).rows if row.label == label)
     assert row.experiment is not None
     return row.experiment.science

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from ablations.experiments import CSP_FAST, P6_LIGHT
-from ablations.profiles import PROFILES, Scale, rescale
+from ablations.experiments import CSP_FAST, P6_LIGHT, Experiment
+from ablations.profiles import PROFILES, Profile, Scale, rescale
 from ablations.registry import experiments, resolve
 from yolor_core.config import leaves
 
@@ -45,7 +45,7 @@ def test_later_phases_stay_in_proportion_and_end_with_their_schedule(profile: st
 
 @pytest.mark.parametrize("profile", ["smoke", "mini"])
 @pytest.mark.parametrize("experiment", [CSP_FAST, P6_LIGHT], ids=lambda e: e.slug)
-def test_anchors_shrink_with_the_image(experiment, profile: str) -> None:  # type: ignore[no-untyped-def]
+def test_anchors_shrink_with_the_image(experiment: Experiment, profile: str) -> None:
     science = resolve(experiment, profile)
     assert science.model.anchor_scale == science.train.size / experiment.science.train.size
     assert science.evaluation.size == science.train.size
@@ -79,5 +79,5 @@ def test_rescaling_a_schedule_that_outlasts_its_phases_keeps_its_ratio() -> None
 
 
 @pytest.mark.parametrize("profile", PROFILES.values(), ids=lambda p: p.name)
-def test_only_the_papers_scale_goes_without_a_warning(profile) -> None:  # type: ignore[no-untyped-def]
+def test_only_the_papers_scale_goes_without_a_warning(profile: Profile) -> None:
     assert ("not comparable" in profile.caveat) == (profile.name != "paper")

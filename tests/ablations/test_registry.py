@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from ablations.experiments import CSP_FAST, Experiment
@@ -111,7 +113,7 @@ def test_tables_have_two_names(name: str) -> None:
         (lambda: Table("x", "x", (Row("b", CSP_FAST, "", against="c"),)), "'c'; allowed: b"),
     ],
 )
-def test_unknown_names_list_the_nearest(call, message: str) -> None:  # type: ignore[no-untyped-def]
+def test_unknown_names_list_the_nearest(call: Callable[[], object], message: str) -> None:
     with pytest.raises(UnknownNameError) as caught:
         call()
     assert message in str(caught.value)

@@ -126,7 +126,7 @@ def layout9(rng: np.random.Generator, parts: Sequence[Part], size: int) -> Layou
 
 def compose(layout: Layout, parts: Sequence[Part], view: Rectangle | None = None) -> Labelled:
     """The window of a canvas with its parts on grey: pixels (side, side, 4), RGB and a channel without
-    meaning (see `affine.map_image`).
+    meaning (see `augment.map_image`).
 
     `view` is what of the window still matters (all of it, unless given). Pixels elsewhere are not written at
     all, and a part of which nothing lies in the view is not even loaded; its boxes are left out.

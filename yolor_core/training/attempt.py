@@ -20,10 +20,7 @@ from yolor_core.identity import describe_run, job_ids, joined_sources, signature
 from yolor_core.runs.directory import RunDirectory, write_json
 from yolor_core.training.distributed import Ranks, joined, place
 from yolor_core.training.progress import Progress
-from yolor_core.training.state import (
-    TrainingState,
-    load_checkpoint,
-)
+from yolor_core.training.state import TrainingState, load_checkpoint
 from yolor_core.training.step import NonFiniteError
 
 FULL = {errno.ENOSPC: "no space is left", errno.EDQUOT: "the quota is used up"}

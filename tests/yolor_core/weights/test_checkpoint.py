@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.yolor_core.weights.test_importing import assert_same
 from yolor_core.errors import WeightsError
 from yolor_core.models import Detector, create_model, named_config
 from yolor_core.weights import import_weights
@@ -17,14 +18,6 @@ from yolor_core.weights.formats import authors_state
 NARROW = create_model(
     named_config("yolor-ssss-s2d").model_copy(update={"width": 0.125, "depth": 0.34}), classes=3, seed=5
 )
-
-
-def assert_same(found: dict[str, Tensor], model: Detector, tolerance: float = 0.0) -> None:
-    expected = model.state_dict()
-    assert list(found) == list(expected)
-    for name, value in expected.items():
-        assert found[name].dtype == value.dtype
-        torch.testing.assert_close(found[name], value, rtol=tolerance, atol=tolerance, msg=name)
 
 
 class Shadow:

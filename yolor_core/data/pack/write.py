@@ -37,6 +37,7 @@ from yolor_core.data.pack.reader import MOST_NAMED, open_pack, pack_files, renew
 from yolor_core.data.pictures import recent, states
 from yolor_core.data.resize import fitted, resize
 from yolor_core.errors import DataError
+from yolor_core.runs.directory import umask
 
 Progress = Callable[[int], object]
 """Told how many images were written since it was last called."""
@@ -97,6 +98,7 @@ def write_pack(target: Path, reader: FileReader, about: Description, progress: P
         target.parent.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(target)
         check_space(target.parent, needed)
+        # Not by `write_atomically`: the lock has to last until the file is in place.
         handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
         try:
             with os.fdopen(handle, "wb") as file:
@@ -104,7 +106,7 @@ def write_pack(target: Path, reader: FileReader, about: Description, progress: P
                 about = _write(file, reader, about, progress)
                 file.flush()
                 os.fsync(file.fileno())
-                os.chmod(name, 0o444 & ~_umask())
+                os.chmod(name, 0o444 & ~umask())
                 os.replace(name, target)
         except BaseException:
             Path(name).unlink(missing_ok=True)
@@ -184,12 +186,6 @@ def _remove_leftovers(target: Path) -> None:
         with contextlib.suppress(OSError), path.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             path.unlink()
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def _aligned(offset: int) -> int:
