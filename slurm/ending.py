@@ -129,8 +129,8 @@ def end(folder: Path, exit_code: int) -> int:
         int(about["requeues"]),
         int(about["retries"]),
     )
-    token.note("end", job=job, restart=restart, kind=verdict.kind, exit=exit_code, reason=verdict.reason)
     print(f"ending: {verdict.kind} {verdict.reason} -> {verdict.action}", flush=True)
+    token.note("end", job=job, restart=restart, kind=verdict.kind, exit=exit_code, reason=verdict.reason)
     if verdict.action == "leave":
         if verdict.kind == State.CANCELLED:
             _leave(about, State.PREEMPTED, verdict.reason)

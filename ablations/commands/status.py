@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 WATCH_SECONDS, PATIENCE = 5.0, 4.0
 FOLLOW_SECONDS = 0.5
 ASK_SECONDS = 10.0  # between two questions to the scheduler while following a log
+ENDING_SECONDS = 20.0  # in which the script of a job that is over says how it ended
 LACKS_WEIGHTS = "weights.safetensors is missing"  # as RunDirectory.missing says it
 LEAST = 0.005  # hours below which a ratio says nothing
 
@@ -124,8 +125,14 @@ def _print(view: RunView, results: Path, paths: list[Path], follow: bool, lines:
         read[path] = path.stat().st_size
         for line in tail(path).splitlines()[-lines:] if lines else []:
             click.echo(line)
-    asked = time.monotonic()
+    asked = over = time.monotonic()
     while follow:
+        if view.state in GOING_ON:
+            over = time.monotonic()
+        # A run is done before its job's script has said so, which is the last line there is.
+        last = view.state not in GOING_ON and not (
+            _to_be_judged(view) and time.monotonic() - over < ENDING_SECONDS
+        )
         for path in log_files(view.run_dir, view.token, rank):
             if path.stat().st_size > read.get(path, 0):
                 with path.open("rb") as file:
@@ -133,12 +140,18 @@ def _print(view: RunView, results: Path, paths: list[Path], follow: bool, lines:
                     new = file.read()
                 read[path] = read.get(path, 0) + len(new)
                 click.echo(new.decode(errors="replace"), nl=False)
-        if view.state not in GOING_ON:
+        if last:
             return
         if time.monotonic() - asked > ASK_SECONDS or not read:
             asked = time.monotonic()
             view = one(overview(results), view.run)
         time.sleep(FOLLOW_SECONDS)
+
+
+def _to_be_judged(view: RunView) -> bool:
+    """Whether an attempt of the run has begun whose end is not noted: its script may still write."""
+    attempts = view.token.attempts() if view.token else []
+    return bool(attempts) and attempts[-1]["event"] == "start"
 
 
 @click.command("cost")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -72,3 +73,24 @@ def test_following_a_run_that_has_ended_ends(ablate: Ablate, launched: Path, res
     assert token is not None and token.log is not None
     token.log.write_text("the end\n")
     assert ablate("logs", "csp-fast", "-f").stdout == "the end\n"
+
+
+def test_following_goes_on_until_the_job_has_said_how_it_ended(
+    ablate: Ablate, launched: Path, results: Path
+) -> None:
+    run = run_of(results, "csp-fast")
+    token = current(run.path)
+    assert token is not None and token.log is not None
+    token.note("start", job=token.job, restart=0)
+    token.log.write_text("trained\n")
+    run.write_state("done", epoch=4, epochs=4)
+
+    def end() -> None:
+        with token.log.open("a") as log:
+            log.write("ending: done\n")
+        token.note("end", job=token.job, kind="done")
+
+    script = threading.Timer(1.5, end)
+    script.start()
+    assert ablate("logs", "csp-fast", "-f").stdout == "trained\nending: done\n"
+    script.join()

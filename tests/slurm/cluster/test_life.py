@@ -139,7 +139,10 @@ def test_a_rank_that_hangs_ends_the_attempt_and_the_run_goes_on(grid: Grid) -> N
     os.kill(other, signal.SIGSTOP)
     grid.until(lambda: endings(run) == ["crash"])
     assert "does not answer" in str(token(run).attempts()[-1]["reason"])
-    grid.until(lambda: endings(run) == ["crash", "done"])
+    # SLURM sends a signal that a node did not confirm again a minute later, to whatever then is that step:
+    # the next attempt, which saves itself and resumes.
+    grid.until(lambda: endings(run)[-1] == "done")
+    assert set(endings(run)[1:]) <= {"preempted", "done"}
 
 
 def ranks_of(sent: Token) -> list[int]:
