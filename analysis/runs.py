@@ -44,7 +44,7 @@ BOX = ("x", "y", "w", "h", "obj")  # the first outputs of an anchor; classes fol
 Epochs = Literal["last", "all"]
 
 
-def load_runs(results: Path) -> pd.DataFrame:
+def load_runs(results: Path | str) -> pd.DataFrame:
     """Every run directory under `results`/runs, one row each, in order of their names.
 
     Columns are `COLUMNS`; the scores are fractions as in the files, missing where there is no final
@@ -53,7 +53,7 @@ def load_runs(results: Path) -> pd.DataFrame:
     run.json, has the state 'unreadable' and the reason. Of several folders with the same run id (copies) one
     counts: that whose name is the run id, else the first. An absent folder gives an empty frame.
     """
-    folder = results / "runs"
+    folder = Path(results) / "runs"
     paths = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
     frame = pd.DataFrame(_without_copies([_read(path) for path in paths]), columns=list(COLUMNS))
     return frame.astype(dict.fromkeys(METRICS, float))

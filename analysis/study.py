@@ -31,7 +31,7 @@ from analysis.runs import (
     load_runs,
     outputs_of,
 )
-from analysis.tables.fill import FilledTable, MixedRunsError, fill_table
+from analysis.tables.fill import FilledTable, MixedRunsError, fill_table, tidy
 from yolor_core.errors import RunError
 from yolor_core.identity import signature
 from yolor_core.runs.directory import RunDirectory, number
@@ -64,6 +64,20 @@ class Study:
     costs: Costs = no_costs
     unread: dict[str, str] = field(default_factory=dict)  # run -> what could not be read of it, so far
 
+    def __repr__(self) -> str:
+        states = self.runs["state"].value_counts()
+        rows = sum(len(table.rows) for table in self.tables)
+        seeds = ", ".join(str(seed) for seed in sorted(self.runs["seed"].dropna().astype(int).unique()))
+        return "\n".join(
+            (
+                f"study    {self.results}, profile {self.profile}",
+                f"tables   {', '.join(table.name for table in self.tables)}",
+                f"rows     {rows} of {len(self.experiments)} experiments",
+                f"runs     {', '.join(f'{number} {state}' for state, number in states.items()) or 'none'}",
+                f"seeds    {seeds or 'none'}",
+            )
+        )
+
     @property
     def experiments(self) -> tuple[Experiment, ...]:
         """Those of the tables, each once, in order of first mention."""
@@ -86,6 +100,11 @@ class Study:
     def filled(self) -> dict[str, FilledTable]:
         """The tables with their cells, by name; those that would mix runs are in `refused` instead."""
         return self._filling[0]
+
+    @cached_property
+    def cells(self) -> pd.DataFrame:
+        """Every cell of the tables, a line each; columns of `analysis.tables.fill.tidy`, AP in percent."""
+        return tidy(list(self.filled.values()))
 
     @cached_property
     def refused(self) -> dict[str, str]:
@@ -235,7 +254,7 @@ class Study:
 def open_study(
     results: Path | str,
     profile: str = "mini",
-    tables: Sequence[str] = (),
+    tables: str | int | Sequence[str | int] = (),
     overrides: Sequence[str | Override] = (),
     seeds: Sequence[int] | None = None,
     **further: Any,
@@ -245,7 +264,7 @@ def open_study(
     Args:
         results: its runs are in `results`/runs; it may be empty or absent.
         profile: of the runs that count.
-        tables: names or Python files; Tables 1-8 by default.
+        tables: one or several names ("1" or 1, "controls") or Python files; Tables 1-8 by default.
         overrides: as they were given to `ablate launch --set`.
         seeds: those that count; all by default.
         further: other fields of `Study`; `everything`, where the runs are loaded already.
@@ -254,13 +273,14 @@ def open_study(
         UnknownNameError: no such profile, table or field.
     """
     profile_named(profile)
+    named = [tables] if isinstance(tables, str | int) else tables
     folder = Path(results)
     if "everything" not in further:
         further["everything"] = load_runs(folder)
     return Study(
         results=folder,
         profile=profile,
-        tables=select_tables(tables),
+        tables=select_tables([str(each) for each in named]),
         overrides=tuple(as_overrides(overrides)),
         seeds=None if seeds is None else tuple(seeds),
         **further,

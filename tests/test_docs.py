@@ -1,6 +1,7 @@
 """What the pages say is so: links, commands, code, and every number that the code or the published study has.
 
-`python -m tests.test_docs` writes the tables that repeat code anew: of docs/recipe.md and docs/costs.md.
+`python -m tests.test_docs` writes anew what repeats code or the published study: tables of docs/recipe.md and
+docs/costs.md, and the README's pictures.
 """
 
 from __future__ import annotations
@@ -30,8 +31,11 @@ from ablations.overrides import SCIENCE_PARTS, override_data, override_execution
 from ablations.overview import UNFINISHED
 from ablations.profiles import PROFILES
 from ablations.registry import all_experiments, everything, experiments, paper, resolve
+from analysis.figures.style import svg
 from analysis.published.detections import read_detections
+from analysis.published.publish import published_drawings, read_manifest, reopened
 from analysis.published.summary import HEAD
+from analysis.study import no_costs
 from slurm.cluster import Cluster, Override, known_clusters, load_cluster
 from tests.commands import FENCED, ROOT, NotACommandError, Printed, check, pages, printed
 from tests.yolor_core.models import test_detector
@@ -48,6 +52,7 @@ from yolor_core.weights.formats import authors_state
 
 PAGES = pages()
 COMMANDS = [command for page in PAGES for command in printed(page)]
+SHOWN = re.compile(r"!\[([^\]]+)\]\(([^)\s]+)\)")
 LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
 #: Sites outside that pages may name; nothing here can check that they answer.
 OUTSIDE = ("https://arxiv.org/abs/",)
@@ -100,6 +105,13 @@ def anchors(page: Path) -> set[str]:
     """The anchors of a page's headings, as the usual renderers of Markdown make them."""
     headings = re.findall(r"^#+ +(.+?)\s*$", FENCED.sub("", page.read_text(encoding="utf-8")), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_every_picture_of_a_page_is_there_and_has_a_text_instead() -> None:
+    shown = [(page, *found) for page in PAGES for found in SHOWN.findall(page.read_text(encoding="utf-8"))]
+    assert len([page for page, *_ in shown if page == ROOT / "README.md"]) == 2
+    for page, words, path in shown:
+        assert len(words) > 20 and (page.parent / path).is_file(), f"{name(page)}: {path}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
@@ -175,7 +187,7 @@ def test_a_wrong_command_is_noticed(command: str, complaint: str) -> None:
 
 
 def test_the_python_of_the_readme_runs() -> None:
-    table, model = python_of("README.md")
+    _, table, model = python_of("README.md")
     space: dict[str, Any] = {}
     exec(compile(table, "README.md: spread.py", "exec"), space)
     assert [row.label for row in space["TABLE"].rows] == ["baseline", "+ iFA, std 0.2"]
@@ -713,7 +725,7 @@ def summary() -> str:
 def test_rows_that_pages_quote_are_those_of_the_summary() -> None:
     measured = {(row["table"], row["row"]): row for row in quoted(STUDY / "summary.md")}
     assert len(measured) > 20 and all(tuple(row) == HEAD for row in measured.values())
-    assert len(quoted(ROOT / "README.md")) == 19
+    assert len(quoted(ROOT / "docs" / "published.md")) == 19
     for page in PAGES:
         for row in quoted(page):
             assert row.items() <= measured[row["table"], row["row"]].items(), page
@@ -726,7 +738,8 @@ def test_what_the_readme_says_of_the_study_is_measured() -> None:
     ours = next(line for line in table.splitlines() if line.split()[:1] == ["ours"])
     assert flat(ours).startswith(f"ours {' '.join(baseline)} ")
     assert "66 trainings" in readme and "| runs | 66 finished, of 22 experiments | " in summary()
-    assert "of its 19 comparisons 18 are not told from 0, one is lower" in readme
+    assert "of its 19 comparisons 18 are inconclusive, one is lower" in readme
+    assert "18 of 19 differences are inconclusive, and the one that is lower does not survive" in readme
     assert "are 19 different comparisons" in summary() and ": 1 lower, 18 not told from 0." in summary()
     assert "Holm's correction over all 19 leaves none" in readme
     assert "over all 19 leaves a p below 0.05 for 0 of the 1" in summary()
@@ -737,6 +750,36 @@ def test_what_the_readme_says_of_the_study_is_measured() -> None:
         planned = ablate(f"ablate plan {table_} --effect 0.5 --results {STUDY} --json")
         (row,) = json.loads(planned.stdout)["rows"]
         assert re.findall(said, readme) == [str(row["seeds"])]
+
+
+PICTURES = ("effects-by-row", "detections")
+
+
+def pictures() -> dict[str, str]:
+    """The README's pictures, {path: SVG}: figures of the catalogue, of the published study."""
+    made, _ = read_manifest(STUDY)
+    study = reopened(STUDY, made, no_costs)
+    drawn = {each.name: each for each in published_drawings(study) if each.name in PICTURES}
+    return {
+        f"docs/images/{key}.svg": svg(each.draw(each.data(study)), each.title, each.caption, key)
+        for key, each in drawn.items()
+    }
+
+
+@pytest.mark.slow
+def test_the_pictures_of_the_readme_are_drawn_from_the_published_study() -> None:
+    """By their words and numbers: where lines end is up to matplotlib's version."""
+    for path, drawn in pictures().items():
+        words = [re.findall(r"<text[^>]*>([^<]+)</text>", each) for each in (text(path), drawn)]
+        assert words[0] == words[1] and len(words[0]) > 20, f"{path}: python -m tests.test_docs draws it anew"
+
+
+def test_the_readme_analyses_the_published_study() -> None:
+    analysis, _, _ = python_of("README.md")
+    space: dict[str, Any] = {}
+    exec(compile(analysis, "README.md: analysis", "exec"), space)
+    (delta,) = space["ap"].query("table == '1' and row == '+ iFA'")["delta"]
+    assert f"| 26.01 ± 1.83 | 3 | {delta:+.2f} [" in summary()
 
 
 def test_published_detections_are_read_as_the_page_says_and_no_two_are_the_same() -> None:
@@ -817,3 +860,5 @@ def test_the_changelog_the_citation_and_the_project_agree() -> None:
 if __name__ == "__main__":
     for page_ in WRITTEN:
         (ROOT / page_).write_text(written(page_, text(page_)), encoding="utf-8")
+    for path_, content_ in pictures().items():
+        (ROOT / path_).write_text(content_, encoding="utf-8")

@@ -6,11 +6,13 @@ import hashlib
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pandas as pd
 from matplotlib.figure import Figure
 
 from ablations.table import Row, Table
+from analysis.errors import NothingToShow
 from analysis.figures import curves, effects, features, implicit, pictures, scores
 from analysis.study import Study
 
@@ -74,7 +76,7 @@ def drawings(study: Study) -> tuple[Drawing, ...]:
         *own(AP),
         *_named(study, everywhere, [*TRAINING, *KNOWLEDGE, _anchor_sizes(study)]),
         *(each for pair in effect_figures for each in pair),
-        *_named(study, everywhere, [COMPARED, _changed_images(study)]),
+        *_named(study, everywhere, [_detections(study), COMPARED, _changed_images(study)]),
     )
 
 
@@ -357,6 +359,30 @@ COMPARED = Drawing(
     _differences_data,
     scores.differences,
 )
+
+
+def _shown_run(study: Study) -> Path:
+    """The first seed of the first table's baseline that has finished; of any row, where none of it has."""
+    done = study.runs[study.runs["state"] == "done"]
+    slugs = [each.slug for table in study.tables for each in table.experiments]
+    known = done[done["experiment"].isin(slugs)]
+    if known.empty:
+        raise NothingToShow("No run has finished yet.")
+    order = known["experiment"].map(slugs.index)
+    return Path(known.assign(order=order).sort_values(["order", "seed", "run"])["path"].iloc[0])
+
+
+def _detections(study: Study) -> Drawing:
+    """With the photographs of the study's run."""
+    return Drawing(
+        "detections",
+        "What a run finds",
+        "True boxes, and detections with a score of 0.3 or more, in the first validation images that have "
+        "objects: no choice by what was found.",
+        DIFFERENCES,
+        lambda of: pictures.found_data(_shown_run(of)),
+        lambda data: pictures.found(data, pictures.photographs(_shown_run(study), data["image"].unique())),
+    )
 
 
 def _changed_images(study: Study) -> Drawing:

@@ -1,4 +1,4 @@
-"""The images that two runs differ most in, each twice: with the truth and with what either run found."""
+"""Images with their true boxes and what a run found: some of one run, and those two runs differ most in."""
 
 from __future__ import annotations
 
@@ -80,6 +80,26 @@ def changed_data(
     return data.sort_values("image", key=lambda column: column.map(order), kind="stable", ignore_index=True)
 
 
+def found_data(run: Path, images: int = 4, score: float = 0.3) -> pd.DataFrame:
+    """Boxes in the first images with objects, as in `changed_data` but for `part` and `model`.
+
+    Args:
+        run: its folder.
+        images: how many.
+        score: below it detections are left out.
+
+    Raises:
+        NothingToShow: no image has objects, or the run has no detections.
+    """
+    content, detections = _stored(run)
+    chosen = sorted({each["image_id"] for each in content["annotations"]})[:images]
+    if not chosen:
+        raise NothingToShow(f"No image of {run.name} has objects.")
+    parts = [_boxes(content, detections, image, score) for image in chosen]
+    data = pd.concat(parts, ignore_index=True).assign(run=run.name, score_from=score)
+    return data[[name for name in COLUMNS if name in data]]
+
+
 def photographs(run: Path, images: Iterable[int], longest: int = LONGEST) -> dict[int, Pixels]:
     """Pixels of validation images of a run by image id: uint8 RGB, the long side at most `longest`.
 
@@ -111,29 +131,46 @@ def changed(data: pd.DataFrame, pixels: Mapping[int, Pixels]) -> Figure:
         own = data[data["image"] == image]
         for side, model in enumerate("AB"):
             panel = axes[place // 2, 2 * (place % 2) + side]
-            size = own[["image_width", "image_height"]].iloc[0]
-            name = f"{PHOTOGRAPH}{2 * place + side}"
-            _panel(
-                panel, own[own["model"] == model], (int(size.iloc[0]), int(size.iloc[1])), pixels[image], name
-            )
+            _panel(panel, own[own["model"] == model], pixels[image], f"{PHOTOGRAPH}{2 * place + side}")
             part = f": {signed(own['part'].iloc[0], 2)}" if side else ""
             panel.set_title(f"{model}, image {image}{part}", fontsize=7)
-    least = data["score_from"].iloc[0]
-    kinds = {
-        "true box": TRUTH,
-        f"✓ right detection, score {least} or more": RIGHT,
-        "✗ wrong detection": WRONG,
-    }
-    for label, kind in kinds.items():
-        line = {"color": kind["edgecolor"], "linestyle": kind["linestyle"], "linewidth": kind["linewidth"]}
-        axes[0, 0].plot([], [], label=label, **line)
     runs = "; ".join(f"{model}: {name}" for model, name in data.groupby("model")["run"].first().items())
     title = (
         f"{runs}\nNumbers above B: what the image adds to the difference of AP, B − A (percentage points). "
         "Labels that find no place are left out."
     )
-    legend(made, [axes[0, 0]], 3, title)
+    _box_legend(made, axes[0, 0], data, title)
     return made
+
+
+@styled()
+def found(data: pd.DataFrame, pixels: Mapping[int, Pixels]) -> Figure:
+    """A row of images with true boxes and detections.
+
+    Args:
+        data: of `found_data`.
+        pixels: of `photographs`, of every image of `data`.
+    """
+    images = list(dict.fromkeys(data["image"]))
+    made, axes = figure("page", 1.75, 1, len(images))
+    for place, image in enumerate(images):
+        axes[0, place].axis("off")
+        _panel(axes[0, place], data[data["image"] == image], pixels[image], f"{PHOTOGRAPH}{place}")
+    title = f"{data['run'].iloc[0]}. Labels that find no place are left out."
+    _box_legend(made, axes[0, 0], data, title)
+    return made
+
+
+def _box_legend(made: Figure, axes: Axes, data: pd.DataFrame, title: str) -> None:
+    kinds = {
+        "true box": TRUTH,
+        f"✓ right detection, score {data['score_from'].iloc[0]} or more": RIGHT,
+        "✗ wrong detection": WRONG,
+    }
+    for label, kind in kinds.items():
+        line = {"color": kind["edgecolor"], "linestyle": kind["linestyle"], "linewidth": kind["linewidth"]}
+        axes.plot([], [], label=label, **line)
+    legend(made, [axes], 3, title)
 
 
 def _stored(run: Path) -> tuple[dict[str, Any], Detections]:
@@ -198,12 +235,12 @@ def _small(sample: Sample, longest: int) -> Pixels:
     return np.asarray(image, np.uint8)
 
 
-def _panel(axes: Axes, boxes: pd.DataFrame, size: tuple[int, int], pixels: Pixels, name: str) -> None:
-    """A picture of `size` (width, height) with its boxes; the best detection is drawn last.
+def _panel(axes: Axes, boxes: pd.DataFrame, pixels: Pixels, name: str) -> None:
+    """A picture with its boxes; the best detection is drawn last.
 
     Labels stand by what is wrong first, then by what is right, as far as they find a place.
     """
-    width, height = size
+    size = width, height = (int(boxes["image_width"].iloc[0]), int(boxes["image_height"].iloc[0]))
     axes.imshow(pixels, extent=(0, width, height, 0), interpolation="none", gid=name)
     wrong: list[tuple[Rectangle, str]] = []
     right: list[tuple[Rectangle, str]] = []

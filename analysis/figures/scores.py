@@ -79,7 +79,8 @@ def effects_by_row_data(filled: Sequence[FilledTable]) -> pd.DataFrame:
 
 @styled()
 def effects_by_row(data: pd.DataFrame) -> Figure:
-    """Tables 1-8: ours a dot with its interval, the paper's a diamond; a row of each table's variants."""
+    """Ours a dot with its interval, the paper's a diamond; a comparison that several tables have, once."""
+    data = data.drop_duplicates(["experiment", "delta", "delta_low", "delta_high"])
     made, axes = figure("page", REST + LINE * len(data))
     axis = axes[0, 0]
     axis.axvline(0, color=GREY, linewidth=0.8)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 
+import analysis
 from analysis.errors import NothingToShow
 from analysis.study import open_study
 from tests.analysis.report.conftest import make_run
@@ -25,6 +27,21 @@ def test_runs_of_a_study_have_its_profile_settings_and_seeds(tmp_path: Path) -> 
     study = open_study(tmp_path, "mini", ["1"], seeds=[0, 1])
     assert list(study.runs["run"]) == wanted
     assert len(study.listed) == 5 and len(study.everything) == 6
+
+
+@pytest.mark.parametrize("tables", [1, "1", [1], ("1",)])
+def test_a_study_is_opened_by_strings_and_numbers_and_says_what_it_is(tmp_path: Path, tables: Any) -> None:
+    make_run(tmp_path, "csp-fast", 3)
+    study = analysis.open_study(str(tmp_path), "mini", tables)
+    assert repr(study).splitlines() == [
+        f"study    {tmp_path}, profile mini",
+        "tables   1",
+        "rows     2 of 2 experiments",
+        "runs     1 done",
+        "seeds    3",
+    ]
+    assert len(analysis.load_runs(str(tmp_path))) == 1
+    assert set(study.cells["row"]) == {"baseline", "+ iFA"}
 
 
 FILES = {"metrics.jsonl": "metrics", "implicit.parquet": "implicit", "effects.parquet": "effects"}
