@@ -44,7 +44,7 @@ def words(made: Figure) -> list[str]:
 
 def test_everything_in_a_figure_can_be_read(drawn: dict[str, tuple[Drawing, Figure]], study: Study) -> None:
     ids = {each.slug for each in study.experiments} | set(study.runs["run"])
-    assert len(drawn) == 21
+    assert len(drawn) == 22
     for name, (_, made) in drawn.items():
         said = words(made)
         assert not [text for text in said if "$" in text or "mathdefault" in text], name
