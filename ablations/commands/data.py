@@ -1,10 +1,11 @@
-"""`ablate data`: write the synthetic dataset out as files; check a dataset before training on it; pack it."""
+"""`ablate data`: write the synthetic dataset out as files; convert, check and pack a dataset."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -19,7 +20,7 @@ MOST_PRINTED = 3  # examples of a kind; JSON has up to ten
 
 @click.group("data")
 def command() -> None:
-    """Write the synthetic dataset out, check or pack a COCO folder."""
+    """Write the synthetic dataset out, convert VOC and YOLO folders, check or pack a COCO folder."""
 
 
 @command.command("make")
@@ -44,6 +45,87 @@ def make(folder: Path, **parameters: int | None) -> None:
         raise ConfigError(explain(error)) from None
     write_dataset(config, folder)
     click.echo(f"wrote {config.train_images} train and {config.val_images} val images to {folder}")
+
+
+@command.command("convert")
+@click.argument("source", type=click.Path(path_type=Path))
+@click.argument("target", type=Folder(path_type=Path))
+@click.option(
+    "--from",
+    "form",
+    type=click.Choice(["voc", "yolo"]),
+    help="The form of SOURCE.  [default: told by its files]",
+)
+@click.option(
+    "--classes", metavar="FILE|A,B", help="Names in their order: a file with one a line, or a list."
+)
+@click.option(
+    "--val", type=float, metavar="SHARE", help="Split anew, with this share for validation, e.g. 0.2."
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Which split --val makes.")
+@click.option(
+    "--groups",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Pictures of a group stay in one split; as `ablate data check --near` writes them.",
+)
+@click.option(
+    "--zero-based", is_flag=True, help="VOC's corners count from 0 and end behind the box: w = xmax - xmin."
+)
+@click.option("--clip", is_flag=True, help="Cut boxes that leave their picture to it, instead of an error.")
+@click.option(
+    "--difficult",
+    type=click.Choice(["keep", "crowd"]),
+    default="keep",
+    show_default=True,
+    help="VOC's difficult objects: as others, or iscrowd, neither trained on nor scored.",
+)
+@click.option(
+    "--unlabelled",
+    type=click.Choice(["refuse", "empty", "skip"]),
+    help="Pictures without a label file: an error, empty, or left out.  [default: refuse; YOLO: empty]",
+)
+@click.option(
+    "--copy", is_flag=True, help="Copy the pictures.  [default: hard links, copies where there are none]"
+)
+def convert(
+    source: Path, target: Path, classes: str | None, zero_based: bool, clip: bool, **options: Any
+) -> None:
+    """Write TARGET in COCO's layout from SOURCE: a Pascal VOC or YOLO folder, or its data.yaml or .data file.
+
+    VOC's boxes count from 1 with both ends included: x = xmin - 1, w = xmax - xmin + 1. Splits are those of
+    ImageSets/Main, data.yaml or folders train and val, else --val makes them. SOURCE is not changed, and
+    TARGET must not be there; after an error it is not.
+    """
+    from yolor_core.data.annotations import some_of
+    from yolor_core.data.convert import Conversion, convert
+    from yolor_core.data.label_files import FORMS, Reading
+    from yolor_core.data.label_folders import read_names
+
+    names = None
+    if classes is not None:
+        names = (
+            read_names(Path(classes)) if Path(classes).is_file() else [n.strip() for n in classes.split(",")]
+        )
+    done = convert(source, target, Conversion(classes=names, reading=Reading(zero_based, clip), **options))
+    click.echo(f"{source}: {FORMS[done.form]}")
+    for split, content in done.contents.items():
+        images, objects = content["images"], content["annotations"]
+        without = len(images) - len({each["image_id"] for each in objects})
+        crowds = sum(each["iscrowd"] for each in objects)
+        more = f", {crowds} of them crowds" * bool(crowds) + f"; {without} without objects" * bool(without)
+        click.echo(f"  {split}: {len(images)} images, {len(objects)} objects{more}")
+    classes_found = Counter(each["category_id"] for c in done.contents.values() for each in c["annotations"])
+    categories = next(iter(done.contents.values()))["categories"]
+    listed = some_of([f"{each['name']} ({classes_found[each['id']]})" for each in categories], 20)
+    click.echo(f"  {len(categories)} classes: {listed}")
+    for note in done.notes:
+        click.echo(f"  {note}")
+    if not {"train", "val"} <= done.contents.keys():
+        click.echo("  `ablate train` needs the splits train and val; --val SHARE makes them")
+    total = sum(len(content["images"]) for content in done.contents.values())
+    kind = "hard links" if done.linked == total else f"{done.linked} hard links, {total - done.linked} copies"
+    click.echo(f"wrote {target} ({kind}); `ablate data check {target}` looks into it")
 
 
 @command.command("check")

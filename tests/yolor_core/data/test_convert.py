@@ -1,0 +1,373 @@
+"""Folders of Pascal VOC and YOLO become folders in COCO's layout, wholly or not at all."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from ablations.cli import main
+from tests.yolor_core.data.label_trees import SIZE, voc, voc_object, write_tree
+from yolor_core.config import AugmentConfig, CocoConfig
+from yolor_core.data import TrainingBatches, load_images
+from yolor_core.data.convert import Conversion, convert
+from yolor_core.errors import ConfigError, DataError
+
+DIFFICULT = "<difficult>1</difficult>"
+PART = "<part><name>head</name><bndbox><xmin>1</xmin></bndbox></part>"
+TRAPS = {
+    "JPEGImages/a.png": SIZE,
+    "JPEGImages/b.jpg": (40, 60),
+    "JPEGImages/c.png": SIZE,
+    "JPEGImages/d.png": SIZE,
+    "Annotations/a.xml": voc(
+        voc_object("dog", 1, 1, 64, 48), voc_object("cat", 10.5, 3, 20.5, 9, PART), filename="a.bmp"
+    ),
+    "Annotations/b.xml": voc(size=(60, 40), filename="b.jpg"),
+    "Annotations/c.xml": voc(voc_object("cat", 2, 2, 2, 5, DIFFICULT)),
+    "Annotations/d.xml": voc(voc_object("dog", 5, 6, 24, 35), voc_object("ant", 1, 2, 3, 4), size=None),
+    "ImageSets/Main/train.txt": "b\na\n",
+    "ImageSets/Main/val.txt": "d\nc\n",
+}
+YOLO = {
+    "data.yaml": f"train: images/train\nval: images/val\nnames: [{', '.join(f'c{n}' for n in range(12))}]\n",
+    "images/train/a.png": SIZE,
+    "images/train/b.png": SIZE,
+    "images/train/c.png": SIZE,
+    "images/val/d.png": SIZE,
+    "labels/train/a.txt": "10 0.25 0.25 0.25 0.125\n2 0.5 0.5 0.1953125 0.5\n",
+    "labels/train/b.txt": "",
+    "labels/val/d.txt": "11 0.25 0.5 0.75 0.25 0.5 1 0.5 1\n1 0.5 0.5 1 1\n",
+}  # fmt: skip
+
+
+def read(folder: Path, split: str) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((folder / "annotations" / f"instances_{split}.json").read_text())
+    return content
+
+
+def boxes(content: dict[str, Any]) -> list[tuple[Any, ...]]:
+    """id, image, category and box of every annotation."""
+    files = {image["id"]: image["file_name"] for image in content["images"]}
+    names = {category["id"]: category["name"] for category in content["categories"]}
+    return [
+        (a["id"], files[a["image_id"]], names[a["category_id"]], *a["bbox"]) for a in content["annotations"]
+    ]
+
+
+def ablate(*arguments: object) -> tuple[int, str]:
+    result = CliRunner().invoke(main, [str(a) for a in arguments])
+    return result.exit_code, result.output
+
+
+def test_a_voc_folder_with_all_traps(tmp_path: Path) -> None:
+    source, target = write_tree(tmp_path / "voc", TRAPS), tmp_path / "coco"
+    code, text = ablate("data", "convert", source, target)
+    assert code == 0, text
+    train, val = read(target, "train"), read(target, "val")
+    size = {"width": 64, "height": 48}
+    assert train["images"] == [
+        {"id": 1, "file_name": "a.png", **size}, {"id": 2, "file_name": "b.jpg", "width": 40, "height": 60}
+    ]  # fmt: skip
+    assert val["images"] == [{"id": 3, "file_name": "c.png", **size}, {"id": 4, "file_name": "d.png", **size}]
+    assert boxes(train) == [
+        (1, "a.png", "dog", 0, 0, 64, 48), (2, "a.png", "cat", 9.5, 2, 11, 7)
+    ]  # fmt: skip
+    assert boxes(val) == [
+        (1, "c.png", "cat", 1, 1, 1, 4), (2, "d.png", "dog", 4, 5, 20, 30), (3, "d.png", "ant", 0, 1, 3, 3)
+    ]  # fmt: skip
+    assert [a["area"] for a in train["annotations"]] == [64 * 48, 77]
+    assert not any(a["iscrowd"] for a in train["annotations"] + val["annotations"])
+    assert val["annotations"][0]["difficult"] == 1
+    names = [{"id": 1, "name": "ant"}, {"id": 2, "name": "cat"}, {"id": 3, "name": "dog"}]
+    assert train["categories"] == val["categories"] == names
+    for line in (
+        "train: 2 images, 2 objects; 1 without objects", "3 classes: ant (1), cat (2), dog (2)",
+        "the name of the XML file counts: 1, e.g. Annotations/a.xml says 'a.bmp', its picture is a.png",
+        "(do the boxes fit it?): 1, e.g. Annotations/b.xml says 60 x 40, the picture has 40 x 60",
+        "<size> is missing, and the picture's own counts: 1", "objects with <part>s, which are left out: 1",
+        "objects marked difficult, kept as others are (--difficult crowd has them ignored): 1, e.g. c.png",
+        f"wrote {target} (hard links); `ablate data check {target}` looks into it",
+    ):  # fmt: skip
+        assert line in text
+    assert (target / "val" / "c.png").samefile(source / "JPEGImages" / "c.png")
+    code, text = ablate("data", "check", target)
+    assert code == 0 and "1 boxes with `ignore` or `difficult` set" in text
+
+
+def test_a_yolo_folder_with_all_traps(tmp_path: Path) -> None:
+    source, target = write_tree(tmp_path / "yolo", YOLO), tmp_path / "coco"
+    code, text = ablate("data", "convert", source, target, "--copy")
+    assert code == 0, text
+    train, val = read(target, "train"), read(target, "val")
+    assert boxes(train) == [
+        (1, "a.png", "c10", 8, 9, 16, 6), (2, "a.png", "c2", 25.75, 12, 12.5, 24)
+    ]  # fmt: skip
+    assert boxes(val) == [(1, "d.png", "c11", 16, 12, 32, 36), (2, "d.png", "c1", 0, 0, 64, 48)]
+    assert [image["file_name"] for image in train["images"]] == ["a.png", "b.png", "c.png"]
+    assert [a["iscrowd"] for a in val["annotations"]] == [0, 0]
+    assert val["categories"] == [{"id": n + 1, "name": f"c{n}"} for n in range(12)]
+    images = load_images(CocoConfig(root=str(target), train="train", val="val"), "train")
+    assert list(images.names) == [f"c{n}" for n in range(12)]  # number and class of the network are the same
+    assert "pictures without a label file, taken for ones without objects: 1, e.g. images/train/c.png" in text
+    assert "polygons that became the boxes around them: 1, e.g. labels/val/d.txt: line 1" in text
+    assert "(0 hard links, 4 copies)" in text
+    assert not (target / "train" / "a.png").samefile(source / "images" / "train" / "a.png")
+    assert ablate("data", "check", target)[0] == 0
+
+
+def test_what_was_converted_makes_batches_to_train_on(tmp_path: Path) -> None:
+    convert(write_tree(tmp_path / "voc", TRAPS), tmp_path / "coco", Conversion())
+    images = load_images(CocoConfig(root=str(tmp_path / "coco"), train="train", val="val"), "train")
+    plain = AugmentConfig(mosaic=0, scale=0)
+    (batch,) = TrainingBatches(images, 64, 2, seed=0).epoch(0, plain)
+    assert batch.images.shape == (2, 3, 64, 64) and len(batch.targets) == 2
+
+
+def test_difficult_objects_become_crowds_where_that_is_asked_for(tmp_path: Path) -> None:
+    target = tmp_path / "coco"
+    convert(write_tree(tmp_path / "voc", TRAPS), target, Conversion(difficult="crowd"))
+    assert [a["iscrowd"] for a in read(target, "val")["annotations"]] == [1, 0, 0]
+    val = load_images(CocoConfig(root=str(target), train="train", val="val"), "val")
+    assert (len(val.boxes(0)), val.report.crowd) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("classes", "names", "expected"),
+    [
+        (None, ("10", "9", "1"), ["1", "9", "10"]),
+        (None, ("b", "a", "10"), ["10", "a", "b"]),
+        (("dog", "cat", "ant"), ("cat", "dog", "cat"), ["dog", "cat", "ant"]),
+    ],
+    ids=["numbers", "alphabet", "given"],
+)
+def test_the_order_of_classes(
+    tmp_path: Path, classes: tuple[str, ...] | None, names: tuple[str, ...], expected: list[str]
+) -> None:
+    objects = [voc_object(name, 1, 1, 9, 9) for name in names]
+    files = {"a.png": SIZE, "a.xml": voc(*objects), "b.png": SIZE, "b.xml": voc()}
+    source = write_tree(tmp_path / "voc", files)
+    convert(source, tmp_path / "coco", Conversion(classes=classes, val=0.5))
+    for split in ("train", "val"):
+        categories = read(tmp_path / "coco", split)["categories"]
+        assert [(c["id"], c["name"]) for c in categories] == list(enumerate(expected, 1))
+    with pytest.raises(DataError, match=r"a.xml: object 1: class '\w+'; --classes has zebra"):
+        convert(source, tmp_path / "other", Conversion(classes=["zebra"], val=0.5))
+
+
+def many(count: int, groups: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A folder of pictures in YOLO's form, and groups of them in turn."""
+    files: dict[str, Any] = {"classes.txt": "x\n"}
+    for number in range(count):
+        files |= {f"p{number}.png": SIZE, f"p{number}.txt": "0 0.5 0.5 1 1\n"}
+    return files, {"what": "", "groups": {f"p{n}.png": n % groups for n in range(count)}}
+
+
+def chosen(folder: Path, split: str = "val") -> set[str]:
+    return {image["file_name"] for image in read(folder, split)["images"]}
+
+
+def test_a_split_is_repeatable_and_keeps_groups_whole(tmp_path: Path) -> None:
+    files, groups = many(30, 10)
+    source = write_tree(tmp_path / "yolo", {**files, "groups.json": json.dumps(groups)})
+    by_seed = []
+    for seed in (0, 1):
+        for name in ("one", "two"):
+            convert(source, tmp_path / f"{name}{seed}", Conversion(val=0.3, seed=seed))
+        first, second = ((tmp_path / f"{name}{seed}" / "annotations") for name in ("one", "two"))
+        for path in first.iterdir():
+            assert path.read_bytes() == (second / path.name).read_bytes()
+        by_seed.append(chosen(tmp_path / f"one{seed}"))
+        assert len(by_seed[-1]) == 9
+    assert by_seed[0] != by_seed[1]
+    convert(source, tmp_path / "grouped", Conversion(val=0.3, groups=source / "groups.json"))
+    val = chosen(tmp_path / "grouped")
+    sizes = Counter(groups["groups"][name] for name in val)
+    assert len(val) == 9 and set(sizes.values()) == {3}
+    assert val.isdisjoint(chosen(tmp_path / "grouped", "train"))
+    assert len(chosen(tmp_path / "grouped", "train")) == 21
+
+
+def test_a_new_split_leaves_the_test_split_as_it_is(tmp_path: Path) -> None:
+    files = {**TRAPS, "ImageSets/Main/train.txt": "a\nb\n", "ImageSets/Main/val.txt": "d\n"}
+    groups = {"groups": {"a.png": "x", "c.png": "x"}}
+    source = write_tree(
+        tmp_path / "voc", {**files, "ImageSets/Main/test.txt": "c", "g.json": json.dumps(groups)}
+    )
+    done = convert(source, tmp_path / "coco", Conversion(val=0.3, groups=source / "g.json"))
+    assert chosen(tmp_path / "coco", "test") == {"c.png"}
+    assert len(chosen(tmp_path / "coco", "train")) == 2 and len(chosen(tmp_path / "coco")) == 1
+    assert any(
+        note.startswith("groups that are in the folder's own test split, too: 1") for note in done.notes
+    )
+    assert any(note.startswith("pictures in no group, split one by one: 2") for note in done.notes)
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ("[]", "key 'groups' with an object of file names and their groups is needed"),
+        ('{"groups": {"p0.png": 1.5}}', "p0.png: group is 1.5; a whole number or a text is needed"),
+        ('{"groups": {"q.png": 1}}', "none of its names is a picture of "),
+        ('{"groups": {"p0.png": 1', "not JSON"),
+        (
+            json.dumps({"groups": {f"p{n}.png": 1 for n in range(4)}}),
+            "4 pictures in 1 groups: no group fits into the 1 for validation",
+        ),
+    ],
+)
+def test_groups_of_another_form_are_refused(tmp_path: Path, content: str, problem: str) -> None:
+    source = write_tree(tmp_path / "yolo", {**many(4, 2)[0], "groups.json": content})
+    with pytest.raises(DataError, match=problem):
+        convert(source, tmp_path / "coco", Conversion(val=0.2, groups=source / "groups.json"))
+
+
+@pytest.mark.parametrize("prefix", ["", "train/"])
+def test_splits_of_a_folder_that_tear_a_group_are_refused(tmp_path: Path, prefix: str) -> None:
+    groups = {"groups": {prefix + "a.png": 7, "d.png": 7, "c.png": 2, "b.jpg": 3}}
+    source = write_tree(tmp_path / "voc", {**TRAPS, "groups.json": json.dumps(groups)})
+    with pytest.raises(
+        DataError, match=r"group 7: a.png in train and d.png in val: torn .*; --val SHARE splits"
+    ):
+        convert(source, tmp_path / "coco", Conversion(groups=source / "groups.json"))
+
+
+@pytest.mark.parametrize(
+    ("files", "options", "problem"),
+    [
+        ({"Annotations/d.xml": "<annotation>"}, (), "Annotations/d.xml: not XML: no element found"),
+        ({"JPEGImages/d.png": b"GIF"}, (), "JPEGImages/d.png: cannot be read: UnidentifiedImageError"),
+        ({"ImageSets/Main/val.txt": "a\n"}, (), "JPEGImages/a.png: in train and in val; --val SHARE splits"),
+        ({"ImageSets/Main/val.txt": "\n"}, (), "no pictures are in val"),
+        (
+            {"JPEGImages/e.png": SIZE, "ImageSets/Main/val.txt": "e\n"}, (),
+            "JPEGImages/e.png: neither it nor another of 1 pictures has a label file",
+        ),
+        (
+            {"JPEGImages/e.png": SIZE, "ImageSets/Main/val.txt": "c\ne\n"}, (),
+            "JPEGImages/e.png: it has no label file; --unlabelled empty takes such pictures for ones without",
+        ),
+        (
+            {"Annotations/a.xml": voc(voc_object("dog", 0, 1, 5, 5), *[voc_object("ox", 9, 1, 5, 5)] * 3)},
+            (),
+            "voc: 4 problems: Annotations/a.xml: object 1 (dog): xmin 0, ymin 1, xmax 5, ymax 5: it leaves "
+            "its picture of 64 x 48; Annotations/a.xml: object 2 (ox): xmin 9, ymin 1, xmax 5, ymax 5: "
+            "inverted; Annotations/a.xml: object 3 (ox): xmin 9, ymin 1, xmax 5, ymax 5: inverted; and 1 "
+            "more; VOC counts from 1: if these files count from 0, --zero-based says so; --clip cuts such "
+            "boxes to their picture",
+        ),
+        ({}, ("--val", "1"), "--val is 1; a share of the pictures between 0 and 1 is needed, e.g. 0.2"),
+        ({}, ("--classes", "dog,cat,dog"), "--classes has 'dog' more than once"),
+        ({}, ("--classes", "dog,,cat"), "--classes has an empty name"),
+        ({}, ("--groups", "none.json"), "none.json: No such file or directory"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_one_line_and_leaves_nothing(
+    tmp_path: Path, files: dict[str, Any], options: tuple[str, ...], problem: str
+) -> None:
+    source = write_tree(tmp_path / "voc", {**TRAPS, **files})
+    code, text = ablate("data", "convert", source, tmp_path / "coco", *options)
+    assert code == 2 and problem in text, text
+    assert text.count("\n") == 1
+    assert os.listdir(tmp_path) == ["voc"]
+
+
+@pytest.mark.parametrize("policy", ["empty", "skip"])
+def test_pictures_without_a_label_file_are_kept_or_left_out_as_told(tmp_path: Path, policy: Any) -> None:
+    source = write_tree(
+        tmp_path / "voc", {**TRAPS, "JPEGImages/e.png": SIZE, "ImageSets/Main/val.txt": "c\ne\n"}
+    )
+    convert(source, tmp_path / "coco", Conversion(unlabelled=policy))
+    assert chosen(tmp_path / "coco") == ({"c.png", "e.png"} if policy == "empty" else {"c.png"})
+
+
+def test_options_of_the_other_form_are_refused(tmp_path: Path) -> None:
+    source = write_tree(tmp_path / "yolo", YOLO)
+    with pytest.raises(ConfigError, match=r"--difficult is for Pascal VOC; .* is in YOLO's form"):
+        convert(source, tmp_path / "coco", Conversion(difficult="crowd"))
+
+
+def test_same_names_in_two_folders_of_a_split_are_refused(tmp_path: Path) -> None:
+    files = {**YOLO, "images/train/sub/a.png": SIZE, "labels/train/sub/a.txt": ""}
+    with pytest.raises(
+        DataError, match=r"train/sub/a.png: two pictures of one name, the other is images/train/a"
+    ):
+        convert(write_tree(tmp_path / "yolo", files), tmp_path / "coco", Conversion())
+
+
+def test_a_target_that_is_there_is_refused_and_not_touched(tmp_path: Path) -> None:
+    source, target = write_tree(tmp_path / "voc", TRAPS), tmp_path / "coco"
+    target.mkdir()
+    code, text = ablate("data", "convert", source, target)
+    assert code == 2 and "coco: it is there already; choose another folder" in text
+    assert not list(target.iterdir())
+
+
+def test_an_interrupted_conversion_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, link = write_tree(tmp_path / "voc", TRAPS), os.link
+
+    def interrupt(picture: str, target: Path) -> None:
+        if target.name == "c.png":
+            raise KeyboardInterrupt
+        link(picture, target)
+
+    monkeypatch.setattr(os, "link", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        convert(source, tmp_path / "coco", Conversion())
+    assert os.listdir(tmp_path) == ["voc"]
+
+
+def test_pictures_are_copied_where_no_links_can_be_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(picture: str, target: Path) -> None:
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    monkeypatch.setattr(os, "link", refuse)
+    source = write_tree(tmp_path / "voc", TRAPS)
+    assert convert(source, tmp_path / "coco", Conversion()).linked == 0
+    copy = tmp_path / "coco" / "val" / "d.png"
+    assert copy.read_bytes() == (source / "JPEGImages" / "d.png").read_bytes()
+
+
+def test_real_boxes_come_back_through_voc_and_the_whole_groups_with_them(
+    real_data: Path, tmp_path: Path
+) -> None:
+    root = real_data / "neu_det"
+    content = json.loads((root / "annotations" / "instances_val2017.json").read_text())
+    names = {category["id"]: category["name"] for category in content["categories"]}
+    expected: dict[str, list[tuple[str, list[int]]]] = {}
+    source = tmp_path / "NEU-DET"
+    for image in content["images"][::20]:
+        here = [a for a in content["annotations"] if a["image_id"] == image["id"]]
+        stem = Path(image["file_name"]).stem
+        expected[image["file_name"]] = [(names[a["category_id"]], a["bbox"]) for a in here]
+        objects = [
+            voc_object(names[a["category_id"]], x + 1, y + 1, x + w, y + h)
+            for a in here
+            for x, y, w, h in [a["bbox"]]
+        ]
+        picture = (root / "val2017" / image["file_name"]).read_bytes()
+        xml = voc(*objects, filename=stem, size=(image["width"], image["height"]))
+        write_tree(source, {f"ANNOTATIONS/{stem}.xml": xml, f"IMAGES/{image['file_name']}": picture})
+    how = Conversion(val=0.4, groups=root / "groups.json")
+    done = convert(source, tmp_path / "coco", how)
+    found: dict[str, list[tuple[str, list[int]]]] = {}
+    for split in done.contents.values():
+        files = {image["id"]: image["file_name"] for image in split["images"]}
+        found |= {name: [] for name in files.values()}
+        labels = {category["id"]: category["name"] for category in split["categories"]}
+        for a in split["annotations"]:
+            found[files[a["image_id"]]].append((labels[a["category_id"]], a["bbox"]))
+    assert len(found) == 30 and found == expected
+    groups = json.loads((root / "groups.json").read_text())["groups"]
+    sides = [{groups[name] for name in chosen(tmp_path / "coco", split)} for split in ("train", "val")]
+    assert not sides[0] & sides[1]
+    assert np.isclose(len(chosen(tmp_path / "coco")) / 30, 0.4, atol=0.1)

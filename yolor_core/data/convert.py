@@ -1,0 +1,307 @@
+"""A folder of Pascal VOC or YOLO as one in COCO's layout: wholly written, or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import secrets
+import shutil
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from yolor_core.data.label_files import FORMS, Entry, Form, Heard, Labelled, Reading, plain, read_labels
+from yolor_core.data.label_folders import EVERY, SPLITS, Layout, find_layout
+from yolor_core.data.records import read_json
+from yolor_core.errors import ConfigError, DataError
+
+Difficult = Literal["keep", "crowd"]
+Unlabelled = Literal["refuse", "empty", "skip"]
+ANEW = "--val SHARE splits the pictures anew"
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What of a conversion is not said by the folder itself.
+
+    form: None tells it by the files. classes: names in the order that they get. val: the share of pictures
+    for validation, by the seed; pictures of one group of the file `groups` stay together. difficult: what
+    becomes of VOC's difficult objects. unlabelled: what becomes of pictures without a label file; None is
+    "refuse" for VOC and "empty" for YOLO, where such a file is left out for a picture without objects.
+    copy: pictures are copied also where they can be hard links.
+    """
+
+    form: Form | None = None
+    classes: Sequence[str] | None = None
+    val: float | None = None
+    seed: int = 0
+    groups: Path | None = None
+    reading: Reading = field(default_factory=Reading)
+    difficult: Difficult = "keep"
+    unlabelled: Unlabelled | None = None
+    copy: bool = False
+
+
+@dataclass(frozen=True)
+class Converted:
+    """What was written. contents: of the annotation files by split; notes: what to tell, a line each; linked:
+    pictures that are hard links, of all."""
+
+    form: Form
+    contents: dict[str, dict[str, Any]]
+    notes: list[str]
+    linked: int
+
+
+def convert(source: Path, target: Path, how: Conversion) -> Converted:
+    """Write `target`/annotations/instances_<split>.json and `target`/<split>/ for each split.
+
+    Images are numbered from 1 over all splits in the order of their names, annotations from 1 in each file.
+    Raises ConfigError for options that do not fit, DataError for a folder that cannot be converted as it is,
+    naming file and entry, and for a target that is there.
+    """
+    if os.path.lexists(target):
+        raise DataError(f"{target}: it is there already; choose another folder")
+    if how.val is not None and not 0 < how.val < 1:
+        raise ConfigError(
+            f"--val is {how.val:g}; a share of the pictures between 0 and 1 is needed, e.g. 0.2"
+        )
+    if how.classes is not None:
+        twice = [name for name, count in Counter(how.classes).items() if count > 1 or not name]
+        if twice:
+            raise ConfigError(
+                f"--classes has {twice[0]!r} more than once" if twice[0] else "--classes has an empty name"
+            )
+    groups = None if how.groups is None else read_groups(how.groups)
+    layout = find_layout(source, how.form, how.classes)
+    if layout.form == "yolo" and (how.reading.zero_based or how.difficult != "keep"):
+        option = "--zero-based" if how.reading.zero_based else "--difficult"
+        raise ConfigError(f"{option} is for Pascal VOC; {source} is in YOLO's form")
+    splits = _choose_splits(layout, how, groups)
+    splits = {split: _with_labels(entries, layout, how.unlabelled) for split, entries in splits.items()}
+    names = dict(enumerate(how.classes)) if how.classes else layout.names
+    entries = [entry for entries in splits.values() for entry in entries]
+    found = {one.picture: one for one in read_labels(layout.form, entries, names, how.reading, layout.heard)}
+    layout.heard.refuse()
+    labelled = {split: [found[entry.picture] for entry in entries] for split, entries in splits.items()}
+    contents = _contents(layout, labelled, names, how)
+    linked = _write(target, labelled, contents, how.copy)
+    return Converted(layout.form, contents, layout.heard.notes(), linked)
+
+
+def read_groups(path: Path) -> dict[str, int | str]:
+    """The group of each picture, by file name, of a file as `ablate data check --near` writes it.
+
+    Raises DataError for any other content.
+    """
+    content = read_json(path)
+    groups = content.get("groups") if isinstance(content, dict) else None
+    if not isinstance(groups, dict) or not groups:
+        raise DataError(f"{path}: key 'groups' with an object of file names and their groups is needed")
+    for name, group in groups.items():
+        if isinstance(group, bool) or not isinstance(group, int | str):
+            raise DataError(f"{path}: {name}: group is {group!r}; a whole number or a text is needed")
+    return groups
+
+
+def _choose_splits(
+    layout: Layout, how: Conversion, groups: Mapping[str, int | str] | None
+) -> dict[str, list[Entry]]:
+    """The entries of each split, sorted by the names of their pictures; no name is in a split twice."""
+    heard, splits = layout.heard, layout.splits
+    if how.val is None and EVERY in splits:
+        raise DataError(
+            f"{heard.source}: nothing says which pictures are for validation; {ANEW.partition(' the')[0]}"
+        )
+    if how.val is not None:
+        test = splits.get("test", [])
+        rest = {entry.picture: entry for split in splits if split != "test" for entry in splits[split]}
+        for entry in test:
+            rest.pop(entry.picture, None)
+        pool = _sorted([*rest.values()], heard)
+        heard.refuse()
+        train, val = _split(pool, how.val, how.seed, groups or {})
+        splits = {"train": train, "val": val, **({"test": test} if test else {})}
+    where: dict[Path, str] = {}
+    for split, entries in splits.items():
+        for entry in entries:
+            other = where.setdefault(entry.picture, split)
+            if other != split:
+                heard.problem(entry.picture, f"in {other} and in {split}", ANEW)
+    chosen = {split: _sorted(splits[split], heard) for split in SPLITS if split in splits}
+    heard.refuse()
+    if groups is not None:
+        _judge_groups(chosen, groups, how, heard)
+    empty = [split for split, entries in chosen.items() if not entries]
+    if empty:
+        raise DataError(f"{heard.source}: no pictures are in {' and '.join(empty)}")
+    return chosen
+
+
+def _sorted(entries: Sequence[Entry], heard: Heard) -> list[Entry]:
+    first: dict[str, Path] = {}
+    for entry in entries:
+        other = first.setdefault(entry.picture.name, entry.picture)
+        if other != entry.picture:
+            heard.problem(entry.picture, f"two pictures of one name, the other is {heard.name(other)}")
+    return sorted(entries, key=lambda entry: entry.picture.name)
+
+
+def _split(
+    pool: Sequence[Entry], share: float, seed: int, groups: Mapping[str, int | str]
+) -> tuple[list[Entry], list[Entry]]:
+    """Entries for training and for validation, groups whole.
+
+    Groups come in the order of a hash of seed and first name, which no library's generator can change, and
+    go to validation where they do not exceed its share. Raises DataError where that leaves a split empty.
+    """
+    units: dict[object, list[Entry]] = defaultdict(list)
+    for entry in pool:
+        name = entry.picture.name
+        units[("group", groups[name]) if name in groups else name].append(entry)
+
+    def order(unit: list[Entry]) -> bytes:
+        return hashlib.sha256(f"{seed} {unit[0].picture.name}".encode("utf-8", "surrogateescape")).digest()
+
+    wanted = min(max(round(share * len(pool)), 1), len(pool) - 1)
+    val: list[Entry] = []
+    for unit in sorted(units.values(), key=order):
+        if len(val) + len(unit) <= wanted:
+            val += unit
+    if not val:
+        raise DataError(
+            f"{len(pool)} pictures in {len(units)} groups: no group fits into the {wanted} for validation"
+        )
+    chosen = set(val)
+    return [entry for entry in pool if entry not in chosen], val
+
+
+def _judge_groups(
+    splits: Mapping[str, Sequence[Entry]], groups: Mapping[str, int | str], how: Conversion, heard: Heard
+) -> None:
+    """Tell what groups say of splits. Raises DataError where they are of other pictures, or torn by the lists
+    of the folder."""
+    places: dict[int | str, dict[str, str]] = defaultdict(dict)  # a name in each split, by group
+    missing = []
+    for split, entries in splits.items():
+        for entry in entries:
+            name = entry.picture.name
+            key = name if name in groups else f"{split}/{name}"  # so written where two splits have the name
+            if key in groups:
+                places[groups[key]].setdefault(split, name)
+            else:
+                missing.append(name)
+    if not places:
+        raise DataError(f"{how.groups}: none of its names is a picture of {heard.source}, e.g. {missing[0]}")
+    for name in missing:
+        heard.note("pictures in no group, split one by one", name)
+    for group, names in places.items():
+        if len(names) < 2:
+            continue
+        example = f"group {group}: {' and '.join(f'{name} in {split}' for split, name in names.items())}"
+        if how.val is None:
+            heard.problem(how.groups or heard.source, f"{example}: torn by the folder's own splits", ANEW)
+        else:
+            heard.note("groups that are in the folder's own test split, too", example)
+    heard.refuse()
+
+
+def _with_labels(entries: Sequence[Entry], layout: Layout, unlabelled: Unlabelled | None) -> list[Entry]:
+    """Those of entries that are converted, as to whether they have a label file."""
+    heard, policy = layout.heard, unlabelled or ("refuse" if layout.form == "voc" else "empty")
+    without = [entry for entry in entries if entry.label is None]
+    if entries and len(without) == len(entries):
+        heard.problem(
+            without[0].picture, f"neither it nor another of {len(entries)} pictures has a label file"
+        )
+    elif policy == "refuse":
+        for entry in without:
+            hint = "--unlabelled empty takes such pictures for ones without objects, skip leaves them out"
+            heard.problem(entry.picture, "it has no label file", hint)
+    for entry in without if policy != "refuse" else ():
+        what = "taken for ones without objects" if policy == "empty" else "left out"
+        heard.note(f"pictures without a label file, {what}", heard.name(entry.picture))
+    return [entry for entry in entries if entry.label or policy != "skip"]
+
+
+def _contents(
+    layout: Layout, labelled: Mapping[str, Sequence[Labelled]], names: Mapping[int, str], how: Conversion
+) -> dict[str, dict[str, Any]]:
+    """Content of the annotation files. Category ids begin at 1 and follow YOLO's numbers, the order of
+    --classes, or the alphabet, names that are numbers by their value."""
+    if not names:
+        used = {each.name for images in labelled.values() for one in images for each in one.objects}
+        number = used and all(name.isdecimal() for name in used)
+        names = dict(enumerate(sorted(used, key=(lambda name: (int(name), name)) if number else None)))
+    if not names:
+        raise DataError(f"{layout.heard.source}: no file has an object")
+    category = {name: number + 1 for number, name in names.items()}
+    info = {"description": f"converted from {FORMS[layout.form]}"}
+    if layout.form == "voc":
+        info["coordinates"] = "from 0, ends excluded" if how.reading.zero_based else "from 1, ends included"
+    contents = {}
+    identifier = 0
+    for split, pictures in labelled.items():
+        images: list[dict[str, Any]] = []
+        annotations: list[dict[str, Any]] = []
+        for one in pictures:
+            identifier += 1
+            width, height = one.size
+            images.append({"id": identifier, "file_name": one.picture.name, "width": width, "height": height})
+            for each in one.objects:
+                crowd = each.difficult and how.difficult == "crowd"
+                annotation = {
+                    "id": len(annotations) + 1,
+                    "image_id": identifier,
+                    "category_id": category[each.name],
+                    "bbox": list(each.box),
+                    "area": plain(each.box[2] * each.box[3]),
+                    "iscrowd": int(crowd),
+                }
+                if each.difficult:
+                    annotation["difficult"] = 1
+                    kept = "kept as others are (--difficult crowd has them ignored)"
+                    what = f"objects marked difficult, {'now crowds' if crowd else kept}"
+                    layout.heard.note(what, one.picture.name)
+                annotations.append(annotation)
+        categories = [{"id": number + 1, "name": name} for number, name in sorted(names.items())]
+        contents[split] = {
+            "info": info, "images": images, "annotations": annotations, "categories": categories
+        }  # fmt: skip
+    return contents
+
+
+def _write(
+    target: Path, labelled: Mapping[str, Sequence[Labelled]], contents: Mapping[str, Any], copy: bool
+) -> int:
+    """Write everything beside the target, then give it its name; returns how many pictures are hard links."""
+    partial = target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
+    linked = 0
+    try:
+        (partial / "annotations").mkdir(parents=True)
+        for split, pictures in labelled.items():
+            (partial / split).mkdir()
+            for one in pictures:
+                linked += _place(one.picture, partial / split / one.picture.name, copy)
+            text = json.dumps(contents[split], separators=(",", ":"), allow_nan=False)
+            (partial / "annotations" / f"instances_{split}.json").write_text(text, encoding="utf-8")
+        partial.rename(target)
+    except OSError as error:
+        raise DataError(f"{error.filename or target}: {error.strerror}; nothing was converted") from None
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return linked
+
+
+def _place(picture: Path, target: Path, copy: bool) -> bool:
+    """A picture under another name; whether it is a hard link."""
+    if not copy:
+        with contextlib.suppress(OSError):  # another file system, or one without links
+            os.link(os.path.realpath(picture), target)
+            return True
+    shutil.copyfile(picture, target)
+    return False

@@ -1,0 +1,362 @@
+"""Folders in the forms of Pascal VOC and of YOLO: which pictures they have, and in which split."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import yaml
+
+from yolor_core.data.decode import suffixes
+from yolor_core.data.label_files import Entry, Form, Heard, lines, why
+from yolor_core.errors import DataError
+
+EVERY = ""  # the split of pictures of which nothing says where they belong
+#: What splits are called in names of folders, lists and keys, by what they become.
+SPLITS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
+PICTURES = ("jpegimages", "images")
+NAMES = ("classes.txt", "_darknet.labels")
+NOTHING: tuple[object, ...] = ("", "~", "null", [])
+
+
+@dataclass
+class Layout:
+    """Where a folder has what. names: YOLO's classes by number; splits: their entries by split, EVERY where
+    nothing says which; every list of entries is sorted by the picture's path."""
+
+    form: Form
+    names: dict[int, str]
+    splits: dict[str, list[Entry]]
+    heard: Heard
+
+
+def find_layout(source: Path, form: Form | None, classes: Sequence[str] | None) -> Layout:
+    """The pictures and label files of a folder, or of the folder of a data.yaml or .data file.
+
+    `classes` replace the names that a YOLO folder gives itself. Raises DataError where the folder is of no
+    known form or of two, or has neither pictures nor names.
+    """
+    if not source.exists():
+        raise DataError(f"{source}: no such file or folder")
+    root = source if source.is_dir() else source.parent
+    files = list(_walk(root))
+    if form is None:
+        form = _form(source, root, files)
+    layout = Layout(form, {}, {}, Heard(root))
+    if form == "voc":
+        if not source.is_dir():
+            raise DataError(f"{source}: a file; Pascal VOC's annotations are in a folder")
+        _find_voc(root, files, layout)
+    else:
+        _find_yolo(source, root, files, classes, layout)
+    layout.heard.refuse()
+    if not any(layout.splits.values()):
+        raise DataError(f"{source}: no pictures are there")
+    return layout
+
+
+def _walk(root: Path) -> Iterator[Path]:
+    """All files below a folder, links followed, without hidden ones and those that macOS adds to archives."""
+    seen = set()
+    for folder, folders, names in os.walk(root, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(n for n in folders if not n.startswith(".") and n != "__MACOSX")
+        yield from (Path(folder, n) for n in sorted(names) if not n.startswith("."))
+
+
+def _form(source: Path, root: Path, files: Sequence[Path]) -> Form:
+    voc = any(path.suffix.lower() == ".xml" for path in files)
+    yolo = not source.is_dir() or any(
+        (path.parent == root and path.suffix.lower() in (".yaml", ".yml", ".data"))
+        or (path.suffix == ".txt" and "labels" in path.relative_to(root).parts[:-1])
+        for path in files
+    )
+    if voc and yolo and source.is_dir():
+        raise DataError(
+            f"{source}: it has XML files as Pascal VOC and labels as YOLO; say --from voc or yolo"
+        )
+    if not voc and not any(path.suffix.lower() in (".txt", ".yaml", ".yml", ".data") for path in files):
+        raise DataError(
+            f"{source}: neither XML files, as of Pascal VOC, nor label files, as of YOLO, are there"
+        )
+    return "voc" if voc and not yolo else "yolo"
+
+
+def _pictures(files: Iterable[Path], folder: Path) -> list[Path]:
+    return [p for p in files if p.suffix.lower() in suffixes() and p.is_relative_to(folder)]
+
+
+def _children(folder: Path) -> dict[str, Path]:
+    """Folders in a folder, by name in small letters."""
+    return {path.name.lower(): path for path in sorted(folder.iterdir()) if path.is_dir()}
+
+
+def _split_folders(folder: Path) -> dict[str, Path]:
+    """Folders of splits, by what the splits become: of train, train2017, valid and so on.
+
+    Raises DataError for two of one split.
+    """
+    found: dict[str, Path] = {}
+    for name, path in _children(folder).items():
+        plain = re.sub(r"(?<=[a-z])\d{4}$", "", name)
+        split = next((split for split, names in SPLITS.items() if plain in names), None)
+        if split and found.setdefault(split, path) != path:
+            raise DataError(
+                f"{folder}: {found[split].name} and {path.name} would both be {split}; move one away"
+            )
+    return {split: found[split] for split in SPLITS if split in found}
+
+
+def _tell_unused(pictures: Iterable[Path], layout: Layout) -> None:
+    used = {entry.picture for entries in layout.splits.values() for entry in entries}
+    for picture in pictures:
+        if picture not in used:
+            layout.heard.note("pictures in no split of the folder, left out", layout.heard.name(picture))
+
+
+# Pascal VOC
+
+
+def _find_voc(root: Path, files: Sequence[Path], layout: Layout) -> None:
+    units = {EVERY: root}
+    if "annotations" not in _children(root):
+        units = _split_folders(root) or units
+    for split, folder in units.items():
+        children = _children(folder)
+        annotations = children.get("annotations", folder)
+        images = next((children[name] for name in PICTURES if name in children), folder)
+        xml = [p for p in files if p.suffix.lower() == ".xml" and p.is_relative_to(annotations)]
+        labels = _by_stem(xml, layout.heard, "XML files")
+        pictures = _by_stem(_pictures(files, images), layout.heard, "pictures")
+        if not labels:
+            layout.heard.problem(annotations, "no XML files are there")
+        entries = {stem: Entry(picture, labels.get(stem)) for stem, picture in pictures.items()}
+        orphans = {stem: path for stem, path in labels.items() if stem not in pictures}
+        listed = _lists(folder, entries, orphans, layout.heard) if split == EVERY else {}
+        if not listed:
+            for path in orphans.values():
+                layout.heard.problem(path, f"no picture of that name in {layout.heard.name(images)}")
+            listed = {split: list(entries.values())}
+        layout.splits.update(listed)
+        if split == EVERY:
+            _tell_unused(pictures.values(), layout)
+    if EVERY not in units:
+        _tell_unused(_pictures(files, root), layout)
+
+
+def _by_stem(paths: Iterable[Path], heard: Heard, what: str) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for path in paths:
+        first = found.setdefault(path.stem, path)
+        if first != path:
+            heard.problem(path, f"two {what} of one name, the other is {heard.name(first)}")
+    return found
+
+
+def _lists(
+    folder: Path, entries: Mapping[str, Entry], orphans: Mapping[str, Path], heard: Heard
+) -> dict[str, list[Entry]]:
+    """The splits of ImageSets/Main, or ImageSets; nothing where it has no list of these names."""
+    sets = _children(folder).get("imagesets")
+    places = [] if sets is None else [_children(sets).get("main", sets), sets]
+    found: dict[str, list[Entry]] = {}
+    for split in (*SPLITS, "trainval"):
+        path = next((p for place in places if (p := place / f"{split}.txt").is_file()), None)
+        if path is None or (split == "trainval" and ("train" in found or "val" in found)):
+            continue
+        chosen: dict[str, Entry] = {}
+        for number, line in lines(path, heard):
+            given = PurePosixPath(line)
+            stem = given.stem if line not in entries and given.suffix.lower() in suffixes() else line
+            if stem not in entries:
+                what = "its XML file has no picture" if stem in orphans else "there is no such picture"
+                heard.problem(path, f"line {number}: {line}: {what}")
+            elif stem in chosen:
+                heard.problem(path, f"line {number}: {line} is listed twice")
+            else:
+                chosen[stem] = entries[stem]
+        found["train" if split == "trainval" else split] = [chosen[stem] for stem in sorted(chosen)]
+    return found
+
+
+# YOLO
+
+
+def _find_yolo(
+    source: Path, root: Path, files: Sequence[Path], classes: Sequence[str] | None, layout: Layout
+) -> None:
+    config = source if source.is_file() else _config(root, files)
+    said = {} if config is None else _read_config(config)
+    if "kpt_shape" in said:
+        raise DataError(f"{config}: kpt_shape: labels of key points are not read, only boxes and polygons")
+    bases = [root]
+    if config is not None and config.suffix.lower() == ".data":
+        bases.append(root.parent)  # paths are relative to where Darknet is started
+    elif isinstance(said.get("path"), str) and (root / said["path"]).is_dir():
+        bases.insert(0, root / said["path"])
+    layout.names = dict(enumerate(classes)) if classes else _class_names(config, said, bases, files)
+    folders = set()
+    for split, names in SPLITS.items():
+        value = next((said[name] for name in names if said.get(name, "") not in NOTHING), None)
+        if value is None:
+            continue
+        pictures: dict[Path, None] = {}
+        for item in value if isinstance(value, list) else [value]:
+            place = _there(str(item), bases)
+            if place is None:
+                layout.heard.problem(config or root, f"{split}: {item}: no such folder or list")
+            elif place.is_dir():
+                found = [path for path in _walk(place) if path.suffix.lower() in suffixes()]
+                pictures.update(dict.fromkeys(found))
+                folders.add(split)
+            else:
+                pictures.update(dict.fromkeys(_listed(place, bases, layout.heard)))
+        layout.splits[split] = [_entry(picture) for picture in sorted(pictures)]
+    if not layout.splits:
+        images = next((path for name, path in _children(root).items() if name in PICTURES), root)
+        places = _split_folders(images) or _split_folders(root) or {EVERY: images}
+        folders.update(places)
+        for split, folder in places.items():
+            layout.splits[split] = [_entry(picture) for picture in _pictures(files, folder)]
+    _refuse_orphans(layout, folders)
+    _tell_unused(_pictures(files, root), layout)
+
+
+def _there(item: str, bases: Sequence[Path]) -> Path | None:
+    """Where a path of a data.yaml or list leads: below the first folder that has it, as Ultralytics also with
+    a leading ../ too many."""
+    tails = [item, item[3:]] if item.startswith("../") else [item]
+    places = (base / tail for tail in tails for base in bases)
+    return next((Path(os.path.normpath(place)) for place in places if os.path.exists(place)), None)
+
+
+def _listed(path: Path, bases: Sequence[Path], heard: Heard) -> Iterator[Path]:
+    """The pictures of a list: one path a line."""
+    for number, line in lines(path, heard):
+        place = _there(line, [path.parent, *bases])
+        if place is None or not place.is_file():
+            heard.problem(path, f"line {number}: {line}: there is no such picture")
+        else:
+            yield place
+
+
+def _entry(picture: Path) -> Entry:
+    """A picture with its label: in `labels` in place of the last `images` of its path, else beside it."""
+    parts = list(picture.parts)
+    places = [k for k, part in enumerate(parts[:-1]) if part.lower() in PICTURES]
+    candidates = [picture]
+    if places:
+        parts[places[-1]] = "labels"
+        candidates.insert(0, Path(*parts))
+    labels = (path.with_suffix(".txt") for path in candidates)
+    return Entry(picture, next((path for path in labels if path.is_file()), None))
+
+
+def _refuse_orphans(layout: Layout, splits: Iterable[str]) -> None:
+    """Labels without a picture in the folders of splits that have all that is there."""
+    used = {entry.label for entries in layout.splits.values() for entry in entries if entry.label}
+    folders = {entry.label.parent for split in splits for entry in layout.splits[split] if entry.label}
+    for folder in sorted(folders):
+        for path in sorted(folder.glob("*.txt")):
+            if path not in used and path.name not in NAMES and not path.name.startswith((".", "README")):
+                layout.heard.problem(path, "no picture of that name is there")
+
+
+def _class_names(
+    config: Path | None, said: Mapping[str, Any], bases: Sequence[Path], files: Sequence[Path]
+) -> dict[int, str]:
+    """Names by class number, from the configuration or the one file of names. Raises DataError for none."""
+    value, source = said.get("names"), config
+    if isinstance(value, str) and value:
+        source = _there(value, bases)
+        if source is None:
+            raise DataError(f"{config}: names: {value}: no such file")
+        value = read_names(source)
+    elif not value:
+        found = {tuple(read_names(p)): p for p in files if p.name in NAMES or p.suffix == ".names"}
+        if len(found) != 1:
+            there = f"several differ: {', '.join(map(str, found.values()))}" if found else "no class names"
+            raise DataError(
+                f"{bases[-1]}: {there}; one is needed: names in data.yaml, {NAMES[0]}, *.names, or --classes"
+            )
+        ((names, source),) = found.items()
+        value = list(names)
+    pairs = value if isinstance(value, dict) else dict(enumerate(value))
+    for key, name in pairs.items():
+        if not re.fullmatch(r"\d{1,9}", str(key)) or not isinstance(name, str) or not name.strip():
+            raise DataError(f"{source}: names: {key}: {name}; a number from 0 and a name are needed")
+    names_by_number = {int(key): name.strip() for key, name in pairs.items()}
+    count = next((said[key] for key in ("nc", "classes") if isinstance(said.get(key), str)), None)
+    if count is not None and count != str(len(names_by_number)):
+        raise DataError(
+            f"{config}: {count} classes are said, and {len(names_by_number)} names are in {source}"
+        )
+    return dict(sorted(names_by_number.items()))
+
+
+def read_names(path: Path) -> list[str]:
+    """Class names of a file, one a line. Raises DataError for an empty line between them."""
+    try:
+        rows = path.read_text(encoding="utf-8-sig").rstrip().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: {why(error)}") from None
+    empty = [number for number, row in enumerate(rows, 1) if not row.strip()]
+    if empty or not rows:
+        raise DataError(f"{path}: line {empty[0] if empty else 1}: empty; a class name a line is needed")
+    return [row.strip() for row in rows]
+
+
+def _config(root: Path, files: Sequence[Path]) -> Path | None:
+    """The data.yaml or .data file of a folder, if it has one. Raises DataError for several."""
+    there = [p for p in files if p.parent == root and p.suffix.lower() in (".yaml", ".yml", ".data")]
+    found = [p for p in there if p.stem.lower() == "data"]
+    for path in () if found else there:
+        with contextlib.suppress(DataError):  # a file of something else
+            if {"names", "train"} & _read_config(path).keys():
+                found.append(path)
+    if len(found) > 1:
+        names = ", ".join(path.name for path in found)
+        raise DataError(
+            f"{root}: several describe the data: {names}; give the path of one in place of the folder"
+        )
+    return found[0] if found else None
+
+
+class _Texts(yaml.BaseLoader):
+    """Reads every value as the text it is written as, so that a class called no or 010 stays so."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        """As the base's. Raises YAMLError for a key given twice, of which the base takes the last."""
+        keys = Counter(key.value for key, _ in node.value if isinstance(key.value, str))
+        twice = [key for key, count in keys.items() if count > 1]
+        if twice:
+            raise yaml.YAMLError(f"key {twice[0]} is given twice")
+        found: dict[Any, Any] = super().construct_mapping(node, deep)
+        return found
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    """The keys of a data.yaml, or of a .data file of Darknet. Raises DataError where it has none."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        if path.suffix.lower() == ".data":
+            pairs = (line.partition("=") for line in text.splitlines() if "=" in line)
+            return {key.strip(): value.strip() for key, _, value in pairs}
+        content = yaml.load(text, _Texts)
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror}") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise DataError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: keys such as train, val and names are needed")
+    return content
