@@ -32,6 +32,7 @@ COMMANDS = {
     "report": "Tables, figures and runs as a folder of web pages.",
     "publish": "The evidence of a finished study as one small folder.",
     "verify": "Make the numbers of a published folder again, and compare.",
+    "export": "Runs to MLflow or Weights & Biases.",
     "compare": "Two runs, or files of detections, on the same images.",
     "features": "Write features of real images beside runs.",
     "plan": "Seeds and GPU hours that an effect needs, by pilot runs.",

@@ -38,7 +38,7 @@ OF_THE_SYSTEM = {
     "tensorboard",
 }
 #: Commands whose arguments are runs, which only a folder of results knows; and those with a model's name.
-TAKE_RUNS = {"status", "logs", "cancel", "retry", "features"}
+TAKE_RUNS = {"status", "logs", "cancel", "retry", "features", "export"}
 TAKE_MODELS = {"evaluate", "detect", "weights"}
 PLACEHOLDER = re.compile(r"[A-Z][A-Z_]*|.*/path/to/.*|.*\.\.\..*")
 

@@ -16,8 +16,8 @@ from pathlib import Path
 
 OLDEST = (3, 11)
 ROOT = Path(__file__).resolve().parent.parent
-# The Linux wheels of torch bring CUDA's libraries along: 5.5 GB installed, 3 GB of downloads in pip's cache.
-GIGABYTES = 8.5 if sys.platform.startswith("linux") else 3.0
+# The Linux wheels of torch bring CUDA's libraries along: 5.7 GB installed, 3 GB of downloads in pip's cache.
+GIGABYTES = 8.7 if sys.platform.startswith("linux") else 3.0
 GIGABYTES_TEMPORARY = 2.0
 
 
