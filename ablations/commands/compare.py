@@ -78,7 +78,7 @@ def command(
     one = Truth.read(arms["A"][0])
     same = arms["B"][0] is arms["A"][0]  # of --truth
     truths = {"A": one, "B": one if same else Truth.read(arms["B"][0])}
-    matches = [match(truths[arm], detections) for arm, (_, detections) in arms.items()]
+    matches = [match(truths[arm], detections, cores()) for arm, (_, detections) in arms.items()]
     try:
         found = compare(matches[0], matches[1], resamples, seed, cores())
     except DataError as error:

@@ -14,8 +14,10 @@ from yolor_core.data.annotations import class_labels
 from yolor_core.data.records import read_content
 from yolor_core.errors import DataError
 from yolor_core.evaluation.detections import PER_IMAGE_AND_CATEGORY, Detections
+from yolor_core.evaluation.engine.sorting import group, sort_pairs, spread, write_keys
 
 AREAS = ((0.0, 1e10), (0.0, 32.0**2), (32.0**2, 96.0**2), (96.0**2, 1e10))  # all, small, medium, large: px²
+SPARSE = 4  # ids that are this many times as far apart as they are many are searched for
 
 
 @dataclass(frozen=True)
@@ -59,21 +61,49 @@ class Truth:
         )
 
 
+@njit(cache=True, nogil=True)
 def area_bits(area: NDArray[np.float64]) -> NDArray[np.uint8]:
     """(n,) px² -> (n,): bit a is set when the area lies in AREAS[a], whose limits both belong to it."""
-    bits = np.zeros(len(area), np.uint8)
-    for position, (least, most) in enumerate(AREAS):
-        bits |= (((area >= least) & (area <= most)) << position).astype(np.uint8)
+    bits = np.empty(len(area), np.uint8)
+    for i in range(len(area)):
+        bits[i] = _bits(area[i])
     return bits
 
 
-def locate(ids: NDArray[np.integer], known: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Positions (n,) of ids among the rising `known`, and whether each is there at all."""
-    position = np.searchsorted(known, ids)
-    if not len(known):
-        return position, np.zeros(len(ids), bool)
-    position = np.minimum(position, len(known) - 1)
-    return position, known[position] == ids
+@njit(cache=True, nogil=True)
+def _bits(area):  # type: ignore[no-untyped-def]
+    bits = 0
+    for position in range(len(AREAS)):
+        if AREAS[position][0] <= area <= AREAS[position][1]:
+            bits |= 1 << position
+    return bits
+
+
+def locate(ids: NDArray[np.integer], known: NDArray[np.int64]) -> NDArray[np.int32]:
+    """Positions (n,) of ids among the rising `known`, -1 where one is not there."""
+    ids = np.require(ids, np.int64, ["C", "W"])
+    position = np.full(len(ids), -1, np.int32)
+    span = int(known[-1]) - int(known[0]) + 1 if len(known) else 0
+    dense = span <= SPARSE * (len(ids) + len(known))  # looking up is faster than searching
+    table = np.full(span if dense else 0, -1, np.int32)
+    if dense and span:
+        table[known - known[0]] = np.arange(len(known))
+    _locate(ids, known, table, position)
+    return position
+
+
+@njit(cache=True, nogil=True)
+def _locate(ids, known, table, position):  # type: ignore[no-untyped-def]
+    if len(known) == 0:
+        return
+    for i in range(len(ids)):
+        if known[0] <= ids[i] <= known[-1]:
+            if len(table):
+                position[i] = table[ids[i] - known[0]]
+            else:
+                place = np.searchsorted(known, ids[i])
+                if known[place] == ids[i]:
+                    position[i] = place
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -105,6 +135,7 @@ def overlaps(
                 out[i, j] = shared / (own if crowd[j] else own + area - shared)
 
 
+IMAGE_BIT, AREA_BIT = 31, 58  # where they begin in a number that begins with a row
 OVERLAPS = np.linspace(0.5, 0.95, 10)  # the IoU thresholds
 EVERY = (1 << len(OVERLAPS)) - 1  # a mask with the bit of every overlap
 
@@ -132,7 +163,7 @@ class Matches:
     detections: int  # given, before the cut at 100 per image and category
 
 
-def match(truth: Mapping[str, Any] | Truth, detections: Detections) -> Matches:
+def match(truth: Mapping[str, Any] | Truth, detections: Detections, threads: int = 1) -> Matches:
     """Match detections to true boxes as pycocotools' COCOeval does for boxes.
 
     In each image and category the best 100 detections by score (equal scores in the order given) take, from
@@ -146,6 +177,7 @@ def match(truth: Mapping[str, Any] | Truth, detections: Detections) -> Matches:
     Args:
         truth: the content of a COCO instances file, or `Truth.read` of it; every image in it counts.
         detections: in the file's own image and category ids, boxes in pixels.
+        threads: share the categories; the result does not depend on how many.
 
     Raises:
         DataError: when a detection names an image or category that the file does not have.
@@ -153,60 +185,52 @@ def match(truth: Mapping[str, Any] | Truth, detections: Detections) -> Matches:
     truth = truth if isinstance(truth, Truth) else Truth.read(truth)
     image = _positions("image", detections.image_id, truth.image_ids)
     category = _positions("category", detections.category_id, truth.category_ids)
-    images = max(len(truth.image_ids), 1)
+    classes, count = len(truth.category_ids), len(image)
+    by_image = None if np.all(image[1:] >= image[:-1]) else group(image, len(truth.image_ids))[0]
+    rows, start = group(category, classes, by_image)
 
-    falling = -detections.scores.astype(np.float64)
-    cell = category * images + image
-    order = np.lexsort((falling, cell))
-    cell = cell[order]
-    first = np.flatnonzero(np.diff(cell, prepend=-1))
-    rank = np.arange(len(cell)) - np.repeat(first, np.diff(first, append=len(cell)))
-    kept = rank < PER_IMAGE_AND_CATEGORY
-    order, cell, rank = order[kept], cell[kept], rank[kept]
+    scores, boxes = _plain(detections.scores), _plain(detections.boxes).reshape(-1, 4)
+    given = (len(truth.image_ids), rows, start, image, scores, boxes)
+    truth_start = np.searchsorted(truth.category, np.arange(classes + 1))
+    true_boxes = (truth_start, truth.image, truth.boxes, truth.crowd, truth.counted, truth.found)
+    kept, place = np.zeros(classes, np.int64), np.empty(count, np.int32)
+    rank, inside = (np.empty(count, np.uint8) for _ in range(2))
+    true, false = (np.zeros((len(AREAS), count), np.uint16) for _ in range(2))
+    out = (kept, place, rank, inside, true, false)
+    spread(lambda some: _match(some, *given, *true_boxes, OVERLAPS, *out), np.diff(start), threads)
 
-    boxes = detections.boxes.astype(np.float64).reshape(-1, 4)[order]
-    inside = area_bits(boxes[:, 2] * boxes[:, 3])
-    true, false = (np.empty((len(AREAS), len(cell)), np.uint16) for _ in range(2))
-    _assign(
-        cell,
-        boxes,
-        inside,
-        truth.category.astype(np.int64) * images + truth.image,
-        truth.boxes,
-        truth.crowd,
-        truth.counted,
-        truth.found,
-        OVERLAPS,
-        true,
-        false,
-    )
-
-    start = np.searchsorted(cell, np.arange(len(truth.category_ids) + 1) * images)
-    by_score = np.empty(len(cell), np.int64)
-    falling = falling[order]
-    for low, high in zip(start[:-1].tolist(), start[1:].tolist(), strict=True):
-        by_score[low:high] = low + np.argsort(falling[low:high], kind="stable")
+    if kept.sum() < count:  # rows beyond the best 100 have left gaps
+        filled = np.arange(count) - np.repeat(start[:-1], np.diff(start)) < np.repeat(kept, np.diff(start))
+        place, rank, inside = place[filled], rank[filled], inside[filled]
+        true, false = (np.ascontiguousarray(each[:, filled]) for each in (true, false))
+        start = np.concatenate([[0], np.cumsum(kept)])
     return Matches(
         truth.image_ids,
         truth.category_ids,
         truth.names,
-        start.astype(np.int64),
-        (cell % images)[by_score].astype(np.int32),
-        rank[by_score].astype(np.uint8),
-        inside[by_score],
-        np.ascontiguousarray(true[:, by_score]),
-        np.ascontiguousarray(false[:, by_score]),
+        start,
+        place,
+        rank,
+        inside,
+        true,
+        false,
         truth.category,
         truth.image,
         truth.counted,
-        len(detections),
+        count,
     )
 
 
-def _positions(kind: str, ids: NDArray[np.integer], known: NDArray[np.int64]) -> NDArray[np.int64]:
-    position, there = locate(ids, known)
-    if not there.all():
-        unknown = np.unique(ids[~there])
+def _plain(values: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Of one of two types, contiguous and writeable: kernels are compiled anew for any other."""
+    kind = np.float32 if values.dtype == np.float32 else np.float64
+    return np.require(values, kind, ["C", "W"])
+
+
+def _positions(kind: str, ids: NDArray[np.integer], known: NDArray[np.int64]) -> NDArray[np.int32]:
+    position = locate(ids, known)
+    if len(position) and position.min() < 0:
+        unknown = np.unique(ids[position < 0])
         raise DataError(
             f"{len(unknown)} {kind} ids of the detections are not in the annotations: "
             f"{unknown[:5].tolist()} ..."
@@ -215,83 +239,149 @@ def _positions(kind: str, ids: NDArray[np.integer], known: NDArray[np.int64]) ->
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _assign(  # type: ignore[no-untyped-def]
-    cell, boxes, inside, truth_cell, truth_boxes, crowd, counted, found, thresholds, true, false
-):
-    """Fill `true` and `false` (4, n); `cell` (n,) and `truth_cell` (m,) rise, best score first in a cell."""
-    rows, truths = len(cell), len(truth_cell)
-    most, run = 1, 0
-    for g in range(truths):
-        run = run + 1 if g > 0 and truth_cell[g] == truth_cell[g - 1] else 1
-        most = max(most, run)
+def _match(  # type: ignore[no-untyped-def]
+    categories, images, rows, start, image, scores, boxes,
+    truth_start, truth_image, truth_boxes, crowd, counted, found, thresholds,
+    kept, place, rank, inside, true, false,
+):  # fmt: skip
+    """Fill the columns of `Matches`, each category from its `start` on; `kept` of its rows are filled.
+
+    `rows` are those of the detections by category, then image; the true boxes stand in that order.
+    """
+    largest, most = 1, 1
+    for k in categories:
+        largest = max(largest, start[k + 1] - start[k])
+        run = 0
+        for g in range(truth_start[k], truth_start[k + 1]):
+            run = run + 1 if g > truth_start[k] and truth_image[g] == truth_image[g - 1] else 1
+            most = max(most, run)
+    pairs, space = np.empty((largest, 2), np.uint64), np.empty((largest, 2), np.uint64)
+    row_of = np.empty(largest, np.int32)  # of each place in the output, from the category's start
+    cells = np.empty(largest, np.int32)  # places by image, then falling score
+    first, seen = np.empty(images, np.int32), np.empty(images, np.int32)  # in `cells`, of an image
+    found_boxes = np.empty((PER_IMAGE_AND_CATEGORY, 4))
     overlap = np.empty((PER_IMAGE_AND_CATEGORY, most))
-    best = np.empty(PER_IMAGE_AND_CATEGORY)
-    order = np.empty(most, np.int64)
-    taken = np.empty(most, np.bool_)
+    close = np.empty(PER_IMAGE_AND_CATEGORY, np.int64)  # rows of `overlap` that may match at all
+    near_start = np.zeros(PER_IMAGE_AND_CATEGORY + 1, np.int64)  # of those, in `near_box`
+    near_box = np.empty(PER_IMAGE_AND_CATEGORY * most, np.int64)
+    hits = np.empty((len(AREAS), PER_IMAGE_AND_CATEGORY), np.uint16)  # masks of the overlaps
+    ignored = np.empty((len(AREAS), PER_IMAGE_AND_CATEGORY), np.uint16)
+    taken, now = np.zeros(most, np.int64), 0
 
-    low, near = 0, 0
-    while low < rows:
-        high = low + 1
-        while high < rows and cell[high] == cell[low]:
-            high += 1
-        while near < truths and truth_cell[near] < cell[low]:
-            near += 1
-        far = near
-        while far < truths and truth_cell[far] == cell[low]:
-            far += 1
-        for area in range(true.shape[0]):
-            for i in range(low, high):
-                true[area, i] = 0
-                false[area, i] = EVERY if inside[i] >> area & 1 else 0
-        count = far - near
-        if count:
-            overlaps(boxes[low:high], truth_boxes[near:far], crowd[near:far], overlap)
-            for i in range(high - low):
-                best[i] = overlap[i, :count].max()
-            for area in range(true.shape[0]):
-                counting = _counting_first(counted[near:far], area, order)
-                for t in range(len(thresholds)):
-                    taken[:count] = False
-                    for i in range(high - low):
-                        if best[i] < thresholds[t]:
-                            continue
-                        row = overlap[i]
-                        g = _take(row, order, 0, counting, thresholds[t], taken)
-                        ignored = g < 0
-                        if ignored:
-                            g = _take(row, order, counting, count, thresholds[t], taken)
-                        if g < 0:
-                            continue
-                        taken[g] = not crowd[near + g]
-                        if ignored:
-                            false[area, low + i] &= EVERY ^ (1 << t)
-                        elif found[near + g]:
-                            true[area, low + i] |= 1 << t
-                            false[area, low + i] &= EVERY ^ (1 << t)
-        low, near = high, far
+    for k in categories:
+        low, size = start[k], start[k + 1] - start[k]
+        own = rows[low : low + size]
+        for g in range(truth_start[k], truth_start[k + 1]):
+            seen[truth_image[g]] = 0
+        write_keys(scores, own, pairs)
+        for i in range(size):
+            row, where = np.int64(own[i]), np.int64(image[own[i]])
+            if i == 0 or where != image[own[i - 1]]:
+                first[where], seen[where] = i, 0
+            bits = _bits(np.float64(boxes[row, 2]) * np.float64(boxes[row, 3]))
+            pairs[i, 1] = row | where << IMAGE_BIT | bits << AREA_BIT  # looked up in order, here
+        at = 0
+        for pair in sort_pairs(pairs[:size], space[:size]):
+            packed = np.int64(pair[1])
+            where, bits = packed >> IMAGE_BIT & ((1 << AREA_BIT - IMAGE_BIT) - 1), packed >> AREA_BIT
+            if seen[where] == PER_IMAGE_AND_CATEGORY:
+                continue
+            place[low + at] = where
+            rank[low + at] = seen[where]
+            inside[low + at] = bits
+            for area in range(len(AREAS)):
+                false[area, low + at] = EVERY if bits >> area & 1 else 0
+            row_of[at] = packed & ((1 << IMAGE_BIT) - 1)
+            cells[first[where] + seen[where]] = at
+            seen[where] += 1
+            at += 1
+        kept[k] = at
+
+        far = truth_start[k]
+        while far < truth_start[k + 1]:
+            near, where = far, np.int64(truth_image[far])
+            while far < truth_start[k + 1] and truth_image[far] == where:
+                far += 1
+            if seen[where] == 0:
+                continue
+            count = far - near
+            cell = cells[first[where] : first[where] + seen[where]]
+            for d in range(len(cell)):
+                found_boxes[d] = boxes[row_of[cell[d]]]
+            overlaps(found_boxes[: len(cell)], truth_boxes[near:far], crowd[near:far], overlap)
+            some, pair = 0, 0
+            for d in range(len(cell)):
+                for g in range(count):
+                    if overlap[d, g] >= thresholds[0]:
+                        near_box[pair] = g
+                        pair += 1
+                if pair > near_start[some]:
+                    close[some] = d
+                    some += 1
+                    near_start[some] = pair
+            if some == 0:
+                continue
+            for area in range(len(AREAS)):
+                alike = _alike(counted[near:far], area)
+                if alike < area:
+                    hits[area, :some] = hits[alike, :some]
+                    ignored[area, :some] = ignored[alike, :some]
+                    continue
+                now = _take(
+                    *(area, close[:some], near_start, near_box, overlap, thresholds),
+                    *(counted[near:far], crowd[near:far], found[near:far]),
+                    *(taken, now, hits[area], ignored[area]),
+                )
+            for area in range(len(AREAS)):
+                for c in range(some):
+                    j = low + cell[close[c]]
+                    true[area, j] = hits[area, c]
+                    false[area, j] &= EVERY ^ (hits[area, c] | ignored[area, c])
 
 
 @njit(cache=True, nogil=True)
-def _counting_first(counted, area, order):  # type: ignore[no-untyped-def]
-    """Write the positions of the boxes that count in an area, then of the others; returns how many count."""
-    at = 0
-    for wanted in (1, 0):
-        for g in range(len(counted)):
-            if (counted[g] >> area & 1) == wanted:
-                order[at] = g
-                at += 1
-        if wanted == 1:
-            counting = at
-    return counting
+def _take(  # type: ignore[no-untyped-def]
+    area, close, near_start, near_box, overlap, thresholds, counted, crowd, found, taken, now, hits, ignored
+):
+    """The boxes of one image and category at every threshold: which detections find one, in `hits`, and
+    which take one that does not count here, in `ignored`. The c-th of the n detections is row close[c] of
+    `overlap` and may take near_box[near_start[c] : near_start[c + 1]].
+
+    `taken` (boxes,) has the number of the round in which each was taken last; `now` is that of the last
+    round, and the new one is returned.
+    """
+    hits[: len(close)] = 0
+    ignored[: len(close)] = 0
+    for t in range(len(thresholds)):
+        now += 1
+        for c in range(len(close)):
+            counting, other = -1, -1
+            least, least_other = thresholds[t], thresholds[t]
+            for g in near_box[near_start[c] : near_start[c + 1]]:
+                value = overlap[close[c], g]
+                if taken[g] == now:
+                    continue
+                if counted[g] >> area & 1:
+                    if value >= least:
+                        counting, least = g, value
+                elif value >= least_other:
+                    other, least_other = g, value
+            if counting >= 0:
+                taken[counting] = now
+                hits[c] |= found[counting] << t
+            elif other >= 0:
+                taken[other] = 0 if crowd[other] else now
+                ignored[c] |= 1 << t
+    return now
 
 
 @njit(cache=True, nogil=True)
-def _take(overlap, order, begin, end, threshold, taken):  # type: ignore[no-untyped-def]
-    """The free box of order[begin:end] that overlaps most, the last of equals; -1: none by the threshold."""
-    chosen = -1
-    for position in range(begin, end):
-        g = order[position]
-        if not taken[g] and overlap[g] >= threshold:
-            threshold = overlap[g]
-            chosen = g
-    return chosen
+def _alike(counted, area):  # type: ignore[no-untyped-def]
+    """The first area in which the same boxes (n,) count as in this one."""
+    for other in range(area):
+        differ = 0
+        for bits in counted:
+            differ |= (bits >> area ^ bits >> other) & 1
+        if not differ:
+            return other
+    return area

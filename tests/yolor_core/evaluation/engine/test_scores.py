@@ -48,6 +48,30 @@ def test_the_best_hundred_of_an_image_and_category_are_scored(scene, levels: int
     assert score(matches) == evaluate_boxes(truth, found)
 
 
+@pytest.mark.parametrize("wide", [False, True])
+def test_rows_in_no_order_ids_far_apart_and_threads_change_nothing(scene, wide: bool) -> None:
+    truth, found = scene(3, 9, 30, 900, 0)
+    times = 10**12 if wide else 1  # too far apart to be looked up in a table
+    for each in truth["images"]:
+        each["id"] *= times
+    for each in truth["annotations"]:
+        each["image_id"] *= times
+    ids = found.image_id.astype(np.int64) * times
+    order = np.lexsort((found.scores, found.category_id))  # not by image; equal scores as they were
+    expected = evaluate_boxes(truth, dataclasses.replace(found, image_id=ids))
+    columns = (ids, found.category_id, found.boxes, found.scores)
+    shuffled = Detections(*(column[order] for column in columns))
+    for column in vars(shuffled).values():
+        column.flags.writeable = False
+    matches = match(truth, shuffled)
+    assert score(matches) == expected == evaluate_boxes(truth, shuffled)
+    for threads in (2, 5):
+        shared = match(truth, shuffled, threads)
+        for field in dataclasses.fields(matches):
+            assert np.array_equal(getattr(shared, field.name), getattr(matches, field.name))
+        assert score(shared, threads) == expected
+
+
 def test_the_scenes_reach_what_they_are_made_for(scene) -> None:
     """So that the tests above could fail: every kind of outcome occurs, and each rule changes a score."""
     truth, found = scene(1, 40, 9, 30, 5)
