@@ -100,13 +100,9 @@ def convert(
     from yolor_core.data.annotations import some_of
     from yolor_core.data.convert import Conversion, convert
     from yolor_core.data.label_files import FORMS, Reading
-    from yolor_core.data.label_folders import read_names
+    from yolor_core.data.label_folders import names_of
 
-    names = None
-    if classes is not None:
-        names = (
-            read_names(Path(classes)) if Path(classes).is_file() else [n.strip() for n in classes.split(",")]
-        )
+    names = None if classes is None else names_of(classes)
     done = convert(source, target, Conversion(classes=names, reading=Reading(zero_based, clip), **options))
     click.echo(f"{source}: {FORMS[done.form]}")
     for split, content in done.contents.items():

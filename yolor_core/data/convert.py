@@ -114,9 +114,7 @@ def _choose_splits(
     """The entries of each split, sorted by the names of their pictures; no name is in a split twice."""
     heard, splits = layout.heard, layout.splits
     if how.val is None and EVERY in splits:
-        raise DataError(
-            f"{heard.source}: nothing says which pictures are for validation; {ANEW.partition(' the')[0]}"
-        )
+        raise DataError(f"{heard.source}: nothing says which pictures are for validation; --val SHARE does")
     if how.val is not None:
         test = splits.get("test", [])
         rest = {entry.picture: entry for split in splits if split != "test" for entry in splits[split]}
@@ -215,9 +213,9 @@ def _with_labels(entries: Sequence[Entry], layout: Layout, unlabelled: Unlabelle
     heard, policy = layout.heard, unlabelled or ("refuse" if layout.form == "voc" else "empty")
     without = [entry for entry in entries if entry.label is None]
     if entries and len(without) == len(entries):
-        heard.problem(
-            without[0].picture, f"neither it nor another of {len(entries)} pictures has a label file"
-        )
+        place = "of its name" if layout.form == "voc" else "beside it, or in `labels` where it is in `images`"
+        what = f"neither it nor another of {len(entries)} pictures has a label file {place}"
+        heard.problem(without[0].picture, what)
     elif policy == "refuse":
         for entry in without:
             hint = "--unlabelled empty takes such pictures for ones without objects, skip leaves them out"

@@ -220,7 +220,10 @@ def _find_yolo(
                 pictures.update(dict.fromkeys(found))
                 folders.add(split)
             else:
-                pictures.update(dict.fromkeys(_listed(place, bases, layout.heard)))
+                for picture in _listed(place, bases, layout.heard):
+                    if picture in pictures:
+                        layout.heard.note("pictures listed again, taken once", layout.heard.name(picture))
+                    pictures[picture] = None
         layout.splits[split] = [_entry(picture) for picture in sorted(pictures)]
     if not layout.splits:
         images = next((path for name, path in _children(root).items() if name in PICTURES), root)
@@ -302,6 +305,17 @@ def _class_names(
             f"{config}: {count} classes are said, and {len(names_by_number)} names are in {source}"
         )
     return dict(sorted(names_by_number.items()))
+
+
+def names_of(text: str) -> list[str]:
+    """Class names of a file of that name, or those of the text, between commas.
+
+    Raises DataError for the name of a file that is not there.
+    """
+    path = Path(text)
+    if path.is_file() or "/" in text or path.suffix in (".txt", ".names"):
+        return read_names(path)
+    return [name.strip() for name in text.split(",")]
 
 
 def read_names(path: Path) -> list[str]:

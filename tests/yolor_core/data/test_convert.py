@@ -18,6 +18,7 @@ from tests.yolor_core.data.label_trees import SIZE, voc, voc_object, write_tree
 from yolor_core.config import AugmentConfig, CocoConfig
 from yolor_core.data import TrainingBatches, load_images
 from yolor_core.data.convert import Conversion, convert
+from yolor_core.data.layout import COCO_NAMES
 from yolor_core.errors import ConfigError, DataError
 
 DIFFICULT = "<difficult>1</difficult>"
@@ -196,7 +197,7 @@ def test_a_split_is_repeatable_and_keeps_groups_whole(tmp_path: Path) -> None:
 
 
 def test_a_new_split_leaves_the_test_split_as_it_is(tmp_path: Path) -> None:
-    files = {**TRAPS, "ImageSets/Main/train.txt": "a\nb\n", "ImageSets/Main/val.txt": "d\n"}
+    files = {**TRAPS, "ImageSets/Main/train.txt": "a\nb\nc\n", "ImageSets/Main/val.txt": "d\n"}
     groups = {"groups": {"a.png": "x", "c.png": "x"}}
     source = write_tree(
         tmp_path / "voc", {**files, "ImageSets/Main/test.txt": "c", "g.json": json.dumps(groups)}
@@ -371,3 +372,22 @@ def test_real_boxes_come_back_through_voc_and_the_whole_groups_with_them(
     sides = [{groups[name] for name in chosen(tmp_path / "coco", split)} for split in ("train", "val")]
     assert not sides[0] & sides[1]
     assert np.isclose(len(chosen(tmp_path / "coco")) / 30, 0.4, atol=0.1)
+
+
+def test_yolos_labels_of_coco_give_cocos_own_boxes_but_for_crowds(real_data: Path, tmp_path: Path) -> None:
+    done = convert(real_data / "coco128", tmp_path / "coco", Conversion(classes=COCO_NAMES, copy=True))
+    official = json.loads((real_data / "coco128" / "annotations" / "instances_train2017.json").read_text())
+    official["annotations"] = [a for a in official["annotations"] if not a["iscrowd"]]
+    both = []
+    for content in (done.contents["train"], official):
+        by_image: dict[str, list[tuple[Any, ...]]] = {image["file_name"]: [] for image in content["images"]}
+        for _, name, *annotation in boxes(content):
+            by_image[name].append(tuple(annotation))
+        both.append(by_image)
+    found, expected = both
+    assert found.keys() == expected.keys() and sum(map(len, found.values())) == 929
+    for name, objects in expected.items():
+        assert len(found[name]) == len(objects)
+        for label, *box in objects:
+            same = [np.allclose(box, other, rtol=0, atol=1e-3) for own, *other in found[name] if own == label]
+            assert any(same), (name, label, box)  # six decimals of a share are 0.0005 pixels

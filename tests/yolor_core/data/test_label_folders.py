@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.yolor_core.data.label_trees import SIZE, voc, write_tree
-from yolor_core.data.label_folders import EVERY, Layout, find_layout
+from yolor_core.data.label_folders import EVERY, Layout, find_layout, names_of
 from yolor_core.errors import DataError
 
 Files = Mapping[str, str | bytes | tuple[int, int]]
@@ -92,7 +92,7 @@ YOLO: dict[str, tuple[Files, str, dict[str, list[tuple[str, bool]]]]] = {
     "lists": (
         {
             "coco.yaml": "path: .\ntrain: train.txt\nval: val.txt\nnames: {0: '010', 1: no}\n",
-            "train.txt": "./images/a.jpg\n", "val.txt": "images/b.jpg\n",
+            "train.txt": "./images/a.jpg\n", "val.txt": "images/b.jpg",
             "images/a.jpg": SIZE, "labels/a.txt": BOX, "images/b.jpg": SIZE, "labels/b.txt": BOX,
         },
         "",
@@ -195,6 +195,20 @@ def test_what_is_wrong_with_a_folder_is_one_line(tmp_path: Path, files: Files, p
         find_layout(write_tree(tmp_path, files), None, None)
     assert problem in str(raised.value)
     assert str(raised.value).startswith(str(tmp_path)) and "\n" not in str(raised.value)
+
+
+def test_names_are_given_in_a_file_or_between_commas(tmp_path: Path) -> None:
+    write_tree(tmp_path, {"x.list": "a\nb c\n"})
+    assert names_of(str(tmp_path / "x.list")) == names_of("a, b c") == ["a", "b c"]
+    with pytest.raises(DataError, match=r"none\.txt: No such file or directory"):
+        names_of("none.txt")
+
+
+def test_a_picture_that_a_list_repeats_is_told_and_taken_once(tmp_path: Path) -> None:
+    files = {**YOLO["lists"][0], "train.txt": "images/a.jpg\n./images/a.jpg\n"}
+    layout = find_layout(write_tree(tmp_path, files), None, None)
+    assert splits(layout)["train"] == [("a.jpg", True)]
+    assert layout.heard.notes() == ["pictures listed again, taken once: 1, e.g. images/a.jpg"]
 
 
 def test_pictures_that_no_split_has_are_told(tmp_path: Path) -> None:
