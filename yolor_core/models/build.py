@@ -8,6 +8,7 @@ variant differ by the implicit knowledge alone.
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import torch
 from pydantic import ValidationError
@@ -19,8 +20,8 @@ from yolor_core.implicit.forms import Draws
 from yolor_core.implicit.registry import SITES
 from yolor_core.implicit.sites import ImplicitKnowledge, Site
 from yolor_core.models.architectures import ARCHITECTURES
-from yolor_core.models.detector import Detector, Predictor
-from yolor_core.tasks.base import LEAST_IDENTITIES, BranchConv, BranchLinear
+from yolor_core.models.detector import Detector
+from yolor_core.tasks.base import LEAST_IDENTITIES, added_channels
 
 OBJECTS_PER_IMAGE = 8  # the bias prior expects 8 objects in an image of 640 pixels, at every test size
 PRIOR_SIZE = 640
@@ -113,8 +114,8 @@ def initialise(model: Detector, seed: int) -> None:
     draws = Draws(seed)
     for name, module in model.named_modules():
         own = draws.within(name)
-        if isinstance(module, (Predictor, BranchConv, BranchLinear)):
-            _reset_layer(module, own)
+        if (added := added_channels(module)) is not None:
+            _reset_layer(cast(nn.Conv2d | nn.Linear, module), added, own)
         elif isinstance(module, nn.Conv2d):
             module.weight.copy_(
                 own.uniform("weight", module.weight.shape, 1 / math.sqrt(module.weight[0].numel()))
@@ -124,9 +125,7 @@ def initialise(model: Detector, seed: int) -> None:
         elif isinstance(module, Site):
             module.reset(own)
     model.task.reset()
-    levels = model.level_names if model.config.detection else ()
-    for level, stride in zip(levels, model.strides, strict=False):
-        predictor: Predictor = model.part("predictor", level)
+    for predictor, stride in zip(model.predictors().values(), model.strides, strict=False):
         assert predictor.bias is not None
         prior = prior_bias(stride, model.classes).to(predictor.bias)
         predictor.bias.add_(prior.repeat(model.anchors_per_level))
@@ -151,8 +150,7 @@ def prior_bias(stride: int, classes: int) -> Tensor:
 
 def _merge(model: Detector, part: ImplicitConfig, draws: Draws) -> None:
     """Draw a representation as it would be for learning, and make it part of every level's predictor."""
-    for level, channels in zip(model.level_names, model.backbone.channels, strict=True):
-        predictor: Predictor = model.part("predictor", level)
+    for (level, predictor), channels in zip(model.predictors().items(), model.backbone.channels, strict=True):
         assert predictor.bias is not None
         site = (
             SITES[part.site]
@@ -165,14 +163,14 @@ def _merge(model: Detector, part: ImplicitConfig, draws: Draws) -> None:
         predictor.bias.copy_(bias)
 
 
-def _reset_layer(layer: Predictor | BranchConv | BranchLinear, draws: Draws) -> None:
+def _reset_layer(layer: nn.Conv2d | nn.Linear, added: int, draws: Draws) -> None:
     """The features' part of a widened layer is the baseline's draw; the constant's part has its own."""
     outputs, inputs, *kernel = layer.weight.shape
-    features = inputs - layer.added
+    features = inputs - added
     bound = 1 / math.sqrt(features * math.prod(kernel))
     weight = draws.uniform("weight", (outputs, features, *kernel), bound)
-    if layer.added:
-        constant = draws.uniform("weight.implicit", (outputs, layer.added, *kernel), bound)
+    if added:
+        constant = draws.uniform("weight.implicit", (outputs, added, *kernel), bound)
         weight = torch.cat((constant, weight), dim=1)
     layer.weight.copy_(weight)
     assert layer.bias is not None

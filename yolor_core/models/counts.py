@@ -26,7 +26,7 @@ from yolor_core.implicit.sites import ImplicitKnowledge
 from yolor_core.models.blocks import ACTIVATIONS, ConvBNAct
 from yolor_core.models.build import blank_model
 from yolor_core.models.detector import Detector
-from yolor_core.tasks.base import BranchLinear
+from yolor_core.tasks.base import added_channels
 
 PAPER_LEVELS = ("P3", "P4", "P5")
 
@@ -89,7 +89,7 @@ def count_detector(model: Detector, size: int | tuple[int, int]) -> Counts:
     flops = {"conv": 0, "linear": 0, "bias": 0, "norm": 0, "merged_norm": 0, "merged_bias": 0}
 
     def observe(module: nn.Module, _: object, output: Tensor) -> None:
-        if isinstance(module, BranchLinear):
+        if isinstance(module, nn.Linear):
             flops["linear"] += 2 * output.numel() * module.in_features
         elif isinstance(module, nn.Conv2d):
             flops["conv"] += 2 * output.numel() * module.weight[0].numel()
@@ -98,8 +98,12 @@ def count_detector(model: Detector, size: int | tuple[int, int]) -> Counts:
         else:
             flops["merged_norm" if id(module) in merged else "norm"] += 4 * output.numel()
 
-    observed = (nn.Conv2d, nn.BatchNorm2d, BranchLinear)
-    hooks = [m.register_forward_hook(observe) for m in model.modules() if isinstance(m, observed)]
+    observed = [
+        module
+        for module in model.modules()  # linear layers of implicit knowledge are constants
+        if isinstance(module, (nn.Conv2d, nn.BatchNorm2d)) or added_channels(module) is not None
+    ]
+    hooks = [module.register_forward_hook(observe) for module in observed]
     try:
         with torch.no_grad(), _shapes_only(model), FlopCounterMode(display=False) as counter:
             model(torch.empty(1, 3, height, width, device="meta"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from functools import partial
 from typing import Any, Self
 
 import torch
@@ -11,7 +12,7 @@ from torch.amp.autocast_mode import is_autocast_available
 
 from yolor_core.config import ModelConfig, TasksConfig
 from yolor_core.errors import FoldingError, InputError
-from yolor_core.implicit.sites import ImplicitKnowledge, Maps, Site
+from yolor_core.implicit.sites import ImplicitKnowledge, Site
 from yolor_core.models.architectures import Architecture
 from yolor_core.models.blocks import Style
 from yolor_core.models.trunk import (
@@ -23,27 +24,14 @@ from yolor_core.models.trunk import (
     scaled_repeats,
 )
 from yolor_core.tasks import TASKS
-from yolor_core.tasks.base import Head, TaskWeights, TrunkMaps, TrunkShape
+from yolor_core.tasks.base import Head, TaskWeights, TrunkMaps, TrunkShape, predictor_conv
 
 
-class Predictor(nn.Conv2d):
-    """1x1 convolution with bias from features to anchors x outputs channels.
-
-    `added` input channels in front of the features' own come from concatenated implicit knowledge.
-    """
-
-    def __init__(self, features: int, added: int, anchors: int, outputs: int) -> None:
-        super().__init__(added + features, anchors * outputs, 1)
-        self.added, self.anchors, self.outputs = added, anchors, outputs
-
-    def forward(self, maps: Maps) -> Tensor:  # type: ignore[override]
-        """One map (B, C, H, W), or one per anchor, -> (B, anchors x outputs, H, W)."""
-        if len(maps) == 1:
-            return super().forward(maps[0])
-        assert self.bias is not None
-        weights, biases = self.weight.chunk(self.anchors), self.bias.chunk(self.anchors)
-        parts = zip(maps, weights, biases, strict=True)
-        return torch.cat([nn.functional.conv2d(x, w, b) for x, w, b in parts], dim=1)
+def by_anchor(predictor: nn.Conv2d, *maps: Tensor) -> Tensor:
+    """One map (B, C, H, W) per anchor -> (B, anchors x outputs, H, W): each anchor's rows see its own."""
+    assert predictor.bias is not None
+    parts = zip(maps, predictor.weight.chunk(len(maps)), predictor.bias.chunk(len(maps)), strict=True)
+    return torch.cat([nn.functional.conv2d(x, w, b) for x, w, b in parts], dim=1)
 
 
 class Detector(nn.Module):
@@ -82,9 +70,13 @@ class Detector(nn.Module):
         kept = [part for part in config.implicit if part.learning != "folded"]
         implicit = ImplicitKnowledge(kept, self.level_names, channels, self.anchors_per_level, self.outputs)
         predictors = [
-            Predictor(c, added, self.anchors_per_level, self.outputs)
+            predictor_conv(c, added, self.anchors_per_level * self.outputs)
             for c, added in zip(channels, implicit.added, strict=True)
         ]
+        for level, predictor in zip(self.level_names, predictors, strict=True):
+            if any(len(site.forms) > 1 for site in implicit.feature_sites(level)):
+                # the module's own `forward`, because tools that count operations go by the exact class
+                predictor.__dict__["forward"] = partial(by_anchor, predictor)
         trunk = TrunkShape(self.level_names, tuple(self._neck_channels()), tuple(channels), config.width)
         branches: dict[str, Head] = {}
         read = set(self.level_names if config.detection else ())
@@ -112,7 +104,7 @@ class Detector(nn.Module):
         widths = self._neck_channels()
         return build_csp_neck(channels, widths, repeats, architecture.down, architecture.spp_pairs, style)
 
-    def _register(self, neck: NeckParts, implicit: ImplicitKnowledge, predictors: list[Predictor]) -> None:
+    def _register(self, neck: NeckParts, implicit: ImplicitKnowledge, predictors: list[nn.Conv2d]) -> None:
         """Add the modules in state_dict order: cfg puts all heads last, yaml each behind its neck block."""
         heads = [
             head if level in self.head_levels else None
@@ -147,6 +139,11 @@ class Detector(nn.Module):
     def part(self, kind: str, level: str) -> Any:
         """The module `up`, `down`, `head` or `predictor` of a level such as "P4"."""
         return getattr(self, f"{kind}_{level.lower()}")
+
+    def predictors(self) -> dict[str, nn.Conv2d]:
+        """Detection's 1x1 convolution with bias from features to anchors x outputs channels, by level."""
+        levels = self.level_names if self.config.detection else ()
+        return {level: self.part("predictor", level) for level in levels}
 
     def reset_anchors(self) -> None:
         """Set the anchor buffer from the architecture, times the configured scale."""
@@ -225,7 +222,7 @@ class Detector(nn.Module):
 
         Sites in `without` have the value that changes nothing.
         """
-        y = self.part("predictor", level)(self.implicit.before(x, level, without))
+        y = self.part("predictor", level)(*self.implicit.before(x, level, without))
         return self.implicit.after(y, level, without)
 
     def train(self, mode: bool = True) -> Self:

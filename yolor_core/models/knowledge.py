@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from yolor_core.config import TasksConfig
 from yolor_core.implicit.forms import Form
 from yolor_core.implicit.operators import Affine, rebuilt
-from yolor_core.implicit.sites import FeatureSite, ImplicitKnowledge, PredictionSite
+from yolor_core.implicit.sites import FeatureSite, ImplicitKnowledge, PredictionSite, Site
 from yolor_core.models.blocks import ConvAct, ConvBNAct
-from yolor_core.models.detector import Detector, Predictor
+from yolor_core.models.detector import Detector
 from yolor_core.tasks.base import Head, TaskWeights
 
 TOGETHER = 4  # images
@@ -143,9 +143,9 @@ def fold(model: Detector) -> Detector:
             if isinstance(child, ConvBNAct):
                 setattr(parent, name, ConvAct(merge_norm(child.conv, child.bn), child.act))
     exact = _exact(folded)
-    for level in folded.level_names if folded.config.detection else ():
-        predictor = _fold_predictor(folded, exact[folded.implicit], level)
-        setattr(folded, f"predictor_{level.lower()}", predictor)
+    for level, predictor in folded.predictors().items():
+        whole = _fold_predictor(predictor, exact[folded.implicit].at(level))
+        setattr(folded, f"predictor_{level.lower()}", whole)
     heads = [cast(Head, head) for head in folded.branches.values()]
     for head in heads:
         head.fold(exact[head.implicit])
@@ -179,22 +179,17 @@ def _exact(model: Detector) -> dict[ImplicitKnowledge, ImplicitKnowledge]:
     return {ours: exact.double() for ours, exact in zip(found, copy.deepcopy(found), strict=True)}
 
 
-def _fold_predictor(model: Detector, implicit: ImplicitKnowledge, level: str) -> Predictor:
-    """The predictor of a level together with every site around it.
+def _fold_predictor(predictor: nn.Conv2d, sites: Sequence[Site]) -> nn.Conv2d:
+    """The predictor of a level together with every site around it, given in the configuration's order.
 
     Sites in front act on its columns, the nearest one first; sites behind act on its rows, in their order.
     """
-    predictor: Predictor = model.part("predictor", level)
     assert predictor.bias is not None
     weight, bias = predictor.weight.double(), predictor.bias.double()
-    sites = implicit.at(level)
     for site in reversed(sites):
         if isinstance(site, FeatureSite):
             weight, bias = site.fold(weight, bias)
     for site in sites:
         if isinstance(site, PredictionSite):
             weight, bias = site.fold(weight, bias)
-    with torch.device("meta"):
-        folded = Predictor(weight.shape[1], 0, predictor.anchors, predictor.outputs)
-    folded.weight, folded.bias = (nn.Parameter(values.to(predictor.weight)) for values in (weight, bias))
-    return folded
+    return rebuilt(predictor, weight, bias)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from yolor_core.data.batches import EvaluationBatch
     from yolor_core.data.images import ImageSet
 
+ADDED = "implicit_channels"  # attribute of the layers of `predictor_conv` and `predictor_linear`
 LEAST_IDENTITIES = 3  # of the embedding task: its softmax is scaled by ln(identities - 1)
 
 
@@ -205,22 +206,26 @@ class TaskWeights(nn.Module):
                 self.get_parameter(task).fill_(self.config.initial(task))
 
 
-# Predictors of branches: plain layers that know which input channels are implicit knowledge's. `added`
-# channels before the features' own come from concatenation; initialisation draws them apart, so that the
-# features' part starts the same with and without them.
+# Predictors are plain layers, not classes derived from them: tools that count operations know a layer by its
+# exact class. `added` channels before the features' own come from concatenated implicit knowledge;
+# initialisation draws them apart, so that the features' part starts the same with and without them.
 
 
-class BranchConv(nn.Conv2d):
+def predictor_conv(features: int, added: int, outputs: int, kernel: int = 1) -> nn.Conv2d:
     """A convolution with bias and zero padding that keeps the size of the map."""
+    layer = nn.Conv2d(added + features, outputs, kernel, padding=kernel // 2)
+    layer.__dict__[ADDED] = added
+    return layer
 
-    def __init__(self, features: int, added: int, outputs: int, kernel: int) -> None:
-        super().__init__(added + features, outputs, kernel, padding=kernel // 2)
-        self.added = added
 
-
-class BranchLinear(nn.Linear):
+def predictor_linear(features: int, added: int, outputs: int) -> nn.Linear:
     """A linear layer with bias."""
+    layer = nn.Linear(added + features, outputs)
+    layer.__dict__[ADDED] = added
+    return layer
 
-    def __init__(self, features: int, added: int, outputs: int) -> None:
-        super().__init__(added + features, outputs)
-        self.added = added
+
+def added_channels(layer: nn.Module) -> int | None:
+    """What `added` was, or None for a layer that none of these functions made."""
+    found: int | None = layer.__dict__.get(ADDED)
+    return found

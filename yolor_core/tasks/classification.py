@@ -17,7 +17,7 @@ from yolor_core.data.batches import EvaluationBatch
 from yolor_core.data.images import ImageSet
 from yolor_core.errors import InputError
 from yolor_core.implicit.sites import ImplicitKnowledge, Site
-from yolor_core.tasks.base import BranchLinear, Head, TaskModel, TrunkMaps, TrunkShape
+from yolor_core.tasks.base import Head, TaskModel, TrunkMaps, TrunkShape, predictor_linear
 
 THRESHOLD = 0.5  # a class is said to be there when its score is above it
 
@@ -39,7 +39,7 @@ class ClassificationHead(Head):
         self.implicit = ImplicitKnowledge(
             configs, [self.level], [channels], 1, classes, branch.task, previous
         )
-        self.linear = BranchLinear(channels, self.implicit.added[0], classes)
+        self.linear = predictor_linear(channels, self.implicit.added[0], classes)
 
     @staticmethod
     def reads_heads(level_names: Sequence[str]) -> Sequence[str]:
@@ -59,7 +59,7 @@ class ClassificationHead(Head):
             weight, bias = site.fold(weight, bias)
         outputs, channels = weight.shape[:2]
         with torch.device("meta"):
-            folded = BranchLinear(channels, 0, outputs)
+            folded = predictor_linear(channels, 0, outputs)
         folded.weight = nn.Parameter(weight[..., 0, 0].to(self.linear.weight))
         folded.bias = nn.Parameter(bias.to(self.linear.bias))
         self.linear = folded

@@ -25,7 +25,14 @@ from yolor_core.errors import DataError, InputError
 from yolor_core.implicit.operators import rebuilt
 from yolor_core.implicit.sites import ImplicitKnowledge, Site
 from yolor_core.models.trunk import scaled_channels
-from yolor_core.tasks.base import BranchConv, BranchLinear, Head, TaskModel, TrunkMaps, TrunkShape
+from yolor_core.tasks.base import (
+    Head,
+    TaskModel,
+    TrunkMaps,
+    TrunkShape,
+    predictor_conv,
+    predictor_linear,
+)
 from yolor_core.tasks.detection import Positives, assign
 
 DIMENSIONS = {"jde": 512, "fairmot": 128}
@@ -43,8 +50,8 @@ class EmbeddingPredictor(nn.Module):
 
     def __init__(self, features: int, added: int, dimension: int, hidden: int) -> None:
         super().__init__()
-        self.conv: nn.Conv2d = BranchConv(features, added, hidden or dimension, 3)
-        self.project = BranchConv(hidden, 0, dimension, 1) if hidden else None
+        self.conv = predictor_conv(features, added, hidden or dimension, 3)
+        self.project = predictor_conv(hidden, 0, dimension) if hidden else None
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, features + added, H, W) -> (B, dimension, H, W)."""
@@ -84,7 +91,7 @@ class EmbeddingHead(Head):
             }
         )
         self.identities = identities
-        self.classifier = BranchLinear(self.dimension, 0, identities) if identities else None
+        self.classifier = predictor_linear(self.dimension, 0, identities) if identities else None
 
     def forward(self, maps: TrunkMaps) -> list[Tensor]:
         """Embeddings (B, dimension, H / stride, W / stride) per level, not normalised."""

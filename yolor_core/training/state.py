@@ -20,7 +20,6 @@ from torch.optim import SGD
 from yolor_core.config import OptimiserConfig
 from yolor_core.errors import RunError
 from yolor_core.models import Detector, parameter_groups
-from yolor_core.models.detector import Predictor
 from yolor_core.runs.directory import RunDirectory, write_atomically
 from yolor_core.training.schedule import Settings
 
@@ -63,7 +62,7 @@ class MovingAverage(Generic[Model]):
         self._source = model
 
 
-def build_optimiser(model: nn.Module, config: OptimiserConfig, weight_decay: float) -> SGD:
+def build_optimiser(model: Detector, config: OptimiserConfig, weight_decay: float) -> SGD:
     """Groups in the order no_decay (BatchNorm weights, implicit knowledge), decay (convolutions), bias.
 
     With a `predictor_bias_rate` above 1 the biases of detection's predictors are a fourth, predictor_bias.
@@ -71,7 +70,7 @@ def build_optimiser(model: nn.Module, config: OptimiserConfig, weight_decay: flo
     groups = parameter_groups(model)
     decays = {"no_decay": 0.0, "decay": weight_decay, "bias": 0.0}
     if config.predictor_bias_rate > 1:
-        own = {id(module.bias) for module in model.modules() if isinstance(module, Predictor)}
+        own = {id(predictor.bias) for predictor in model.predictors().values()}
         groups["predictor_bias"] = [p for p in groups["bias"] if id(p) in own]
         groups["bias"] = [p for p in groups["bias"] if id(p) not in own]
         decays["predictor_bias"] = 0.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Literal
 
@@ -9,10 +10,11 @@ import pytest
 import torch
 from torch import nn
 
-from yolor_core.config import ImplicitConfig, ModelConfig
+from yolor_core.config import BranchConfig, ImplicitConfig, ModelConfig
 from yolor_core.models import count, create_model, named_config
 from yolor_core.models.architectures import ARCHITECTURES
-from yolor_core.models.counts import count_detector
+from yolor_core.models.build import blank_model
+from yolor_core.models.counts import _shapes_only, count_detector
 from yolor_core.models.detector import Detector
 
 ADD_FA = ImplicitConfig(site="fa", operator="add")
@@ -213,6 +215,58 @@ def test_flops_agree_with_torchs_counter(implicit: tuple[ImplicitConfig, ...]) -
     counts = count(model.config, (128, 192), classes=4)
     assert counts.flops_torch == counter.get_total_flops()
     assert counts.flops == counter.get_total_flops() + biases + 4 * elements + multiplied
+
+
+CLUSTER = ImplicitConfig(site="fa-cluster", operator="multiply")
+CONCATENATE = ImplicitConfig(site="fa", operator="concatenate")
+BRANCHES = tuple(
+    BranchConfig(task=task, variant=variant, implicit=ADD_FA)  # type: ignore[arg-type]
+    for task, variant in (("classification", "jde"), ("embedding", "fairmot"))
+)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        config("yolov4_csp_fast"),
+        config("yolov4_csp_fast", ADD_FA, MULTIPLY_PR),
+        config("yolov4_p6_light"),
+        config("yolov4_p6_light", ADD_FA, MULTIPLY_PR),
+        config("yolov4_csp_fast", CLUSTER),
+        config("yolov4_csp_fast", CONCATENATE),
+        config("yolov4_csp_fast").model_copy(update={"branches": BRANCHES}),
+    ],
+    ids=["baseline 1", "implicit 1", "baseline 2", "implicit 2", "cluster", "concatenate", "three tasks"],
+)
+def test_counters_that_go_by_the_exact_class_count_all(model: ModelConfig) -> None:
+    """The rules of thop, ptflops and torchinfo for a convolution, by hooks on layers of the exact class."""
+    blank = blank_model(model)
+    thop, ptflops, torchinfo, others = 0, 0, 0, 0
+
+    def observe(module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+        nonlocal thop, ptflops, torchinfo, others
+        if type(module) is nn.Conv2d:
+            kernel, cells = math.prod(module.kernel_size), math.prod(output.shape[2:])
+            assert inputs[0].shape[1] == module.in_channels
+            thop += 2 * output.numel() * module.in_channels * kernel
+            ptflops += 2 * cells * kernel * module.in_channels * module.out_channels
+            torchinfo += 2 * cells * module.get_parameter("weight").numel()
+            others += 2 * output.numel() if module.bias is not None else 0
+        else:
+            others += 2 * int(
+                inputs[0].numel() * output.numel() if type(module) is nn.Linear else 2 * output.numel()
+            )
+
+    known = [m for m in blank.modules() if type(m) in (nn.Conv2d, nn.BatchNorm2d, nn.Linear)]
+    for module in known:
+        module.register_forward_hook(observe)
+    with torch.no_grad(), _shapes_only(blank):
+        blank(torch.empty(1, 3, 128, 128, device="meta"))
+    counts = count(model, 128)
+    assert thop == ptflops == torchinfo
+    assert thop + others + sum(counts.implicit_flops.values()) == counts.flops
+    implicit = sum(p.numel() for name, p in blank.named_parameters() if "implicit" in name)
+    assert sum(p.numel() for module in known for p in module.parameters()) + implicit == counts.parameters
 
 
 def test_counting_leaves_the_model_as_it_was() -> None:
