@@ -56,6 +56,7 @@ def to_wandb(
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     with installed():
         import wandb
+    folder = folder.absolute()  # wandb's service may have been started elsewhere
     content = _content(record)
     numbers = sum(map(len, content.rows.values())) + len(record.scores)
     older = sorted((folder / "wandb").glob(f"offline-run-*-{record.key}")) if offline else []
@@ -95,15 +96,24 @@ def to_wandb(
             resume=None if offline else "allow",
             settings=settings,
         )
-        first = 0 if offline else _first_new(run, content)
+        code = 0 if record.status in (*GOING_ON, "FINISHED") else 1
+        first = 0
         if not offline:
+            if (known := _first_new(run, content)) is None:
+                where = run.url
+                run.finish(exit_code=code)
+                said = (
+                    "epochs that were sent have been trained again since; delete it there, and send it anew"
+                )
+                raise TrackerError(f"{where}: {said}")
+            first = known
             run.config.update(content.config, allow_val_change=True)
         new = [epoch for epoch in record.epochs if epoch.epoch >= first]
         for epoch in new:  # one call an epoch: of a second value at a step wandb loses the first
             run.log({**epoch.values, "_timestamp": epoch.time}, step=epoch.epoch)
         run.summary.update(content.ends)
         file, where = Path(run.settings.sync_file), "" if offline else str(run.url)
-        run.finish(exit_code=0 if record.status in (*GOING_ON, "FINISHED") else 1)
+        run.finish(exit_code=code)
     except wandb.errors.Error as error:
         raise TrackerError(f"W&B says: {summary(error)}") from None
     if not offline:
@@ -132,17 +142,13 @@ def _sent(rows: Mapping[int, Any]) -> dict[str, Any]:
     return {"epochs": max(rows, default=0), "digest": digest(list(rows.items()))}
 
 
-def _first_new(run: Any, content: Content) -> int:
-    """The first epoch that W&B has not. Raises TrackerError where one that it has is another one by now."""
+def _first_new(run: Any, content: Content) -> int | None:
+    """The first epoch that W&B has not; None where one that it has is another one by now."""
     sent = dict(run.config).get("sent")
     if not run.resumed or not sent:
         return 0
     there = {epoch: row for epoch, row in content.rows.items() if epoch <= sent["epochs"]}
-    if _sent(there) != dict(sent):
-        run.finish(exit_code=1)
-        said = "epochs that were sent have been trained again since; delete it there, and send it anew"
-        raise TrackerError(f"{run.url}: {said}")
-    return int(run.starting_step)
+    return int(run.starting_step) if _sent(there) == dict(sent) else None
 
 
 def _wait(file: Path, content: Content) -> None:

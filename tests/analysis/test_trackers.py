@@ -1,12 +1,15 @@
 """Runs sent to MLflow and Weights & Biases are read back from there, and compared with the run's own files.
 
-Nothing here uses a network: MLflow writes a database file, and W&B its offline files.
+Nothing here uses a network: MLflow writes a database file, W&B offline files, and what W&B does online it
+does with a stand-in for its server on this machine.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -26,6 +29,7 @@ from analysis.trackers.mlflow import mlflow_name, read_mlflow_name, to_mlflow
 from analysis.trackers.record import PROJECT, Record, TrackerError, read
 from analysis.trackers.wandb import read_offline, to_wandb
 from tests.ablations.trained import ablate
+from tests.analysis.fake_wandb import FakeServer, serve
 from yolor_core.config import leaves
 from yolor_core.errors import RunError
 from yolor_core.runs.life import State
@@ -284,8 +288,19 @@ def offline(folder: Path) -> Path:
     return file
 
 
+@pytest.fixture
+def server() -> Iterator[FakeServer]:
+    with serve() as server:
+        yield server
+
+
+def login(server: FakeServer) -> dict[str, str]:
+    """The environment of somebody who is logged in there."""
+    return {"WANDB_BASE_URL": server.url, "WANDB_API_KEY": 40 * "0"}
+
+
 def test_a_run_is_in_the_offline_file_value_by_value_and_brought_up_to_date(
-    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Path, tmp_path: Path, server: FakeServer
 ) -> None:
     to_wandb(begun(run, 5), tmp_path, offline=True)
     first = offline(tmp_path)
@@ -312,7 +327,11 @@ def test_a_run_is_in_the_offline_file_value_by_value_and_brought_up_to_date(
 
     assert to_wandb(record, tmp_path, offline=True).new == 0  # the same again: nothing is written
     assert offline(tmp_path) == file
-    Path(f"{file}.synced").touch()
+    upload = [sys.executable, "-m", "wandb", "sync", str(file.parent)]
+    done = subprocess.run(upload, env=os.environ | login(server), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert server.rows() == [*rows.items()]  # as wandb's own reader finds them
+    assert {name: json.loads(server.summary)[name] for name in record.scores} == record.scores
     with pytest.raises(TrackerError, match="was uploaded, and the run has gone on since"):
         to_wandb(begun(run, 5), tmp_path, offline=True)
 
@@ -345,6 +364,47 @@ def test_an_offline_file_that_lacks_an_epoch_is_an_error(
     assert whole and [*found.rows] == [1, 3]
     assert found.config["beside"] == BESIDE and found.ends["state"] == "diverged"
     assert "loss/box" not in found.rows[3] and "loss/box" in found.rows[1]
+
+
+ONLINE = """
+import sys
+from pathlib import Path
+
+from analysis.trackers.record import TrackerError, read
+from analysis.trackers.wandb import to_wandb
+from yolor_core.runs.life import State
+
+for word, folder in zip(sys.argv[1::2], sys.argv[2::2]):
+    try:
+        print(to_wandb(read(Path(folder), State(word)), Path()).new)
+    except TrackerError as error:
+        print(error)
+"""
+
+
+def test_online_every_epoch_is_sent_once(run: Path, tmp_path: Path, server: FakeServer) -> None:
+    """In a process of its own: wandb keeps its settings and its login for as long as one lives."""
+    begun, again = (Path(shutil.copytree(run, tmp_path / name)) for name in ("begun", "again"))
+    write(begun, lines(run)[:5])
+    (begun / "evaluation.json").unlink()
+    records = lines(run)
+    records[4]["seconds"] += 1
+    write(again, records)
+    sending = [str(each) for each in ("running", begun, "done", run, "done", run, "done", again)]
+    environment = os.environ | login(server) | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(
+        [sys.executable, "-c", ONLINE, *sending], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    *sent, refused = done.stdout.splitlines()
+    rows = {r.pop("epoch"): {k: v for k, v in r.items() if v is not None} for r in lines(run)}
+    first = sum(len(row) for epoch, row in rows.items() if epoch <= 5)
+    assert sent == [str(first), str(sum(map(len, rows.values())) - first), "0"]
+    assert refused.startswith(f"{server.url}/me/{PROJECT}/runs/")
+    assert "epochs that were sent have been trained again since" in refused
+    assert server.rows() == [*rows.items()]
+    assert json.loads(server.summary)["state"] == "done"
+    assert server.exits == [0, 0, 0]  # not of the run in progress
 
 
 # The command, and bad input.
