@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -67,7 +68,7 @@ def make(folder: Path, **parameters: int | None) -> None:
     "--groups",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
-    help="Pictures of a group stay in one split; as `ablate data check --near` writes them.",
+    help="Pictures of a group stay in one split; as `ablate data check --near --groups-out` writes them.",
 )
 @click.option(
     "--zero-based", is_flag=True, help="VOC's corners count from 0 and end behind the box: w = xmax - xmin."
@@ -128,11 +129,28 @@ def convert(
 @click.argument("path", type=Folder(path_type=Path))
 @click.option("--train", help="Name of the train split, as in annotations/instances_<NAME>.json.")
 @click.option("--val", help="Name of the val split.")
-@click.option("--near", is_flag=True, help="Look for near copies of pictures, too: mirrored, re-encoded.")
+@click.option(
+    "--near",
+    "look_near",
+    is_flag=True,
+    help="Look for pictures that overlap (crops of one photograph) or are near copies, too.",
+)
+@click.option(
+    "--groups-out",
+    type=Folder(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="With --near: write which images belong together, for a split without twins, as JSON.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
 def check(
-    ctx: click.Context, path: Path, train: str | None, val: str | None, near: bool, as_json: bool
+    ctx: click.Context,
+    path: Path,
+    train: str | None,
+    val: str | None,
+    look_near: bool,
+    groups_out: Path | None,
+    as_json: bool,
 ) -> None:
     """Read every annotation, decode every image of the dataset at PATH, and compare its splits.
 
@@ -143,12 +161,20 @@ def check(
     """
     from yolor_core.data.check import check_images, load_splits, sound
     from yolor_core.data.layout import beside
+    from yolor_core.data.near import Near, check_new
     from yolor_core.data.pack.reader import pack_folder
     from yolor_core.data.pack.write import verify_packs
 
+    if groups_out is not None:
+        if not look_near:
+            raise ConfigError(f"--groups-out {groups_out} needs --near, which finds what belongs together")
+        check_new(groups_out)
     names = _splits(path, [name for name in (train, val) if name])
     images = load_splits(path, names)
+    near = Near(images, _bar) if look_near else None
     reports = check_images(images, near)
+    if near is not None and groups_out is not None:
+        near.write(groups_out)
     folder = pack_folder(path, None)
     packs = {name: verify_packs(path, name, folder, each) for name, each in images.items()}
     if as_json:
@@ -165,6 +191,8 @@ def check(
             _print(name, report)
             for pack in packs[name]:
                 click.echo(f"  {pack.path.name} ({pack.title}): {pack.problem or 'sound'}")
+        if near is not None and groups_out is not None:
+            click.echo(f"wrote {groups_out}: {len(near.places)} images in {near.count} groups")
     damaged = any(pack.problem for found in packs.values() for pack in found)
     ctx.exit(0 if all(sound(report) for report in reports.values()) and not damaged else 1)
 
@@ -254,6 +282,15 @@ def _splits(path: Path, names: Sequence[str]) -> list[str]:
     if not found:
         raise DataError(f"{path}: there is no annotations/instances_<split>.json")
     return found
+
+
+def _bar(what: str, items: Sequence[Any]) -> Iterator[Any]:
+    """The items, with a line on the terminal that says how far they are."""
+    if not sys.stderr.isatty():
+        yield from items
+        return
+    with click.progressbar(items, label=what, file=sys.stderr) as bar:
+        yield from bar
 
 
 def _print(name: str, report: DataReport) -> None:

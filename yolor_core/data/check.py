@@ -24,6 +24,7 @@ from yolor_core.data.fingerprint import CACHE_ABOVE
 from yolor_core.data.images import ImageSet, Pixels
 from yolor_core.data.layout import annotation_file, image_folder
 from yolor_core.data.load import load_images
+from yolor_core.data.near import Near, everything
 from yolor_core.data.report import KINDS, DataReport
 from yolor_core.errors import ConfigError, DataError
 
@@ -66,8 +67,11 @@ def hash_library() -> ModuleType:
     return imagehash
 
 
-def find_copies(prints: Mapping[str, Prints]) -> None:
-    """Add to the report of each split its images that are copies of an earlier one or in another split."""
+def find_copies(prints: Mapping[str, Prints], near: Near | None = None) -> None:
+    """Add to the report of each split its images that are copies of an earlier one or in another split;
+    with `near` those that overlap, too."""
+    equal: list[tuple[int, int]] = []
+    similar: list[tuple[int, int]] = []
     first = {split: _first(each) for split, each in prints.items()}
     for split, here in prints.items():
         report, own = here.images.report, first[split]
@@ -81,11 +85,13 @@ def find_copies(prints: Mapping[str, Prints]) -> None:
             if d is not None and any(d in there for there in others.values())
         }
         report.count_rows("shared", _rows(shared), _across(here, shared, prints), _share(shared, here))
-        if not here.hashes:
+        if near is None:
             continue
+        equal += [(near.number(split, k), near.number(split, one)) for k, one in twice.items()]
+        equal += [(near.number(split, k), near.number(*one)) for k, one in shared.items()]
         index, looks = _table(here, {*twice})
-        near = {int(index[k]): int(index[one]) for k, one in _nearest(looks, looks[:, 0], True).items()}
-        report.count_rows("near_copies", _rows(near), _pair(here, near), _share(near, here))
+        before = {int(index[k]): int(index[one]) for k, one in _nearest(looks, looks[:, 0], True).items()}
+        report.count_rows("near_copies", _rows(before), _pair(here, before), _share(before, here))
         index, looks = _table(here, {*shared})
         alike: dict[int, tuple[str, int]] = {}
         for name in others:
@@ -94,6 +100,10 @@ def find_copies(prints: Mapping[str, Prints]) -> None:
                 alike.setdefault(int(index[k]), (name, int(there[one])))
         alike = dict(sorted(alike.items()))
         report.count_rows("near_shared", _rows(alike), _across(here, alike, prints), _share(alike, here))
+        similar += [(near.number(split, k), near.number(split, one)) for k, one in before.items()]
+        similar += [(near.number(split, k), near.number(*one)) for k, one in alike.items()]
+    if near is not None:
+        near.find(equal, similar)
 
 
 def _digest(pixels: Pixels) -> bytes:
@@ -198,19 +208,23 @@ def load_splits(root: Path, splits: Sequence[str], packs: str | Path | None = No
     return loaded
 
 
-def check_images(splits: Mapping[str, ImageSet], near: bool = False) -> dict[str, DataReport]:
+def check_images(splits: Mapping[str, ImageSet], near: Near | None = None) -> dict[str, DataReport]:
     """Look at every image of splits of one dataset and compare the splits; the reports then have all counts.
 
-    `near` looks for pictures that are alike, too: see `copies`. Raises DataError when classes differ, and
-    ConfigError where `near` needs a package that is missing.
+    `near`, of the same splits, has pictures looked for that are alike or overlap, too, and then knows their
+    pairs. Raises DataError when classes differ, and ConfigError where `near` needs a package that is missing.
     """
     check_all_classes(splits)
-    library = hash_library() if near else None
+    library = hash_library() if near is not None else None
     prints = {split: Prints(images) for split, images in splits.items()}
-    for each in prints.values():
-        for index in range(len(each.images)):
-            each.add(each.images.inspect(index), library)
-    find_copies(prints)
+    each = everything if near is None else near.each
+    for split, known in prints.items():
+        for index in each(f"reading {split}", range(len(known.images))):
+            pixels = known.images.inspect(index)
+            known.add(pixels, library)
+            if near is not None:
+                near.add(pixels)
+    find_copies(prints, near)
     _compare_classes(splits)
     return {split: images.report for split, images in splits.items()}
 

@@ -89,6 +89,13 @@ KINDS = {
         "if they are copies, what is scored was trained on",
         0.01,
     ),
+    "overlap_shared": Kind(
+        "images",
+        "images that show a quarter or more of one of another split (`--near`: crops of one photograph, the "
+        "same place taken again)",
+        "what is scored was trained on in part; split by `--groups-out`",
+        0.01,
+    ),
     "copies": Kind(
         "images", "images whose pixels are those of an earlier image of the split", "the picture weighs twice"
     ),
@@ -96,6 +103,11 @@ KINDS = {
         "images",
         "images that look like an earlier one of the split",
         "if they are copies, the picture weighs twice",
+    ),
+    "overlaps": Kind(
+        "images",
+        "images that show a quarter or more of an earlier one of the split (`--near`)",
+        "the place weighs twice; a random split has it on both sides",
     ),
     "above_100": Kind(
         "images",
