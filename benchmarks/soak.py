@@ -85,7 +85,7 @@ class Soak:
         for folder in Path("/proc").iterdir():
             try:
                 words = (folder / "cmdline").read_bytes().split(b"\0")
-                if b"submitit.core._submit" not in words or not words[0].endswith(b"python"):
+                if b"slurm.worker" not in words or not words[0].endswith(b"python"):
                     continue  # srun has the same words behind its own
                 text = (folder / "environ").read_bytes().decode(errors="replace")
             except OSError:

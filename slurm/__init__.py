@@ -1,1 +1,1 @@
-"""Where jobs run: through submitit, on this machine. Knows nothing of models, tables or experiments."""
+"""Where jobs run: on SLURM, on this machine. Knows nothing of models, tables or experiments."""

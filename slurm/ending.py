@@ -10,35 +10,46 @@ rank can touch:
 | done; or another submission has the run | nothing |
 | saved itself, asked to by a signal (preemption, time limit) | back to the queue, at most `requeues` times |
 | cancelled, by `ablate cancel` or `scancel` | it stays as it is; the next launch goes on |
+| SLURM has put it back itself (a lost node, preemption, `scontrol requeue`) | nothing |
+| a lost node, and SLURM has not put it back | back to the queue, at most `requeues` times |
 | an error that would come again (configuration, data, not finite) | failed, with the reason |
+| no run was started: no srun or Python after the profile's `setup`, or no time | failed, with the reason |
 | out of memory, as far as the log says so | failed: the same would happen again |
 | anything else: a crash, a rank that died or hung | back to the queue, at most `retries` times, then failed |
 
-A lost node, and a preemption or time limit that leaves no time to save, end the whole job, this too; SLURM
-itself then puts it back (except after the time limit), and it goes on from its last checkpoint.
+A node that loses power, and a preemption or time limit that leaves no time to save, end the whole job, this
+too; SLURM itself then puts it back (except after the time limit), and it goes on from its last checkpoint.
 """
 
 from __future__ import annotations
 
 import importlib
 import re
+import shutil
 import sys
+import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from slurm import scheduler
-from slurm.files import TOO_LITTLE, last_lines, out_of_memory, tail
-from slurm.scheduler import ClusterError
+from slurm.files import BEGINNING, SCRIPT, TOO_LITTLE, last_lines, out_of_memory, tail
+from slurm.scheduler import ClusterError, Own
 from slurm.tokens import Token, read
-from slurm.worker import entry, job_id, restarts, superseded
+from slurm.worker import describe, entry, job_id, restarts, superseded
 from yolor_core.runs.life import State
 
-BEGINNING = "Starting with SlurmJobEnvironment"  # submitit says so first
 # SLURM adds DUE TO PREEMPTION, TIME LIMIT and so on where it was not a person.
 CANCELLED = re.compile(r"\*\*\* JOB \S+ ON \S+ CANCELLED AT \S+ \*\*\*")
-
+TIME_LIMIT = re.compile(r"\*\*\* \w+ \S+ ON \S+ CANCELLED AT \S+ DUE TO TIME LIMIT \*\*\*")
+OWN_WORDS = re.compile(r"^(slurmstepd\S*|srun): ", re.MULTILINE)
+NO_SRUN = (
+    "srun is not on the PATH of the job; lines of the profile's `setup`, as `module purge`, may remove it"
+)
+NO_PROGRAM = "the job could not start Python (exit code {}): the profile's `environment` or `container`"
+NO_TIME = "the time limit came before the run began: the profile's `setup` takes longer than its `time`"
+TOO_LATE = "the time limit came before it could save (signal_delay)"
 
 CRASH, ELSEWHERE = "crash", "elsewhere"  # it may be tried again; another submission has the run
 
@@ -61,6 +72,9 @@ def judge(
     crashes: int,
     requeues: int,
     retries: int,
+    seen: Own | None = None,
+    restart: int = 0,
+    began: bool = True,
 ) -> Verdict:
     """Decide about an attempt that is over.
 
@@ -68,9 +82,12 @@ def judge(
         outcomes: what its processes left (see `Token.ended`).
         exit_code: srun's.
         cancelled: who cancelled the run, if anybody.
-        log: the end of what it printed.
+        log: what this attempt printed, or the end of it.
         preemptions, crashes: how often this submission was requeued before, by kind.
         requeues, retries: how often it may be.
+        seen: the job, as SLURM sees it now; None where it does not say.
+        restart: how often SLURM had started the job before this attempt.
+        began: whether the run's own process was started.
     """
     states = [str(outcome.get("state")) for outcome in outcomes]
     failures = [outcome for outcome in outcomes if outcome.get("state") == State.FAILED]
@@ -83,16 +100,25 @@ def judge(
         return Verdict("leave", State.CANCELLED, f"cancelled by {cancelled}; launch again to go on")
     if final:
         return Verdict("fail", State.FAILED, str(final[0].get("reason")))
-    if State.PREEMPTED in states and not failures:
+    if seen is not None and seen.restarts > restart:
+        return Verdict("leave", State.PREEMPTED, "SLURM has put it back in the queue")
+    lost = seen is not None and seen.state == "NODE_FAIL"
+    if lost or (State.PREEMPTED in states and not failures):
         if preemptions < requeues:
-            return Verdict("requeue", State.PREEMPTED)
+            return Verdict("requeue", State.PREEMPTED, "its node was lost" if lost else "")
         often = f"{preemptions} time{'' if preemptions == 1 else 's'}"
         return Verdict("fail", State.FAILED, f"restarted {often}, as often as `requeues` allows")
-    if out_of_memory(log):
+    if not began and TIME_LIMIT.search(log):
+        return Verdict("fail", State.FAILED, NO_TIME)
+    if not began and exit_code in (126, 127):
+        gone = exit_code == 127 and shutil.which("srun") is None
+        return Verdict("fail", State.FAILED, NO_SRUN if gone else NO_PROGRAM.format(exit_code))
+    # Before a run has begun, a site's own welcome may speak of memory.
+    if out_of_memory(log if began else "\n".join(filter(OWN_WORDS.match, log.splitlines()))):
         return Verdict("fail", State.FAILED, TOO_LITTLE)
     # A rank that lost another one knows less than the one that was lost.
     first = min(failures, key=lambda outcome: "rank" in str(outcome.get("reason")), default=None)
-    reason = str(first.get("reason")) if first else _exit(exit_code)
+    reason = str(first.get("reason")) if first else TOO_LATE if TIME_LIMIT.search(log) else _exit(exit_code)
     if crashes < retries:
         return Verdict("requeue", CRASH, reason)
     retried = f"{crashes} {'retry' if crashes == 1 else 'retries'}"
@@ -115,19 +141,24 @@ def end(folder: Path, exit_code: int) -> int:
     token = read(run_dir, number)
     # The job's id may not be in the token yet.
     own_log = folder / f"{job}_0_log.out"
-    log = tail(own_log)
-    log = log[max(log.rfind(BEGINNING), 0) :]  # earlier attempts wrote into the same file
-    earlier = [record.get("kind") for record in token.attempts() if record.get("event") == "end"]
+    log = this_attempt(tail(own_log))
+    seen = scheduler.own(job)
+    attempts = token.attempts()
+    earlier = [record.get("kind") for record in attempts if record.get("event") == "end"]
+    began = any((record.get("event"), record.get("restart")) == ("start", restart) for record in attempts)
     crashes = earlier.count(CRASH)
     verdict = judge(
         token.outcomes(restart),
         exit_code,
-        _canceller(token, job, log),
+        _canceller(token, seen, log),
         log,
         max(restart - crashes, 0),
         crashes,
         int(about["requeues"]),
         int(about["retries"]),
+        seen,
+        restart,
+        began,
     )
     print(f"ending: {verdict.kind} {verdict.reason} -> {verdict.action}", flush=True)
     token.note("end", job=job, restart=restart, kind=verdict.kind, exit=exit_code, reason=verdict.reason)
@@ -141,8 +172,8 @@ def end(folder: Path, exit_code: int) -> int:
             scheduler.requeue(job)
             return 1
         except ClusterError as error:
-            state = scheduler.own_state(job)
-            if state in scheduler.WAITING:  # SLURM was quicker: a lost node, or a preemption
+            again = scheduler.own(job)
+            if again is not None and again.restarts > restart:  # SLURM was quicker
                 return 1
             verdict = Verdict(
                 "fail", State.FAILED, f"{verdict.reason or verdict.kind}, and not requeued: {error}"
@@ -153,12 +184,21 @@ def end(folder: Path, exit_code: int) -> int:
     return exit_code or 1
 
 
-def _canceller(token: Token, job: str, log: str) -> str | None:
+def this_attempt(log: str) -> str:
+    """What the last attempt printed of a log; the earlier ones wrote into the same file.
+
+    What a site's TaskProlog prints comes before the line with which the run begins, and is left out.
+    """
+    log = log[max(log.rfind(SCRIPT), 0) :]
+    return log[max(log.rfind(BEGINNING), 0) :]
+
+
+def _canceller(token: Token, seen: Own | None, log: str) -> str | None:
     """Who cancelled the job, if anybody. While it completes scontrol says no more than that, but its log."""
     mark = token.cancelled
     if mark:
         return str(mark.get("user") or "somebody")
-    ended = CANCELLED.search(log) is not None or scheduler.own_state(job) == "CANCELLED"
+    ended = CANCELLED.search(log) is not None or (seen is not None and seen.state == "CANCELLED")
     return "scancel" if ended else None
 
 
@@ -167,5 +207,18 @@ def _leave(about: Mapping[str, Any], state: State, reason: str) -> None:
     importlib.import_module(about["work"]).leave(Path(about["run_dir"]), state, reason)
 
 
+def main(folder: Path, exit_code: int) -> int:
+    """As `end`, but an error of its own is a line of the log, and never the job's last word."""
+    try:
+        return end(folder, exit_code)
+    except Exception as error:
+        traceback.print_exc()
+        print(
+            f"ending: {describe(error)}; the run goes on from its last checkpoint when launched again",
+            flush=True,
+        )
+        return exit_code or 1
+
+
 if __name__ == "__main__":
-    sys.exit(end(Path(sys.argv[1]), int(sys.argv[2])))
+    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2])))

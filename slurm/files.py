@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 LOG_BYTES, LOG_LINES = 20_000, 8
+SCRIPT, BEGINNING = "ablate: job script begins", "ablate: run begins"  # lines of ours in the log of a job
 MEMORY = ("oom-kill", "out of memory", "oom_kill", "exceeded memory limit", "cannot allocate memory")
 TOO_LITTLE = "out of memory: the job was given less than it needs (memory_gb)"
 
@@ -99,8 +100,9 @@ def tail(path: Path | None) -> str:
 
 
 def last_lines(text: str, lines: int = LOG_LINES) -> list[str]:
-    """The last lines that say something, without submitit's own."""
-    told = [line.rstrip() for line in text.splitlines() if line.strip() and not line.startswith("submitit ")]
+    """The last lines that say something, without our own marks."""
+    ours = (SCRIPT, BEGINNING)
+    told = [line.rstrip() for line in text.splitlines() if line.strip() and not line.startswith(ours)]
     return told[-lines:]
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,11 +37,18 @@ ADVICE = {
     "memory specification": "the profile's `memory_gb`; `sinfo -N -o '%N %m'` lists what nodes have",
     "more processors": "the profile's `nodes`, `gpus` and `cpus`",
 }
+# Read by sbatch, srun, squeue and so on as options; within a job SLURM sets more of its own.
+OPTIONS = ("SBATCH_", "SALLOC_", "SRUN_", "SQUEUE_", "SACCT_", "SINFO_", "SCANCEL_", "SCONTROL_", "SLURM_")
+KEPT = ("SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_JWT")  # where the cluster is, and who asks
 TASKS = re.compile(r"(\d+)_\[([\d,:-]+)(?:%\d+)?\]")
 
 
 class ClusterError(Exception):
     """A profile, a scheduler's answer or a job that cannot be used; the message says what would do."""
+
+
+class UnansweredError(ClusterError):
+    """An order that may have been carried out, or not: nobody said."""
 
 
 @dataclass(frozen=True)
@@ -79,18 +87,39 @@ def require() -> None:
         )
 
 
+def foreign(environment: Mapping[str, str] | None = None) -> list[str]:
+    """Variables that SLURM's commands would take for options, and that are kept from them."""
+    names = os.environ if environment is None else environment
+    return sorted(name for name in names if name.startswith(OPTIONS) and name not in KEPT)
+
+
 def run(command: Sequence[str], seconds: float = SECONDS) -> str:
-    """What a command prints. Raises ClusterError with the command's own words."""
+    """What a command prints, in a session of its own, so that Ctrl-C does not end it half done.
+
+    The user's options in the environment, as SBATCH_PARTITION, are kept from it, and from the job of an
+    sbatch. Raises ClusterError with the command's own words, UnansweredError where it took too long.
+    """
+    left_out = foreign()
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, timeout=seconds, check=False, stdin=subprocess.DEVNULL
+            command,
+            capture_output=True,
+            text=True,
+            timeout=seconds,
+            check=False,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+            env={name: value for name, value in os.environ.items() if name not in left_out},
         )
     except FileNotFoundError:
         raise ClusterError(f"{command[0]} is not on the PATH") from None
     except subprocess.TimeoutExpired:
-        raise ClusterError(f"{command[0]} did not answer within {seconds:g} s") from None
+        raise UnansweredError(f"{command[0]} did not answer within {seconds:g} s") from None
     if done.returncode:
-        raise ClusterError(said(done.stderr or done.stdout) or f"{command[0]} ended with {done.returncode}")
+        words = said(done.stderr or done.stdout) or f"{command[0]} ended with {done.returncode}"
+        # The controller may have done it all the same.
+        lost = any(sign in words for sign in ("Socket timed out", "Zero Bytes were transmitted"))
+        raise (UnansweredError if lost else ClusterError)(words)
     return done.stdout
 
 
@@ -187,14 +216,22 @@ def requeue(job: str) -> None:
     run(["scontrol", "requeue", job])
 
 
-def own_state(job: str) -> str | None:
-    """SLURM's word for the state of the job that asks; None where it does not say."""
+@dataclass(frozen=True)
+class Own:
+    """The job that asks, as the scheduler sees it."""
+
+    state: str  # SLURM's word; while a job ends it is COMPLETING, whatever comes next
+    restarts: int  # more than its own count: SLURM has put it back in the queue
+
+
+def own(job: str) -> Own | None:
+    """What SLURM says of the job that asks; None where it does not say."""
     try:
         text = run(["scontrol", "show", "job", job])
     except ClusterError:
         return None
-    match = re.search(r"JobState=(\w+)", text)
-    return match[1] if match else None
+    state, restarts = re.search(r"JobState=(\w+)", text), re.search(r"Restarts=(\d+)", text)
+    return Own(state[1], int(restarts[1]) if restarts else 0) if state else None
 
 
 def settings() -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Send runs to SLURM: tokens first, then arrays of equal jobs through submitit. Nothing here waits.
+"""Send runs to SLURM: tokens first, then arrays of equal jobs; submitit writes scripts. Nothing here waits.
 
 Jobs run a frozen copy of the code: editing the checkout does not change them.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import secrets
 import shlex
 import shutil
@@ -24,15 +25,22 @@ import submitit
 
 from slurm import scheduler
 from slurm.cluster import Cluster, Resources, minutes
-from slurm.files import replace_json
-from slurm.scheduler import ClusterError, refusal
+from slurm.files import SCRIPT, replace_json
+from slurm.scheduler import ClusterError, UnansweredError, refusal
 from slurm.tokens import Token, claim
-from slurm.worker import Attempt
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("yolor_core", "ablations", "slurm", "analysis")
 KINDS = (".py", ".csv", ".toml", ".json", ".typed", ".html", ".css", ".js")
-IGNORE = 'trap "" USR2; exec "$@"'  # until the handlers are there, which takes Python some seconds
+IGNORE = 'trap "" USR2; exec "$@"'  # until the handlers are there, which takes Python a moment
+# SLURM sends a signal that a step's node left unanswered again a minute later, to whatever then has the job's
+# number and the step's: a step of the next attempt. So no attempt has a step of the same number.
+EMPTY_STEPS = """for _ in $(seq 1 "${SLURM_RESTART_COUNT:-0}"); do
+  timeout 60 srun --quiet --nodes=1 --ntasks=1 --ntasks-per-node=1 --cpus-per-task=1 --gres=none \\
+    true < /dev/null > /dev/null 2>&1 || true
+done"""
+SBATCH_SECONDS = 120.0  # a busy controller takes long, and giving up leaves open whether it has the job
+SENT = re.compile(r"Submitted batch job (\d+)")
 
 
 @dataclass(frozen=True)
@@ -131,7 +139,8 @@ class Sender:
         executor = self._executor(array, number, dependency)
         if len(array.requests) > 1:
             executor.parameters["map_count"] = len(array.requests)
-        text: str = executor._make_submission_file_text(executor._submitit_command_str, "")
+        command = f"{executor.python} -u -m slurm.worker {shlex.quote(str(self._array_folder(number)))}"
+        text: str = executor._make_submission_file_text(command, "")
         return text
 
     def submit(self, requests: Sequence[Request]) -> Submitted:
@@ -169,6 +178,8 @@ class Sender:
                 if mine.requests:
                     try:
                         self._send(mine, number, owned, done)
+                    except UnansweredError:
+                        raise
                     except ClusterError:
                         free |= {request.name: owned[request.name] for request in mine.requests}
                         raise
@@ -204,18 +215,26 @@ class Sender:
                 "retries": self.cluster.retries,
                 "work": request.work,
                 "variables": self.cluster.variables,
+                "code": str(self.code),
             }
             for request in array.requests
         ]
         replace_json(folder / "jobs.json", {"jobs": about})
-        executor = self._executor(array, number, needed)
+        script = folder / "script.sh"
+        script.write_text(self.script(array, number, needed), encoding="utf-8")
         try:
-            jobs = executor.map_array(Attempt(), [str(folder)] * len(array.requests))
-        except (submitit.core.utils.FailedJobError, submitit.core.utils.FailedSubmissionError) as error:
+            answer = scheduler.run(["sbatch", str(script)], SBATCH_SECONDS)
+        except UnansweredError:
+            raise
+        except ClusterError as error:
             raise ClusterError(f"sbatch refused {first.name}: {refusal(str(error))}") from None
-        for request, job in zip(array.requests, jobs, strict=True):
-            done.jobs[request.name] = job.job_id
-            owned[request.name].update(job=job.job_id)
+        sent = SENT.search(answer)
+        if sent is None:
+            raise UnansweredError(f"sbatch said {answer.strip()!r}, which names no job")
+        for index, request in enumerate(array.requests):
+            job = f"{sent[1]}_{index}" if len(array.requests) > 1 else sent[1]
+            done.jobs[request.name] = job
+            owned[request.name].update(job=job)
 
     def _executor(self, array: Array, number: int, dependency: str | None) -> submitit.SlurmExecutor:
         folder, wanted, cluster = self._array_folder(number), array.resources, self.cluster
@@ -227,7 +246,6 @@ class Sender:
             warnings.simplefilter("ignore")
             executor = _Executor(
                 folder,
-                max_num_timeout=cluster.requeues,
                 python=f"{outer}sh -c {shlex.quote(IGNORE)} sh {python}",
             )
         more: dict[str, Any] = {"requeue": True, "kill-on-invalid-dep": "yes"}
@@ -255,12 +273,14 @@ class Sender:
             # A process that ends badly takes the others along. srun no longer reads sbatch's CPUs.
             "srun_args": ["--kill-on-bad-exit=1", f"--cpus-per-task={wanted.cpus}"],
             "setup": [
+                f'echo "{SCRIPT}, restart ${{SLURM_RESTART_COUNT:-0}}, on $(hostname)"',
                 *(f"export {name}={shlex.quote(value)}" for name, value in cluster.variables.items()),
                 *cluster.setup,
                 f"export PYTHONPATH={shlex.quote(str(self.code))}${{PYTHONPATH:+:$PYTHONPATH}}",
                 "export PYTHONSAFEPATH=1  # or the folder that sbatch was called in would come first",
                 f"export OMP_NUM_THREADS=${{OMP_NUM_THREADS:-{wanted.cpus}}}",
                 "trap '' TERM  # the last lines below are run even then",
+                EMPTY_STEPS,
             ],
             "teardown": [
                 "code=$?",

@@ -5,6 +5,7 @@ done lies in the run's folder. It trains until told to stop, and leaves word how
 not decided here but in `slurm.local` and `slurm.ending`.
 
     python -m slurm.worker MODULE RUN_DIR ENDED    # on this machine; stops when its standard input is closed
+    python -m slurm.worker FOLDER                  # in a job, which finds its run in the array's folder
 
 `work` returns "done"; "preempted" once `stop()` was true and the run is saved; or "elsewhere" when another
 process has the run. An exception that has a true `final` would come again, and is not tried once more. Its
@@ -27,9 +28,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import submitit
-
-from slurm.files import read_json, replace_json
+from slurm.files import BEGINNING, read_json, replace_json
 from slurm.tokens import current, read
 
 STATES = ("done", "preempted", "elsewhere")
@@ -65,66 +64,80 @@ def here(work: str, run_dir: Path, ended: Path) -> None:
         replace_json(ended, {"state": state, "reason": reason})
 
 
-class Attempt(submitit.helpers.Checkpointable):
-    """What submitit calls in every process of a job, and again after each requeue.
+def job(folder: Path) -> int:
+    """One process of a job of SLURM, after each requeue again; returns its exit code.
 
-    For a signal that arrives before the handlers are there, submitit puts the same back.
+    `folder` is that of the array, whose `jobs.json` says which run this job has.
     """
-
-    def __call__(self, folder: str) -> str:
-        """`folder` is that of the array, whose `jobs.json` says which run this job has."""
-        clear_leftovers()
-        about = entry(Path(folder))
+    rank, restart = int(os.environ.get("SLURM_PROCID", 0)), restarts()
+    print(f"{BEGINNING}, restart {restart}, on {socket.gethostname()}", flush=True)
+    # The shell before us ignored the signal. All that is imported from here on takes some seconds.
+    with stop_on(*STOPS, even_ignored=True) as asked:
+        about = entry(folder)
         os.environ.update(about.get("variables") or {})
         run_dir, number, launch = Path(about["run_dir"]), int(about["number"]), str(about["launch"])
-        rank, restart = int(os.environ.get("SLURM_PROCID", 0)), restarts()
         token = read(run_dir, number)
+        state, final, reason = "failed", False, ""
         if superseded(run_dir, number, launch):
             print(GONE, flush=True)
-            return "elsewhere"
+            return 0
         if token.cancelled:
             token.ended(rank, restart, state="cancelled")
-            return "cancelled"
+            return 0
         if token.withdrawn:  # its launch took it for not sent, so another one may have it
             token.ended(rank, restart, state="elsewhere")
-            return "elsewhere"
+            return 0
         if rank == 0:
             if token.job is None:  # its launch was interrupted before it could write that down
                 token = token.update(job=job_id())
             node = os.environ.get("SLURM_JOB_NODELIST", socket.gethostname())
             token.note("start", job=job_id(), restart=restart, node=node)
-        # After submitit's own handlers, which would exit in the middle of a step.
-        with stop_on(*STOPS) as asked:
 
-            def look() -> None:
-                # Somebody has removed the run's folder, and perhaps begun it anew: whatever this process
-                # still wrote would be written into theirs.
-                if superseded(run_dir, number, launch):
-                    print(GONE, flush=True)
-                    os._exit(0)
+        def look() -> None:
+            # Somebody has removed the run's folder, and perhaps begun it anew: whatever this process
+            # still wrote would be written into theirs.
+            if superseded(run_dir, number, launch):
+                print(GONE, flush=True)
+                os._exit(0)
 
-            stop = looking(asked, LOOK_SECONDS, look)
-            try:
-                state = str(importlib.import_module(about["work"]).work(run_dir, stop))
-            except Exception as error:
-                traceback.print_exc()
-                sys.stderr.flush()
-                if superseded(run_dir, number, launch):
-                    print(GONE, flush=True)
-                    return "elsewhere"
-                final = bool(getattr(error, "final", False))
-                # One of the suite's own needs no class name.
-                reason = " ".join(str(error).split()) if final else describe(error)
-                token.ended(rank, restart, state="failed", final=final, reason=reason)
-                raise SystemExit(1) from None
-        # What comes from here on must not kill the process on its way out, where Python has no handlers left.
-        for signum in STOPS:
-            signal.signal(signum, signal.SIG_IGN)
-        if state not in STATES:
-            token.ended(rank, restart, state="failed", final=True, reason=nonsense(state))
-            raise SystemExit(1)
-        token.ended(rank, restart, state=state)
-        return state
+        try:
+            other = other_code(str(about.get("code") or ""))
+            if other:
+                final, reason = True, other
+            else:
+                state = str(
+                    importlib.import_module(about["work"]).work(run_dir, looking(asked, LOOK_SECONDS, look))
+                )
+                if state not in STATES:
+                    state, final, reason = "failed", True, nonsense(state)
+        except Exception as error:
+            traceback.print_exc()
+            sys.stderr.flush()
+            if superseded(run_dir, number, launch):
+                print(GONE, flush=True)
+                return 0
+            final = bool(getattr(error, "final", False))
+            # One of the suite's own needs no class name.
+            reason = " ".join(str(error).split()) if final else describe(error)
+    # What comes from here on must not kill the process on its way out, where Python has no handlers left.
+    for signum in STOPS:
+        signal.signal(signum, signal.SIG_IGN)
+    if state == "failed":
+        token.ended(rank, restart, state=state, final=final, reason=reason)
+        return 1
+    token.ended(rank, restart, state=state)
+    return 0
+
+
+def other_code(frozen: str) -> str:
+    """Why this process must not train: it runs other code than the launch has frozen. Empty where it may."""
+    here = Path(__file__).parent.parent
+    if not frozen or (Path(frozen).exists() and here.samefile(frozen)):
+        return ""
+    return (
+        f"the job runs the code in {here}, not the frozen copy {frozen}: something that comes after the "
+        f"profile's `setup`, as a TaskProlog, sets PYTHONPATH={os.environ.get('PYTHONPATH', '')}"
+    )
 
 
 def looking(asked: Callable[[], bool], seconds: float, look: Callable[[], None]) -> Callable[[], bool]:
@@ -179,13 +192,6 @@ def job_id() -> str:
     return os.environ.get("SLURM_JOB_ID", "")
 
 
-def clear_leftovers() -> None:
-    """Remove the temporary files of an attempt that was killed while it wrote: submitit refuses to go on."""
-    paths = submitit.JobEnvironment().paths
-    for path in (paths.result_pickle, paths.submitted_pickle):
-        path.with_suffix(path.suffix + ".save_tmp").unlink(missing_ok=True)
-
-
 class StopFlag:
     """Counts the requests to stop. Calling it tells whether there was one.
 
@@ -208,14 +214,17 @@ class StopFlag:
 
 
 @contextmanager
-def stop_on(*signals: signal.Signals, once: bool = False) -> Iterator[StopFlag]:
+def stop_on(*signals: signal.Signals, once: bool = False, even_ignored: bool = False) -> Iterator[StopFlag]:
     """Within the block the given signals only set the flag; afterwards the former handlers are back.
 
     With `once` that holds for the first request: the former handlers take the second one, so that a second
-    Ctrl-C interrupts. A signal that is ignored on entry (SIGHUP under nohup) stays ignored. Main thread only.
+    Ctrl-C interrupts. A signal that is ignored on entry (SIGHUP under nohup) stays ignored, unless
+    `even_ignored`. Main thread only.
     """
     flag = StopFlag()
-    former = {s: signal.getsignal(s) for s in signals if signal.getsignal(s) is not signal.SIG_IGN}
+    former = {
+        s: signal.getsignal(s) for s in signals if even_ignored or signal.getsignal(s) is not signal.SIG_IGN
+    }
 
     def handle(signum: int, frame: FrameType | None) -> None:
         flag.handle(signum, frame)
@@ -246,4 +255,11 @@ def held_back(*signals: signal.Signals) -> Iterator[None]:
 
 
 if __name__ == "__main__":
-    here(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]))
+    if len(sys.argv) == 2:
+        code = job(Path(sys.argv[1]))
+        sys.stdout.flush()
+        sys.stderr.flush()
+        if code:  # at once: what a library still waits for at exit may be a rank that has died
+            os._exit(code)
+    else:
+        here(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]))

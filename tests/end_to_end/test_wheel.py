@@ -219,7 +219,7 @@ def test_a_launch_on_a_cluster_is_rehearsed(run: Run, installed: Path) -> None:
         "ablate", "launch", "1", "--profile", "smoke", "--cluster", "testbed", "--dry-run", "--seeds", "2"
     )
     assert "#SBATCH --array=0-3" in said
-    assert f"{installed}/bin/python -u -m submitit" in said
+    assert f"{installed}/bin/python -u -m slurm.worker" in said
 
 
 def test_a_table_is_trained_printed_and_reported(run: Run, results: Path, tmp_path: Path) -> None:

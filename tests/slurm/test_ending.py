@@ -8,7 +8,10 @@ from typing import Any
 
 import pytest
 
-from slurm.ending import end, judge
+from slurm import ending
+from slurm.ending import end, judge, main
+from slurm.files import BEGINNING
+from slurm.scheduler import Own
 from slurm.tokens import Token, claim
 from tests.slurm.fake_slurm import FakeSlurm
 
@@ -63,6 +66,73 @@ def test_the_ending_of_an_attempt_decides_what_comes_next(
     usual = {"cancelled": None, "log": "", "preemptions": 0, "crashes": 0, "requeues": 5, "retries": 2}
     verdict = judge(outcomes, code, **usual | given)
     assert (verdict.action, verdict.kind) == (action, kind)
+
+
+NODE_LOST, PUT_BACK, RUNS = Own("NODE_FAIL", 0), Own("COMPLETING", 1), Own("COMPLETING", 0)
+LIMIT = "slurmstepd-n1: error: *** JOB 50 ON n1 CANCELLED AT 2026-11-28T23:28:34 DUE TO TIME LIMIT ***"
+BANNER = "Welcome! Jobs that run out of memory are killed.\n"
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "code", "given", "expected"),
+    [
+        pytest.param([], 143, {"seen": PUT_BACK}, ("leave", "preempted"), id="requeued-by-an-administrator"),
+        pytest.param([SAVED], 0, {"seen": PUT_BACK}, ("leave", "preempted"), id="saved-and-requeued"),
+        pytest.param([CRASH], 1, {"seen": PUT_BACK}, ("leave", "preempted"), id="a-rank-that-lost-the-other"),
+        pytest.param([], 9, {"seen": PUT_BACK, "restart": 1}, ("requeue", "crash"), id="an-earlier-restart"),
+        pytest.param([], 0, {"seen": NODE_LOST}, ("requeue", "preempted"), id="node-down-and-srun-says-0"),
+        pytest.param(
+            [CRASH], 1, {"seen": NODE_LOST, "preemptions": 5}, ("fail", "failed"), id="lost-too-many-nodes"
+        ),
+        pytest.param([DONE], 0, {"seen": PUT_BACK}, ("leave", "done"), id="done-and-requeued"),
+        pytest.param([], 9, {"seen": PUT_BACK, "cancelled": "ann"}, ("leave", "cancelled"), id="not-wanted"),
+        pytest.param([], 137, {"seen": RUNS}, ("requeue", "crash"), id="killed"),
+        pytest.param([], 1, {"began": False, "log": BANNER}, ("requeue", "crash"), id="a-sites-banner"),
+        pytest.param(
+            [], 1, {"began": False, "log": f"{BANNER}slurmstepd: error: Detected 1 oom_kill event"},
+            ("fail", "failed"), id="memory-before-the-run-began",
+        ),
+        pytest.param([], 1, {"log": LIMIT}, ("requeue", "crash"), id="no-time-to-save"),
+        pytest.param([], 1, {"began": False, "log": LIMIT}, ("fail", "failed"), id="no-time-to-begin"),
+        pytest.param([], 127, {"began": False}, ("fail", "failed"), id="no-program"),
+        pytest.param([], 127, {}, ("requeue", "crash"), id="a-run-may-end-with-127"),
+    ],
+)  # fmt: skip
+def test_what_slurm_has_done_is_told_from_a_crash(
+    outcomes: list[dict[str, Any]], code: int, given: dict[str, Any], expected: tuple[str, str]
+) -> None:
+    usual = {"cancelled": None, "log": "", "preemptions": 0, "crashes": 0, "requeues": 5, "retries": 2}
+    verdict = judge(outcomes, code, **usual | given)
+    assert (verdict.action, verdict.kind) == expected
+
+
+def test_reasons_why_no_run_was_started_name_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "`setup` takes longer than its `time`" in reason([], 1, began=False, log=LIMIT)
+    assert reason([], 1, log=LIMIT, crashes=0, retries=0) == ending.TOO_LATE
+    slurm = FakeSlurm(tmp_path, monkeypatch)
+    assert "`environment` or `container`" in reason([], 127, began=False)
+    assert "`environment` or `container`" in reason([], 126, began=False)
+    slurm.remove("srun")
+    assert "srun is not on the PATH" in reason([], 127, began=False)
+
+
+# As the worker and the real SLURM 22.05 wrote it: a TaskProlog's welcome, a killed process, an attempt after.
+LOG = """ablate: job script begins, restart 0, on n1
+Jobs that run out of memory are killed.
+ablate: run begins, restart 0, on n1
+epoch  9/80  box 0.0583
+srun: error: n1: task 0: Killed
+ending: crash a process was killed by signal 9 without a word -> requeue
+ablate: job script begins, restart 1, on n1
+Jobs that run out of memory are killed.
+"""
+
+
+def test_only_what_the_attempt_itself_printed_is_judged() -> None:
+    assert ending.this_attempt(LOG).splitlines() == LOG.splitlines()[-2:]
+    began = f"{LOG}ablate: run begins, restart 1, on n1\nepoch 10/80\n"
+    assert ending.this_attempt(began).splitlines() == began.splitlines()[-2:]
+    assert ending.this_attempt("the end of a long log\n") == "the end of a long log\n"
 
 
 def reason(outcomes: list[dict[str, Any]], code: int, **given: Any) -> str:
@@ -124,10 +194,9 @@ class Job:
     def restart(self, count: int) -> None:
         self.monkeypatch.setenv("SLURM_RESTART_COUNT", str(count))
 
-    def state(self, word: str) -> None:
-        self.slurm.answer(
-            "scontrol", f"JobId=52 ArrayJobId=50\n   JobState={word} Reason=None", to="show job"
-        )
+    def state(self, word: str, restarts: int = 0) -> None:
+        shown = f"JobId=52 ArrayJobId=50\n   JobState={word} Reason=None\n   Requeue=1 Restarts={restarts}"
+        self.slurm.answer("scontrol", shown, to="show job")
 
     def log(self, text: str) -> None:
         (self.folder / "50_1_0_log.out").write_text(text)
@@ -179,7 +248,8 @@ def test_what_an_earlier_attempt_left_is_not_this_ones_ending(job: Job) -> None:
 
 
 def test_an_earlier_attempts_log_is_not_this_ones(job: Job) -> None:
-    begin = "submitit INFO - Starting with SlurmJobEnvironment(job_id=50_1)\n"
+    begin = f"{BEGINNING}, restart 0, on n1\n"
+    job.token.note("start", restart=0)
     job.log(f"{begin}CUDA out of memory\n{begin}Segmentation fault\n")
     end(job.folder, 139)
     assert job.ends() == ["crash"]
@@ -233,10 +303,26 @@ def test_a_refused_requeue_is_a_failure_with_slurms_words(job: Job) -> None:
 
 def test_a_requeue_that_slurm_has_done_already_is_no_failure(job: Job) -> None:
     job.slurm.answer("scontrol", error="Job is pending execution", code=1, to="requeue")
-    job.state("PENDING")
+    job.state("PENDING", restarts=1)
     job.token.ended(0, 0, state="preempted")
     assert end(job.folder, 0) != 0
     assert job.how_left() is None
+
+
+def test_a_job_that_slurm_requeues_in_this_moment_is_not_requeued_twice(job: Job) -> None:
+    requeued = job.slurm.folder / "requeued"
+    again = f"[ -e {requeued} ] && echo Restarts=1 || echo Restarts=0"
+    job.slurm.shell("scontrol", f"echo JobState=COMPLETING; {again}", to="show job")
+    job.slurm.shell("scontrol", f"touch {requeued}; echo Job is pending execution >&2; exit 1", to="requeue")
+    job.token.ended(0, 0, state="preempted")
+    assert end(job.folder, 0) != 0
+    assert job.how_left() is None
+
+
+def test_an_ending_that_fails_itself_says_so_in_a_line(job: Job, capsys: pytest.CaptureFixture[str]) -> None:
+    (job.folder / "jobs.json").unlink()
+    assert main(job.folder, 0) == 1
+    assert "ending: " in capsys.readouterr().out
 
 
 def test_a_submission_that_was_replaced_is_not_requeued(job: Job) -> None:

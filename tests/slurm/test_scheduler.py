@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from slurm import scheduler
-from slurm.scheduler import ClusterError
+from slurm.scheduler import ClusterError, Own, UnansweredError
 from tests.slurm.fake_slurm import FakeSlurm
 
 
@@ -151,13 +151,35 @@ def test_orders_name_the_jobs(slurm: FakeSlurm) -> None:
     assert slurm.calls("scontrol") == [["requeue", "8"]]
 
 
-def test_the_state_of_the_own_job_is_read(slurm: FakeSlurm) -> None:
-    slurm.answer("scontrol", "JobId=7 JobName=x\n   JobState=CANCELLED Reason=None Dependency=(null)")
-    assert scheduler.own_state("7") == "CANCELLED"
+def test_the_own_job_is_read_as_scontrol_shows_it(slurm: FakeSlurm) -> None:
+    shown = "JobId=2 JobName=a\n   JobState=COMPLETING Reason=launch_failed_requeued_held Dependency=(null)"
+    slurm.answer("scontrol", f"{shown}\n   Requeue=1 Restarts=2 BatchFlag=1 Reboot=0 ExitCode=0:0")
+    assert scheduler.own("7") == Own("COMPLETING", 2)
     slurm.answer("scontrol", "slurm says something new")
-    assert scheduler.own_state("7") is None
+    assert scheduler.own("7") is None
     slurm.answer("scontrol", error="down", code=1)
-    assert scheduler.own_state("7") is None
+    assert scheduler.own("7") is None
+
+
+def test_a_users_own_options_are_kept_from_slurms_commands(
+    slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    options = ("SBATCH_PARTITION", "SALLOC_QOS", "SRUN_EXPORT_ENV", "SLURM_MEM_PER_CPU", "SQUEUE_USERS")
+    for name in (*options, "SACCT_FORMAT", "SLURM_CONF", "SLURMD_NODENAME", "OMP_NUM_THREADS"):
+        monkeypatch.setenv(name, "1")
+    slurm.shell("sbatch", f"env > {tmp_path}/seen")
+    scheduler.run(["sbatch", "x"])
+    seen = dict(line.partition("=")[::2] for line in (tmp_path / "seen").read_text().splitlines())
+    assert not {*options, "SACCT_FORMAT"} & set(seen)
+    assert {"SLURM_CONF", "SLURMD_NODENAME", "OMP_NUM_THREADS", "PATH"} <= set(seen)
+    assert scheduler.foreign() == sorted({*options, "SACCT_FORMAT"})
+
+
+@pytest.mark.parametrize("words", ["Socket timed out on send/recv operation", "Zero Bytes were transmitted"])
+def test_an_order_of_which_nobody_knows_is_no_refusal(slurm: FakeSlurm, words: str) -> None:
+    slurm.answer("sbatch", error=f"sbatch: error: Batch job submission failed: {words}", code=1)
+    with pytest.raises(UnansweredError, match=words):
+        scheduler.run(["sbatch", "x"])
 
 
 def test_the_longest_array_is_the_clusters(slurm: FakeSlurm) -> None:

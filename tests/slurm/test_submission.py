@@ -174,10 +174,10 @@ def test_the_script_runs_with_spaces_and_signs_of_the_shell_in_its_paths(
     assert checked.returncode == 5  # the ending's, for it knows what comes next
     folder, code = str(root / "launches" / "L1" / "arrays" / "0"), str(root / "code" / "abc")
     assert [line.split("\t")[:-1] for line in calls.read_text().splitlines()] == [
-        ["-u", "-m", "submitit.core._submit", folder, code, "it's $HOME"],
+        ["-u", "-m", "slurm.worker", folder, code, "it's $HOME"],
         ["-m", "slurm.ending", folder, "3", code, "it's $HOME"],
     ]
-    (srun,) = slurm.calls("srun")
+    (srun,) = slurm.calls("srun")  # there was no restart
     assert srun[srun.index("--output") + 1] == f"{folder}/%j_%t_log.out"
     assert not list(tmp_path.rglob("hit"))
 
@@ -233,7 +233,6 @@ def test_every_job_of_an_array_finds_its_own_run(
         about = entry(folder)
         assert (Path(about["run_dir"]).name, about["number"]) == (name, number)
         assert about["work"] == "tests.slurm.fakes"
-        assert (folder / f"7_{index}_submitted.pkl").is_file()
         assert read_json(tmp_path / "runs" / name / "planned.json") == {"config": name}
 
 

@@ -14,8 +14,9 @@ import pytest
 
 from slurm import worker
 from slurm.files import replace_json
-from slurm.tokens import Token, claim, current, read
-from slurm.worker import Attempt, StopFlag, held_back, job_id, restarts, stop_on
+from slurm.submission import ROOT
+from slurm.tokens import Token, claim, current
+from slurm.worker import StopFlag, held_back, job, job_id, restarts, stop_on
 
 
 class Does:
@@ -53,23 +54,24 @@ def token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Token:
     monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "2")
     monkeypatch.setenv("SLURM_JOB_ID", "9")
     monkeypatch.setenv("SLURM_JOB_NODELIST", "n[1-2]")
-    monkeypatch.setattr(worker, "clear_leftovers", lambda: None)
     made = claim(tmp_path / "run", 0, job="7_2", launch="mine")
     assert made is not None
     return made
 
 
-def folder(token: Token, work: str) -> str:
+def folder(token: Token, work: str, code: str = "") -> str:
     """That of an array, in which the token's job has index 2."""
     about = {"run_dir": str(token.run_dir), "number": token.number, "launch": "mine", "work": work}
+    about |= {"code": code}
     jobs = [{}, {}, about | {"variables": {"ABLATE_TEST_NOTE": "set"}}]
     replace_json(token.run_dir.parent / "array" / "jobs.json", {"jobs": jobs})
     return str(token.run_dir.parent / "array")
 
 
-def call(token: Token, work: Does) -> str:
+def call(token: Token, work: Does, code: str = "") -> int:
+    """The exit code of the process."""
     sys.modules["work_of_a_test"] = work  # type: ignore[assignment]
-    return Attempt()(folder(token, "work_of_a_test"))
+    return job(Path(folder(token, "work_of_a_test", code)))
 
 
 def ended(token: Token, restart: int = 0) -> list[tuple[int, str]]:
@@ -78,7 +80,7 @@ def ended(token: Token, restart: int = 0) -> list[tuple[int, str]]:
 
 @pytest.mark.parametrize("state", ["done", "preempted"])
 def test_a_process_leaves_how_it_ended(token: Token, state: str) -> None:
-    assert call(token, Does(lambda stop: state)) == state
+    assert call(token, Does(lambda stop: state)) == 0
     assert ended(token) == [(0, state)]
     (start,) = token.attempts()
     assert (start["event"], start["job"], start["node"], start["restart"]) == ("start", "7_2", "n[1-2]", 0)
@@ -104,7 +106,7 @@ def test_a_run_that_was_submitted_anew_is_left_alone(
 ) -> None:
     assert claim(token.run_dir, 1, job="88", user="bob") is not None
     work = Does(lambda stop: "done")
-    assert call(token, work) == "elsewhere"
+    assert call(token, work) == 0
     assert work.calls == 0
     assert "does not count any more" in capsys.readouterr().out
 
@@ -113,9 +115,9 @@ def test_a_run_whose_folder_was_begun_anew_is_left_alone(token: Token) -> None:
     """Its first submission has the same number, but is another one."""
     shutil.rmtree(token.run_dir)
     work = Does(lambda stop: "done")
-    assert call(token, work) == "elsewhere"
+    assert call(token, work) == 0
     assert claim(token.run_dir, 0, job="88", launch="theirs") is not None
-    assert call(token, work) == "elsewhere"
+    assert call(token, work) == 0
     assert work.calls == 0
 
 
@@ -152,7 +154,7 @@ def test_a_job_writes_down_its_id_where_its_launch_could_not(token: Token) -> No
 def test_a_cancelled_run_is_not_started(token: Token) -> None:
     token.cancel()
     work = Does(lambda stop: "done")
-    assert call(token, work) == "cancelled"
+    assert call(token, work) == 0
     assert (work.calls, ended(token)) == (0, [(0, "cancelled")])
 
 
@@ -162,9 +164,7 @@ def test_an_error_is_left_in_words_and_is_the_exit_code(
     def fail(stop: Callable[[], bool]) -> str:
         raise ValueError("the width\nis negative")
 
-    with pytest.raises(SystemExit) as caught:
-        call(token, Does(fail))
-    assert caught.value.code == 1
+    assert call(token, Does(fail)) == 1
     (outcome,) = token.outcomes(0)
     assert (outcome["state"], outcome["final"]) == ("failed", False)
     assert outcome["reason"] == "ValueError: the width is negative"
@@ -175,15 +175,13 @@ def test_an_error_that_would_come_again_says_so(token: Token) -> None:
     def fail(stop: Callable[[], bool]) -> str:
         raise FinalError("no such folder")
 
-    with pytest.raises(SystemExit):
-        call(token, Does(fail))
+    assert call(token, Does(fail)) == 1
     (outcome,) = token.outcomes(0)
     assert (outcome["final"], outcome["reason"]) == (True, "no such folder")
 
 
 def test_work_that_returns_nonsense_has_failed(token: Token) -> None:
-    with pytest.raises(SystemExit):
-        call(token, Does(lambda stop: "nonsense"))
+    assert call(token, Does(lambda stop: "nonsense")) == 1
     (outcome,) = token.outcomes(0)
     assert (outcome["state"], outcome["final"]) == ("failed", True)
     assert "nonsense" in outcome["reason"]
@@ -196,7 +194,8 @@ def test_the_schedulers_signals_ask_the_run_to_stop(token: Token, signum: signal
         os.kill(os.getpid(), signum)
         return "preempted" if stop() else "done"
 
-    assert call(token, Does(until_asked)) == "preempted"
+    assert call(token, Does(until_asked)) == 0
+    assert ended(token) == [(0, "preempted")]
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGUSR2])
@@ -208,17 +207,16 @@ def test_a_signal_after_the_end_does_not_kill_the_process_on_its_way_out(
         "import os, signal, sys\n"
         "from types import SimpleNamespace\n"
         "from slurm import worker\n"
-        "worker.clear_leftovers = lambda: None\n"
         "sys.modules['work_of_a_test'] = SimpleNamespace(work=lambda run_dir, stop: 'done')\n"
         "class Late:\n"
         "    def __del__(self, kill=os.kill, me=os.getpid()):\n"
         f"        kill(me, {int(signum)})\n"
         "late = Late()\n"
         "sys.modules['late'] = late\n"
-        f"print(worker.Attempt()({folder(token, 'work_of_a_test')!r}), flush=True)\n"
+        f"raise SystemExit(worker.job(worker.Path({folder(token, 'work_of_a_test')!r})))\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr
+    assert (done.returncode, ended(token)) == (0, [(0, "done")]), done.stderr
 
 
 def test_the_profiles_variables_are_set_for_the_run(token: Token, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -240,33 +238,42 @@ def test_the_job_is_named_as_sbatch_names_it(token: Token, monkeypatch: pytest.M
     assert (job_id(), restarts()) == ("9", 3)
 
 
-def test_leftovers_of_a_killed_process_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SUBMITIT_EXECUTOR", "slurm")
-    monkeypatch.setenv("SUBMITIT_SLURM_FOLDER", str(tmp_path))
-    monkeypatch.setenv("SUBMITIT_FOLDER", str(tmp_path))
-    monkeypatch.setenv("SLURM_JOB_ID", "9")
-    monkeypatch.setenv("SLURM_NTASKS", "1")
-    monkeypatch.setenv("SLURM_PROCID", "0")
-    monkeypatch.setenv("SLURM_NODEID", "0")
-    monkeypatch.setenv("SLURM_LOCALID", "0")
-    for name in ("SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID"):
-        monkeypatch.delenv(name, raising=False)
-    left = [tmp_path / "9_0_result.pkl.save_tmp", tmp_path / "9_submitted.pkl.save_tmp"]
-    kept = tmp_path / "9_submitted.pkl"
-    for path in (*left, kept):
-        path.write_text("")
-    worker.clear_leftovers()
-    worker.clear_leftovers()
-    assert not any(path.exists() for path in left)
-    assert kept.exists()
-
-
-def test_a_signal_before_the_handlers_starts_the_same_again(token: Token) -> None:
+def test_a_process_of_other_code_than_the_frozen_does_not_train(token: Token, tmp_path: Path) -> None:
+    """As where a site's TaskProlog sets PYTHONPATH."""
     work = Does(lambda stop: "done")
-    sys.modules["work_of_a_test"] = work  # type: ignore[assignment]
-    again = Attempt().checkpoint(folder(token, "work_of_a_test"))
-    assert again.function(*again.args) == "done"
-    assert read(token.run_dir, 1).outcomes(0)[0]["state"] == "done"
+    assert call(token, work, str(tmp_path)) == 1
+    (outcome,) = token.outcomes(0)
+    assert (work.calls, outcome["state"], outcome["final"]) == (0, "failed", True)
+    assert str(ROOT) in outcome["reason"] and str(tmp_path) in outcome["reason"]
+    link = tmp_path / "link"
+    link.symlink_to(ROOT)
+    assert call(token, work, str(link)) == 0
+    assert call(token, work, str(tmp_path / "gone")) == 1
+
+
+def test_a_signal_that_the_shell_before_us_ignored_is_heard(token: Token) -> None:
+    former = signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+    try:
+        test_the_schedulers_signals_ask_the_run_to_stop(token, signal.SIGUSR2)
+    finally:
+        signal.signal(signal.SIGUSR2, former)
+
+
+def test_a_rank_that_fails_is_gone_at_once(token: Token, tmp_path: Path) -> None:
+    """What waits at exit, as a library for a rank that has died, does not keep it."""
+    (tmp_path / "work_that_fails.py").write_text(
+        "import atexit, time\natexit.register(time.sleep, 600)\n"
+        "def work(run_dir, stop):\n    raise ValueError('too wide')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "slurm.worker", folder(token, "work_that_fails")],
+        env=os.environ | {"PYTHONPATH": f"{ROOT}:{tmp_path}"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 1 and "too wide" in done.stderr
+    assert token.outcomes(0)[0]["reason"] == "ValueError: too wide"
 
 
 def test_a_signal_only_sets_the_flag_and_the_handler_goes_back() -> None:

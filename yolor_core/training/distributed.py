@@ -193,7 +193,8 @@ def _meet_where_slurm_says() -> None:
     if "MASTER_ADDR" not in environment:
         environment["MASTER_ADDR"] = _first_host(environment)
     if "MASTER_PORT" not in environment:
-        number = int(environment.get("SLURM_JOB_ID", 0)) * 7 + int(environment.get("SLURM_STEP_ID", 0))
+        # A restarted job's step has a higher number, which must not lead to the next job's port.
+        number = int(environment.get("SLURM_JOB_ID", 0)) * 7 + int(environment.get("SLURM_STEP_ID", 0)) % 7
         environment["MASTER_PORT"] = str(FIRST_PORT + number % PORTS)
 
 

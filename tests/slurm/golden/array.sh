@@ -15,14 +15,19 @@
 #SBATCH --time=1440
 
 # setup
+echo "ablate: job script begins, restart ${SLURM_RESTART_COUNT:-0}, on $(hostname)"
 export PYTHONPATH=/results/code/abc${PYTHONPATH:+:$PYTHONPATH}
 export PYTHONSAFEPATH=1  # or the folder that sbatch was called in would come first
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-8}
 trap '' TERM  # the last lines below are run even then
+for _ in $(seq 1 "${SLURM_RESTART_COUNT:-0}"); do
+  timeout 60 srun --quiet --nodes=1 --ntasks=1 --ntasks-per-node=1 --cpus-per-task=1 --gres=none \
+    true < /dev/null > /dev/null 2>&1 || true
+done
 
 # command
 export SUBMITIT_EXECUTOR=slurm
-srun --unbuffered --output /results/launches/L1/arrays/0/%A_%a_%t_log.out --kill-on-bad-exit=1 --cpus-per-task=8 sh -c 'trap "" USR2; exec "$@"' sh PYTHON -u -m submitit.core._submit /results/launches/L1/arrays/0
+srun --unbuffered --output /results/launches/L1/arrays/0/%A_%a_%t_log.out --kill-on-bad-exit=1 --cpus-per-task=8 sh -c 'trap "" USR2; exec "$@"' sh PYTHON -u -m slurm.worker /results/launches/L1/arrays/0
 
 
 # teardown
