@@ -6,6 +6,7 @@ import errno
 import importlib
 import io
 import os
+import signal
 import sys
 from typing import Any
 
@@ -97,6 +98,9 @@ class LazyGroup(click.Group):
         except (YolorError, ClusterError) as error:
             click.echo(f"ablate: {printable(str(error))}", err=True)
             ctx.exit(2)
+        except KeyboardInterrupt:
+            click.echo("ablate: interrupted", err=True)
+            ctx.exit(128 + signal.SIGINT)
         except OSError as error:
             if error.errno == errno.EPIPE:  # `ablate list | head`: click ends quietly
                 raise

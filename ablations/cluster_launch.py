@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
@@ -30,6 +31,7 @@ from slurm.submission import (
 )
 from slurm.tokens import user
 from slurm.view import Standing, look_at
+from slurm.worker import StopFlag, stop_on
 from yolor_core.config import RunConfig
 from yolor_core.errors import ConfigError, RunError
 from yolor_core.identity import code_commit
@@ -204,8 +206,15 @@ def _longest() -> int:
 def send(plan: ClusterPlan) -> Submitted:
     """Let the cluster check the scripts, freeze the code, claim the runs and submit them.
 
+    A first signal ends it between two arrays; what was sent stays sent.
+
     Raises ClusterError, with nothing written, where sbatch would refuse.
     """
+    with stop_on(signal.SIGINT, signal.SIGTERM, signal.SIGHUP, once=True) as stop:
+        return _send(plan, stop)
+
+
+def _send(plan: ClusterPlan, stop: StopFlag) -> Submitted:
     sender, arrays = rehearsal(plan)
     with tempfile.TemporaryDirectory() as folder:
         rehearse(sender, arrays, partial(_script, Path(folder)))
@@ -215,7 +224,7 @@ def send(plan: ClusterPlan) -> Submitted:
     commit, dirty = code_commit()
     code = freeze(plan.results, {"commit": commit, "dirty": dirty, "by": user()})
     sender = Sender(plan.cluster, new_launch(plan.results), code, sender.longest)
-    return sender.submit(plan.requests)
+    return sender.submit(plan.requests, stop)
 
 
 def _script(folder: Path, text: str) -> Path:

@@ -27,7 +27,8 @@ from slurm import scheduler
 from slurm.cluster import Cluster, Resources, minutes
 from slurm.files import SCRIPT, replace_json
 from slurm.scheduler import ClusterError, UnansweredError, refusal
-from slurm.tokens import Token, claim
+from slurm.tokens import Token, claim, moment
+from slurm.worker import StopFlag
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("yolor_core", "ablations", "slurm", "analysis")
@@ -86,6 +87,7 @@ class Submitted:
     taken: list[str] = field(default_factory=list)  # runs that somebody else submitted at this moment
     left_out: dict[str, str] = field(default_factory=dict)  # runs that could not be sent, and why
     problem: str | None = None  # why the rest was not sent
+    signal: int | None = None  # by which somebody ended the launch
 
 
 def layout(requests: Sequence[Request], longest: int) -> list[Array]:
@@ -143,46 +145,44 @@ class Sender:
         text: str = executor._make_submission_file_text(command, "")
         return text
 
-    def submit(self, requests: Sequence[Request]) -> Submitted:
+    def submit(self, requests: Sequence[Request], stop: StopFlag | None = None) -> Submitted:
         """Claim the runs, then send them. A run that somebody else claims meanwhile is left to them.
 
-        When sbatch refuses, `problem` says why, and the runs that were not sent are free again.
+        When sbatch refuses, or `stop` is set by a signal, `problem` says so, and the runs that were not sent
+        are free again. What was sent is written down after each array, for nobody knows how far this comes.
         """
         done = Submitted(self.folder.name, self.folder)
+        stop = stop or StopFlag()
         owned: dict[str, Token] = {}
+        free: dict[str, Token] = {}  # certainly not sent
         arrays = layout(requests, self.longest)
-        for number, array in enumerate(arrays):
-            for request in array.requests:
-                token = claim(
-                    request.run_dir,
-                    request.number,
-                    launch=done.launch,
-                    name=self._name(number),
-                    cluster=self.cluster.name,
-                    folder=str(self._array_folder(number)),
-                    gpus=request.resources.all_gpus or request.resources.ranks,
-                    hours=request.hours,
-                    experiment=request.label,
-                )
-                if token is None:
-                    done.taken.append(request.name)
-                else:
-                    owned[request.name] = token
-                    replace_json(request.run_dir / "planned.json", request.planned)
-        free = dict(owned)  # certainly not sent
         try:
+            self._write_down(done)
             for number, array in enumerate(arrays):
+                for request in array.requests:
+                    _go_on(stop)
+                    token = self._claim(request, number)
+                    if token is None:
+                        done.taken.append(request.name)
+                    else:
+                        owned[request.name] = free[request.name] = token
+                        replace_json(request.run_dir / "planned.json", request.planned)
+            for number, array in enumerate(arrays):
+                _go_on(stop)
                 mine = Array(tuple(r for r in array.requests if self._can_be_sent(r, free, done)))
                 for request in mine.requests:  # an interruption from here on leaves open whether it was sent
                     del free[request.name]
                 if mine.requests:
                     try:
                         self._send(mine, number, owned, done)
+                        self._write_down(done)
                     except UnansweredError:
                         raise
                     except ClusterError:
                         free |= {request.name: owned[request.name] for request in mine.requests}
                         raise
+        except _Stopped:
+            done.problem, done.signal = "the launch was interrupted", stop.signum
         except ClusterError as error:
             done.problem = str(error)
         finally:
@@ -191,6 +191,19 @@ class Sender:
                 token.update(withdrawn=why)
             self._write_down(done)
         return done
+
+    def _claim(self, request: Request, number: int) -> Token | None:
+        return claim(
+            request.run_dir,
+            request.number,
+            launch=self.folder.name,
+            name=self._name(number),
+            cluster=self.cluster.name,
+            folder=str(self._array_folder(number)),
+            gpus=request.resources.all_gpus or request.resources.ranks,
+            hours=request.hours,
+            experiment=request.label,
+        )
 
     def _can_be_sent(self, request: Request, free: dict[str, Token], done: Submitted) -> bool:
         """Whether the run is ours and what it waits for was sent."""
@@ -306,8 +319,18 @@ class Sender:
             "code": str(self.code),
             "jobs": done.jobs,
             "problem": done.problem,
+            "written": moment(),
         }
         replace_json(self.folder / "launch.json", record)
+
+
+class _Stopped(Exception):
+    """A signal asked the launch to end."""
+
+
+def _go_on(stop: StopFlag) -> None:
+    if stop():
+        raise _Stopped
 
 
 class _Executor(submitit.SlurmExecutor):

@@ -9,6 +9,7 @@ locked or removed.
 from __future__ import annotations
 
 import getpass
+import os
 import re
 import socket
 from collections.abc import Mapping
@@ -20,6 +21,7 @@ from typing import Any
 
 from slurm.files import append_line, create_json, read_json, read_lines, replace_json
 
+SENDING_SECONDS = 120.0  # a launch takes so long at most from one array to the next
 NUMBER = re.compile(r"(\d{4,})\.json")
 
 
@@ -63,12 +65,23 @@ class Token:
         return float(value) if isinstance(value, int | float) else None
 
     @property
-    def age(self) -> float:
-        """Seconds since it was written."""
-        with suppress(ValueError, TypeError):
-            written = datetime.fromisoformat(str(self.content.get("written")))
-            return (datetime.now(UTC) - written).total_seconds()
-        return float("inf")
+    def being_sent(self) -> bool:
+        """Whether its launch may still send it: its process lives.
+
+        That of another machine cannot be looked at. It writes down how far it is, with the time, and counts
+        as alive for `SENDING_SECONDS` after that.
+        """
+        if self.job or self.withdrawn:
+            return False
+        if self.content.get("host") == socket.gethostname() and self.content.get("process"):
+            return process_mark(int(str(self.content["process"]).split(":")[0])) == self.content["process"]
+        folder = self._text("folder")
+        launch = read_json(Path(folder).parent.parent / "launch.json") if folder else None
+        return min(_age(self.content), _age(launch or {})) <= SENDING_SECONDS
+
+    def again(self) -> Token:
+        """The same, read anew."""
+        return read(self.run_dir, self.number)
 
     @property
     def log(self) -> Path | None:
@@ -140,9 +153,31 @@ def read(run_dir: Path, number: int) -> Token:
 
 def claim(run_dir: Path, after: int, **content: Any) -> Token | None:
     """Become the owner of the submission that follows number `after`; None when somebody else has."""
-    content = {"user": user(), "host": socket.gethostname(), "written": moment(), **content}
+    own = {"user": user(), "host": socket.gethostname(), "process": process_mark(os.getpid())}
+    content = {**own, "written": moment(), **content}
     token = Token(run_dir, after + 1, content)
     return token if create_json(token._path, content) else None
+
+
+def process_mark(pid: int) -> str:
+    """A process of this machine as nobody else can be it: its number, the boot, and when it began.
+
+    Empty where there is none, or where the system does not say.
+    """
+    try:
+        began = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except (OSError, IndexError):
+        return ""
+    return f"{pid}:{boot}:{began}"
+
+
+def _age(content: Mapping[str, Any]) -> float:
+    """Seconds since something was written."""
+    with suppress(ValueError, TypeError):
+        written = datetime.fromisoformat(str(content.get("written")))
+        return (datetime.now(UTC) - written).total_seconds()
+    return float("inf")
 
 
 def user() -> str:

@@ -12,8 +12,6 @@ from slurm.scheduler import ClusterError, Seen
 from slurm.tokens import Token, current
 from yolor_core.runs.life import GOING_ON, State
 
-SENDING_SECONDS = 120.0  # a launch takes so long at most from its tokens to the jobs' ids
-
 
 @dataclass(frozen=True)
 class Standing:
@@ -49,6 +47,9 @@ ENDINGS = {
 def look_at(run_dirs: Iterable[Path], seconds: float) -> dict[Path, Standing]:
     """The submitted ones among these runs, with at most three commands, which get so many seconds each."""
     tokens = [token for run_dir in run_dirs if (token := current(run_dir)) is not None]
+    # In this order: what a launch has sent before it ended is in the token or in the queue.
+    sending = {token.run_dir for token in tokens if token.being_sent}
+    tokens = [token if token.job or token.withdrawn else token.again() for token in tokens]
     sent = [token for token in tokens if token.job]
     queued, past = scheduler.look([str(token.job) for token in sent], seconds)
     lost = [token for token in tokens if not token.job and not token.withdrawn]
@@ -59,7 +60,9 @@ def look_at(run_dirs: Iterable[Path], seconds: float) -> dict[Path, Standing]:
         except ClusterError:
             named = None
     return {
-        token.run_dir: _standing(token, queued, past) if token.job else _unsent(token, named)
+        token.run_dir: _standing(token, queued, past)
+        if token.job
+        else _unsent(token, named, token.run_dir in sending)
         for token in tokens
     }
 
@@ -78,7 +81,7 @@ def _standing(token: Token, queued: Mapping[str, Seen] | None, past: Mapping[str
     return Standing(token, state, ended.node, _why(token, ended.state))
 
 
-def _unsent(token: Token, named: Mapping[str, Seen] | None) -> Standing:
+def _unsent(token: Token, named: Mapping[str, Seen] | None, sending: bool) -> Standing:
     if token.withdrawn:
         return Standing(token, _gone(token), reason=token.withdrawn)
     for job, seen in (named or {}).items():
@@ -89,7 +92,7 @@ def _unsent(token: Token, named: Mapping[str, Seen] | None) -> Standing:
         ):
             found = Token(token.run_dir, token.number, {**token.content, "job": job})
             return Standing(found, _alive(seen), seen.node)
-    if token.age <= SENDING_SECONDS:
+    if sending:
         return Standing(token, State.QUEUED, reason=f"{token.user} is submitting it")
     if named is None:
         return Standing(token, State.UNKNOWN, reason="squeue did not answer")

@@ -201,6 +201,7 @@ class StopFlag:
 
     def __init__(self) -> None:
         self.requests = 0
+        self.signum: int | None = None  # the last one
         self.last = float("-inf")
 
     def __call__(self) -> bool:
@@ -210,7 +211,7 @@ class StopFlag:
         """The signal handler: nothing but the count, because it may interrupt any line of any library."""
         moment = time.monotonic()
         self.requests += moment - self.last > SAME_SECONDS
-        self.last = moment
+        self.signum, self.last = signum, moment
 
 
 @contextmanager

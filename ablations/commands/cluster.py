@@ -189,6 +189,8 @@ def retry(
             continue
         sent = send(plan)
         tell(plan, sent)
+        if sent.signal is not None:
+            ctx.exit(128 + sent.signal)
         problem |= bool(sent.problem or sent.left_out or plan.held)
     ctx.exit(1 if problem else 0)
 

@@ -219,6 +219,8 @@ def launch_on_cluster(
         ]
         content = {"tables": by_table(plan, tables), "runs": runs, "launch": sent.launch if sent else None}
         print_json(content)
+    if sent is not None and sent.signal is not None:
+        return 128 + sent.signal
     return int(bool(plan.held or (sent is not None and (sent.problem or sent.left_out))))
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -30,7 +31,7 @@ from slurm.submission import (
     rehearse,
 )
 from slurm.tokens import Token, claim, current, read
-from slurm.worker import entry
+from slurm.worker import entry, stop_on
 from tests.slurm.fake_slurm import FakeSlurm
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -324,6 +325,44 @@ def test_an_interruption_behind_sbatch_does_not_free_the_run(
     monkeypatch.setattr(Token, "update", interrupted)
     with pytest.raises(KeyboardInterrupt):
         sender(tmp_path).submit([request(tmp_path, "a"), request(tmp_path, "b", LARGE)])
+    assert read(tmp_path / "runs" / "a", 1).withdrawn is None
+    assert read(tmp_path / "runs" / "b", 1).withdrawn
+
+
+@pytest.mark.parametrize("when", ["before the first", "after the first"])
+def test_a_signal_ends_a_launch_between_two_arrays(tmp_path: Path, slurm: FakeSlurm, when: str) -> None:
+    scripts = slurm.accept(7)
+    if when == "after the first":
+        slurm.shell("sbatch", f"kill -TERM $PPID\n{slurm.answers['sbatch']['']}")
+    with stop_on(signal.SIGTERM) as stop:
+        if when == "before the first":
+            os.kill(os.getpid(), signal.SIGTERM)
+        sent = sender(tmp_path).submit([request(tmp_path, "a"), request(tmp_path, "b", LARGE)], stop)
+    assert sent.signal == signal.SIGTERM and "interrupted" in (sent.problem or "")
+    assert list(sent.jobs) == (["a"] if when == "after the first" else [])
+    assert len(list(scripts.iterdir())) == len(sent.jobs)
+    tokens = [token for name in "ab" if (token := current(tmp_path / "runs" / name)) is not None]
+    assert [bool(token.job) for token in tokens] == [token.withdrawn is None for token in tokens]
+
+
+def test_what_was_sent_is_written_down_as_it_is_sent(tmp_path: Path, slurm: FakeSlurm) -> None:
+    """With the profile, for whoever goes on after a launch that was killed."""
+    slurm.accept(7)
+    launch = tmp_path / "launches" / "L1" / "launch.json"
+    slurm.shell("sbatch", f"cp {launch} {tmp_path}/seen-$(ls {tmp_path} | grep -c seen-)\n"
+                + slurm.answers["sbatch"][""])  # fmt: skip
+    sender(tmp_path).submit([request(tmp_path, "a"), request(tmp_path, "b", LARGE)])
+    seen = [json.loads((tmp_path / f"seen-{k}").read_text()) for k in range(2)]
+    assert [record["jobs"] for record in seen] == [{}, {"a": "7"}]
+    assert Cluster.model_validate(seen[0]["cluster"]) == Cluster()
+
+
+def test_a_run_of_which_nobody_knows_whether_it_was_sent_is_not_free(
+    tmp_path: Path, slurm: FakeSlurm
+) -> None:
+    slurm.answer("sbatch", error="Batch job submission failed: Socket timed out on send/recv", code=1)
+    sent = sender(tmp_path).submit([request(tmp_path, "a"), request(tmp_path, "b", LARGE)])
+    assert sent.jobs == {} and "Socket timed out" in (sent.problem or "")
     assert read(tmp_path / "runs" / "a", 1).withdrawn is None
     assert read(tmp_path / "runs" / "b", 1).withdrawn
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -12,7 +14,9 @@ import pytest
 
 from slurm import tokens
 from slurm.files import append_line, create_json, read_json, read_lines, replace_json
-from slurm.tokens import Token, claim, current, read
+from slurm.tokens import claim, current, moment, process_mark, read
+
+HOUR_AGO = (datetime.now(UTC) - timedelta(hours=1)).isoformat()
 
 
 def rush(run_dir: Path, start: multiprocessing.synchronize.Barrier, wins: multiprocessing.Queue[int]) -> None:
@@ -72,7 +76,7 @@ def test_a_token_says_who_wrote_it_and_when(tmp_path: Path, monkeypatch: pytest.
     found = current(tmp_path)
     assert found is not None
     assert (found.user, found.hours, found.gpus, found.name) == ("ann", 2.5, 4, "ablate-x-0")
-    assert 0 <= found.age < 60
+    assert found.being_sent
     assert (found.job, found.withdrawn, found.log) == (None, None, None)
     token.update(job="12_3")
     again = read(tmp_path, 1)
@@ -80,15 +84,33 @@ def test_a_token_says_who_wrote_it_and_when(tmp_path: Path, monkeypatch: pytest.
     assert str(again.log) == "/shared/array/12_3_0_log.out"
 
 
-def test_age_counts_from_the_time_of_writing(tmp_path: Path) -> None:
-    hour_ago = (datetime.now(UTC) - timedelta(hours=1)).isoformat()
-    assert Token(tmp_path, 1, {"written": hour_ago}).age == pytest.approx(3600, abs=60)
-    assert Token(tmp_path, 1, {"written": "yesterday"}).age == float("inf")
-    assert Token(tmp_path, 1, {}).age == float("inf")
+def test_a_launch_of_this_machine_is_sending_as_long_as_its_process_lives(tmp_path: Path) -> None:
+    token = claim(tmp_path, 0, written=HOUR_AGO)
+    assert token is not None and token.being_sent
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    mark = process_mark(child.pid)
+    theirs = token.update(process=mark, written=moment())
+    assert mark and theirs.being_sent
+    child.kill()
+    child.communicate()
+    assert not theirs.being_sent
+    # Another process of that number, or the same after the machine was started anew, is not it.
+    number, boot, began = process_mark(os.getpid()).split(":")
+    assert not token.update(process=f"{number}:{boot}:{int(began) - 1}").being_sent
+    assert not token.update(process=f"{number}:another:{began}").being_sent
 
 
-def test_the_age_of_a_time_without_a_zone_is_known_or_infinite(tmp_path: Path) -> None:
-    assert Token(tmp_path, 1, {"written": "2020-01-01T00:00:00"}).age > 0
+@pytest.mark.parametrize("written", ["yesterday", None, HOUR_AGO, "2020-01-01T00:00:00"])
+def test_a_launch_of_another_machine_is_sending_until_it_has_been_silent_for_long(
+    tmp_path: Path, written: str | None
+) -> None:
+    token = claim(tmp_path / "run", 0, host="login2", written=written, folder=str(tmp_path / "L/arrays/0"))
+    assert token is not None and not token.being_sent
+    (tmp_path / "L").mkdir()
+    (tmp_path / "L/launch.json").write_text(json.dumps({"written": moment()}))
+    assert token.being_sent
+    assert not token.update(job="7").being_sent and not token.update(withdrawn="refused").being_sent
+    assert token.update(written=moment(), folder="").being_sent
 
 
 def test_a_damaged_token_still_counts_as_a_submission(tmp_path: Path) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from slurm.tokens import Token, claim
+from slurm.tokens import Token, claim, process_mark
 from slurm.view import Standing, look_at
 from tests.slurm.fake_slurm import FakeSlurm
 from yolor_core.runs.life import State
@@ -22,7 +23,7 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSlurm:
 
 
 def token(root: Path, name: str = "a", **content: Any) -> Token:
-    made = claim(root / name, 0, **{"name": "ablate-x-0", "written": OLD, **content})
+    made = claim(root / name, 0, **{"name": "ablate-x-0", "process": "", "written": OLD, **content})
     assert made is not None
     return made
 
@@ -133,6 +134,30 @@ def test_a_run_that_is_being_sent_is_taken(tmp_path: Path, slurm: FakeSlurm) -> 
     found = seen(token(tmp_path, written=now, user="ann"))
     assert (found.state, found.taken) == (State.QUEUED, True)
     assert "ann" in found.reason
+
+
+def test_a_launch_that_was_killed_on_this_machine_leaves_its_runs_free_at_once(
+    tmp_path: Path, slurm: FakeSlurm
+) -> None:
+    mine = token(tmp_path, written=datetime.now(UTC).isoformat(), process=process_mark(os.getpid()))
+    assert seen(mine).state is State.QUEUED
+    number, boot, began = process_mark(os.getpid()).split(":")
+    gone = mine.update(process=f"{number}:{boot}:{int(began) - 1}")
+    assert (seen(gone).state, seen(gone).taken) == (State.NOT_SENT, False)
+
+
+def test_what_a_launch_sends_while_it_is_looked_at_is_not_free(
+    tmp_path: Path, slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = token(tmp_path)
+    slurm.answer("squeue", "7|PENDING||0:00|Priority")
+
+    def sent(self: Token) -> bool:  # and has ended, by the time that it is asked for
+        mine.update(job="7")
+        return False
+
+    monkeypatch.setattr(Token, "being_sent", property(sent))
+    assert seen(mine).state is State.QUEUED
 
 
 def test_a_launch_that_died_between_token_and_id_is_looked_up_by_name(
