@@ -18,7 +18,7 @@ from ablations.plan import Place, PlannedRun, planned_record
 from slurm import scheduler
 from slurm.cluster import Cluster
 from slurm.files import create_json, read_json
-from slurm.scheduler import ClusterError, check_path
+from slurm.scheduler import ClusterError, check_path, forever
 from slurm.submission import (
     Array,
     Request,
@@ -217,14 +217,28 @@ def send(plan: ClusterPlan) -> Submitted:
 def _send(plan: ClusterPlan, stop: StopFlag) -> Submitted:
     sender, arrays = rehearsal(plan)
     with tempfile.TemporaryDirectory() as folder:
-        rehearse(sender, arrays, partial(_script, Path(folder)))
+        notes = rehearse(sender, arrays, partial(_script, Path(folder)))
     plan.results.mkdir(parents=True, exist_ok=True)
     check_shared(plan.results, plan.cluster)
     check_owner(plan.results)
     commit, dirty = code_commit()
     code = freeze(plan.results, {"commit": commit, "dirty": dirty, "by": user()})
     sender = Sender(plan.cluster, new_launch(plan.results), code, sender.longest)
-    return sender.submit(plan.requests, stop)
+    sent = sender.submit(plan.requests, stop)
+    sent.notes += notes + waiting_forever(sent.jobs.values())
+    return sent
+
+
+def waiting_forever(jobs: Iterable[str]) -> list[str]:
+    """Of jobs that were just sent, the reasons for which some will never start, one line each."""
+    try:
+        queued = scheduler.queue(jobs)
+    except ClusterError:
+        return []
+    reasons = {seen.reason: forever(seen.reason) for seen in queued.values() if seen.waiting}
+    return [
+        f"SLURM says {reason}, which does not pass by itself: {why}" for reason, why in reasons.items() if why
+    ]
 
 
 def _script(folder: Path, text: str) -> Path:

@@ -80,6 +80,18 @@ def scripts(plan: ClusterPlan) -> str:
     return "\n".join(parts)
 
 
+def tell_foreign_options() -> None:
+    """Name the user's own options for SLURM that a launch keeps from it (stderr)."""
+    from slurm.scheduler import foreign
+
+    inside = "SLURM_JOB_ID" in os.environ  # of a job, in which SLURM sets dozens of its own
+    names = [name for name in foreign() if not (inside and name.startswith("SLURM_"))]
+    if names:
+        count = "1 variable" if len(names) == 1 else f"{len(names)} variables"
+        click.echo(f"note: the profile decides, so {count} of your shell did not reach SLURM: "
+                   f"{', '.join(names)}", err=True)  # fmt: skip
+
+
 def tell_left_out(runs: Mapping[str, str]) -> None:
     """Name runs that are not sent, and why, on stderr."""
     for name, why in runs.items():
@@ -97,6 +109,8 @@ def tell(plan: ClusterPlan, sent: Submitted, err: bool = False) -> None:
         jobs = f"{'jobs' if len(arrays) > 1 else 'job'} {', '.join(arrays)}"
         click.echo(f"submitted {counted(len(sent.jobs), 'run')} as {jobs} (launch {sent.launch})", err=err)
         click.echo("`ablate status --watch` shows them, `ablate logs RUN -f` what one prints", err=err)
+    for note in sent.notes:
+        click.echo(f"warning: {note}", err=True)
     if sent.problem:
         rest = len(plan.requests) - len(sent.jobs) - len(sent.taken) - len(sent.left_out)
         click.echo(f"not sent: {counted(rest, 'run')}: {sent.problem}", err=True)

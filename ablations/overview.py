@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from slurm.scheduler import SECONDS
+from slurm.scheduler import SECONDS, forever
 from slurm.tokens import Token, current
 from slurm.view import Standing, look_at
 from yolor_core.errors import RunError, UnknownNameError
@@ -47,6 +47,11 @@ class RunView:
     step: int = 0  # of the present epoch
     steps: int | None = None
     loss: float | None = None  # sum of its terms, where somebody read it
+
+    @property
+    def going_on(self) -> bool:
+        """Whether it will change without a new launch."""
+        return self.state in GOING_ON or (self.submitted and self.state is State.PREEMPTED)
 
     def record(self) -> dict[str, Any]:
         """For JSON."""
@@ -109,6 +114,8 @@ def view(path: Path, seen: Standing | None) -> RunView:
             reason = "; ".join(run.missing())
     except RunError as error:
         word, reason = State.UNREADABLE, str(error)
+    if seen is not None and seen.ending and word is State.STARTING and state.get("state") in set(State):
+        word = State(state["state"])  # nothing starts: it has saved itself, and its job is about to end
     if seen is not None and (seen.taken or seen.state is State.NOT_SENT or word in ENDED):
         if word in GOING_ON:  # what is written is of an earlier attempt
             reason = _about(seen)
@@ -133,7 +140,9 @@ def view(path: Path, seen: Standing | None) -> RunView:
 
 def _about(seen: Standing) -> str | None:
     if seen.state is State.QUEUED and seen.token.job:
-        return f"waits: {seen.reason}" if seen.reason else None
+        never = forever(seen.reason)
+        more = f", which does not pass by itself: {never}" if never else ""
+        return f"waits: {seen.reason}{more}" if seen.reason else None
     return None if seen.state is State.RUNNING else seen.reason or None
 
 

@@ -171,7 +171,8 @@ def load_cluster(name: str) -> Cluster:
         ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ClusterError(f"{path} is not TOML: {error}") from None
-    cluster: Cluster = _validated(Cluster, {"name": path.stem} | content, str(path))
+    stem = re.sub(r"[^A-Za-z0-9_.-]+", "-", path.stem)  # a file's name may have spaces
+    cluster: Cluster = _validated(Cluster, {"name": stem} | content, str(path))
     for override in cluster.override:
         chosen = {field: getattr(cluster, field) for field in Resources.model_fields}
         changed = override.model_dump(exclude={"experiments"}, exclude_none=True)

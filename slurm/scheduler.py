@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+NO_SUCH_NODES = "node configuration is not available"
 SECONDS = 20.0  # for an order, or a question without which nothing goes on
 AT_ONCE = 500  # job ids of one command line
 WAITING = {
@@ -22,20 +23,44 @@ WAITING = {
     "CONFIGURING",
     "RESV_DEL_HOLD",
 }
+UNCLEAR = "UNCLEAR"  # ours: nobody who should know answers
 AT_WORK = {"RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "STAGE_OUT", "SIGNALING", "RESIZING"}
 ADVICE = {
+    "accounting/qos policy": "the limits of your account and QOS on jobs, size and time: send fewer runs at "
+    "once, or change the profile's `qos`, `account`, `time`; `sacctmgr show qos` lists them",
+    "job submit limit": "your account's and QOS's limits on jobs: send fewer runs at a time",
+    "invalid feature": "the profile's `constraint`; `sinfo -o '%N %f'` lists what nodes have",
     "invalid partition": "the profile's `partition`; `sinfo -s` lists those there are",
     "invalid account": "the profile's `account` and `partition`; "
     "`sacctmgr show assoc user=$USER format=account,partition,qos` lists yours",
     "invalid qos": "the profile's `qos`; `sacctmgr show assoc user=$USER format=account,qos` lists yours",
     "time limit": "the profile's `time`; `sinfo -o '%P %l'` lists the longest of each partition",
-    "node configuration is not available": "no nodes have so many GPUs, CPUs or so much memory: the "
-    "profile's `nodes`, `gpus`, `gpu_type`, `cpus`, `memory_gb`, `constraint`; "
-    "`sinfo -N -o '%N %G %c %m %f'` lists theirs",
+    NO_SUCH_NODES: "the profile's `nodes`, `gpus`, `gpu_type`, `cpus`, `memory_gb`, `constraint`: no nodes "
+    "have so many GPUs, CPUs or so much memory; `sinfo -N -o '%N %G %c %m %f'` lists theirs",
     "generic resource": "the profile's `gpus` and `gpu_type`; `sinfo -o '%N %G'` lists what nodes have",
-    "job violates accounting": "a limit of the account or QOS; fewer runs at a time may do",
     "memory specification": "the profile's `memory_gb`; `sinfo -N -o '%N %m'` lists what nodes have",
     "more processors": "the profile's `nodes`, `gpus` and `cpus`",
+}
+# Reasons for which a job waits that do not pass by themselves, and what they are about.
+FOREVER = {
+    "PartitionTimeLimit": "`time` is longer than the partition allows",
+    "PartitionNodeLimit": "`nodes` are more than the partition allows",
+    "MaxWallDuration": "`time` is longer than the account or QOS allows",
+    "MaxCpuPer": "`cpus` are more than the account or QOS allows",
+    "MaxCPUPer": "`cpus` are more than the account or QOS allows",
+    "MaxNodePerJob": "`nodes` are more than the account or QOS allows",
+    "MaxGRESPerJob": "`gpus` are more than the account or QOS allows",
+    "MaxMemoryPerJob": "`memory_gb` is more than the account or QOS allows",
+    "BadConstraints": "no node has what the profile asks for",
+    "InvalidAccount": "the account is not there any more",
+    "InvalidQOS": "the QOS is not there any more",
+    "AccountNotAllowed": "the account may not use the partition",
+    "QOSNotAllowed": "the QOS may not be used in the partition",
+    "DependencyNeverSatisfied": "the run that it continues did not end well",
+    "JobHeldAdmin": "an administrator has to release it",
+    "JobHeldUser": "`scontrol release JOB` lets it start",
+    "requeued held": "`scontrol release JOB` lets it start",
+    "requeued_held": "`scontrol release JOB` lets it start",
 }
 # Read by sbatch, srun, squeue and so on as options; within a job SLURM sets more of its own.
 OPTIONS = ("SBATCH_", "SALLOC_", "SRUN_", "SQUEUE_", "SACCT_", "SINFO_", "SCANCEL_", "SCONTROL_", "SLURM_")
@@ -165,21 +190,24 @@ def _queue(which: list[str], seconds: float, reason: str = "%r") -> dict[str, Se
     return found
 
 
-def history(jobs: Iterable[str], seconds: float = SECONDS) -> dict[str, Seen]:
+def history(jobs: Iterable[str], seconds: float = SECONDS, exact: bool = False) -> dict[str, Seen]:
     """Jobs as the accounting remembers them, all attempts together, by id.
+
+    With `exact` the time of an attempt is that of its script: one that had ended when somebody requeued it by
+    hand counts, in the accounting, up to that moment.
 
     Raises ClusterError where sacct is absent, switched off or takes too long.
     """
     found: dict[str, Seen] = {}
     form = "JobID,State,ElapsedRaw,AllocTRES,NodeList"
     for some in _chunks(_arrays(jobs)):
-        text = run(["sacct", "-X", "-n", "-P", "-D", "-j", ",".join(some), "-o", form], seconds)
-        for line in text.splitlines():
-            parts = line.split("|")
-            if len(parts) != 5:
-                continue
-            name, state, elapsed, tres, node = parts
+        steps = [] if exact else ["-X"]
+        text = run(["sacct", *steps, "-n", "-P", "-D", "-j", ",".join(some), "-o", form], seconds)
+        rows = [parts for line in text.splitlines() if len(parts := line.split("|")) == 5]
+        for (name, state, elapsed, tres, node), after in zip(rows, [*rows, [""] * 5][1:], strict=True):
             length = float(elapsed or 0)
+            if after[0] == f"{name}.batch" and state == "REQUEUED":
+                length = min(length, float(after[2] or 0))
             word = state.split(" ")[0]
             for job in _ids(name):
                 before = found.get(job, Seen(job, ""))
@@ -189,7 +217,12 @@ def history(jobs: Iterable[str], seconds: float = SECONDS) -> dict[str, Seen]:
 
 
 def look(jobs: Iterable[str], seconds: float) -> tuple[dict[str, Seen] | None, dict[str, Seen] | None]:
-    """Queue and accounting at the same time; None for the one that does not answer within the time."""
+    """Queue and accounting at the same time; None for the one that does not answer within the time.
+
+    A job that squeue does not list, and of which the accounting does not say that it has ended, is asked for
+    once more, with scontrol: what squeue prints may be cut short, and the accounting may lag or be off. Where
+    that does not answer, the job's state is `UNCLEAR`.
+    """
     jobs = list(jobs)
     if not jobs:
         return {}, {}
@@ -202,7 +235,36 @@ def look(jobs: Iterable[str], seconds: float) -> tuple[dict[str, Seen] | None, d
 
     with ThreadPoolExecutor(2) as pool:
         queued, past = pool.map(ask, (queue, history))
+    if queued is not None:
+        known = past or {}
+        unclear = [j for j in jobs if j not in queued and (j not in known or known[j].alive)]
+        for array in _arrays(unclear):
+            there = _shown(array, seconds)
+            for job in (job for job in unclear if job.split("_")[0] == array):
+                if there is None:
+                    queued[job] = Seen(job, UNCLEAR)
+                elif job in there:
+                    queued[job] = there[job]
     return queued, past
+
+
+def _shown(array: str, seconds: float) -> dict[str, Seen] | None:
+    """The jobs of an array (or the job) by scontrol's word; None where it does not answer."""
+    try:
+        text = run(["scontrol", "show", "job", "--oneliner", array], seconds)
+    except ClusterError as error:
+        return {} if "Invalid job id" in str(error) else None
+    found = {}
+    for line in text.splitlines():
+        words = dict(word.partition("=")[::2] for word in line.split())
+        task = words.get("ArrayTaskId")
+        name = words.get("JobId", "") if task is None else f"{array}_{task}" if task.isdecimal() else ""
+        ids = _ids(name or f"{array}_[{task}]")
+        for job in ids:
+            found[job] = Seen(
+                job, words.get("JobState", ""), words.get("NodeList", ""), words.get("Reason", "")
+            )
+    return found
 
 
 def cancel(jobs: Iterable[str]) -> None:
@@ -296,7 +358,11 @@ def check_path(path: Path) -> None:
 
 def refusal(text: str) -> str:
     """sbatch's words, and which key of the profile they are about."""
-    wrong = [line for line in text.splitlines() if "error" in line.lower() or "fail" in line.lower()]
-    words = said("\n".join(wrong)) or said(text)
+    words = said(text)
     hints = [hint for sign, hint in ADVICE.items() if sign in text.lower()]
     return f"{words}. See {hints[0]}" if hints else words
+
+
+def forever(reason: str) -> str:
+    """Why a job that waits for this reason will not start by itself; empty where it will."""
+    return next((words for sign, words in FOREVER.items() if sign.lower() in reason.lower()), "")

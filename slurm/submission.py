@@ -32,6 +32,7 @@ from slurm.worker import StopFlag
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("yolor_core", "ablations", "slurm", "analysis")
+NO_LIMIT = 10**9  # minutes
 KINDS = (".py", ".csv", ".toml", ".json", ".typed", ".html", ".css", ".js")
 IGNORE = 'trap "" USR2; exec "$@"'  # until the handlers are there, which takes Python a moment
 # SLURM sends a signal that a step's node left unanswered again a minute later, to whatever then has the job's
@@ -87,6 +88,7 @@ class Submitted:
     taken: list[str] = field(default_factory=list)  # runs that somebody else submitted at this moment
     left_out: dict[str, str] = field(default_factory=dict)  # runs that could not be sent, and why
     problem: str | None = None  # why the rest was not sent
+    notes: list[str] = field(default_factory=list)  # what somebody should know, though it was sent
     signal: int | None = None  # by which somebody ended the launch
 
 
@@ -349,17 +351,28 @@ def new_launch(results: Path) -> Path:
     return folder
 
 
-def rehearse(sender: Sender, arrays: Sequence[Array], write: Callable[[str], Path]) -> None:
-    """Let sbatch check one script of each kind of resources without submitting it.
+def rehearse(sender: Sender, arrays: Sequence[Array], write: Callable[[str], Path]) -> list[str]:
+    """Let sbatch check one script of each kind of resources without submitting it; warnings.
 
     Raises ClusterError with sbatch's reason and the key of the profile that it is about.
     """
     limits = time_limits()
+    longest = _qos_limit(sender.cluster.qos)
+    told: dict[str, None] = {}
     for resources in dict.fromkeys(array.resources for array in arrays):
-        limit = limits.get(resources.partition)
-        if limit is not None and resources.minutes > limit:
+        names = resources.partition.split(",")  # of several, the one where a job can start first
+        limit = max((limits.get(name, NO_LIMIT) for name in names), default=NO_LIMIT)
+        if resources.minutes > limit:
+            which = f"partition {resources.partition!r} allows" if resources.partition else (
+                "the default partition allows, and the profile names no other (`partition`)"
+            )  # fmt: skip
             raise ClusterError(
-                f"time = {resources.time!r} is longer than partition {resources.partition!r} allows: {limit} "
+                f"time = {resources.time!r} is longer than {which}: {limit} minutes. Lower the profile's "
+                "`time`; a run that needs longer is queued again"
+            )
+        if longest is not None and resources.minutes > longest:
+            raise ClusterError(
+                f"time = {resources.time!r} is longer than qos {sender.cluster.qos!r} allows: {longest} "
                 "minutes. Lower the profile's `time`; a run that needs longer is queued again"
             )
         array = next(a for a in arrays if a.resources == resources)
@@ -367,19 +380,58 @@ def rehearse(sender: Sender, arrays: Sequence[Array], write: Callable[[str], Pat
         try:
             scheduler.run(["sbatch", "--test-only", str(path)])
         except ClusterError as error:
-            raise ClusterError(f"the cluster would refuse these jobs: {refusal(str(error))}") from None
+            unavailable = _unavailable_nodes(resources.partition)
+            # Nodes that are down or drained do not count here; sbatch itself takes the job, which waits.
+            if scheduler.NO_SUCH_NODES not in str(error).lower() or not unavailable:
+                raise ClusterError(f"the cluster would refuse these jobs: {refusal(str(error))}") from None
+            told[
+                f"no node can take these jobs now, and some are not available ({unavailable}): sent all the "
+                "same, they wait until such nodes are back"
+            ] = None
         finally:
             path.unlink(missing_ok=True)
+    return list(told)
 
 
 def time_limits() -> dict[str, int]:
-    """The longest job of each partition, in minutes; sbatch itself takes a longer one, which never starts."""
+    """The longest job of each partition, in minutes, and of the default one under "".
+
+    sbatch itself takes a longer one, which never starts.
+    """
     found = {}
-    for line in scheduler.run(["sinfo", "-h", "-o", "%R|%l"]).splitlines():
+    for line in scheduler.run(["sinfo", "-h", "-o", "%P|%l"]).splitlines():
         name, _, limit = line.strip().partition("|")
         with suppress(ValueError):  # infinite
-            found[name] = minutes(limit if "-" in limit or limit.count(":") == 2 else f"0:{limit}")
+            found[name.rstrip("*")] = _slurms_minutes(limit)
+            if name.endswith("*"):
+                found[""] = found[name.rstrip("*")]
     return found
+
+
+def _slurms_minutes(limit: str) -> int:
+    """A limit as SLURM prints it; ValueError for `infinite`."""
+    return minutes(limit if "-" in limit or limit.count(":") == 2 else f"0:{limit}")
+
+
+def _qos_limit(name: str) -> int | None:
+    """The longest job of a QOS, in minutes; None where it has no limit or the accounting does not say."""
+    if not name:
+        return None
+    try:
+        text = scheduler.run(["sacctmgr", "-n", "-P", "show", "qos", name, "format=MaxWall"])
+        return _slurms_minutes(text.strip())
+    except (ClusterError, ValueError):
+        return None
+
+
+def _unavailable_nodes(partition: str) -> str:
+    """Nodes that are down, drained and so on, of one partition or of all, as `n[1-2] drained`."""
+    try:
+        these = ["-p", partition] if partition else []
+        text = scheduler.run(["sinfo", "-h", *these, "-t", "down,drain,fail,maint,unk", "-o", "%N %T"])
+    except ClusterError:
+        return ""
+    return ", ".join(line.strip() for line in text.splitlines() if line.strip())
 
 
 def freeze(results: Path, origin: Mapping[str, Any], root: Path = ROOT) -> Path:

@@ -26,6 +26,7 @@ class Standing:
     state: State
     node: str = ""
     reason: str = ""
+    ending: bool = False  # its processes are over, and SLURM is not done with it yet
 
     @property
     def taken(self) -> bool:
@@ -72,13 +73,22 @@ def _standing(token: Token, queued: Mapping[str, Seen] | None, past: Mapping[str
     seen = (queued or {}).get(job)
     remembered = (past or {}).get(job)
     if seen is not None and seen.alive:
-        return Standing(token, _alive(seen), seen.node, seen.reason)
+        return Standing(token, _alive(seen), seen.node, seen.reason, seen.state == "COMPLETING")
+    if seen is not None and seen.state == scheduler.UNCLEAR:
+        return Standing(token, State.UNKNOWN, reason="squeue and scontrol do not agree")
     if queued is None and (remembered is None or remembered.alive):
         return Standing(token, State.UNKNOWN, reason="squeue did not answer")
     ended = remembered or seen or Seen(job, "")
     state = {"CANCELLED": State.CANCELLED, "OUT_OF_MEMORY": State.FAILED}.get(ended.state, State.INTERRUPTED)
+    why = _why(token, ended.state)
+    attempts = token.attempts()
+    if attempts and attempts[-1].get("kind") == State.CANCELLED:
+        state, why = State.CANCELLED, str(attempts[-1].get("reason") or "cancelled")
+    elif "_" in job and not attempts and past is not None and (remembered is None or remembered.waiting):
+        # One of an array's jobs that is cancelled alone while it waits is in no row of the accounting.
+        state, why = State.CANCELLED, "cancelled before it began"
     state = State.CANCELLED if token.cancelled else state
-    return Standing(token, state, ended.node, _why(token, ended.state))
+    return Standing(token, state, ended.node, why)
 
 
 def _unsent(token: Token, named: Mapping[str, Seen] | None, sending: bool) -> Standing:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -107,7 +109,8 @@ def check(ctx: click.Context, profile: str, results: Path, timeout: int, as_json
 @click.argument("names", nargs=-1, metavar="[RUN|EXPERIMENT]...")
 @click.option("--all", "everything", is_flag=True, help="Every submitted run of this results folder.")
 @read_results_option
-def cancel(names: tuple[str, ...], everything: bool, results: Path) -> None:
+@click.pass_context
+def cancel(ctx: click.Context, names: tuple[str, ...], everything: bool, results: Path) -> None:
     """Cancel runs that wait or run on a cluster. A running one saves itself first; a later launch goes on.
 
     Names are those of `ablate status`: a whole one, its beginning, an experiment, or a pattern with *.
@@ -115,6 +118,7 @@ def cancel(names: tuple[str, ...], everything: bool, results: Path) -> None:
     from ablations.columns import counted
     from ablations.overview import chosen, overview
     from slurm import scheduler
+    from slurm.scheduler import ClusterError
 
     if bool(names) == everything:
         raise click.UsageError("name runs, or say --all")
@@ -123,15 +127,45 @@ def cancel(names: tuple[str, ...], everything: bool, results: Path) -> None:
     wanted = views if everything else chosen(views, names)
     mine = [view for view in wanted if view.submitted]
     live = [view for view in mine if view.job]
+    refused = _cancel(live)
+    live = [view for view in live if view.run not in refused]
+    # Noted after SLURM has taken the order, for else they go on. Then once more, because one that saved
+    # itself at this moment may have been put back in the queue before it was noted.
     for view in mine:
-        if view.token is not None:
-            view.token.cancel()  # first, so that a run that is just being requeued sees it
-    scheduler.cancel([view.job for view in live if view.job])
+        if view.token is not None and view.run not in refused:
+            view.token.cancel()
+    with suppress(ClusterError):
+        scheduler.cancel([view.job for view in live if view.job])
+    for why in refused.values():
+        click.echo(f"not cancelled: {why}", err=True)
     for view in (view for view in mine if not view.job):
         click.echo(f"{view.run} is just being submitted; if its job comes, it will end at once", err=True)
     rest = len(wanted) - len(mine)
     others = f"; {counted(rest, 'other')} {'was' if rest == 1 else 'were'} not on the cluster" if rest else ""
     click.echo(f"cancelled {counted(len(live), 'run')}{others}")
+    ctx.exit(1 if refused else 0)
+
+
+def _cancel(views: Sequence[RunView]) -> dict[str, str]:
+    """Tell SLURM to end the runs' jobs; which ones it would not, because they are another user's, and why.
+
+    Raises ClusterError where it would not end the caller's own.
+    """
+    from slurm import scheduler
+    from slurm.scheduler import ClusterError
+    from slurm.tokens import user
+
+    refused: dict[str, str] = {}
+    owners = {view.run: view.token.user for view in views if view.token is not None}
+    for owner in sorted(set(owners.values()), key=lambda name: name != user()):  # the caller's own first
+        theirs = [view for view in views if owners.get(view.run) == owner]
+        try:
+            scheduler.cancel([view.job for view in theirs if view.job])
+        except ClusterError as error:
+            if owner == user():
+                raise
+            refused |= {view.run: f"{view.run} is {owner}'s: {error}" for view in theirs}
+    return refused
 
 
 @click.command("retry")
@@ -150,7 +184,7 @@ def retry(
     wait or run are left alone.
     """
     from ablations.cluster_launch import check, plan_on_cluster, send
-    from ablations.launch_report import tell, tell_left_out
+    from ablations.launch_report import tell, tell_foreign_options, tell_left_out
     from ablations.overview import UNFINISHED, chosen, overview
     from slurm import scheduler
     from slurm.cluster import load_cluster
@@ -187,6 +221,7 @@ def retry(
             click.echo("nothing to retry")
             problem |= bool(plan.held)
             continue
+        tell_foreign_options()
         sent = send(plan)
         tell(plan, sent)
         if sent.signal is not None:

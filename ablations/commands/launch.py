@@ -163,6 +163,7 @@ def launch_on_cluster(
         describe_plan,
         scripts,
         tell,
+        tell_foreign_options,
         tell_left_out,
         tell_of_data,
         warn_of_damage,
@@ -201,6 +202,7 @@ def launch_on_cluster(
         if not as_json and plan.requests:
             click.echo("\n" + scripts(plan))
     elif plan.requests:
+        tell_foreign_options()
         sent = send(plan)
         tell(plan, sent, err=as_json)
     if as_json:

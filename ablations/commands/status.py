@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ablations.options import json_option, print_json, read_results_option
-from yolor_core.runs.life import GOING_ON, State
+from yolor_core.runs.life import State
 
 if TYPE_CHECKING:
     from ablations.overview import RunView
@@ -78,7 +78,7 @@ def _watch(views: list[RunView], look: Callable[[], list[RunView]]) -> None:
     with live(console) as display:
         while True:
             display.update(table(views, console, summary(views)), refresh=True)
-            if not any(view.state in GOING_ON for view in views):
+            if not any(view.going_on for view in views):
                 return
             try:
                 time.sleep(WATCH_SECONDS)
@@ -127,12 +127,10 @@ def _print(view: RunView, results: Path, paths: list[Path], follow: bool, lines:
             click.echo(line)
     asked = over = time.monotonic()
     while follow:
-        if view.state in GOING_ON:
+        if view.going_on:
             over = time.monotonic()
         # A run is done before its job's script has said so, which is the last line there is.
-        last = view.state not in GOING_ON and not (
-            _to_be_judged(view) and time.monotonic() - over < ENDING_SECONDS
-        )
+        last = not view.going_on and not (_to_be_judged(view) and time.monotonic() - over < ENDING_SECONDS)
         for path in log_files(view.run_dir, view.token, rank):
             if path.stat().st_size > read.get(path, 0):
                 with path.open("rb") as file:
@@ -208,7 +206,7 @@ def costs_of_runs(results: Path) -> tuple[list[dict[str, Any]], bool]:
     }
     try:
         everything = [job for some in jobs.values() for job in some]
-        booked = scheduler.history(everything) if everything else {}
+        booked = scheduler.history(everything, exact=True) if everything else {}
     except ClusterError:
         booked = None
     records: dict[str, dict[str, Any]] = {}

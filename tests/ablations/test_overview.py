@@ -100,6 +100,19 @@ def test_runs_of_this_machine_need_no_scheduler(tmp_path: Path, slurm: FakeSlurm
     assert slurm.calls("squeue") == slurm.calls("sacct") == []
 
 
+def test_a_saved_run_whose_job_is_about_to_end_is_preempted_and_goes_on(
+    tmp_path: Path, slurm: FakeSlurm
+) -> None:
+    submitted(tmp_path / "runs" / "a")
+    RunDirectory(tmp_path / "runs" / "a").write_state("preempted", epoch=3, epochs=24)
+    slurm.answer("squeue", "7|COMPLETING|n1|0:10|None")
+    (found,) = overview(tmp_path, 5.0)
+    assert (found.state, found.submitted, found.going_on) == (State.PREEMPTED, True, True)
+    slurm.answer("squeue", "7|PENDING||0:00|PartitionTimeLimit")
+    (found,) = overview(tmp_path, 5.0)
+    assert found.state is State.QUEUED and "does not pass by itself: `time`" in str(found.reason)
+
+
 def test_a_run_that_left_the_cluster_and_is_trained_here_runs(tmp_path: Path, slurm: FakeSlurm) -> None:
     path = tmp_path / "runs" / "a"
     submitted(path)
@@ -118,6 +131,7 @@ def test_all_runs_cost_one_look_and_finished_ones_none(tmp_path: Path, slurm: Fa
     slurm.answer(
         "squeue", "7_20|RUNNING|n1|0:10|None\n7_21|PENDING||0:00|Resources\n7_3|RUNNING|n9|0:10|None"
     )
+    slurm.answer("sacct", "\n".join(f"7_{k}|FAILED|9|cpu=1|n1" for k in range(22, 30)))
     views = overview(tmp_path, 5.0)
     assert [v.run for v in views] == [f"r{k:02}" for k in range(30)]
     assert {v.state for v in views[:20]} == {"done"}

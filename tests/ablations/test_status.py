@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -44,6 +48,45 @@ def test_running_without_a_process_is_shown_as_interrupted(tmp_path: Path) -> No
     assert (other["state"], other["reason"]) == ("failed", "OSError: disk full")
     with run.lock():
         assert json.loads(status(tmp_path, "--json"))[0]["state"] == "running"
+
+
+def test_a_reader_without_leave_to_write_sees_the_same(request: pytest.FixtureRequest) -> None:
+    results = Path(tempfile.mkdtemp())  # pytest's own folders are closed to other users
+    request.addfinalizer(lambda: shutil.rmtree(results))
+    results.chmod(0o755)
+    for name in "ab":
+        run = RunDirectory(results / "runs" / name)
+        run.write_state("running", epoch=3, epochs=24)
+        (run.path / "logs" / "1").mkdir(parents=True)
+        (run.path / "logs" / "1" / "run_log.out").write_text(f"epoch 3 of {name}\n")
+        with run.lock():
+            pass
+
+    def look(answers: multiprocessing.Queue[tuple[int, str]]) -> None:
+        if os.getuid() == 0:
+            os.setgroups([])
+            os.setgid(65534)
+            os.setuid(65534)
+        for words in (["status", "--json"], ["cost"], ["logs", "b"]):
+            result = CliRunner().invoke(main, [*words, "--results", str(results)])
+            answers.put((result.exit_code, result.output))
+
+    context = multiprocessing.get_context("fork")
+    answers = context.Queue()
+    with RunDirectory(results / "runs" / "a").lock():
+        before = set(results.rglob("*"))
+        for path in before:
+            path.chmod(0o555 if path.is_dir() else 0o444)
+        process = context.Process(target=look, args=(answers,))
+        process.start()
+        found = [answers.get(timeout=60) for _ in range(3)]
+        process.join(60)
+    assert [code for code, _ in found] == [0, 0, 0], found
+    assert [record["state"] for record in json.loads(found[0][1])] == ["running", "interrupted"]
+    assert "epoch 3 of b" in found[2][1]
+    assert set(results.rglob("*")) == before
+    for path in before:  # or nobody but root could remove them
+        path.chmod(0o755)
 
 
 def test_text_has_a_line_per_run_and_a_count(tmp_path: Path) -> None:

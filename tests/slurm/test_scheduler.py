@@ -88,6 +88,28 @@ def test_the_accounting_adds_all_attempts_and_gpus(slurm: FakeSlurm) -> None:
     assert {"-X", "-D"} <= set(call)  # no steps; requeued attempts too
 
 
+def test_an_attempt_that_had_ended_when_it_was_requeued_counts_as_long_as_it_ran(slurm: FakeSlurm) -> None:
+    """As SLURM 22.05 booked a job of 5 s that was requeued by hand 9 s after it had ended."""
+    slurm.answer(
+        "sacct",
+        "7|REQUEUED|14|billing=1,cpu=1,gres/gpu=1,node=1|n2\n"
+        "7.batch|COMPLETED|5|cpu=1,gres/gpu=1,mem=0,node=1|n2\n"
+        "7.0|COMPLETED|4|cpu=1,gres/gpu=1,mem=0,node=1|n2\n"
+        "7|COMPLETED|5|billing=1,cpu=1,gres/gpu=1,node=1|n1\n"
+        "7.batch|COMPLETED|5|cpu=1,gres/gpu=1,mem=0,node=1|n1\n",
+    )
+    found = scheduler.history(["7"], exact=True)
+    assert (found["7"].seconds, found["7"].gpu_seconds, found["7"].state) == (10, 10, "COMPLETED")
+    assert "-X" not in slurm.calls("sacct")[0]
+
+
+def test_reasons_that_do_not_pass_are_known() -> None:
+    for reason in ("PartitionTimeLimit", "QOSMaxWallDurationPerJobLimit", "launch failed requeued held"):
+        assert scheduler.forever(reason)
+    for reason in ("Priority", "Resources", "Dependency", "BeginTime", "QOSMaxJobsPerUserLimit", "", "None"):
+        assert not scheduler.forever(reason)
+
+
 def test_gpus_by_type_alone_are_counted(slurm: FakeSlurm) -> None:
     slurm.answer("sacct", "7|COMPLETED|100|cpu=8,gres/gpu:a100=4,node=1|n1")
     assert scheduler.history(["7"])["7"].gpu_seconds == 400

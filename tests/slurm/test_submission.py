@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -393,6 +394,71 @@ def test_one_script_of_each_kind_is_rehearsed(tmp_path: Path, slurm: FakeSlurm) 
 
 
 @pytest.mark.parametrize(
+    ("partition", "time", "words"),
+    [
+        ("short", "11", "partition 'short' allows: 10 minutes"),
+        ("short", "10", ""),
+        (
+            "",
+            "1-00:01:00",
+            "the default partition allows, and the profile names no other (`partition`): 1440",
+        ),
+        ("", "1-00:00:00", ""),
+        ("short,two", "31", "partition 'short,two' allows: 30 minutes"),
+        ("short,two", "30", ""),
+        ("short,free", "99-0", ""),
+        ("new", "99-0", ""),
+    ],
+)
+def test_a_time_that_the_partitions_do_not_allow_is_refused(
+    tmp_path: Path, slurm: FakeSlurm, partition: str, time: str, words: str
+) -> None:
+    """sbatch takes such jobs, and they wait for ever."""
+    slurm.answer("sinfo", "main*|1-00:00:00\nshort|10:00\ntwo|30:00\nfree|infinite")
+    arrays = [Array((request(tmp_path, "a", Resources(partition=partition, time=time)),))]
+    if not words:
+        assert rehearse(sender(tmp_path), arrays, partial(write, tmp_path)) == []
+        return
+    with pytest.raises(ClusterError) as caught:
+        rehearse(sender(tmp_path), arrays, partial(write, tmp_path))
+    assert words in str(caught.value) and "`time`" in str(caught.value)
+
+
+@pytest.mark.parametrize(("limit", "refused"), [("00:30:00", True), ("02:00:00", False), ("", False)])
+def test_a_time_that_the_qos_does_not_allow_is_refused(
+    tmp_path: Path, slurm: FakeSlurm, limit: str, refused: bool
+) -> None:
+    sacctmgr = slurm.bin / "sacctmgr"
+    sacctmgr.write_text(f'#!/bin/sh\n[ "$5" = long ] && echo {limit}\n')
+    sacctmgr.chmod(0o755)
+    arrays = [Array((request(tmp_path, "a", Resources(time="60")),))]
+    mine = sender(tmp_path, Cluster(qos="long"))
+    if refused:
+        with pytest.raises(ClusterError, match="qos 'long' allows: 30 minutes"):
+            rehearse(mine, arrays, partial(write, tmp_path))
+    else:
+        assert rehearse(mine, arrays, partial(write, tmp_path)) == []
+
+
+def test_nodes_that_are_drained_are_a_warning_and_no_refusal(tmp_path: Path, slurm: FakeSlurm) -> None:
+    slurm.answer("sbatch", error="allocation failure: Requested node configuration is not available", code=1)
+    slurm.answer("sinfo", "main*|infinite", to="-h -o")
+    arrays = [Array((request(tmp_path, "a", Resources(partition="gpu")),))]
+    slurm.answer("sinfo", "n[1-3] drained", to="-h -p gpu -t")
+    (warning,) = rehearse(sender(tmp_path), arrays, partial(write, tmp_path))
+    assert "n[1-3] drained" in warning
+    slurm.answer("sinfo", "", to="-h -p gpu -t")
+    with pytest.raises(ClusterError, match="node configuration is not available"):
+        rehearse(sender(tmp_path), arrays, partial(write, tmp_path))
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "rehearsal.sh"
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize(
     ("words", "key"),
     [
         ("invalid partition specified: gpuu", "partition"),
@@ -404,11 +470,17 @@ def test_one_script_of_each_kind_is_rehearsed(tmp_path: Path, slurm: FakeSlurm) 
         ("Requested time limit is invalid (missing or exceeds some limit)", "time"),
         ("Batch job submission failed: Requested node configuration is not available", "gpus"),
         ("Invalid generic resource (gres) specification", "gpu_type"),
+        ("Invalid feature specification", "constraint"),
+        (
+            "Batch job submission failed: Job violates accounting/QOS policy (job submit limit, user's size "
+            "and/or time limits)",
+            "qos",
+        ),
         ("Memory specification can not be satisfied", "memory_gb"),
     ],
 )
 def test_a_refusal_names_the_key_of_the_profile(words: str, key: str) -> None:
-    text = refusal(f"Traceback (most recent call last):\nsbatch: error: {words}\n")
+    text = refusal(f"sbatch: error: {words}\n")
     assert text.startswith(words)
     assert f"`{key}`" in text
 
@@ -416,6 +488,8 @@ def test_a_refusal_names_the_key_of_the_profile(words: str, key: str) -> None:
 def test_an_unknown_refusal_is_passed_on() -> None:
     assert refusal("sbatch: error: Something new") == "Something new"
     assert refusal("plain words") == "plain words"
+    lua = "sbatch: lua: Please name an account\nsbatch: error: Batch job submission failed: Unspecified error"
+    assert "Please name an account" in refusal(lua)  # a site's own job_submit plugin
 
 
 @pytest.fixture

@@ -95,6 +95,42 @@ def test_the_accounting_says_why_a_job_is_gone(
     assert reason in found.reason
 
 
+def test_a_job_is_gone_when_queue_and_accounting_agree_and_else_asked_for_again(
+    tmp_path: Path, slurm: FakeSlurm
+) -> None:
+    """squeue may be cut short, with exit code 0; scontrol's lines are those of SLURM 22.05."""
+    waiting = token(tmp_path, job="8_2")
+    shown = "JobId=8 ArrayJobId=8 ArrayTaskId=0,2%1 ArrayTaskThrottle=1 JobName=q UserId=root(0) "
+    slurm.answer("scontrol", f"{shown}JobState=PENDING Reason=JobHeldUser Dependency=(null)", to="show job")
+    for accounting in ("", "8_[0,2%1]|PENDING|0||None assigned"):
+        slurm.answer("sacct", accounting)
+        assert (seen(waiting).state, seen(waiting).reason) == (State.QUEUED, "JobHeldUser")
+    # One that was cancelled alone is in neither, nor in the accounting.
+    alone = seen(token(tmp_path, "b", job="8_1"))
+    assert (alone.state, alone.reason, alone.taken) == (State.CANCELLED, "cancelled before it began", False)
+    slurm.answer("scontrol", error="Unable to contact slurm controller", code=1, to="show job")
+    assert (seen(waiting).state, seen(waiting).taken) == (State.UNKNOWN, True)
+    slurm.answer("scontrol", error="slurm_load_jobs error: Invalid job id specified", code=1, to="show job")
+    assert not seen(waiting).taken
+    slurm.answer("sacct", "8_2|FAILED|9|cpu=1|n1")  # that is past and will not change
+    asked = len(slurm.calls("scontrol"))
+    assert seen(waiting).state is State.INTERRUPTED and len(slurm.calls("scontrol")) == asked
+
+
+def test_a_cancelled_run_is_cancelled_without_accounting(tmp_path: Path, slurm: FakeSlurm) -> None:
+    slurm.answer("sacct", error="disabled", code=1)
+    mine = token(tmp_path, job="7")
+    mine.note("start", restart=0)
+    mine.note("end", restart=0, kind="cancelled", reason="cancelled by scancel; launch again to go on")
+    assert (seen(mine).state, seen(mine).reason[:20]) == (State.CANCELLED, "cancelled by scancel")
+
+
+def test_a_job_that_is_completing_is_ending(tmp_path: Path, slurm: FakeSlurm) -> None:
+    slurm.answer("squeue", "7|COMPLETING|n1|0:10|None")
+    found = seen(token(tmp_path, job="7"))
+    assert found.taken and found.ending
+
+
 def test_without_accounting_the_log_says_why(tmp_path: Path, slurm: FakeSlurm) -> None:
     slurm.answer("sacct", error="disabled", code=1)
     (tmp_path / "array").mkdir()

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from slurm.tokens import read
 from tests.ablations.cluster_commands.submitted import Ablate, job_of, run_of
 from tests.ablations.fake_training import leave_results
 from tests.slurm.fake_slurm import FakeSlurm
 from yolor_core.runs.directory import RunDirectory
 
 
-def test_cancel_notes_it_before_it_tells_slurm(
+def test_cancel_notes_it_when_slurm_has_taken_the_order_and_repeats_that(
     ablate: Ablate, slurm: FakeSlurm, launched: Path, results: Path
 ) -> None:
     job, other = job_of(results, "csp-fast"), job_of(results, "csp-fast.add-fa")
     slurm.answer("squeue", f"{job}|RUNNING|n1|0:10|None\n{other}|PENDING||0:00|Priority")
     mark = run_of(results, "csp-fast").path / "submits" / "0001.cancelled.json"
-    slurm.shell("scancel", f'[ -e "{mark}" ] || exit 9\nexit 0')
+    slurm.shell("scancel", f'[ -e "{mark}" ] && echo late >> {results}/late\nexit 0')
     result = ablate("cancel", "csp-fast")
     assert result.exit_code == 0, result.output
-    assert slurm.calls("scancel") == [[job]]
-    assert "cancelled 1 run" in result.stdout
+    # The second order ends a job that was put back in the queue before it was noted.
+    assert slurm.calls("scancel") == [[job], [job]] and (results / "late").read_text() == "late\n"
+    assert mark.exists() and "cancelled 1 run" in result.stdout
     assert not (run_of(results, "csp-fast.add-fa").path / "submits" / "0001.cancelled.json").exists()
     slurm.answer("scancel")
     result = ablate("cancel", "--all")
@@ -44,7 +46,34 @@ def test_cancel_reaches_runs_that_may_be_there_while_the_queue_does_not_answer(
     slurm.answer("sacct", error="down", code=1)
     result = ablate("cancel", "csp-fast")
     assert result.stdout == "cancelled 1 run\n"
-    assert slurm.calls("scancel") == [[job_of(results, "csp-fast")]]
+    assert slurm.calls("scancel")[0] == [job_of(results, "csp-fast")]
+
+
+def test_a_run_is_not_cancelled_where_slurm_does_not_take_the_order(
+    ablate: Ablate, slurm: FakeSlurm, launched: Path, results: Path
+) -> None:
+    job = job_of(results, "csp-fast")
+    slurm.answer("squeue", f"{job}|RUNNING|n1|0:10|None")
+    slurm.answer("scancel", error="scancel: error: Unable to contact slurm controller", code=1)
+    result = ablate("cancel", "csp-fast")
+    assert result.exit_code == 2 and "Unable to contact slurm controller" in result.stderr
+    assert not list(results.glob("runs/*/submits/*.cancelled.json"))
+
+
+def test_other_users_runs_are_named_with_their_owners(
+    ablate: Ablate, slurm: FakeSlurm, launched: Path, results: Path
+) -> None:
+    mine, theirs = job_of(results, "csp-fast"), job_of(results, "csp-fast.add-fa")
+    read(run_of(results, "csp-fast.add-fa").path, 1).update(user="ann")
+    slurm.answer("squeue", f"{mine}|RUNNING|n1|0:10|None\n{theirs}|PENDING||0:00|Priority")
+    slurm.answer(
+        "scancel", error=f"Kill job error on job id {theirs}: Access/permission denied", code=1, to=theirs
+    )
+    result = ablate("cancel", "--all")
+    assert result.exit_code == 1
+    assert "is ann's: Kill job error" in result.stderr and "cancelled 1 run" in result.stdout
+    (mark,) = results.glob("runs/*/submits/*.cancelled.json")
+    assert mark.parent.parent == run_of(results, "csp-fast").path
 
 
 def test_retry_submits_failed_runs_with_their_own_profile(
