@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ class Grid:
 
     bed: Testbed
     folder: Path
+    more: dict[str, str] = field(default_factory=dict)  # variables of the user's shell
 
     def profile(self, **changes: Any) -> str:
         """Write a cluster profile, the testbed's with these keys changed; its path."""
@@ -58,7 +59,7 @@ class Grid:
     def environment(self) -> dict[str, str]:
         """Ours, with the testbed's SLURM; without what the tests themselves have set for torch."""
         ours = {k: v for k, v in os.environ.items() if not k.startswith(("RANK", "WORLD_SIZE", "SLURM_"))}
-        return ours | self.bed.environment | {"OMP_NUM_THREADS": "1"}
+        return ours | self.bed.environment | {"OMP_NUM_THREADS": "1"} | self.more
 
     def launch(self, *words: str, code: int | None = 0, **profile: Any) -> dict[str, Any]:
         """`ablate launch WORDS --cluster PROFILE --json`, at the smoke profile."""
