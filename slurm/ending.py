@@ -12,6 +12,7 @@ rank can touch:
 | cancelled, by `ablate cancel` or `scancel` | it stays as it is; the next launch goes on |
 | SLURM has put it back itself (a lost node, preemption, `scontrol requeue`) | nothing |
 | a lost node, and SLURM has not put it back | back to the queue, at most `requeues` times |
+| nothing can be written in its folder now (a full disk) | the same |
 | an error that would come again (configuration, data, not finite) | failed, with the reason |
 | no run was started: no srun or Python after the profile's `setup`, or no time | failed, with the reason |
 | out of memory, as far as the log says so | failed: the same would happen again |
@@ -23,18 +24,31 @@ too; SLURM itself then puts it back (except after the time limit), and it goes o
 
 from __future__ import annotations
 
+import errno
 import importlib
+import os
 import re
 import shutil
 import sys
+import tempfile
 import traceback
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from slurm import scheduler
-from slurm.files import BEGINNING, SCRIPT, TOO_LITTLE, last_lines, out_of_memory, tail
+from slurm.files import (
+    BEGINNING,
+    NO_TIME,
+    SCRIPT,
+    TOO_LATE,
+    TOO_LITTLE,
+    last_lines,
+    out_of_memory,
+    tail,
+)
 from slurm.scheduler import ClusterError, Own
 from slurm.tokens import Token, read
 from slurm.worker import describe, entry, job_id, restarts, superseded
@@ -44,12 +58,11 @@ from yolor_core.runs.life import State
 CANCELLED = re.compile(r"\*\*\* JOB \S+ ON \S+ CANCELLED AT \S+ \*\*\*")
 TIME_LIMIT = re.compile(r"\*\*\* \w+ \S+ ON \S+ CANCELLED AT \S+ DUE TO TIME LIMIT \*\*\*")
 OWN_WORDS = re.compile(r"^(slurmstepd\S*|srun): ", re.MULTILINE)
+TRIED_BYTES = 1_000_000
 NO_SRUN = (
     "srun is not on the PATH of the job; lines of the profile's `setup`, as `module purge`, may remove it"
 )
 NO_PROGRAM = "the job could not start Python (exit code {}): the profile's `environment` or `container`"
-NO_TIME = "the time limit came before the run began: the profile's `setup` takes longer than its `time`"
-TOO_LATE = "the time limit came before it could save (signal_delay)"
 
 CRASH, ELSEWHERE = "crash", "elsewhere"  # it may be tried again; another submission has the run
 
@@ -75,6 +88,7 @@ def judge(
     seen: Own | None = None,
     restart: int = 0,
     began: bool = True,
+    unwritable: str = "",
 ) -> Verdict:
     """Decide about an attempt that is over.
 
@@ -88,6 +102,7 @@ def judge(
         seen: the job, as SLURM sees it now; None where it does not say.
         restart: how often SLURM had started the job before this attempt.
         began: whether the run's own process was started.
+        unwritable: why nothing can be written in the run's folder, if so: that may pass.
     """
     states = [str(outcome.get("state")) for outcome in outcomes]
     failures = [outcome for outcome in outcomes if outcome.get("state") == State.FAILED]
@@ -98,14 +113,14 @@ def judge(
         return Verdict("leave", ELSEWHERE)
     if cancelled or State.CANCELLED in states:
         return Verdict("leave", State.CANCELLED, f"cancelled by {cancelled}; launch again to go on")
-    if final:
+    if final and not unwritable:
         return Verdict("fail", State.FAILED, str(final[0].get("reason")))
     if seen is not None and seen.restarts > restart:
         return Verdict("leave", State.PREEMPTED, "SLURM has put it back in the queue")
     lost = seen is not None and seen.state == "NODE_FAIL"
-    if lost or (State.PREEMPTED in states and not failures):
+    if lost or unwritable or (State.PREEMPTED in states and not failures):
         if preemptions < requeues:
-            return Verdict("requeue", State.PREEMPTED, "its node was lost" if lost else "")
+            return Verdict("requeue", State.PREEMPTED, unwritable or ("its node was lost" if lost else ""))
         often = f"{preemptions} time{'' if preemptions == 1 else 's'}"
         return Verdict("fail", State.FAILED, f"restarted {often}, as often as `requeues` allows")
     if not began and TIME_LIMIT.search(log):
@@ -159,9 +174,11 @@ def end(folder: Path, exit_code: int) -> int:
         seen,
         restart,
         began,
+        unwritable(run_dir),
     )
     print(f"ending: {verdict.kind} {verdict.reason} -> {verdict.action}", flush=True)
-    token.note("end", job=job, restart=restart, kind=verdict.kind, exit=exit_code, reason=verdict.reason)
+    with suppress(OSError):  # a full disk must not keep the run from going on when there is space again
+        token.note("end", job=job, restart=restart, kind=verdict.kind, exit=exit_code, reason=verdict.reason)
     if verdict.action == "leave":
         if verdict.kind == State.CANCELLED:
             _leave(about, State.PREEMPTED, verdict.reason)
@@ -180,8 +197,25 @@ def end(folder: Path, exit_code: int) -> int:
             )
     lines = last_lines(log)
     _leave(about, State.FAILED, verdict.reason)
-    token.note("failed", job=job, reason=verdict.reason, log=lines)
+    with suppress(OSError):
+        token.note("failed", job=job, reason=verdict.reason, log=lines)
     return exit_code or 1
+
+
+def unwritable(folder: Path) -> str:
+    """Why no file of some size can be written into a folder; empty where one can.
+
+    A full disk, a quota that is used up, or a file system that was set to read-only.
+    """
+    try:
+        with tempfile.NamedTemporaryFile(dir=folder) as file:
+            file.write(bytes(TRIED_BYTES))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+            return f"{folder} cannot be written: {error.strerror}"
+    return ""
 
 
 def this_attempt(log: str) -> str:

@@ -15,6 +15,8 @@ from typing import Any
 LOG_BYTES, LOG_LINES = 20_000, 8
 SCRIPT, BEGINNING = "ablate: job script begins", "ablate: run begins"  # lines of ours in the log of a job
 MEMORY = ("oom-kill", "out of memory", "oom_kill", "exceeded memory limit", "cannot allocate memory")
+NO_TIME = "the time limit came before the run began: the profile's `setup` takes longer than its `time`"
+TOO_LATE = "the time limit came before it could save (signal_delay)"
 TOO_LITTLE = "out of memory: the job was given less than it needs (memory_gb)"
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from slurm import scheduler
-from slurm.files import TOO_LITTLE, last_lines, out_of_memory, read_json, tail
+from slurm.files import NO_TIME, TOO_LATE, TOO_LITTLE, last_lines, out_of_memory, read_json, tail
 from slurm.scheduler import ClusterError, Seen
 from slurm.tokens import Token, current
 from yolor_core.runs.life import GOING_ON, State
@@ -36,7 +36,7 @@ class Standing:
 
 ENDINGS = {
     "NODE_FAIL": "its node was lost",
-    "TIMEOUT": "the time limit came before it could save (signal_delay)",
+    "TIMEOUT": TOO_LATE,
     "OUT_OF_MEMORY": TOO_LITTLE,
     "CANCELLED": "cancelled",
     "DEADLINE": "the scheduler's deadline passed",
@@ -128,6 +128,8 @@ def _why(token: Token, word: str) -> str:
     """Why a job is gone, for a run whose own files do not say."""
     if mark := token.cancelled:
         return f"cancelled by {mark.get('user')}"
+    if word == "TIMEOUT" and not token.attempts():
+        return NO_TIME
     if word in ENDINGS:
         return ENDINGS[word]
     log = tail(token.log)

@@ -122,11 +122,13 @@ def job(folder: Path) -> int:
     # What comes from here on must not kill the process on its way out, where Python has no handlers left.
     for signum in STOPS:
         signal.signal(signum, signal.SIG_IGN)
-    if state == "failed":
-        token.ended(rank, restart, state=state, final=final, reason=reason)
+    more = {"final": final, "reason": reason} if state == "failed" else {}
+    try:
+        token.ended(rank, restart, state=state, **more)
+    except OSError as error:  # the disk is full: the log, which is another file, may still say why
+        print(f"ablate: {state}: {reason or describe(error)}", flush=True)
         return 1
-    token.ended(rank, restart, state=state)
-    return 0
+    return int(state == "failed")
 
 
 def other_code(frozen: str) -> str:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +13,7 @@ import pytest
 
 from slurm import ending
 from slurm.ending import end, judge, main
-from slurm.files import BEGINNING
+from slurm.files import BEGINNING, TOO_LATE
 from slurm.scheduler import Own
 from slurm.tokens import Token, claim
 from tests.slurm.fake_slurm import FakeSlurm
@@ -96,6 +99,12 @@ BANNER = "Welcome! Jobs that run out of memory are killed.\n"
         pytest.param([], 1, {"began": False, "log": LIMIT}, ("fail", "failed"), id="no-time-to-begin"),
         pytest.param([], 127, {"began": False}, ("fail", "failed"), id="no-program"),
         pytest.param([], 127, {}, ("requeue", "crash"), id="a-run-may-end-with-127"),
+        pytest.param([CRASH], 1, {"unwritable": "full", "crashes": 2}, ("requeue", "preempted"), id="full"),
+        pytest.param(
+            [outcome(0, "failed", "no space is left", True)], 1, {"unwritable": "full"},
+            ("requeue", "preempted"), id="a-full-disk-may-pass",
+        ),
+        pytest.param([CRASH], 1, {"unwritable": "full", "preemptions": 5}, ("fail", "failed"), id="or-not"),
     ],
 )  # fmt: skip
 def test_what_slurm_has_done_is_told_from_a_crash(
@@ -108,7 +117,7 @@ def test_what_slurm_has_done_is_told_from_a_crash(
 
 def test_reasons_why_no_run_was_started_name_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "`setup` takes longer than its `time`" in reason([], 1, began=False, log=LIMIT)
-    assert reason([], 1, log=LIMIT, crashes=0, retries=0) == ending.TOO_LATE
+    assert reason([], 1, log=LIMIT, crashes=0, retries=0) == TOO_LATE
     slurm = FakeSlurm(tmp_path, monkeypatch)
     assert "`environment` or `container`" in reason([], 127, began=False)
     assert "`environment` or `container`" in reason([], 126, began=False)
@@ -317,6 +326,31 @@ def test_a_job_that_slurm_requeues_in_this_moment_is_not_requeued_twice(job: Job
     job.token.ended(0, 0, state="preempted")
     assert end(job.folder, 0) != 0
     assert job.how_left() is None
+
+
+def test_a_full_disk_keeps_no_run_from_going_on(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Token, "note", full)
+    monkeypatch.setattr(ending, "unwritable", lambda folder: f"{folder} cannot be written: No space left")
+    assert end(job.folder, 1) != 0
+    assert (job.requeued(), job.how_left()) == (1, None)
+    job.restart(5)
+    assert end(job.folder, 1) != 0
+    assert job.requeued() == 1 and (job.how_left() or [""])[0] == "failed"
+
+
+def test_a_folder_in_which_nothing_can_be_written_says_why(tmp_path: Path) -> None:
+    assert ending.unwritable(tmp_path) == "" and not list(tmp_path.iterdir())
+    if os.getuid() == 0:  # of a megabyte half fits
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=512k", "none", str(tmp_path)], check=True)
+        try:
+            assert ending.unwritable(tmp_path) == f"{tmp_path} cannot be written: No space left on device"
+            subprocess.run(["mount", "-o", "remount,ro", str(tmp_path)], check=True)
+            assert "Read-only file system" in ending.unwritable(tmp_path)
+        finally:
+            subprocess.run(["umount", str(tmp_path)], check=True)
 
 
 def test_an_ending_that_fails_itself_says_so_in_a_line(job: Job, capsys: pytest.CaptureFixture[str]) -> None:

@@ -90,7 +90,9 @@ def test_the_accounting_says_why_a_job_is_gone(
     tmp_path: Path, slurm: FakeSlurm, word: str, state: State, reason: str
 ) -> None:
     slurm.answer("sacct", f"7|{word}|100|cpu=1|n1")
-    found = seen(token(tmp_path, job="7"))
+    mine = token(tmp_path, job="7")
+    mine.note("start", restart=0)
+    found = seen(mine)
     assert (found.state, found.node) == (state, "n1")
     assert reason in found.reason
 
@@ -129,6 +131,14 @@ def test_a_job_that_is_completing_is_ending(tmp_path: Path, slurm: FakeSlurm) ->
     slurm.answer("squeue", "7|COMPLETING|n1|0:10|None")
     found = seen(token(tmp_path, job="7"))
     assert found.taken and found.ending
+
+
+def test_a_time_limit_before_and_after_a_run_began_is_told(tmp_path: Path, slurm: FakeSlurm) -> None:
+    slurm.answer("sacct", "7|TIMEOUT|60|cpu=1|n1")
+    mine = token(tmp_path, job="7")
+    assert "`setup` takes longer" in seen(mine).reason
+    mine.note("start", restart=0)
+    assert "signal_delay" in seen(mine).reason
 
 
 def test_without_accounting_the_log_says_why(tmp_path: Path, slurm: FakeSlurm) -> None:

@@ -251,6 +251,17 @@ def test_a_process_of_other_code_than_the_frozen_does_not_train(token: Token, tm
     assert call(token, work, str(tmp_path / "gone")) == 1
 
 
+def test_a_process_that_cannot_leave_word_says_it_in_the_log(
+    token: Token, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Token, "ended", full)
+    assert call(token, Does(lambda stop: "preempted")) == 1
+    assert "ablate: preempted: OSError: [Errno 28] No space left on device" in capsys.readouterr().out
+
+
 def test_a_signal_that_the_shell_before_us_ignored_is_heard(token: Token) -> None:
     former = signal.signal(signal.SIGUSR2, signal.SIG_IGN)
     try:
