@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,8 @@ def replace_json(path: Path, value: Any) -> None:
     """Write a JSON file that readers see whole: the old one or the new one."""
     name = _temporary(path, value)
     try:
-        os.replace(name, path)
+        with _named(path):
+            os.replace(name, path)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
@@ -57,7 +59,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 def append_line(path: Path, value: dict[str, Any]) -> None:
     """Add a line of JSON."""
-    with path.open("a", encoding="utf-8") as file:
+    with _named(path), path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(value) + "\n")
 
 
@@ -72,12 +74,23 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     return found
 
 
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Errors of the block name this file: a full disk names none, and a temporary one says nothing."""
+    try:
+        yield
+    except OSError as error:
+        error.filename, error.filename2 = str(path), None
+        raise
+
+
 def _temporary(path: Path, value: Any) -> str:
     text = json.dumps(value, indent=1) + "\n"
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    with _named(path):
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
+        with _named(path), os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())

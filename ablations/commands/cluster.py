@@ -133,7 +133,10 @@ def cancel(ctx: click.Context, names: tuple[str, ...], everything: bool, results
     # itself at this moment may have been put back in the queue before it was noted.
     for view in mine:
         if view.token is not None and view.run not in refused:
-            view.token.cancel()
+            try:
+                view.token.cancel()
+            except OSError as error:  # SLURM has ended it all the same
+                click.echo(f"{view.run}: that it is cancelled cannot be noted: {error.strerror}", err=True)
     with suppress(ClusterError):
         scheduler.cancel([view.job for view in live if view.job])
     for why in refused.values():

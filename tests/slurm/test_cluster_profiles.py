@@ -30,6 +30,10 @@ def test_every_key_is_optional(tmp_path: Path) -> None:
     assert (cluster.gpus, cluster.nodes, cluster.account) == (1, 1, "")
 
 
+def test_a_files_name_may_have_spaces(tmp_path: Path) -> None:
+    assert load_cluster(profile(tmp_path, "gpus = 3", "my own (new).toml")).name == "my-own-new-"
+
+
 def test_a_profile_is_found_by_a_relative_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "sub").mkdir()

@@ -1,10 +1,27 @@
-"""The end of a log, whatever is in it."""
+"""The end of a log, whatever is in it; and files that cannot be written, by their names."""
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
-from slurm.files import last_lines, tail
+import pytest
+
+from slurm.files import append_line, create_json, last_lines, replace_json, tail
+
+
+@pytest.mark.skipif("os.getuid() != 0")
+def test_a_full_disk_is_named_by_the_file_that_was_to_be_written(tmp_path: Path) -> None:
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", str(tmp_path)], check=True)
+    try:
+        for write in (replace_json, create_json, append_line):
+            with pytest.raises(OSError, match="No space left on device") as caught:
+                write(tmp_path / "a.json", {"long": "x" * 100_000})
+            assert caught.value.filename == str(tmp_path / "a.json")
+            for path in tmp_path.iterdir():
+                path.unlink()
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)
 
 
 def test_the_last_lines_of_a_log_are_the_runs_own(tmp_path: Path) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from slurm.tokens import read
+import pytest
+
+from slurm.tokens import Token, read
 from tests.ablations.cluster_commands.submitted import Ablate, job_of, run_of
 from tests.ablations.fake_training import leave_results
 from tests.slurm.fake_slurm import FakeSlurm
@@ -58,6 +60,19 @@ def test_a_run_is_not_cancelled_where_slurm_does_not_take_the_order(
     result = ablate("cancel", "csp-fast")
     assert result.exit_code == 2 and "Unable to contact slurm controller" in result.stderr
     assert not list(results.glob("runs/*/submits/*.cancelled.json"))
+
+
+def test_a_run_in_a_folder_that_cannot_be_written_is_cancelled(
+    ablate: Ablate, slurm: FakeSlurm, launched: Path, results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: Token) -> None:
+        raise OSError(30, "Read-only file system")
+
+    slurm.answer("squeue", f"{job_of(results, 'csp-fast')}|RUNNING|n1|0:10|None")
+    monkeypatch.setattr(Token, "cancel", refuse)
+    result = ablate("cancel", "csp-fast")
+    assert result.exit_code == 0 and "cancelled 1 run" in result.stdout
+    assert "cannot be noted: Read-only file system" in result.stderr
 
 
 def test_other_users_runs_are_named_with_their_owners(

@@ -136,7 +136,7 @@ def test_a_rank_that_hangs_ends_the_attempt_and_the_run_goes_on(grid: Grid) -> N
     grid.until(lambda: endings(run) == ["crash"])
     assert "does not answer" in str(token(run).attempts()[-1]["reason"])
     # SLURM sends a signal that a node did not confirm again a minute later, to that step of the next attempt.
-    grid.until(lambda: len(endings(run)) == 2)
+    grid.until(lambda: len(endings(run)) == 2, 300)
     assert endings(run) == ["crash", "done"]
 
 
