@@ -17,7 +17,7 @@ from ablations.cli import main
 from tests.yolor_core.data.label_trees import SIZE, voc, voc_object, write_tree
 from yolor_core.config import AugmentConfig, CocoConfig
 from yolor_core.data import TrainingBatches, load_images
-from yolor_core.data.convert import Conversion, convert
+from yolor_core.data.convert import Conversion, convert, read_groups
 from yolor_core.data.layout import COCO_NAMES
 from yolor_core.errors import ConfigError, DataError
 
@@ -372,6 +372,8 @@ def test_real_boxes_come_back_through_voc_and_the_whole_groups_with_them(
     sides = [{groups[name] for name in chosen(tmp_path / "coco", split)} for split in ("train", "val")]
     assert not sides[0] & sides[1]
     assert np.isclose(len(chosen(tmp_path / "coco")) / 30, 0.4, atol=0.1)
+    ablate("data", "check", tmp_path / "coco", "--near", "--groups-out", tmp_path / "written.json")
+    assert read_groups(tmp_path / "written.json").keys() == expected.keys()
 
 
 def test_yolos_labels_of_coco_give_cocos_own_boxes_but_for_crowds(real_data: Path, tmp_path: Path) -> None:
