@@ -53,8 +53,9 @@ def all_notes(
     arms: Mapping[str, Arm], truths: Mapping[str, Truth], orders: Mapping[str, Mapping[str, Range]]
 ) -> list[str]:
     """What to say above the scores of A and B on the same images; `orders` is what `order_ranges` gave."""
-    told = [*truth_notes(arms["A"][0]), *_truth_findings(arms["A"][0])]
-    told += _coverage(truths["A"], {arm: detections for arm, (_, detections) in arms.items()})
+    found = {arm: detections for arm, (_, detections) in arms.items()}
+    told = [*truth_notes(arms["A"][0], found), *_truth_findings(arms["A"][0])]
+    told += _coverage(truths["A"], found)
     for arm, (content, detections) in arms.items():
         if len(detections):
             told += [f"{arm}: {note}" for note in _notes(content, truths[arm], detections, orders[arm])]

@@ -78,14 +78,14 @@ def evaluate_command(
     images, notes = find_images(chosen, data, split), list[str]()
     if chosen.model.tasks != ("embedding",):  # that one knows no classes
         images, notes = with_classes_of(chosen, images)
-    if "detection" in chosen.model.tasks:
-        notes += truth_notes(images.coco)
     if chosen.run is not None:
         torch.set_num_threads(chosen.run.execution.threads)  # sums depend on it in the last bit
     target = choose_device(device)
     found = predict(chosen.model.to(target), images, config, target)
     images.report.require_readable(len(images))
     result = evaluate(found, images)
+    if "detection" in chosen.model.tasks:
+        notes += truth_notes(images.coco, {"the model": found.found["detection"]})
     if as_json:
         told = {"notes": notes} if notes else {}
         print_json(result | {"settings": config.model_dump()} | told)
@@ -174,7 +174,11 @@ def detect(
                 "image": shown(path),
                 "drawn": str(drawn),
                 "detections": [
-                    {"name": names[f.label], "score": round(f.score, 5), "box": [round(v, 3) for v in f.box]}
+                    {
+                        "name": names[f.label],
+                        "score": float(f"{f.score:.9g}"),
+                        "box": [round(v, 3) for v in f.box],
+                    }
                     for f in detections
                 ],
             }

@@ -13,6 +13,8 @@ import pytest
 
 from analysis.looks_wrong import order_ranges
 from tests.analysis.conftest import Entries, compare_files, two_detectors
+from yolor_core.data.annotations import clean
+from yolor_core.data.report import KINDS
 from yolor_core.evaluation.coco import evaluate_boxes, truth_notes
 from yolor_core.evaluation.detections import Detections
 from yolor_core.evaluation.engine import Truth
@@ -248,9 +250,10 @@ def test_what_the_annotations_do_to_every_score_is_noted(files: Files) -> None:
         truth["categories"][2]["name"] = "ant"
 
     notes = told(*files(spoil))
-    assert [note.partition(":")[0] for note in notes[:3]] == [
+    assert [note.partition(":")[0] for note in notes[:4]] == [
         "the annotation with id 0 counts as missed even where it is found",
-        "true boxes without area (annotations 8, 10)",
+        "boxes of negative width or height (annotations 8)",
+        "true boxes without area (annotations 10)",
         "categories that share a name, told apart by id",
     ]
 
@@ -262,4 +265,58 @@ def test_what_the_annotations_do_to_every_score_is_noted(files: Files) -> None:
     assert any(note.startswith("true boxes: 240 boxes whose area cannot be") for note in notes)
     truth = two_detectors()[0]
     truth["annotations"][0] |= {"id": 0, "iscrowd": 1}  # is ignored, whatever its id
-    assert truth_notes(truth) == []
+    assert truth_notes(truth, {}) == []
+
+
+def zero(truth: dict[str, Any]) -> None:
+    truth["annotations"][2]["id"] = 0
+
+
+def negative(truth: dict[str, Any]) -> None:
+    for each in truth["annotations"][7:9]:
+        each["bbox"][0] += each["bbox"][2]
+        each["bbox"][2] *= -1
+
+
+def twice(truth: dict[str, Any]) -> None:
+    truth["images"][5]["file_name"] = "./2.jpg"
+
+
+@pytest.mark.parametrize(
+    ("kind", "spoil", "named"),
+    [
+        ("annotation_zero", zero, ""),
+        ("negative", negative, "(annotations 8, 9)"),
+        ("file_twice", twice, "(images 2 and 6 are both ./2.jpg)"),
+    ],
+)
+def test_compare_says_what_data_check_says(files: Files, kind: str, spoil: Callable, named: str) -> None:
+    arms: list[Entries] = []
+
+    def change(truth: dict[str, Any], a: Entries, b: Entries) -> None:
+        whole(truth, a, b)
+        spoil(truth)
+        arms.extend((a, b))
+
+    paths = files(change)
+    truth = json.loads(Path(paths[0]).read_text())
+    found = content(*paths)
+    (note,) = [each for each in found["notes"] if KINDS[kind].effect in each]
+    assert KINDS[kind].meaning in note and named in note
+    assert clean(truth, "truth")[1].count(kind) == 1 + (kind == "negative")
+    official = [evaluate_boxes(truth, Detections.from_results(each)) for each in arms]
+    for arm, expected in zip("ab", official, strict=True):
+        assert found["metrics"][0][arm] == pytest.approx(100 * expected["detection"]["AP"])
+    if kind == "annotation_zero":
+        truth["annotations"][2]["id"] = 1000  # what is right
+        for arm, entries, now in zip("AB", arms, official, strict=True):
+            right = evaluate_boxes(truth, Detections.from_results(entries))["detection"]["AP"]
+            assert right > now["detection"]["AP"] + 0.005
+            said = f"{arm} has AP {100 * now['detection']['AP']:.2f}, with any other id {100 * right:.2f}"
+            assert said in note
+
+
+def test_compare_refuses_an_image_id_given_twice(files: Files) -> None:
+    result = compare_files(*files(lambda truth, a, b: truth["images"].append(truth["images"][3])))
+    assert result.exit_code == 2 and "1 duplicate image ids: 4" in result.stderr
+    assert result.stderr.count("\n") == 1

@@ -47,19 +47,34 @@ def describe(read: Content, row: int) -> str:
     return f"annotation {read.ids[row]} of image {read.image_ids[image]} ({read.files[image]}): box [{box}]"
 
 
-def _files(read: Content, report: DataReport) -> None:
+def listed_before(ids: Sequence[int], files: Sequence[str]) -> dict[int, str]:
+    """The rule of `file_twice`: places of images whose file stands before, and a sentence on each."""
     first: dict[str, int] = {}
-    same = [first.setdefault(posixpath.normpath(name), place) for place, name in enumerate(read.files)]
+    same = [first.setdefault(posixpath.normpath(name), place) for place, name in enumerate(files)]
+    return {
+        place: f"images {ids[one]} and {ids[place]} are both {files[place]}"
+        for place, one in enumerate(same)
+        if one != place
+    }
 
-    def text(place: int) -> str:
-        one, other = read.image_ids[same[place]], read.image_ids[place]
-        return f"images {one} and {other} are both {read.files[place]}"
 
-    report.count_rows("file_twice", np.flatnonzero(np.array(same) != np.arange(len(same))), text)
+def never_found(ids: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """The rule of `annotation_zero`, of annotations that are no crowds: which of (n,) ids."""
+    return ids == 0
+
+
+def negative(boxes: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """The rule of `negative`, of annotations that are no crowds: which of (n, 4) x, y, width, height."""
+    return np.any(boxes[:, 2:] < 0, axis=1)
+
+
+def _files(read: Content, report: DataReport) -> None:
+    again = listed_before(read.image_ids.tolist(), read.files)
+    report.count_rows("file_twice", np.array(list(again), np.int64), again.__getitem__)
 
 
 def _flags(read: Content, plain: Rows, records: Sequence[Mapping[str, Any]], report: DataReport) -> None:
-    zero = plain[read.ids[plain] == 0]
+    zero = plain[never_found(read.ids[plain])]
     report.count_rows("annotation_zero", zero, lambda row: describe(read, row))
     said = {key: np.array([r.get(key) not in UNSET for r in records], bool) for key in FLAGS}
     flagged = plain[np.logical_or.reduce([said[key][plain] for key in FLAGS])]
@@ -79,7 +94,7 @@ def _boxes(read: Content, plain: Rows, report: DataReport) -> None:
     def text(place: int) -> str:
         return f"{describe(read, int(plain[place]))} in {width[place]:.0f} x {height[place]:.0f}"
 
-    report.count_rows("negative", np.flatnonzero((w < 0) | (h < 0)), text)
+    report.count_rows("negative", np.flatnonzero(negative(read.boxes[plain])), text)
     usual = (w > 0) & (h > 0)
     unit = usual & (np.abs(read.boxes[plain] - 0.5) <= 0.6).all(axis=1) & (np.minimum(width, height) >= 8)
     count = int(usual.sum())

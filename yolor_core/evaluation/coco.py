@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,12 +13,11 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from yolor_core.data.annotations import class_labels, some_of
+from yolor_core.data.findings import listed_before, negative, never_found
 from yolor_core.data.report import KINDS
 from yolor_core.errors import DataError
 from yolor_core.evaluation.detections import Detections
 from yolor_core.tasks import COCO_NUMBERS
-
-ID_0 = f"the {KINDS['annotation_zero'].meaning} {KINDS['annotation_zero'].effect}"
 
 
 def evaluate_boxes(annotations: dict[str, Any], detections: Detections) -> dict[str, Any]:
@@ -57,25 +57,58 @@ def evaluate_boxes(annotations: dict[str, Any], detections: Detections) -> dict[
     }
 
 
-def truth_notes(content: Mapping[str, Any]) -> list[str]:
-    """What the annotations do to every score on them, a sentence each; `content` is that of a COCO file."""
+def truth_notes(content: Mapping[str, Any], arms: Mapping[str, Detections]) -> list[str]:
+    """What the annotations do to every score on them, a sentence each, by the rules and in the words of
+    `ablate data check`; `content` is that of a COCO file, `arms` are the detections scored on it, by name.
+
+    Scores are those of the COCO API, which never finds an annotation with id 0; what AP is with any other id
+    is in that note.
+    """
     boxes = [each for each in content["annotations"] if not each.get("iscrowd")]
     if not boxes:
         return [f"there is no true box to score ({len(content['annotations'])} crowd regions)"]
-    notes = [ID_0] if any(each["id"] == 0 for each in boxes) else []
-    sizes = np.array([each["bbox"] for each in boxes], np.float64).reshape(-1, 4)[:, 2:]
-    flat = [each["id"] for each, size in zip(boxes, sizes, strict=True) if size.min() <= 0]
+    ids = np.array([each["id"] for each in boxes], np.int64)
+    sides = np.array([each["bbox"] for each in boxes], np.float64).reshape(-1, 4)
+    named = [each for each in content["images"] if "file_name" in each]
+    again = listed_before([each["id"] for each in named], [each["file_name"] for each in named])
+    below = negative(sides)
+    flat = ids[(sides[:, 2:].min(1) <= 0) & ~below].tolist()
+    notes = []
+    if never_found(ids).any():
+        notes.append(f"the {_words('annotation_zero', ' ')}{_with_another_id(content, arms)}")
+    if below.any():
+        notes.append(_words("negative", f" (annotations {some_of(ids[below].tolist())}): "))
     if flat:
         notes.append(
             f"true boxes without area (annotations {some_of(flat)}): each is a miss, which no detection can "
             "match"
         )
+    if again:
+        notes.append(_words("file_twice", f" ({some_of(list(again.values()))}): "))
     names = {each["id"]: each["name"] for each in content["categories"]}
     labels = class_labels(names)
     shared = [label for key, label in labels.items() if label != names[key]]
     if shared:
         notes.append(f"categories that share a name, told apart by id: {some_of(shared)}")
     return notes
+
+
+def _words(kind: str, between: str) -> str:
+    return f"{KINDS[kind].meaning}{between}{KINDS[kind].effect}"
+
+
+def _with_another_id(content: Mapping[str, Any], arms: Mapping[str, Detections]) -> str:
+    """AP of each arm if no annotation had id 0, beside what it is."""
+    from yolor_core.evaluation.engine import Truth, match, score  # numba takes a second to import
+
+    truth = Truth.read(content)
+    other = replace(truth, found=np.ones_like(truth.found))
+    told = ""
+    for name, detections in arms.items():
+        values = (score(match(each, detections))["detection"]["AP"] for each in (truth, other))
+        now, then = ("-" if value is None else f"{100 * value:.2f}" for value in values)
+        told += f"; {name} has AP {now}, with any other id {then}"
+    return told
 
 
 def _index(annotations: dict[str, Any]) -> COCO:

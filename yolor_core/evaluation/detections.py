@@ -24,9 +24,9 @@ PER_IMAGE_AND_CATEGORY = 100  # COCO scores no more (maxDets)
 class Detections:
     """Detections of many images, one row each.
 
-    `boxes` are x, y, width, height in pixels of the original image, rounded to 3 decimals, `scores` rounded
-    to 5 (the authors' rounding); both float32 when they are a run's. Reported scores are computed from
-    exactly these values.
+    `boxes` are x, y, width, height in pixels of the original image, rounded to 3 decimals (the authors'
+    rounding), `scores` as the model gave them; both float32 when they are a run's. Reported scores are
+    computed from exactly these values.
     """
 
     image_id: NDArray[np.int64]  # (n,)
@@ -45,12 +45,14 @@ class Detections:
         boxes: NDArray[np.floating],
         scores: NDArray[np.floating],
     ) -> Detections:
-        """Round, and keep what COCO can score: the best 100 of each image and category, best first.
+        """Round boxes, and keep what COCO can score: the best 100 of each image and category, best first.
 
-        Rows are ordered by image, category and falling score; equal scores keep their order.
+        Rows are ordered by image, category and falling score; equal scores keep their order. Scores are not
+        rounded: equal ones of two images are ranked by image id, so that every tie that rounding makes lets
+        the numbers of the images into the score.
         """
-        rounded = np.round(scores.astype(np.float64), 5).astype(np.float32)
-        order = np.lexsort((-rounded, category_id, image_id))
+        exact = scores.astype(np.float32)
+        order = np.lexsort((-exact, category_id, image_id))
         image, category = image_id[order], category_id[order]
         first = np.ones(len(order), bool)
         first[1:] = (image[1:] != image[:-1]) | (category[1:] != category[:-1])
@@ -60,7 +62,7 @@ class Detections:
             image_id[kept].astype(np.int64),
             category_id[kept].astype(np.int64),
             np.round(boxes.astype(np.float64), 3).astype(np.float32)[kept].reshape(-1, 4),
-            rounded[kept],
+            exact[kept],
         )
 
     @classmethod

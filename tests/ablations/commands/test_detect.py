@@ -63,6 +63,7 @@ def test_json_has_names_scores_and_boxes_inside_the_picture(run: Path, tmp_path:
     assert len(record["detections"]) == 7
     scores = [d["score"] for d in record["detections"]]
     assert scores == sorted(scores, reverse=True)
+    assert scores != [round(score, 6) for score in scores]  # with the digits that give the float32 back
     for detection in record["detections"]:
         x1, y1, x2, y2 = detection["box"]
         assert detection["name"] in names

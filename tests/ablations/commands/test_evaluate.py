@@ -18,6 +18,7 @@ from yolor_core.config import ShapesConfig
 from yolor_core.data import ImageSet
 from yolor_core.data.coco import load_coco
 from yolor_core.data.layout import COCO_NAMES
+from yolor_core.data.report import KINDS
 from yolor_core.data.shapes.dataset import write_dataset
 from yolor_core.errors import ConfigError, DataError
 from yolor_core.evaluation.detections import Detections
@@ -109,14 +110,34 @@ def test_what_the_annotations_do_to_every_score_is_noted(run: Path, shapes: Path
     content = json.loads(path.read_text())
     content["annotations"][0]["id"] = 0
     content["annotations"][1]["bbox"][2] = -3
+    content["annotations"][2]["bbox"][2] = 0
+    content["images"].append(content["images"][0] | {"id": 1 + max(each["id"] for each in content["images"])})
     path.write_text(json.dumps(content))
     arguments = ("evaluate", "--run", run, "--data", data)
-    notes = json.loads(ablate(*arguments, "--json").stdout)["notes"]
-    flat = content["annotations"][1]["id"]
-    assert notes[0].startswith("the annotation with id 0 counts as missed even where it is found")
-    assert notes[1].startswith(f"true boxes without area (annotations {flat})")
+    told = json.loads(ablate(*arguments, "--json").stdout)
+    notes, image = told["notes"], content["images"][0]
+    negative, flat = (content["annotations"][row]["id"] for row in (1, 2))
+    same = f"images {image['id']} and {content['images'][-1]['id']} are both {image['file_name']}"
+    checked = json.loads(ablate("data", "check", data, "--json").stdout)["val"]
+    for kind, note, named in (
+        ("annotation_zero", notes[0], "the annotation with id 0 counts as missed even where it is found"),
+        ("negative", notes[1], f"boxes of negative width or height (annotations {negative}): "),
+        ("file_twice", notes[3], f"({same}): they weigh twice"),
+    ):
+        assert named in note and KINDS[kind].effect in note and checked[kind]["count"] == 1
+    now = f"; the model has AP {100 * told['detection']['AP']:.2f}, with any other id "
+    content["annotations"][0]["id"] = 10**6
+    path.write_text(json.dumps(content))
+    right = json.loads(ablate(*arguments, "--json").stdout)
+    assert notes[0].endswith(f"{now}{100 * right['detection']['AP']:.2f}") and right["notes"] == notes[1:]
+    assert notes[2].startswith(f"true boxes without area (annotations {flat})")
     lines = ablate(*arguments).stdout.splitlines()
-    assert lines[1:3] == [f"note: {note}" for note in notes]
+    assert lines[1:4] == [f"note: {note}" for note in notes[1:]]
+    content["images"][-1]["id"] = image["id"]
+    path.write_text(json.dumps(content))
+    refused = ablate(*arguments)
+    assert refused.exit_code == 2 and f"1 duplicate image ids: {image['id']}" in refused.stderr
+    del content["images"][-1]
     assert "notes" not in json.loads(ablate("evaluate", "--run", run, "--data", shapes, "--json").stdout)
     content["annotations"] = []
     path.write_text(json.dumps(content))
