@@ -192,7 +192,8 @@ def check(
             for pack in packs[name]:
                 click.echo(f"  {pack.path.name} ({pack.title}): {pack.problem or 'sound'}")
         if near is not None and groups_out is not None:
-            click.echo(f"wrote {groups_out}: {len(near.places)} images in {near.count} groups")
+            many = f"{near.count} group{'s' * (near.count != 1)}"
+            click.echo(f"wrote {groups_out}: {len(near.places)} images in {many}")
     damaged = any(pack.problem for found in packs.values() for pack in found)
     ctx.exit(0 if all(sound(report) for report in reports.values()) and not damaged else 1)
 

@@ -9,6 +9,7 @@ full size.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -40,21 +41,15 @@ MOST_PAIRS = 50  # of a picture; beyond, pairs of pictures that are in one group
 BATCH = 2**20  # patches or votes at a time
 
 # Comparing pixels.
-FINE, COARSE = (
-    1.2,
-    4.0,
-)  # pixels: texture is what is left between Gaussians of these deviations; what is finer
-# differs by coding, what is coarser by light
+FINE, COARSE = 1.2, 4.0  # pixels, deviations of Gaussians: what is finer differs by coding, coarser by light
 CORRELATION = 0.8  # of the texture of the overlap
 BLOCK = 16  # pixels; the overlap is judged block by block, too, as a caption may outweigh all the rest
 TELLING = 0.7  # of 255: the deviation of the texture from which on a block says something
 ALIKE, MOST_ALIKE = 0.5, 0.9  # correlation of a block; the share of the telling blocks that have it
 EVIDENCE = 1 / 20  # of the smaller picture: blocks that say something
 LIGHT = 2.0  # mean, of 255: coarse grey values differ by less where brightness and contrast are fitted
-REPEATED, REGULAR = (
-    8,
-    0.97,
-)  # what is so like itself at a shift of more pixels is a pattern and proves nothing
+REPEATED = 8  # pixels; what is like itself at a larger shift is a pattern
+REGULAR = 0.97  # correlation of a pattern with itself from which on it proves nothing
 WHOLE = 256  # pixels of the long side at which whole pictures of different sizes are compared
 CACHE = 2**28  # bytes of decoded pictures that are kept
 
@@ -126,8 +121,8 @@ class Corners:
             return
         image = grey(pixels)
         for _ in range(self.halvings):
-            half = cv2.resize(image, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
-            image = np.asarray(half, np.uint8)
+            half = (max(1, image.shape[1] // 2), max(1, image.shape[0] // 2))
+            image = np.asarray(cv2.resize(image, half, interpolation=cv2.INTER_AREA), np.uint8)
         smooth = cv2.GaussianBlur(image.astype(np.float32), (0, 0), 1.5)
         xx, yy = cv2.Sobel(smooth, cv2.CV_32F, 2, 0), cv2.Sobel(smooth, cv2.CV_32F, 0, 2)
         xy = cv2.Sobel(smooth, cv2.CV_32F, 1, 1)
@@ -281,9 +276,8 @@ def same(one: Pixels, other: Pixels, smaller: int) -> bool | None:
     alike = both[telling] > ALIKE * np.sqrt(ours[telling] * theirs[telling])
     if alike.mean() < MOST_ALIKE:
         return None
-    even = [np.clip(each, *np.median(np.abs(each)) * np.array([-2, 2])) for each in (fine, others)]
-    correlation = np.corrcoef(even[0].ravel(), even[1].ravel())[0, 1]  # one bright line does not decide it
-    repetition = _repetition(even[0])
+    even = [_even(fine), _even(others)]
+    correlation, repetition = np.corrcoef(even[0].ravel(), even[1].ravel())[0, 1], _repetition(even[0])
     if repetition > REGULAR or 1 - correlation > (1 - repetition) / 2:
         return None
     a, b = (cv2.GaussianBlur(each.astype(np.float32), (0, 0), COARSE).ravel() for each in (one, other))
@@ -310,6 +304,13 @@ def _overlap(
         ours.append(slice(begin, end))
         theirs.append(slice(begin + shift, end + shift))
     return (ours[0], ours[1]), (theirs[0], theirs[1])
+
+
+def _even(fine: Grey) -> Grey:
+    """A texture with its peaks cut off, so that one bright line does not decide."""
+    size = np.abs(fine)
+    most = max(2 * float(np.median(size)), float(size.mean()))
+    return np.asarray(fine.clip(-most, most), np.float32)
 
 
 def _blocks(values: Grey) -> Grey:
@@ -374,9 +375,8 @@ class Near:
                 self._join(one, other, match)
         refused: dict[tuple[int, int], list[tuple[int, int]]] = {}
         window = CELL << self.corners.halvings
-        for one, other, _, dx, dy in self.each(
-            "comparing pixels", self.corners.candidates(self.each).tolist()
-        ):
+        candidates = self.corners.candidates(self.each).tolist()
+        for one, other, _, dx, dy in self.each("comparing pixels", candidates):
             seen = refused.setdefault((one, other), [])
             if (one, other) in self.matches or self._files[one] == self._files[other]:
                 continue
@@ -455,9 +455,8 @@ class Near:
             for split, images in self.splits.items():
                 rows = sorted(number for number in found if self.places[number][0] == split)
                 light = sum(found[number][0].light for number in rows)
-                summary = (
-                    f"{len(rows)} of {len(images)} images, {100 * len(rows) / max(1, len(images)):.1f} %"
-                )
+                share = 100 * len(rows) / max(1, len(images))
+                summary = f"{len(rows)} of {len(images)} images, {share:.1f} %"
                 summary += f"; {light} of them in another light alone" if light else ""
 
                 def text(number: int, found: dict[int, tuple[Match, int]] = found, kind: str = kind) -> str:
@@ -473,8 +472,11 @@ class Near:
 
 
 def check_new(path: Path) -> None:
-    """Raises ConfigError where a file of groups cannot be written: there is one, or no folder for it."""
+    """Raises ConfigError where a file of groups cannot be written: it is there, or its folder takes none."""
     if path.exists():
         raise ConfigError(f"--groups-out {path}: it exists and is not overwritten; remove it or name another")
-    if not path.absolute().parent.is_dir():
-        raise ConfigError(f"--groups-out {path}: there is no folder {path.absolute().parent}")
+    folder = path.absolute().parent
+    if not folder.is_dir():
+        raise ConfigError(f"--groups-out {path}: there is no folder {folder}")
+    if not os.access(folder, os.W_OK):
+        raise ConfigError(f"--groups-out {path}: the folder {folder} cannot be written to")

@@ -13,6 +13,7 @@ from PIL import Image
 from tests.ablations.trained import ablate
 from tests.yolor_core.data.test_copies import write
 from yolor_core.data.check import load_splits
+from yolor_core.data.convert import Conversion, convert
 from yolor_core.data.images import Pixels
 from yolor_core.data.near import SHARE, Corners, Match, compare, grey
 
@@ -173,6 +174,38 @@ def test_json_has_new_keys_and_without_near_nothing_is_looked_for(tmp_path: Path
     assert told[True]["train"]["overlaps"]["count"] == 1
     assert told[False]["val"]["overlap_shared"] == {"count": 0, "examples": []}
     assert told[False]["val"].keys() == told[True]["val"].keys()
+
+
+def test_a_split_by_the_groups_that_were_written_has_no_twins(tmp_path: Path) -> None:
+    """Six photographs of three crops each; a random split tears them."""
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "classes.txt").write_text("thing\n")
+    for number in range(6):
+        whole = photograph(number)
+        for place, (x, y) in enumerate(((0, 0), (70, 40), (150, 60))):
+            cv2.imwrite(str(source / f"{number}{place}.png"), crop(whole, x, y))
+            (source / f"{number}{place}.txt").write_text("0 0.5 0.5 0.4 0.4\n")
+    groups = tmp_path / "groups.json"
+    convert(source, tmp_path / "random", Conversion(val=0.34))
+    looked_into = ("data", "check", tmp_path / "random", "--near", "--json", "--groups-out", groups)
+    assert json.loads(ablate(*looked_into).stdout)["val"]["overlap_shared"]["count"] > 2
+    convert(source, tmp_path / "whole", Conversion(val=0.34, groups=groups))
+    result = ablate("data", "check", tmp_path / "whole", "--near", "--json")
+    told = json.loads(result.stdout)
+    assert result.exit_code == 0 and told["val"]["overlap_shared"]["count"] == 0
+    assert told["val"]["images"] == 6 and told["val"]["overlaps"]["count"] == 4
+
+
+def test_a_film_is_one_group_without_all_its_pairs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("yolor_core.data.near.MOST_PAIRS", 3)
+    rng, scene = np.random.default_rng(0), crop(photograph(4), 0, 0).astype(float)
+    frames = [np.clip(scene + rng.normal(0, 2, scene.shape), 0, 255).astype(np.uint8) for _ in range(16)]
+    write(tmp_path, "train", {f"{k}.png": Image.fromarray(f).convert("RGB") for k, f in enumerate(frames)})
+    out = tmp_path / "groups.json"
+    result = ablate("data", "check", tmp_path, "--near", "--groups-out", out)
+    assert "15 of 16 images, 93.8 %" in result.stdout and "16 images in 1 group" in result.stdout
+    assert 15 <= len(json.loads(out.read_text())["pairs"]) < 16 * 15 / 2
 
 
 def test_a_name_of_two_splits_is_told_apart_and_a_file_listed_twice_is_no_pair(tmp_path: Path) -> None:
