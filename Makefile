@@ -24,7 +24,7 @@ reproduce: env
 	@$(VENV)/bin/ablate tables --profile $(PROFILE)
 
 test: env
-	@$(VENV)/bin/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(PYTEST_ARGS)
+	@$(VENV)/bin/python -m pytest -n auto --maxprocesses 4 --no-loadscope-reorder $(PYTEST_ARGS)
 
 verify-published: env
 	@$(VENV)/bin/ablate verify results/published/$(PROFILE)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -48,6 +50,25 @@ def faults() -> Path:
 def stats_reference() -> Path:
     """Folder of statistics of arms x seeds by R and Python."""
     return _folder("YOLOR_STATS")
+
+
+ON_SLURM = "slurm/cluster/"  # tests that take turns on one cluster
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests on SLURM first: they mostly wait, so that another worker computes meanwhile."""
+    items.sort(key=lambda item: ON_SLURM not in item.nodeid)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    """A file is one worker's, and so are all the tests on SLURM, which would keep a second one waiting."""
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return ON_SLURM if ON_SLURM in nodeid else nodeid.split("::")[0]
+
+    return ByFile(config, log)
 
 
 @pytest.hookimpl(hookwrapper=True)

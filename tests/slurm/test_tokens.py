@@ -100,7 +100,11 @@ def test_a_launch_of_this_machine_is_sending_as_long_as_its_process_lives(tmp_pa
     assert not token.update(process=f"{number}:another:{began}").being_sent
 
 
-@pytest.mark.parametrize("written", ["yesterday", None, HOUR_AGO, "2020-01-01T00:00:00"])
+@pytest.mark.parametrize(
+    "written",
+    ["yesterday", None, HOUR_AGO, "2020-01-01T00:00:00"],
+    ids=["no time", "absent", "an hour ago", "long ago"],
+)
 def test_a_launch_of_another_machine_is_sending_until_it_has_been_silent_for_long(
     tmp_path: Path, written: str | None
 ) -> None:
