@@ -454,7 +454,7 @@ def test_photographs_are_not_published(results: Path, monkeypatch: pytest.Monkey
     photographs = open_study(results, "smoke", ["1"], everything=everything)
     monkeypatch.setattr(publishing, "drawings", drawings)
     names = [{d.name for d in publishing.published_drawings(s)} for s in (synthetic, photographs)]
-    assert names[0] - names[1] == {"differences", "changed-images"}
+    assert names[0] - names[1] == {"differences", "changed-images", "detections"}
 
 
 @pytest.mark.usefixtures("no_figures")
