@@ -79,7 +79,7 @@ class Grid:
         ((name, record),) = self.status().items()
         return RunDirectory(self.folder / "runs" / name), record
 
-    def until(self, condition: Callable[[], bool], seconds: float = 120.0) -> None:
+    def until(self, condition: Callable[[], bool], seconds: float = 300.0) -> None:
         """Wait for a condition; when it does not come true, fail with all that helps to see why."""
         deadline = time.monotonic() + seconds
         while not condition():
