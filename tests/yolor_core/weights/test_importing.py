@@ -101,6 +101,17 @@ def test_unknown_names_are_taken_by_order(small: Detector, tmp_path: Path) -> No
     assert report.matched_by == "order"
 
 
+def test_yolov7_is_refused_for_all_its_implicit_knowledge(tmp_path: Path) -> None:
+    state = {"model.0.conv.weight": torch.ones(32, 3, 3, 3)}
+    state |= {"model.77.m.0.weight": torch.ones(255, 128, 1, 1)}
+    state |= {"model.77.ia.0.implicit": torch.zeros(1, 128, 1, 1)}
+    state |= {"model.77.im.0.implicit": torch.ones(1, 255, 1, 1)}
+    torch.save({"model": state}, tmp_path / "tiny.pt")
+    message = r"tiny.pt is not yolor-ssss-s2d: its names are unknown \(first: model.0.conv.weight\)"
+    with pytest.raises(WeightsError, match=message):
+        import_weights(tmp_path / "tiny.pt", "yolor-ssss-s2d")
+
+
 def test_order_alone_does_not_exchange_tensors_of_equal_shape(small: Detector, tmp_path: Path) -> None:
     items = [(f"n.{i}.{k.rpartition('.')[2]}", v) for i, (k, v) in enumerate(authors_state(small).items())]
     at = next(i for i, (k, _) in enumerate(items) if k.endswith("running_mean"))
