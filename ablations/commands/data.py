@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -122,7 +123,7 @@ def convert(
         click.echo("  `ablate train` needs the splits train and val; --val SHARE makes them")
     total = sum(len(content["images"]) for content in done.contents.values())
     kind = "hard links" if done.linked == total else f"{done.linked} hard links, {total - done.linked} copies"
-    click.echo(f"wrote {target} ({kind}); `ablate data check {target}` looks into it")
+    click.echo(f"wrote {target} ({kind}); `ablate data check {shlex.quote(str(target))}` checks it")
 
 
 @command.command("check")

@@ -156,7 +156,7 @@ def found(data: pd.DataFrame, pixels: Mapping[int, Pixels]) -> Figure:
     for place, image in enumerate(images):
         axes[0, place].axis("off")
         _panel(axes[0, place], data[data["image"] == image], pixels[image], f"{PHOTOGRAPH}{place}")
-    title = f"{data['run'].iloc[0]}. Labels that find no place are left out."
+    title = f"The run: {data['run'].iloc[0]}. Labels that find no place are left out."
     _box_legend(made, axes[0, 0], data, title)
     return made
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import struct
 import time
@@ -125,7 +126,7 @@ def to_wandb(
 
 
 def _to_upload(folder: Path) -> str:
-    return f"{folder}; upload it with: wandb sync {folder}"
+    return f"{folder}; upload it with: wandb sync {shlex.quote(str(folder))}"
 
 
 def _content(record: Record) -> Content:

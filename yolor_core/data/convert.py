@@ -22,6 +22,7 @@ from yolor_core.errors import ConfigError, DataError
 Difficult = Literal["keep", "crowd"]
 Unlabelled = Literal["refuse", "empty", "skip"]
 ANEW = "--val SHARE splits the pictures anew"
+HINT = "--unlabelled empty takes such pictures for ones without objects, skip leaves them out"
 
 
 @dataclass(frozen=True)
@@ -81,8 +82,10 @@ def convert(source: Path, target: Path, how: Conversion) -> Converted:
     if layout.form == "yolo" and (how.reading.zero_based or how.difficult != "keep"):
         option = "--zero-based" if how.reading.zero_based else "--difficult"
         raise ConfigError(f"{option} is for Pascal VOC; {source} is in YOLO's form")
-    splits = _choose_splits(layout, how, groups)
+    splits = _choose_splits(layout, how, _of_pictures(groups, layout))
     splits = {split: _with_labels(entries, layout, how.unlabelled) for split, entries in splits.items()}
+    splits = {split: entries for split, entries in splits.items() if entries or split != "test"}
+    _refuse_empty(splits, layout.heard)
     names = dict(enumerate(how.classes)) if how.classes else layout.names
     entries = [entry for entries in splits.values() for entry in entries]
     found = {one.picture: one for one in read_labels(layout.form, entries, names, how.reading, layout.heard)}
@@ -108,35 +111,54 @@ def read_groups(path: Path) -> dict[str, int | str]:
     return groups
 
 
-def _choose_splits(
-    layout: Layout, how: Conversion, groups: Mapping[str, int | str] | None
-) -> dict[str, list[Entry]]:
+Groups = Mapping[Path, "int | str"]  # of the pictures that are in one
+
+
+def _of_pictures(groups: Mapping[str, int | str] | None, layout: Layout) -> Groups | None:
+    """Groups by picture. A key is a file name, or `split/name` where two splits have a file of the name."""
+    if groups is None:
+        return None
+    found = {}
+    for split, entries in layout.splits.items():
+        for picture in (entry.picture for entry in entries):
+            key = picture.name if picture.name in groups else f"{split}/{picture.name}"
+            if key in groups:
+                found[picture] = groups[key]
+    return found
+
+
+def _refuse_empty(splits: Mapping[str, Sequence[Entry]], heard: Heard) -> None:
+    empty = [split for split, entries in splits.items() if not entries]
+    if empty:
+        raise DataError(f"{heard.source}: no pictures are in {' and '.join(empty)}")
+
+
+def _choose_splits(layout: Layout, how: Conversion, groups: Groups | None) -> dict[str, list[Entry]]:
     """The entries of each split, sorted by the names of their pictures; no name is in a split twice."""
     heard, splits = layout.heard, layout.splits
     if how.val is None and EVERY in splits:
         raise DataError(f"{heard.source}: nothing says which pictures are for validation; --val SHARE does")
     if how.val is not None:
         test = splits.get("test", [])
-        rest = {entry.picture: entry for split in splits if split != "test" for entry in splits[split]}
+        others = (entry for split in splits if split != "test" for entry in splits[split])
+        rest = {os.path.realpath(entry.picture): entry for entry in others}
         for entry in test:
-            rest.pop(entry.picture, None)
+            rest.pop(os.path.realpath(entry.picture), None)
         pool = _sorted([*rest.values()], heard)
         heard.refuse()
-        train, val = _split(pool, how.val, how.seed, groups or {})
+        train, val = _split(pool, how.val, how.seed, groups or {}, heard)
         splits = {"train": train, "val": val, **({"test": test} if test else {})}
-    where: dict[Path, str] = {}
+    where: dict[str, str] = {}
     for split, entries in splits.items():
         for entry in entries:
-            other = where.setdefault(entry.picture, split)
+            other = where.setdefault(os.path.realpath(entry.picture), split)
             if other != split:
                 heard.problem(entry.picture, f"in {other} and in {split}", ANEW)
     chosen = {split: _sorted(splits[split], heard) for split in SPLITS if split in splits}
     heard.refuse()
     if groups is not None:
         _judge_groups(chosen, groups, how, heard)
-    empty = [split for split, entries in chosen.items() if not entries]
-    if empty:
-        raise DataError(f"{heard.source}: no pictures are in {' and '.join(empty)}")
+    _refuse_empty(chosen, heard)
     return chosen
 
 
@@ -150,7 +172,7 @@ def _sorted(entries: Sequence[Entry], heard: Heard) -> list[Entry]:
 
 
 def _split(
-    pool: Sequence[Entry], share: float, seed: int, groups: Mapping[str, int | str]
+    pool: Sequence[Entry], share: float, seed: int, groups: Groups, heard: Heard
 ) -> tuple[list[Entry], list[Entry]]:
     """Entries for training and for validation, groups whole.
 
@@ -159,8 +181,8 @@ def _split(
     """
     units: dict[object, list[Entry]] = defaultdict(list)
     for entry in pool:
-        name = entry.picture.name
-        units[("group", groups[name]) if name in groups else name].append(entry)
+        picture = entry.picture
+        units[("group", groups[picture]) if picture in groups else picture].append(entry)
 
     def order(unit: list[Entry]) -> bytes:
         return hashlib.sha256(f"{seed} {unit[0].picture.name}".encode("utf-8", "surrogateescape")).digest()
@@ -171,15 +193,18 @@ def _split(
         if len(val) + len(unit) <= wanted:
             val += unit
     if not val:
+        if len(pool) < 2:
+            raise DataError(f"{heard.source}: one picture cannot be split into train and val")
         raise DataError(
-            f"{len(pool)} pictures in {len(units)} groups: no group fits into the {wanted} for validation"
+            f"{heard.source}: none of the {len(units)} groups of {len(pool)} pictures is small enough for "
+            f"the {wanted} for validation that --val asks for"
         )
     chosen = set(val)
     return [entry for entry in pool if entry not in chosen], val
 
 
 def _judge_groups(
-    splits: Mapping[str, Sequence[Entry]], groups: Mapping[str, int | str], how: Conversion, heard: Heard
+    splits: Mapping[str, Sequence[Entry]], groups: Groups, how: Conversion, heard: Heard
 ) -> None:
     """Tell what groups say of splits. Raises DataError where they are of other pictures, or torn by the lists
     of the folder."""
@@ -187,12 +212,10 @@ def _judge_groups(
     missing = []
     for split, entries in splits.items():
         for entry in entries:
-            name = entry.picture.name
-            key = name if name in groups else f"{split}/{name}"  # so written where two splits have the name
-            if key in groups:
-                places[groups[key]].setdefault(split, name)
+            if entry.picture in groups:
+                places[groups[entry.picture]].setdefault(split, entry.picture.name)
             else:
-                missing.append(name)
+                missing.append(entry.picture.name)
     if not places:
         raise DataError(f"{how.groups}: none of its names is a picture of {heard.source}, e.g. {missing[0]}")
     for name in missing:
@@ -202,7 +225,8 @@ def _judge_groups(
             continue
         example = f"group {group}: {' and '.join(f'{name} in {split}' for split, name in names.items())}"
         if how.val is None:
-            heard.problem(how.groups or heard.source, f"{example}: torn by the folder's own splits", ANEW)
+            hint = "test is never split anew: move one away" if "test" in names else ANEW
+            heard.problem(how.groups or heard.source, f"{example}: torn by the folder's own splits", hint)
         else:
             heard.note("groups that are in the folder's own test split, too", example)
     heard.refuse()
@@ -212,14 +236,13 @@ def _with_labels(entries: Sequence[Entry], layout: Layout, unlabelled: Unlabelle
     """Those of entries that are converted, as to whether they have a label file."""
     heard, policy = layout.heard, unlabelled or ("refuse" if layout.form == "voc" else "empty")
     without = [entry for entry in entries if entry.label is None]
-    if entries and len(without) == len(entries):
+    if entries and len(without) == len(entries) and unlabelled is None:
         place = "of its name" if layout.form == "voc" else "beside it, or in `labels` where it is in `images`"
-        what = f"neither it nor another of {len(entries)} pictures has a label file {place}"
-        heard.problem(without[0].picture, what)
+        what = f"no label file {place}; none of the {len(entries)} pictures of its split has one"
+        heard.problem(without[0].picture, what, HINT)
     elif policy == "refuse":
         for entry in without:
-            hint = "--unlabelled empty takes such pictures for ones without objects, skip leaves them out"
-            heard.problem(entry.picture, "it has no label file", hint)
+            heard.problem(entry.picture, "it has no label file", HINT)
     for entry in without if policy != "refuse" else ():
         what = "taken for ones without objects" if policy == "empty" else "left out"
         heard.note(f"pictures without a label file, {what}", heard.name(entry.picture))
@@ -289,7 +312,8 @@ def _write(
             (partial / "annotations" / f"instances_{split}.json").write_text(text, encoding="utf-8")
         partial.rename(target)
     except OSError as error:
-        raise DataError(f"{error.filename or target}: {error.strerror}; nothing was converted") from None
+        place = target if str(partial) in str(error.filename or partial) else error.filename
+        raise DataError(f"{place}: {error.strerror}; nothing was converted") from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return linked

@@ -222,6 +222,9 @@ class _Reader:
     def judge_edges(self) -> None:
         """Tell where boxes touch the borders of another rule than the one that they were read by."""
         edges, zero_based = self.edges, self.reading.zero_based
+        if not zero_based and edges["from 0"]:  # allowed by --clip alone
+            what = "boxes that begin at 0, where VOC begins at 1 (do the files count from 0? --zero-based)"
+            self.heard.note(what, times=edges["from 0"])
         if zero_based and edges["from 1"] >= FEW and not edges["from 0"]:
             what = (
                 "boxes that begin at 1, and none at 0 (do the files follow VOC's rule, without --zero-based?)"
@@ -317,9 +320,9 @@ def plain(value: float) -> float:
 
 
 def _number(text: str | None) -> float | None:
-    """A finite number; None for anything else."""
+    """A finite number; None for anything else, Python's 1_0 too."""
     try:
-        value = float(text or "")
+        value = float((text or "").replace("_", "-_"))
     except ValueError:
         return None
     return value if math.isfinite(value) else None

@@ -44,6 +44,8 @@ def find_layout(source: Path, form: Form | None, classes: Sequence[str] | None) 
     """
     if not source.exists():
         raise DataError(f"{source}: no such file or folder")
+    # Absolute, as paths in lists may be: a picture has one path.
+    source = Path(os.path.abspath(source))
     root = source if source.is_dir() else source.parent
     files = list(_walk(root))
     if form is None:
@@ -128,18 +130,13 @@ def _tell_unused(pictures: Iterable[Path], layout: Layout) -> None:
 
 
 def _find_voc(root: Path, files: Sequence[Path], layout: Layout) -> None:
-    units = {EVERY: root}
-    if "annotations" not in _children(root):
-        units = _split_folders(root) or units
-    for split, folder in units.items():
-        children = _children(folder)
-        annotations = children.get("annotations", folder)
-        images = next((children[name] for name in PICTURES if name in children), folder)
-        xml = [p for p in files if p.suffix.lower() == ".xml" and p.is_relative_to(annotations)]
+    units = _voc_units(root)
+    for split, (folder, labelled, images) in units.items():
+        xml = [p for p in files if p.suffix.lower() == ".xml" and p.is_relative_to(labelled)]
         labels = _by_stem(xml, layout.heard, "XML files")
         pictures = _by_stem(_pictures(files, images), layout.heard, "pictures")
         if not labels:
-            layout.heard.problem(annotations, "no XML files are there")
+            layout.heard.problem(labelled, "no XML files are there")
         entries = {stem: Entry(picture, labels.get(stem)) for stem, picture in pictures.items()}
         orphans = {stem: path for stem, path in labels.items() if stem not in pictures}
         listed = _lists(folder, entries, orphans, layout.heard) if split == EVERY else {}
@@ -152,6 +149,32 @@ def _find_voc(root: Path, files: Sequence[Path], layout: Layout) -> None:
             _tell_unused(pictures.values(), layout)
     if EVERY not in units:
         _tell_unused(_pictures(files, root), layout)
+
+
+def _voc_units(root: Path) -> dict[str, tuple[Path, Path, Path]]:
+    """By split, EVERY where folders do not say: a folder, and those of its XML files and pictures.
+
+    Raises DataError for a folder of several, such as VOCdevkit.
+    """
+
+    def places(folder: Path) -> tuple[Path, Path, Path]:
+        children = _children(folder)
+        images = next((children[name] for name in PICTURES if name in children), folder)
+        return folder, children.get("annotations", folder), images
+
+    here = places(root)
+    if here[1] != root:
+        labels, pictures = _split_folders(here[1]), _split_folders(here[2])
+        if labels and labels.keys() == pictures.keys():
+            return {split: (root, labels[split], pictures[split]) for split in labels}
+        return {EVERY: here}
+    splits = _split_folders(root)
+    if splits:
+        return {split: places(folder) for split, folder in splits.items()}
+    whole = [each for each in _children(root).values() if {"annotations", "jpegimages"} <= {*_children(each)}]
+    if whole:
+        raise DataError(f"{root}: no Annotations are there; give {' or '.join(map(str, whole))}")
+    return {EVERY: here}
 
 
 def _by_stem(paths: Iterable[Path], heard: Heard, what: str) -> dict[str, Path]:
@@ -204,7 +227,18 @@ def _find_yolo(
         bases.append(root.parent)  # paths are relative to where Darknet is started
     elif isinstance(said.get("path"), str) and (root / said["path"]).is_dir():
         bases.insert(0, root / said["path"])
-    layout.names = dict(enumerate(classes)) if classes else _class_names(config, said, bases, files)
+    own: list[str] = []
+    if classes:
+        layout.names = dict(enumerate(classes))
+        with contextlib.suppress(DataError):  # the folder may have no names, or bad ones
+            own = [*_class_names(config, said, bases, files).values()]
+        if sorted(own) == sorted(classes) and own != list(classes):
+            raise DataError(
+                f"{root}: --classes has the folder's own names in another order ({', '.join(own)}); labels "
+                "have numbers, so one class would get another's name: leave --classes out"
+            )
+    else:
+        layout.names = _class_names(config, said, bases, files)
     folders = set()
     for split, names in SPLITS.items():
         value = next((said[name] for name in names if said.get(name, "") not in NOTHING), None)
@@ -232,7 +266,18 @@ def _find_yolo(
         for split, folder in places.items():
             layout.splits[split] = [_entry(picture) for picture in _pictures(files, folder)]
     _refuse_orphans(layout, folders)
+    _refuse_shared(layout)
     _tell_unused(_pictures(files, root), layout)
+
+
+def _refuse_shared(layout: Layout) -> None:
+    """One label file for two pictures, e.g. a.jpg and a.png."""
+    owner: dict[Path, Path] = {}
+    for entry in (entry for entries in layout.splits.values() for entry in entries):
+        other = owner.setdefault(entry.label, entry.picture) if entry.label else entry.picture
+        if other != entry.picture and os.path.realpath(other) != os.path.realpath(entry.picture):
+            what = f"its label file is that of {layout.heard.name(other)}, too"
+            layout.heard.problem(entry.picture, what)
 
 
 def _there(item: str, bases: Sequence[Path]) -> Path | None:
@@ -299,6 +344,10 @@ def _class_names(
         if not re.fullmatch(r"\d{1,9}", str(key)) or not isinstance(name, str) or not name.strip():
             raise DataError(f"{source}: names: {key}: {name}; a number from 0 and a name are needed")
     names_by_number = {int(key): name.strip() for key, name in pairs.items()}
+    for what, values in (("number", map(int, pairs)), ("name", names_by_number.values())):
+        twice = [value for value, count in Counter(values).items() if count > 1]
+        if twice:
+            raise DataError(f"{source}: names: the {what} {twice[0]} is given twice")
     count = next((said[key] for key in ("nc", "classes") if isinstance(said.get(key), str)), None)
     if count is not None and count != str(len(names_by_number)):
         raise DataError(

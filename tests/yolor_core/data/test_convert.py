@@ -95,7 +95,7 @@ def test_a_voc_folder_with_all_traps(tmp_path: Path) -> None:
         "(do the boxes fit it?): 1, e.g. Annotations/b.xml says 60 x 40, the picture has 40 x 60",
         "<size> is missing, and the picture's own counts: 1", "objects with <part>s, which are left out: 1",
         "objects marked difficult, kept as others are (--difficult crowd has them ignored): 1, e.g. c.png",
-        f"wrote {target} (hard links); `ablate data check {target}` looks into it",
+        f"wrote {target} (hard links); `ablate data check {target}` checks it",
     ):  # fmt: skip
         assert line in text
     assert (target / "val" / "c.png").samefile(source / "JPEGImages" / "c.png")
@@ -220,7 +220,7 @@ def test_a_new_split_leaves_the_test_split_as_it_is(tmp_path: Path) -> None:
         ('{"groups": {"p0.png": 1', "not JSON"),
         (
             json.dumps({"groups": {f"p{n}.png": 1 for n in range(4)}}),
-            "4 pictures in 1 groups: no group fits into the 1 for validation",
+            "none of the 1 groups of 4 pictures is small enough for the 1 for validation",
         ),
     ],
 )
@@ -249,7 +249,7 @@ def test_splits_of_a_folder_that_tear_a_group_are_refused(tmp_path: Path, prefix
         ({"ImageSets/Main/val.txt": "\n"}, (), "no pictures are in val"),
         (
             {"JPEGImages/e.png": SIZE, "ImageSets/Main/val.txt": "e\n"}, (),
-            "JPEGImages/e.png: neither it nor another of 1 pictures has a label file",
+            "JPEGImages/e.png: no label file of its name; none of the 1 pictures of its split has one",
         ),
         (
             {"JPEGImages/e.png": SIZE, "ImageSets/Main/val.txt": "c\ne\n"}, (),
@@ -393,3 +393,116 @@ def test_yolos_labels_of_coco_give_cocos_own_boxes_but_for_crowds(real_data: Pat
         for label, *box in objects:
             same = [np.allclose(box, other, rtol=0, atol=1e-3) for own, *other in found[name] if own == label]
             assert any(same), (name, label, box)  # six decimals of a share are 0.0005 pixels
+
+
+def names(*words: str) -> str:
+    return f"train: images/train\nval: images/val\nnames: [{', '.join(words)}]\n"
+
+
+TWELVE = [f"c{n}" for n in range(12)]
+
+
+@pytest.mark.parametrize(
+    ("files", "options", "problem"),
+    [
+        ({"data.yaml": names("c0", "c1", *TWELVE[:10])}, (), "names: the name c0 is given twice"),
+        (
+            {"data.yaml": "train: images/train\nval: images/val\nnames: {0: a, 00: b}\n"},
+            (),
+            "the number 0 is given twice",
+        ),
+        (
+            {},
+            ("--classes", ",".join(reversed(TWELVE))),
+            "--classes has the folder's own names in another order",
+        ),
+        ({"images/train/a.jpg": SIZE}, (), "its label file is that of images/train/a.jpg, too"),
+        (
+            {"data.yaml": f"{names(*TWELVE)}test: images/test\n", "images/test/e.png": SIZE},
+            (),
+            "none of the 1 pictures of its split has one; --unlabelled empty takes",
+        ),
+        ({"labels/val/d.txt": "1_1 0.5 0.5 1 1\n"}, (), "'1_1'; a finite number is needed"),
+    ],
+)
+def test_what_would_make_one_class_or_picture_of_two_is_refused(
+    tmp_path: Path, files: dict[str, Any], options: tuple[str, ...], problem: str
+) -> None:
+    source = write_tree(tmp_path / "yolo", {**YOLO, **files})
+    code, text = ablate("data", "convert", source, tmp_path / "coco", *options)
+    assert code == 2 and problem in text, text
+    assert not (tmp_path / "coco").exists()
+
+
+@pytest.mark.parametrize("written", ["{root}/images/train/a.png", "images/train/../train/a.png", "link.png"])
+def test_a_picture_in_two_splits_is_found_however_its_path_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: str
+) -> None:
+    lists = {"train.txt": "images/train/a.png\n", "val.txt": f"{written.format(root=tmp_path / 'yolo')}\n"}
+    config = {
+        "data.yaml": "train: train.txt\nval: val.txt\nnames: [c0, c1, c2, c3, c4, c5, c6, c7, c8, c9, c10]\n"
+    }
+    source = write_tree(tmp_path / "yolo", {**YOLO, **lists, **config})
+    (source / "link.png").symlink_to("images/train/a.png")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match="in train and in val"):
+        convert(Path("yolo"), Path("coco"), Conversion())
+
+
+def test_no_picture_is_said_to_be_left_out_that_is_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = {"data.yaml": f"path: {tmp_path / 'yolo'}\n{names(*TWELVE)}"}
+    write_tree(tmp_path / "yolo", {**YOLO, **config})
+    monkeypatch.chdir(tmp_path)
+    assert not [
+        note for note in convert(Path("yolo"), Path("coco"), Conversion()).notes if "left out" in note
+    ]
+
+
+def test_groups_of_names_in_two_splits_are_kept_whole_in_a_new_split(tmp_path: Path) -> None:
+    """Keys `split/name`, as `data check --near` writes them where two splits share a file name."""
+    files: dict[str, Any] = {"classes.txt": "x\n"}
+    for number in range(12):
+        split = "test" if number < 2 else "train"
+        files |= {f"images/{split}/p{number}.png": SIZE, f"labels/{split}/p{number}.txt": "0 0.5 0.5 1 1\n"}
+    files |= {"images/train/p0.png": (48, 64), "labels/train/p0.txt": "0 0.5 0.5 1 1\n"}
+    groups = {"train/p0.png": 0, "test/p0.png": 9} | {f"train/p{n}.png": n % 3 for n in range(2, 12)}
+    source = write_tree(tmp_path / "yolo", {**files, "g.json": json.dumps({"groups": groups})})
+    convert(source, tmp_path / "coco", Conversion(val=0.4, groups=source / "g.json"))
+    of_train = {key.partition("/")[2]: group for key, group in groups.items() if key.startswith("train")}
+    train, val = ({of_train[name] for name in chosen(tmp_path / "coco", split)} for split in ("train", "val"))
+    assert train | val == {0, 1, 2} and not train & val
+
+
+def test_clipping_does_not_hide_that_files_count_from_0(tmp_path: Path) -> None:
+    files = {**TRAPS, "Annotations/d.xml": voc(voc_object("dog", 0, 6, 24, 35))}
+    code, text = ablate("data", "convert", write_tree(tmp_path / "voc", files), tmp_path / "coco", "--clip")
+    assert code == 0 and "boxes that begin at 0, where VOC begins at 1" in text and "--zero-based" in text
+
+
+def test_an_unlabelled_test_split_is_taken_or_left_out_as_told(tmp_path: Path) -> None:
+    more = {"data.yaml": f"{names(*TWELVE)}test: images/test\n", "images/test/e.png": SIZE}
+    source = write_tree(tmp_path / "yolo", {**YOLO, **more})
+    convert(source, tmp_path / "empty", Conversion(unlabelled="empty"))
+    assert chosen(tmp_path / "empty", "test") == {"e.png"}
+    convert(source, tmp_path / "skip", Conversion(unlabelled="skip"))
+    assert sorted(path.name for path in (tmp_path / "skip").iterdir()) == ["annotations", "train", "val"]
+
+
+def test_voc_folders_of_splits_below_images_and_annotations(tmp_path: Path) -> None:
+    files: dict[str, Any] = {}
+    for name, split in (("a", "train"), ("b", "val")):
+        files |= {
+            f"images/{split}/{name}.png": SIZE,
+            f"annotations/{split}/{name}.xml": voc(voc_object("cat", 1, 1, 9, 9)),
+        }
+    source = write_tree(tmp_path / "VOCdevkit" / "VOC2007", files)
+    convert(source, tmp_path / "coco", Conversion())
+    assert (chosen(tmp_path / "coco", "train"), chosen(tmp_path / "coco")) == ({"a.png"}, {"b.png"})
+
+
+def test_the_folder_above_a_voc_folder_is_refused_with_a_hint(tmp_path: Path) -> None:
+    write_tree(tmp_path / "VOCdevkit" / "VOC2007", TRAPS)
+    with pytest.raises(DataError, match=r"no Annotations are there; give .*VOC2007"):
+        convert(tmp_path / "VOCdevkit", tmp_path / "coco", Conversion())
