@@ -39,7 +39,9 @@ def test_a_group_can_go_on_with_a_run_that_was_begun_with_its_umask(
     assert (run.path / "submits" / "0001.json").stat().st_mode & 0o040, "is replaced, never written by others"
 
 
-def test_a_lock_of_somebody_else_ends_a_launch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lock_of_somebody_else_ends_a_training_and_no_look(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (planned,) = plan_runs(["csp-fast"], "smoke", results=tmp_path / "results")
     run = RunDirectory(planned.run_dir)
     with run.lock():
@@ -50,7 +52,9 @@ def test_a_lock_of_somebody_else_ends_a_launch(tmp_path: Path, monkeypatch: pyte
             raise PermissionError(13, "Permission denied", str(path))
 
     monkeypatch.setattr(directory, "FileLock", Theirs)
-    options = ("--profile", "smoke", "--cluster", "example", "--results", str(tmp_path / "results"))
-    done = CliRunner().invoke(main, ["launch", "csp-fast", *options, "--dry-run"])
+    options = ("csp-fast", "--profile", "smoke", "--results", str(tmp_path / "results"))
+    looked = CliRunner().invoke(main, ["launch", *options, "--cluster", "example", "--dry-run"])
+    assert looked.exit_code == 0, looked.output  # looking takes no lock
+    done = CliRunner().invoke(main, ["train", *options])
     assert done.exit_code == 2
-    assert ".lock: Permission denied" in done.output
+    assert ".lock cannot be written: Permission denied" in done.output
