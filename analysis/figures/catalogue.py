@@ -378,7 +378,8 @@ def _detections(study: Study) -> Drawing:
         "detections",
         "What a run finds",
         "True boxes, and detections with a score of 0.3 or more, in the first validation images that have "
-        "objects, not chosen by what was found. Right is the class of a true box with an IoU of 0.5 or more.",
+        "objects, not chosen by what was found. A detection is right that has the class of a true box and "
+        "overlaps it by an IoU of 0.5 or more.",
         DIFFERENCES,
         lambda of: pictures.found_data(_shown_run(of)),
         lambda data: pictures.found(data, pictures.photographs(_shown_run(study), data["image"].unique())),

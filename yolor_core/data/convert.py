@@ -21,6 +21,7 @@ from yolor_core.errors import ConfigError, DataError
 
 Difficult = Literal["keep", "crowd"]
 Unlabelled = Literal["refuse", "empty", "skip"]
+Groups = Mapping[Path, "int | str"]  # of the pictures that are in one
 ANEW = "--val SHARE splits the pictures anew"
 HINT = "--unlabelled empty takes such pictures for ones without objects, skip leaves them out"
 
@@ -109,9 +110,6 @@ def read_groups(path: Path) -> dict[str, int | str]:
         if isinstance(group, bool) or not isinstance(group, int | str):
             raise DataError(f"{path}: {name}: group is {group!r}; a whole number or a text is needed")
     return groups
-
-
-Groups = Mapping[Path, "int | str"]  # of the pictures that are in one
 
 
 def _of_pictures(groups: Mapping[str, int | str] | None, layout: Layout) -> Groups | None:

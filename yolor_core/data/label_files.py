@@ -320,9 +320,11 @@ def plain(value: float) -> float:
 
 
 def _number(text: str | None) -> float | None:
-    """A finite number; None for anything else, Python's 1_0 too."""
+    """A finite number; None for anything else."""
+    if text is None or "_" in text:  # Python would read 1_0 as 10
+        return None
     try:
-        value = float((text or "").replace("_", "-_"))
+        value = float(text)
     except ValueError:
         return None
     return value if math.isfinite(value) else None
