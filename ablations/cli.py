@@ -56,6 +56,13 @@ TOGETHER = {
     "cancel": "cluster",
     "retry": "cluster",
 }
+#: Packages of the extras of pyproject.toml, by the names they are imported by.
+EXTRAS = {
+    "report": {"jinja2", "matplotlib", "seaborn"},
+    "notebooks": {"IPython", "ipywidgets", "jupyterlab"},
+    "export": {"onnx", "onnxruntime", "onnxscript"},
+    "tracking": {"alembic", "mlflow", "sqlalchemy", "wandb"},
+}
 MOST_CHARACTERS = 4_000
 
 
@@ -97,6 +104,14 @@ class LazyGroup(click.Group):
             return super().invoke(ctx)
         except (YolorError, ClusterError) as error:
             click.echo(f"ablate: {printable(str(error))}", err=True)
+            ctx.exit(2)
+        except ModuleNotFoundError as error:
+            package = str(error.name).partition(".")[0]
+            extra = next((name for name, packages in EXTRAS.items() if package in packages), None)
+            if extra is None:
+                raise
+            install = f"pip install 'yolor-ablations[{extra}]'"
+            click.echo(f"ablate: {package} is not installed: {install}", err=True)
             ctx.exit(2)
         except KeyboardInterrupt:
             click.echo("ablate: interrupted", err=True)

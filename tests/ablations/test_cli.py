@@ -5,14 +5,16 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
-from ablations.cli import COMMANDS, main
+from ablations.cli import COMMANDS, EXTRAS, main
 from ablations.commands import models
 from ablations.registry import experiments, resolve
 from yolor_core.identity import signature
@@ -296,3 +298,45 @@ def test_names_from_a_file_reach_the_terminal_without_control_characters() -> No
 
     assert printable("a\x1b[31mb\nc × Δ") == "a\\x1b[31mb\nc × Δ"
     assert len(printable("x" * 10**6)) < MOST_CHARACTERS + 10
+
+
+ABSENT = """
+from importlib.machinery import PathFinder
+
+find = PathFinder.find_spec
+PathFinder.find_spec = lambda name, *at: None if name.partition(".")[0] in {packages!r} else find(name, *at)
+"""
+
+
+def test_the_core_trains_and_tables_without_the_extras_and_names_them(tmp_path: Path) -> None:
+    """In every process of the launch: Python imports `sitecustomize` when it starts."""
+    packages = set().union(*EXTRAS.values())
+    (tmp_path / "sitecustomize.py").write_text(ABSENT.format(packages=packages))
+    places = os.pathsep.join([str(tmp_path), *(path for path in sys.path if path)])
+
+    def call(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "ablations", *arguments]
+        environment = os.environ | {"PYTHONPATH": places}
+        return subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
+
+    scale = ("--profile", "smoke", "--results", "results")
+    for arguments in (("launch", "csp-fast"), ("tables", "1")):
+        done = call(*arguments, *scale)
+        assert done.returncode == 0, done.stderr
+    (run,) = (tmp_path / "results" / "runs").iterdir()
+    refused = {
+        "report": call("report", "1", *scale),
+        "export": call("weights", "export", "--run", str(run), "--format", "onnx"),
+    }
+    for extra, done in refused.items():
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+        assert f"is not installed: pip install 'yolor-ablations[{extra}]'" in done.stderr
+
+
+def test_the_extras_are_those_of_the_project() -> None:
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    assert set(EXTRAS) == set(extras) - {"dev"}
+    for extra, packages in EXTRAS.items():
+        listed = {re.split(r"[>\[]", text)[0].replace("mlflow-skinny", "mlflow") for text in extras[extra]}
+        assert {package.lower() for package in packages} == listed - {project["name"]}

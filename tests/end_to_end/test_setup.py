@@ -61,6 +61,8 @@ def test_every_requirement_is_locked_within_its_bounds(python: str, system: str)
     target = {"python_version": python, "python_full_version": f"{python}.5", "sys_platform": system}
     locked = pins()
     for requirement in map(Requirement, wanted):
+        if requirement.name == PROJECT["project"]["name"]:  # an extra that includes another
+            continue
         (pin,) = (
             p
             for p in locked[canonicalize_name(requirement.name)]

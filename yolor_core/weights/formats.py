@@ -109,8 +109,11 @@ def export_onnx(model: Detector, path: Path, size: int | tuple[int, int]) -> flo
 
     Returns the largest difference from torch, relative to max(1, |value|).
     Raises InputError for a size the model cannot take, WeightsError when the check fails and for a model
-    with other tasks than detection.
+    with other tasks than detection, ModuleNotFoundError without the packages of the extra `export`.
     """
+    import onnxruntime  # type: ignore[import-untyped,unused-ignore]  # noqa: F401  before any work
+    import onnxscript  # noqa: F401
+
     check_detection_only(model, "our ONNX graph")
     height, width = (size, size) if isinstance(size, int) else size
     stride = model.strides[-1]
