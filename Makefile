@@ -5,7 +5,7 @@ VENV := .venv
 PYTEST_ARGS ?=
 LAB_ARGS ?=
 
-.PHONY: reproduce test lab env lint lock clean help verify-published
+.PHONY: reproduce test lab docs env lint lock clean help verify-published
 .DEFAULT_GOAL := help
 
 help:
@@ -13,6 +13,7 @@ help:
 	@echo "make test        the environment, then the tests (PYTEST_ARGS='-k name' for some of them)"
 	@echo "make lab         the environment, then JupyterLab with the notebooks (LAB_ARGS=--no-browser on a server)"
 	@echo "make verify-published   the numbers of results/published/ made again from the runs in it, and compared"
+	@echo "make docs        the environment, then these pages as a site in build/site/"
 	@echo "make env         the environment alone, in $(VENV)/ (PYTHON=$(PYTHON), 3.11 or newer)"
 	@echo "make lint        ruff and mypy"
 	@echo "make lock        write requirements.lock anew from pyproject.toml"
@@ -31,6 +32,9 @@ verify-published: env
 
 lab: env
 	@$(VENV)/bin/jupyter lab $(LAB_ARGS) notebooks
+
+docs: env
+	@NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict --quiet
 
 env:
 	@command -v $(PYTHON) >/dev/null || { \

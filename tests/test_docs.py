@@ -139,6 +139,12 @@ def test_every_page_is_reached_from_the_readme() -> None:
     assert set(PAGES) <= reached, sorted(name(page) for page in set(PAGES) - reached)
 
 
+def test_the_site_has_every_page() -> None:
+    """`make docs`, which .ci/run calls, refuses a broken link of one."""
+    listed = re.findall(r"^ +- (\S+\.md)$|^  - (README\.md)$", text("mkdocs.yml"), re.MULTILINE)
+    assert {ROOT / (page or first) for page, first in listed} >= set(PAGES)
+
+
 def test_no_line_is_too_long_to_read() -> None:
     for page in PAGES:
         for line in FENCED.sub("", page.read_text(encoding="utf-8")).splitlines():

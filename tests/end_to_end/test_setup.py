@@ -13,9 +13,12 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
+
+from tests.commands import check
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -83,6 +86,29 @@ def test_every_make_command_of_the_readme_exists() -> None:
     named = set(re.findall(r"(?:^|`)make ([a-z-]+)", (ROOT / "README.md").read_text(), flags=re.MULTILINE))
     assert {"reproduce", "test", "env"} <= named
     assert named <= targets
+
+
+def test_the_workflow_runs_commands_that_exist() -> None:
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "checks.yml").read_text())
+    commands = [step["run"] for step in workflow["jobs"]["checks"]["steps"] if "run" in step]
+    assert commands == ["make lint", "make docs", "make test", "make verify-published"]
+    for command in commands:
+        check(command)
+
+
+def test_both_containers_are_made_by_the_same_steps() -> None:
+    docker, apptainer = (
+        " ".join((ROOT / name).read_text().split()) for name in ("Dockerfile", "apptainer.def")
+    )
+    for step in (
+        "apt-get install --yes --no-install-recommends gcc libc6-dev git",
+        "/opt/venv/bin/pip install --no-cache-dir --prefer-binary --require-hashes "
+        "--requirement requirements.lock",
+        "pip install --no-cache-dir --no-deps --no-build-isolation --editable .",
+    ):
+        assert step in docker and step in apptainer
+    (base,) = re.findall(r"ARG BASE=(\S+)", docker)
+    assert f"From: {base} " in apptainer
 
 
 def test_the_page_of_commands_has_every_command() -> None:
