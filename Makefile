@@ -33,8 +33,9 @@ verify-published: env
 lab: env
 	@$(VENV)/bin/jupyter lab $(LAB_ARGS) notebooks
 
+# Not with --quiet, which hides warnings from --strict, too.
 docs: env
-	@NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict --quiet
+	@NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict
 
 env:
 	@command -v $(PYTHON) >/dev/null || { \
