@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +23,7 @@ from ablations.options import (
 if TYPE_CHECKING:
     import pandas as pd
 
+    from ablations.table import Table
     from analysis.tables.fill import FilledTable
     from analysis.tables.seeds_needed import RowNeeds
 
@@ -39,6 +42,7 @@ FORMATS = ("text", "markdown", "csv", "latex", "html", "json")  # of tables.form
     metavar="FORMAT",
     help="text, markdown, csv, latex, html or json.",
 )
+@click.option("--metrics", metavar="NAMES", help="Columns to show, as in AP,AP50; all by default.")
 @click.option(
     "--images",
     type=click.IntRange(min=200),
@@ -48,6 +52,7 @@ FORMATS = ("text", "markdown", "csv", "latex", "html", "json")  # of tables.form
 def tables_command(
     names: tuple[str, ...],
     form: str,
+    metrics: str | None,
     profile: str,
     results: Path,
     seeds: list[int] | None,
@@ -61,6 +66,9 @@ def tables_command(
 
     Tables 1-8 without names; 9, A1, A2, the extended 3x and 6x, and controls have to be named. Images per
     second, and rows of other people's models, are quoted from the paper.
+
+    A table that is wider than the terminal shows AP alone, with Δ, interval and verdict first. In a pipe or
+    a file, tables are as wide as they are, unless COLUMNS is set.
     """
     from ablations.profiles import profile_named
     from ablations.registry import as_overrides, select_tables
@@ -68,7 +76,7 @@ def tables_command(
 
     if form not in FORMATS:
         raise UnknownNameError("format", form, FORMATS)
-    tables = select_tables(names)
+    tables = _of_metrics(select_tables(names), metrics)
     profile_named(profile)
     parsed = as_overrides(overrides)
 
@@ -88,8 +96,33 @@ def tables_command(
         from analysis.tables.other_images import with_other_images
 
         filled = [with_other_images(each, images, threads=cores()) for each in filled]
-    click.echo(render(filled, form), nl=False)
+    width = shutil.get_terminal_size((0, 0)).columns or None  # 0 where there is neither terminal nor COLUMNS
+    click.echo(render(filled, form, width, every=metrics is not None), nl=False)
     _hint_at_settings(filled, profile, runs, overrides)
+
+
+def _of_metrics(tables: Sequence[Table], metrics: str | None) -> Sequence[Table]:
+    """The tables with these columns alone; one that has none of them is left out, with a line on stderr.
+
+    Raises UnknownNameError for a column that no table has.
+    """
+    if metrics is None:
+        return tables
+    from yolor_core.errors import UnknownNameError
+
+    known = dict.fromkeys(metric for table in tables for metric in table.metrics)
+    wanted = [name.strip() for name in metrics.split(",")]
+    for name in wanted:
+        if name not in known:
+            raise UnknownNameError("metric", name, known)
+    found = []
+    for table in tables:
+        if kept := tuple(name for name in wanted if name in table.metrics):
+            found.append(replace(table, metrics=kept))
+        else:
+            said = f"note: table {table.name} has none of these; it has {', '.join(table.metrics)}"
+            click.echo(said, err=True)
+    return found
 
 
 def _name_unreadable(runs: pd.DataFrame) -> None:

@@ -37,7 +37,7 @@ HEAD = (
     "table", "row", "AP", "against", "its AP", "pairs", "Δ AP [95 %]", "measured", "p", "p, Holm", "paper",
     "verdict", "why",
 )  # fmt: skip
-OPEN_INTERVAL, ONE_PAIR, UNMEASURED = "not told from 0", "one pair, no interval", "not measured"
+OPEN_INTERVAL, ONE_PAIR, UNMEASURED = "inconclusive", "one pair, no interval", "not measured"
 APART = ("higher", "lower")
 
 

@@ -19,6 +19,7 @@ from yolor_core.errors import YolorError
 from yolor_core.identity import signature
 from yolor_core.runs.life import LOST
 
+QUOTED_ALONE = "All rows are quoted."
 UNASKED = "the effect on images like these is not shown (--images)"
 PREFIX = 8  # characters of a hash that people read
 NAMED = 3  # runs in an error
@@ -34,13 +35,24 @@ class FilledTable:
     """A table with its cells, ready to be rendered."""
 
     table: Table
-    caption: str
+    facts: tuple[str, ...]  # what "ours" is: model, profile, data, seeds, what ± says; none if all is quoted
     cells: tuple[Cell, ...]
     status: Mapping[str, str]  # row label -> measured, not run, running ...
     notes: tuple[str, ...] = ()
     marks: Mapping[tuple[str, str], str] = field(default_factory=dict)  # of the notes, by (row, metric)
     runs: Mapping[str, pd.DataFrame] = field(default_factory=dict)  # the runs that count, by experiment
     survived: Mapping[str, str] = field(default_factory=dict)  # row label -> "3 of 5; diverged (2 of 5)"
+
+    @property
+    def title(self) -> str:
+        """`Table 4: Operators (section 5.5)`."""
+        section = f" (section {self.table.section})" if self.table.section else ""
+        return f"{heading(self.table)}{self.table.title}{section}"
+
+    @property
+    def caption(self) -> str:
+        """The title, and all that a reader of the numbers has to know."""
+        return f"{self.title}. {ours(self.facts) or QUOTED_ALONE}"
 
     def cell(self, row: str, metric: str) -> Cell:
         """The cell of a row label and a metric."""
@@ -103,8 +115,8 @@ def fill_table(
         rows = ". ".join(f"{row}: of the runs that finished, {said}" for row, said in survived.items())
         finishing = "These numbers, and differences from them, are conditional on a run's finishing."
         notes = (f"{rows}. {finishing}", *notes)
-    caption = _caption(table, profile, used, parsed)
-    return FilledTable(table, caption, cells, status, notes, marks, chosen, survived)
+    facts = _facts(table, profile, used, parsed)
+    return FilledTable(table, facts, cells, status, notes, marks, chosen, survived)
 
 
 def tidy(filled: Sequence[FilledTable]) -> pd.DataFrame:
@@ -175,14 +187,17 @@ def heading(table: Table) -> str:
     return f"Table {table.name}: "
 
 
-def _caption(table: Table, profile: str, used: pd.DataFrame, overrides: Sequence[Override]) -> str:
-    section = f" (section {table.section})" if table.section else ""
+def ours(facts: Sequence[str]) -> str:
+    """Facts as the sentence that says what "ours" is; empty without any."""
+    return f"Ours: {'; '.join(facts)}." if facts else ""
+
+
+def _facts(table: Table, profile: str, used: pd.DataFrame, overrides: Sequence[Override]) -> tuple[str, ...]:
     sizes = {e: resolve(e, profile, overrides).evaluation.size for e in table.experiments}
     models = dict.fromkeys(f"{e.title.split(',')[0]} at {size} px" for e, size in sizes.items())
-    title = f"{heading(table)}{table.title}{section}"
     if not models:
-        return f"{title}. All rows are quoted."
-    parts = [f"profile {profile}, {profile_named(profile).caveat}"]
+        return ()
+    parts = [", ".join(models), f"profile {profile}, {profile_named(profile).caveat}"]
     if overrides:
         parts.append("with " + ", ".join(f"{o.path}={o.value}" for o in overrides))
     if used.empty:
@@ -208,7 +223,7 @@ def _caption(table: Table, profile: str, used: pd.DataFrame, overrides: Sequence
                 parts.append("verdicts compare signs only")
         else:
             parts.append("single runs, so a Δ includes the noise from run to run")
-    return f"{title}. Ours: {', '.join(models)}; {'; '.join(parts)}."
+    return tuple(parts)
 
 
 def footnotes(

@@ -8,15 +8,22 @@ from __future__ import annotations
 import io
 import json
 import re
+import textwrap
 from collections.abc import Callable, Sequence
 from html import escape
+from typing import TYPE_CHECKING
 
-from ablations.table import QUOTED
-from analysis.tables.cells import MEASURED, NOT_RUN, QUOTED_ROW, Cell
-from analysis.tables.fill import FilledTable, cell_status, heading, tidy
+from ablations.table import COUNTED, QUOTED
+from analysis.tables.cells import FAMILY, MEASURED, NOT_RUN, QUOTED_ROW, Cell
+from analysis.tables.fill import QUOTED_ALONE, FilledTable, cell_status, heading, ours, tidy
 from yolor_core.errors import UnknownNameError
 
+if TYPE_CHECKING:
+    from rich.table import Table as Grid
+
 MISSING = "–"
+READABLE, UNLIMITED = 100, 10_000  # columns: of a sentence at most, and of a table in a file
+LABEL, GAP = 16, 2  # columns that a row's label keeps in a narrow table, and between two columns
 DIGITS = {"parameters": 0, "MFLOPs": 4, "task cosine": 3}  # others, percent and GFLOPs: one
 NUMBER = re.compile(r"([+-]?\d{1,3}(?: \d{3})*(?:\.\d+)?(?: ± \d+(?:\.\d+)?)?)")
 SIUNITX = r"\sisetup{retain-explicit-plus, separate-uncertainty, group-digits=integer}"
@@ -50,11 +57,14 @@ RECORD = (
 )  # fmt: skip
 
 
-def render(filled: Sequence[FilledTable], format: str) -> str:
-    """Tables as one string, ending in a newline. Raises UnknownNameError for an unknown format."""
+def render(filled: Sequence[FilledTable], format: str, width: int | None = None, every: bool = False) -> str:
+    """Tables as one string, ending in a newline. Raises UnknownNameError for an unknown format.
+
+    width, every: of `to_text`; the other formats are no wider or narrower for a terminal.
+    """
     if format not in FORMATS:
         raise UnknownNameError("format", format, FORMATS)
-    return FORMATS[format](filled)
+    return to_text(filled, width, every) if format == "text" else FORMATS[format](filled)
 
 
 def lines(filled: FilledTable, row: str) -> list[tuple[str, list[str]]]:
@@ -151,27 +161,131 @@ def _rows(filled: FilledTable) -> list[list[list[str]]]:
     ]
 
 
-def to_text(filled: Sequence[FilledTable]) -> str:
-    """For a terminal; wide tables are not wrapped."""
+def to_text(filled: Sequence[FilledTable], width: int | None = None, every: bool = False) -> str:
+    """For a terminal, title above and caption below; what all tables say of "ours" is said once, at the end.
+
+    Where a table is wider than the terminal its scores are listed one below another, a line for each row
+    with Δ, interval and verdict first, and columns without room are named. Of the scores these are AP alone,
+    unless `every` one was asked for.
+
+    Args:
+        filled: the tables.
+        width: columns of the terminal; None, for a file, leaves tables as wide as they are.
+        every: whether all scores are shown where they do not fit side by side.
+    """
+    first = filled[0].facts if len(filled) > 1 else ()
+    shared = [fact for fact in first if all(fact in each.facts for each in filled)]
+    blocks = []
+    for each in filled:
+        own = [fact for fact in each.facts if fact not in shared]
+        grids = [_wide(each)]
+        left_out = ""
+        if width is not None and _columns(grids[0]) > width:
+            grids, left_out = _narrow(each, width, every)
+        below = [left_out, ours(own) or ("" if each.facts else QUOTED_ALONE), *each.notes]
+        blocks.append([each.title, "", *(_drawn(grid, width) for grid in grids), *filter(None, below)])
+    if shared:
+        blocks.append([ours(shared).replace("Ours", "In all of these tables", 1)])
+    texts = ["\n".join(_wrapped(line, width) for line in block) for block in blocks]
+    return "\n\n".join(texts) + "\n"
+
+
+def _wrapped(text: str, width: int | None) -> str:
+    """A sentence in lines that are pleasant to read; what has lines already stays."""
+    return text if width is None or "\n" in text else textwrap.fill(text, min(width, READABLE))
+
+
+def _wide(filled: FilledTable) -> Grid:
+    """All scores side by side, as in the paper; several lines a row."""
+    grid = _grid()
+    for place, name in enumerate(_head(filled)):
+        grid.add_column(name, justify="left" if place < 2 else "right")
+    for row in _rows(filled):
+        for line in row:
+            grid.add_row(*line)
+    return grid
+
+
+def _narrow(filled: FilledTable, width: int, every: bool) -> tuple[list[Grid], str]:
+    """A grid for each score that is shown, one line a row, and a sentence on what has no room."""
+    metrics = filled.table.metrics
+    shown = [name for name in metrics if every or name in (FAMILY, *COUNTED, *QUOTED)] or list(metrics[:1])
+    labels = [row.label for row in filled.table.rows]
+    grids, dropped = [], dict.fromkeys(name for name in metrics if name not in shown)
+    for metric in shown:
+        room = width - min(max(map(len, labels)), LABEL)
+        kept: dict[str, list[str]] = {}
+        for name, texts in _by_row(filled, metric).items():
+            needed = max(len(name), *map(len, texts)) + GAP
+            if not kept:  # where states of runs are broken into lines, and numbers are shorter
+                needed = min(needed, LABEL + GAP)
+            if needed <= room or not kept:
+                kept[name], room = texts, room - needed
+            else:
+                dropped[name] = None
+        grid = _grid("row", *kept)
+        for label, *texts in zip(labels, *kept.values(), strict=True):
+            grid.add_row(label, *texts)
+        grids.append(grid)
+    whole = _columns(_wide(filled))
+    said = (
+        f"Not shown for want of room: {', '.join(dropped)}. --metrics chooses scores; a terminal of {whole} "
+        f"columns, or COLUMNS={whole}, shows all."
+    )
+    return grids, said if dropped else ""
+
+
+def _by_row(filled: FilledTable, metric: str) -> dict[str, list[str]]:
+    """The columns of one score, what matters most first, with a text for each row; none that are empty."""
+    cells = [filled.cell(row.label, metric) for row in filled.table.rows]
+    several = any(cell.std is not None for cell in cells)
+    found = {
+        metric: [_ours(filled, cell) for cell in cells],
+        "Δ": [number(metric, cell.delta, "+", several) for cell in cells],
+        "95 % interval": [_span(metric, cell.delta_low, cell.delta_high) for cell in cells],
+        "verdict": [cell.verdict or MISSING for cell in cells],
+        "on other images": [_span(metric, cell.images_low, cell.images_high) for cell in cells],
+        "paper": [_with_delta(metric, cell.paper, cell.paper_delta) for cell in cells],
+        "Holm": [_chance(cell.p_holm) for cell in cells],
+        "p": [_chance(cell.p) for cell in cells],
+    }
+    return {name: texts for name, texts in found.items() if set(texts) != {MISSING}} or {
+        metric: found[metric]
+    }
+
+
+def _ours(filled: FilledTable, cell: Cell) -> str:
+    """`26.01 ± 1.83`, or why there is no number."""
+    mark = filled.marks.get((cell.row, cell.metric), "")
+    status = filled.status[cell.row]
+    if cell.value is None and status not in (MEASURED, QUOTED_ROW):
+        return status
+    return _uncertain(cell.metric, cell.value, cell.half_width) + mark
+
+
+def _grid(*names: str) -> Grid:
     from rich import box
-    from rich.console import Console
     from rich.table import Table as Grid
 
+    grid = Grid(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    for place, name in enumerate(names):
+        grid.add_column(name, justify="right" if place else "left", no_wrap=place > 1)
+    return grid
+
+
+def _columns(grid: Grid) -> int:
+    """How wide a grid is when nothing in it is broken."""
+    return max(map(len, _drawn(grid, None).splitlines()))
+
+
+def _drawn(grid: Grid, width: int | None) -> str:
+    from rich.console import Console
+
     stream = io.StringIO()
-    console = Console(file=stream, width=200, color_system=None, highlight=False, markup=False)
-    for each in filled:
-        grid = Grid(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-        for place, name in enumerate(_head(each)):
-            grid.add_column(name, justify="left" if place < 2 else "right")
-        for row in _rows(each):
-            for line in row:
-                grid.add_row(*line)
-        console.print(each.caption, soft_wrap=True)
-        console.print(grid)
-        for note in each.notes:
-            console.print(note, soft_wrap=True)
-        console.print()
-    return "\n".join(line.rstrip() for line in stream.getvalue().rstrip().splitlines()) + "\n"
+    Console(file=stream, width=width or UNLIMITED, color_system=None, highlight=False, markup=False).print(
+        grid
+    )
+    return "\n".join(line.rstrip() for line in stream.getvalue().splitlines()) + "\n"
 
 
 def to_markdown(filled: Sequence[FilledTable]) -> str:

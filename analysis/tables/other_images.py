@@ -91,12 +91,12 @@ def with_other_images(
     if images < FEW_IMAGES:
         few = f"Only {images} images: a bootstrap over fewer than {FEW_IMAGES} understates how they scatter."
         notes = (*notes, few)
-    caption = (
-        f"{filled.caption.replace(f'; {UNASKED}', '')} Δ on other images: the effect on images like these, "
-        f"training and images both random (crossed bootstrap, {resamples} resamples shared by all runs, "
-        "Satterthwaite's degrees of freedom)."
+    said = (
+        "Δ on other images: the effect on images like these, training and images both random (crossed "
+        f"bootstrap, {resamples} resamples shared by all runs, Satterthwaite's degrees of freedom)"
     )
-    return replace(filled, cells=tuple(cells), notes=notes, caption=caption)
+    facts = (*(fact for fact in filled.facts if fact != UNASKED), said)
+    return replace(filled, cells=tuple(cells), notes=notes, facts=facts)
 
 
 def _by_seed(runs: pd.DataFrame, scores: Mapping[Path, Scores]) -> Arm:

@@ -183,6 +183,20 @@ def test_tables_print_what_is_missing(tmp_path: Path) -> None:
     assert "not comparable with the paper's numbers in absolute terms" in output
 
 
+def test_tables_show_the_metrics_that_were_asked_for_and_name_a_table_without_them(tmp_path: Path) -> None:
+    shown = ablate("tables", "3", "7", "--metrics", "cls mAP,APS", "--results", str(tmp_path))
+    (head,) = (line for line in shown.stdout.splitlines() if line.startswith("row"))
+    assert head.split() == ["row", "cls", "mAP", "APS"]
+    assert "note: table 7 has none of these; it has AP, parameters, MFLOPs" in shown.stderr
+
+
+def test_tables_fit_the_columns_that_are_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wide = ablate("tables", "3", "--results", str(tmp_path)).stdout
+    monkeypatch.setenv("COLUMNS", "70")
+    narrow = ablate("tables", "3", "--results", str(tmp_path)).stdout
+    assert max(map(len, narrow.splitlines())) <= 70 < max(map(len, wide.splitlines()))
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -195,6 +209,7 @@ def test_tables_print_what_is_missing(tmp_path: Path) -> None:
         (["tables", "csp"], "unknown table 'csp'"),
         (["tables", "--profile", "papr"], "unknown profile 'papr'; allowed: paper"),
         (["tables", "--format", "tex"], "unknown format 'tex'; allowed: text, latex"),
+        (["tables", "7", "--metrics", "AP,AP50"], "unknown metric 'AP50'; "),
         (["list", "--profile", "papr"], "unknown profile 'papr'"),
         (["list", "--set", "train.lr0=1"], "unknown field 'train.lr0'; nearest: train.optimiser.lr0"),
         (["list", "absent.py"], "table file absent.py: No such file or directory"),

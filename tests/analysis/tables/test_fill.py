@@ -215,6 +215,8 @@ def test_runs_that_were_lost_are_told_from_runs_that_were_not_made(
     assert table.status == {"baseline": "diverged (2 of 2)", "+ iFA": "diverged (1 of 2), failed (1 of 2)"}
     for form in FORMATS:
         assert "diverged (1 of 2), failed (1 of 2)" in render([table], form)
+    narrow = render([table], "text", 50)
+    assert max(map(len, narrow.splitlines())) <= 50 and " diverged (1 of 2), failed  " in narrow
 
 
 def test_numbers_of_the_runs_that_were_not_lost_are_said_to_be_conditional(

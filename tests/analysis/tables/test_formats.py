@@ -24,6 +24,10 @@ from analysis.tables.formats import FORMATS, _latex_cell, lines, number, render
 from tests.analysis.conftest import write_run
 from yolor_core.errors import UnknownNameError
 
+STUDY = Path(__file__).parents[3] / "results" / "published" / "mini"
+GOLDEN = Path(__file__).parent / "golden"
+ACCEPT = "COLUMNS={} ablate tables 3 7 8 --results results/published/mini"
+
 COSTS = {
     "yolor-p6": Cost(1000, 326_264.7304, 326_264.8324, 326.4),
     "yolor-w6": Cost(2000, 453_893.0, 453_893.0, 454.0),
@@ -178,11 +182,42 @@ def test_text_shows_paper_ours_and_the_differences_in_both(filled: list[FilledTa
     assert "50.0" in single and "±" not in single
 
 
-def test_lines_of_table_3_fit_the_width_that_text_is_printed_at(filled: list[FilledTable]) -> None:
-    text = render([each for each in filled if each.table.name == "3"], "text")
-    (header,) = (line for line in text.splitlines() if line.startswith("row"))
-    assert all(metric in header for metric in table_named("3").metrics)
-    assert "±" in text and "…" not in text
+@pytest.fixture(scope="module")
+def published() -> list[FilledTable]:
+    """Tables 3, 7 and 8 of the published study: many scores, counted ones, and a long label."""
+    runs = load_runs(STUDY)
+    return [
+        fill_table(table, "mini", runs, costs={e.slug: model_cost(e) for e in table.experiments})
+        for table in map(table_named, "378")
+    ]
+
+
+@pytest.mark.parametrize("width", [80, 120, 200])
+def test_tables_fit_the_terminal(published: list[FilledTable], width: int) -> None:
+    text = render(published, "text", width)
+    assert max(map(len, text.splitlines())) <= width
+    golden = GOLDEN / f"terminal-{width}.txt"
+    assert text == golden.read_text(encoding="utf-8"), f"{ACCEPT.format(width)} > {golden}"
+
+
+def test_a_file_has_every_score_and_no_broken_line(published: list[FilledTable]) -> None:
+    text = render(published, "text")
+    heads = [line for line in text.splitlines() if line.startswith("row")]
+    assert [line.split(maxsplit=1)[1].split() for line in heads] == [
+        " ".join(each.table.metrics).split() for each in published
+    ]
+    assert "…" not in text and "36.44 ± 15.09" in text
+    assert sum(line.startswith("In all of these tables: profile mini") for line in text.splitlines()) == 1
+    (alone,) = (line for line in render(published[:1], "text").splitlines() if line.startswith("Ours: "))
+    assert "profile mini" in alone and "verdicts compare signs only." in alone
+
+
+def test_a_narrow_terminal_loses_no_score_that_was_asked_for(published: list[FilledTable]) -> None:
+    text = render(published[:1], "text", 60, every=True)
+    heads = [line.split()[1:3] for line in text.splitlines() if line.startswith("row")]
+    assert [head[0] for head in heads[:6]] == ["AP", "AP50", "AP75", "APS", "APM", "APL"]
+    assert len(heads) == 12 and max(map(len, text.splitlines())) <= 60
+    assert "Not shown for want of room: paper, Holm, p. --metrics" in " ".join(text.split())
 
 
 def test_every_format_ends_in_one_newline_and_an_unknown_one_lists_the_known(
