@@ -8,12 +8,16 @@ import io
 import os
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
+from ablations.options import examples
 from slurm.scheduler import ClusterError
-from yolor_core.errors import UnknownNameError, YolorError
+from yolor_core.errors import UnknownNameError, YolorError, unknown_name
 
 # Names and one-line helps are repeated here so that `ablate --help` imports no subcommand.
 COMMANDS = {
@@ -66,6 +70,37 @@ EXTRAS = {
 MOST_CHARACTERS = 4_000
 
 
+class OneLineError(click.ClickException):
+    """What click says of wrong options and arguments in three lines, as one line like our own errors."""
+
+    exit_code = 2
+
+    def __init__(self, error: click.UsageError) -> None:
+        said = error.format_message().rstrip(".")
+        if isinstance(error, click.NoSuchOption) and error.ctx:
+            known = [name for each in error.ctx.command.params for name in (*each.opts, *each.secondary_opts)]
+            said = unknown_name("option", error.option_name, [n for n in known if n.startswith("-")])
+        elif isinstance(error, click.exceptions.NoSuchCommand) and isinstance(error.ctx.command, click.Group):
+            said = unknown_name("command", error.command_name, error.ctx.command.commands)
+        words = error.ctx.command_path.split()[1:] if error.ctx else []
+        super().__init__(f"{said[:1].lower()}{said[1:]} (`{' '.join(['ablate', *words, '--help'])}`)")
+
+    def show(self, file: Any = None) -> None:
+        """Print it on stderr."""
+        click.echo(f"ablate: {printable(self.message)}", err=True)
+
+
+@contextmanager
+def in_one_line() -> Iterator[None]:
+    """The block, with click's own errors as `OneLineError`; a group without a command prints its help."""
+    try:
+        yield
+    except click.exceptions.NoArgsIsHelpError:
+        raise
+    except click.UsageError as error:
+        raise OneLineError(error) from None
+
+
 def printable(text: str) -> str:
     """An error's text without control characters and of bounded length: names in it may come from a file."""
     clean = "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
@@ -89,19 +124,31 @@ class LazyGroup(click.Group):
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         """As click's, with the nearest names in the error."""
-        if args and not args[0].startswith("-") and args[0] not in COMMANDS:
+        if not ctx.resilient_parsing and args and not args[0].startswith("-") and args[0] not in COMMANDS:
             raise UnknownNameError("command", args[0], COMMANDS)
         return super().resolve_command(ctx, args)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """As click's, without importing the subcommands."""
+        if incomplete.startswith("-"):
+            return click.Command.shell_complete(self, ctx, incomplete)
+        return [CompletionItem(n, help=text) for n, text in COMMANDS.items() if n.startswith(incomplete)]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the one-line helps without importing the subcommands."""
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
 
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        """As click's, with errors in one line."""
+        with in_one_line():
+            return super().make_context(*args, **kwargs)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run it; what a user can act on is printed in one line, and the exit code is 2."""
         try:
-            return super().invoke(ctx)
+            with in_one_line():
+                return super().invoke(ctx)
         except (YolorError, ClusterError) as error:
             click.echo(f"ablate: {printable(str(error))}", err=True)
             ctx.exit(2)
@@ -132,7 +179,11 @@ class LazyGroup(click.Group):
         return super().main(*args, **kwargs)
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=LazyGroup,
+    epilog=examples("ablate launch 1 --profile smoke", "ablate tables 1 --profile smoke"),
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.version_option(package_name="yolor-ablations", prog_name="ablate")
 def main() -> None:
     """YOLOR's ablations, from a row of Tables 1-8 to its printed cell; Tables 9, A1 and A2 when named.

@@ -15,5 +15,9 @@ def aligned(lines: Sequence[Sequence[str]]) -> list[str]:
 
 
 def counted(count: int, thing: str) -> str:
-    """`1 run`, `2 runs`."""
-    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
+    """`1 run`, `2 runs`, `3 boxes`, `2 identities`."""
+    if count == 1:
+        return f"1 {thing}"
+    if thing.endswith("y"):
+        return f"{count:,} {thing[:-1]}ies"
+    return f"{count:,} {thing}{'es' if thing.endswith(('x', 's')) else 's'}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -143,6 +143,25 @@ class Estimator:
         if data not in self.images:
             self.images[data] = count_images(data)
         return self.images[data]
+
+
+PUBLISHED = Path(__file__).parent.parent / "results" / "published"
+
+
+def local_estimates(runs: Sequence[PlannedRun], results: Path) -> tuple[dict[str, Estimate], str]:
+    """What each run takes of this machine, by id, and by whose measure; nothing where no run was measured.
+
+    By the finished runs of the results folder; without any of the profile, by those of the published study.
+    """
+    if not runs:
+        return {}, ""
+    published = PUBLISHED / runs[0].config.science.profile
+    for folder, whose in ((results, "finished runs in this folder"), (published, "the published study")):
+        estimator = Estimator(folder, tflops=1.0)
+        found = {run.run_id: estimator(run) for run in runs} if estimator.finished else {}
+        if found and all(estimate.measured for estimate in found.values()):
+            return found, whose
+    return {}, ""
 
 
 def count_images(data: DataConfig) -> tuple[int, int]:

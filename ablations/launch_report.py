@@ -15,6 +15,7 @@ from yolor_core.runs.life import LOST, State
 
 if TYPE_CHECKING:
     from ablations.cluster_launch import ClusterPlan
+    from ablations.costs import Estimate
     from ablations.plan import PlannedRun
     from slurm.local import Outcome
     from slurm.submission import Submitted
@@ -78,6 +79,16 @@ def scripts(plan: ClusterPlan) -> str:
         about = f"# {counted(count, 'run')} in {jobs}{after}"
         parts.append(f"{about}\n{sender.script(first, numbers[0], 'JOB' if waits else None)}")
     return "\n".join(parts)
+
+
+def local_time(estimates: Mapping[str, Estimate], whose: str, parallel: int) -> str:
+    """How long runs will take here, so many at a time; and by whose measure."""
+    if not estimates:
+        return "time unknown: no run of this profile has finished in this folder"
+    each = [estimate.seconds for estimate in estimates.values()]
+    wait = max([*each, sum(each) / parallel])
+    words = f"{wait:.0f} s" if wait < 90 else f"{wait / 60:.0f} minutes"
+    return f"about {words if wait < 5400 else f'{wait / 3600:.1f} hours'}, as fast as {whose}"
 
 
 def tell_foreign_options() -> None:

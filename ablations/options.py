@@ -2,14 +2,66 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
+
+
+def examples(*commands: str) -> str:
+    """The end of a command's help: how it is called. Every line is parsed by a test."""
+    return "\b\nExamples:\n" + "\n".join(f"  {command}" for command in commands)
+
+
+def completing(*kinds: str) -> Callable[[click.Context, click.Parameter, str], list[CompletionItem]]:
+    """What the shell offers for an option or argument: names of these `kinds`, else files.
+
+    Kinds are tables, experiments, profiles, clusters, models, formats and runs; those of the folder that
+    --results or ABLATE_RESULTS names.
+    """
+
+    def complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        found = [name for kind in kinds for name in _names(kind, ctx) if name.startswith(incomplete)]
+        return [CompletionItem(name) for name in found] or [CompletionItem(incomplete, type="file")]
+
+    return complete
+
+
+def _names(kind: str, ctx: click.Context) -> Iterable[str]:
+    if kind in ("tables", "experiments"):
+        from ablations.registry import all_experiments, everything
+
+        return all_experiments() if kind == "experiments" else (t.name for t in everything().tables)
+    if kind == "profiles":
+        from ablations.profiles import PROFILES
+
+        return PROFILES
+    if kind == "clusters":
+        from slurm.cluster import known_clusters
+
+        return known_clusters()
+    if kind == "models":
+        from yolor_core.models.architectures import ARCHITECTURES
+
+        return ARCHITECTURES
+    if kind == "formats":
+        from ablations.commands.tables import FORMATS
+
+        return FORMATS
+    runs = Path(ctx.params.get("results") or os.environ.get("ABLATE_RESULTS") or "results") / "runs"
+    return sorted(path.name for path in runs.iterdir() if path.is_dir()) if runs.is_dir() else ()
+
 
 profile_option = click.option(
-    "--profile", default="mini", show_default=True, metavar="NAME", help="smoke, mini, proxy or paper."
+    "--profile",
+    default="mini",
+    show_default=True,
+    metavar="NAME",
+    shell_complete=completing("profiles"),
+    help="smoke, mini, proxy or paper.",
 )
 set_option = click.option(
     "--set",
@@ -88,6 +140,7 @@ def results_folder(ctx: click.Context, results: Path, of_cluster: str) -> Path:
 cluster_option = click.option(
     "--cluster",
     metavar="PROFILE",
+    shell_complete=completing("clusters"),
     help="Submit to SLURM, as this cluster profile says: a name of `ablate cluster list`, or a TOML file.",
 )
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ablations.options import completing
 from yolor_core.errors import ConfigError, UnknownNameError
 
 if TYPE_CHECKING:
@@ -16,7 +17,9 @@ if TYPE_CHECKING:
     from yolor_core.data import ImageSet
     from yolor_core.models import Detector
 
-model_option = click.option("--model", "name", metavar="NAME", help="A name of `ablate models`.")
+model_option = click.option(
+    "--model", "name", metavar="NAME", shell_complete=completing("models"), help="A name of `ablate models`."
+)
 weights_option = click.option(
     "--weights",
     type=click.Path(path_type=Path),

@@ -239,7 +239,7 @@ def introduction(run: PlannedRun, record: Mapping[str, Any], now: Moment) -> str
     }
     if (now.epoch, now.step) != (0, 0):
         step = f" and {now.step} of {now.steps} steps" if now.step else ""
-        rows["resumes"] = f"after {now.epoch} of {now.epochs} epochs{step}"
+        rows["resumes"] = f"after {now.epoch} of {counted(now.epochs, 'epoch')}{step}"
         if record.get("continues"):
             rows["resumes"] += f", continuing {record['continues']}"
     lines = [f"{_title(config)}: {config.experiment}, seed {config.seed}, profile {science.profile}"]
@@ -297,8 +297,8 @@ def _data(config: RunConfig, record: Mapping[str, Any]) -> str:
     share = f", of which 1 in {every} is used" if every > 1 else ""
     train, val = report["train"], report["val"]
     return (
-        f"{name}: {train['images']:,} images with {train['boxes']:,} boxes to train on{share}, "
-        f"{val['images']:,} to evaluate"
+        f"{name}: {counted(train['images'], 'image')} with {counted(train['boxes'], 'box')} to train on"
+        f"{share}, {val['images']:,} to evaluate"
     )
 
 

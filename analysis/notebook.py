@@ -23,6 +23,7 @@ from IPython.core.getipython import get_ipython
 from IPython.display import display
 from matplotlib.figure import Figure
 
+from ablations.columns import counted
 from ablations.profiles import profile_named
 from analysis.comparison import Comparison, compare_runs, most_different
 from analysis.errors import NothingToShow
@@ -85,7 +86,7 @@ def summary(study: Study) -> str:
         lines.append(f"Make some in a terminal: {program} launch 1 2 --profile {study.profile}")
     else:
         states = ", ".join(f"{n} {state}" for state, n in Counter(study.runs["state"].fillna("new")).items())
-        lines.append(f"{tables} at profile {study.profile}: {_runs(len(study.runs))} ({states})")
+        lines.append(f"{tables} at profile {study.profile}: {counted(len(study.runs), 'run')} ({states})")
         lines.append(f"in {study.results}; {profile_named(study.profile).caveat}.")
     if others:
         found = ", ".join(f"{name} ({n})" for name, n in sorted(others.items()))
@@ -93,10 +94,6 @@ def summary(study: Study) -> str:
     damaged = study.everything[study.everything["state"] == State.UNREADABLE]
     lines += [f"Left out, cannot be read: {run.run}: {run.reason}" for run in damaged.itertuples()]
     return "\n".join(lines)
-
-
-def _runs(number: int) -> str:
-    return f"{number} run{'' if number == 1 else 's'}"
 
 
 @contextmanager

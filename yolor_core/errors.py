@@ -63,15 +63,26 @@ class WeightsError(YolorError, ValueError):
     """A weights file that is damaged, unsafe, or of another model; or a model that a format cannot hold."""
 
 
-def unknown_name(kind: str, name: str, known: Iterable[str], most: int = 6) -> str:
-    """Sentence that names an unknown thing and lists the nearest valid names."""
+SHORT = 80  # characters of a list of names that is printed whole
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
+    """Sentence that names an unknown thing: with all allowed names where they are few, else the near ones."""
     names = sorted(set(known))
-    near = difflib.get_close_matches(name, names, n=most, cutoff=0.4)
-    if near and len(names) > most:
-        return f"unknown {kind} {name!r}; nearest: {', '.join(near)} ({len(names)} in all)"
-    listed = ", ".join([*near, *(n for n in names if n not in near)][: max(most, 12)])
-    more = "" if len(names) <= max(most, 12) else f", ... ({len(names)} in all)"
-    return f"unknown {kind} {name!r}; allowed: {listed or 'none'}{more}"
+    near = _near(name, names)
+    listed = ", ".join([*near, *(n for n in names if n not in near)])
+    if len(listed) <= SHORT:
+        return f"unknown {kind} {name!r}; allowed: {listed or 'none'}"
+    if near:
+        return f"unknown {kind} {name!r}; did you mean {' or '.join(near)}?"
+    return f"unknown {kind} {name!r}; none of the {len(names)} is near, e.g. {', '.join(names[:3])}"
+
+
+def _near(name: str, names: Iterable[str]) -> list[str]:
+    """At most three, best first: names of one beginning are all alike, so only those like the best count."""
+    like = {known: difflib.SequenceMatcher(None, known, name).ratio() for known in names}
+    least = max(0.6, max(like.values(), default=0) - 0.1)
+    return sorted((known for known in like if like[known] >= least), key=lambda known: -like[known])[:3]
 
 
 def summary(error: BaseException) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ablations.options import json_option, print_json, results_folder, results_option
+from ablations.options import completing, examples, json_option, print_json, results_folder, results_option
 
 if TYPE_CHECKING:
     from slurm.probe import Finding
@@ -29,12 +29,12 @@ if TYPE_CHECKING:
 MARKS = {"ok": ("ok", "green"), "note": ("note", "yellow"), "problem": ("PROBLEM", "red")}
 
 
-@click.group("cluster")
+@click.group("cluster", epilog=examples("ablate cluster list", "ablate cluster check mycluster.toml"))
 def cluster_group() -> None:
     """Cluster profiles: list them, show one in full, check that it works."""
 
 
-@cluster_group.command("list")
+@cluster_group.command("list", epilog=examples("ablate cluster list"))
 @json_option
 def list_profiles(as_json: bool) -> None:
     """The profiles that come with the suite; a profile of your own is passed by path."""
@@ -49,8 +49,8 @@ def list_profiles(as_json: bool) -> None:
         click.echo(f"{name:<10}  {about}\n{'':<10}  {path}")
 
 
-@cluster_group.command("show")
-@click.argument("profile")
+@cluster_group.command("show", epilog=examples("ablate cluster show example"))
+@click.argument("profile", shell_complete=completing("clusters"))
 def show(profile: str) -> None:
     """PROFILE with every key that it leaves at its default."""
     from slurm.cluster import load_cluster
@@ -58,8 +58,8 @@ def show(profile: str) -> None:
     print_json(load_cluster(profile).model_dump(mode="json"))
 
 
-@cluster_group.command("check")
-@click.argument("profile")
+@cluster_group.command("check", epilog=examples("ablate cluster check mycluster.toml --timeout 900"))
+@click.argument("profile", shell_complete=completing("clusters"))
 @results_option
 @click.option(
     "--timeout", default=600, show_default=True, metavar="SECONDS", help="To wait for the tiny job."
@@ -105,8 +105,10 @@ def check(ctx: click.Context, profile: str, results: Path, timeout: int, as_json
     ctx.exit(0 if good else 1)
 
 
-@click.command("cancel")
-@click.argument("names", nargs=-1, metavar="[RUN|EXPERIMENT]...")
+@click.command("cancel", epilog=examples("ablate cancel csp-fast.add-fa", "ablate cancel --all"))
+@click.argument(
+    "names", nargs=-1, metavar="[RUN|EXPERIMENT]...", shell_complete=completing("experiments", "runs")
+)
 @click.option("--all", "everything", is_flag=True, help="Every submitted run of this results folder.")
 @read_results_option
 @click.pass_context
@@ -171,8 +173,10 @@ def _cancel(views: Sequence[RunView]) -> dict[str, str]:
     return refused
 
 
-@click.command("retry")
-@click.argument("names", nargs=-1, metavar="[RUN|EXPERIMENT]...")
+@click.command("retry", epilog=examples("ablate retry --failed"))
+@click.argument(
+    "names", nargs=-1, metavar="[RUN|EXPERIMENT]...", shell_complete=completing("experiments", "runs")
+)
 @click.option("--failed", is_flag=True, help="Every run that failed, was lost or was cancelled.")
 @cluster_option
 @read_results_option

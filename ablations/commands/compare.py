@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ablations.columns import aligned
-from ablations.options import json_option, print_json, read_results_option
+from ablations.columns import aligned, counted
+from ablations.options import completing, examples, json_option, print_json, read_results_option
 
 if TYPE_CHECKING:
     from analysis.comparison import Comparison, Difference
@@ -22,9 +22,14 @@ CLASSES, IMAGES = 10, 10  # that the text shows
 SUFFIXES = (".json", ".json.gz", ".parquet")  # of files; a run has no such name
 
 
-@click.command("compare")
-@click.argument("a", metavar="A")
-@click.argument("b", metavar="B")
+@click.command(
+    "compare",
+    epilog=examples(
+        "ablate compare RUN_A RUN_B", "ablate compare a.json b.json --truth instances_val2017.json"
+    ),
+)
+@click.argument("a", metavar="A", shell_complete=completing("runs"))
+@click.argument("b", metavar="B", shell_complete=completing("runs"))
 @click.option("--truth", metavar="FILE", help="COCO instances file that files of detections are scored on.")
 @click.option(
     "--images-of",
@@ -173,8 +178,8 @@ def text(found: Comparison, a: str, b: str, notes: Sequence[str] = ()) -> str:
     lines += [f"{image:>12}  {part:+.3f}" for image, part in found.images[:IMAGES]]
     lines += [
         "",
-        f"{found.resamples} resamples of {found.image_count} images, the same for both. The intervals are of "
-        "the images alone: training noise is not in them.",
+        f"{found.resamples} resamples of {counted(found.image_count, 'image')}, the same for both. "
+        "The intervals are of the images alone: training noise is not in them.",
         *found.warnings,
     ]
     return "\n".join(lines)

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from ablations.options import Folder, print_json
+from ablations.columns import counted
+from ablations.options import Folder, examples, print_json
 from yolor_core.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -20,12 +21,12 @@ if TYPE_CHECKING:
 MOST_PRINTED = 3  # examples of a kind; JSON has up to ten
 
 
-@click.group("data")
+@click.group("data", epilog=examples("ablate data check /path/to/coco"))
 def command() -> None:
     """Write the synthetic dataset out, convert VOC and YOLO folders, check or pack a COCO folder."""
 
 
-@command.command("make")
+@command.command("make", epilog=examples("ablate data make pictures --train-images 100"))
 @click.argument("folder", type=Folder(path_type=Path, file_okay=False))
 @click.option("--seed", type=int, help="Which dataset.  [default: 0]")
 @click.option("--train-images", type=int, metavar="N", help="Images of the train split.")
@@ -49,7 +50,7 @@ def make(folder: Path, **parameters: int | None) -> None:
     click.echo(f"wrote {config.train_images} train and {config.val_images} val images to {folder}")
 
 
-@command.command("convert")
+@command.command("convert", epilog=examples("ablate data convert /path/to/voc coco --val 0.2"))
 @click.argument("source", type=click.Path(path_type=Path))
 @click.argument("target", type=Folder(path_type=Path))
 @click.option(
@@ -112,11 +113,11 @@ def convert(
         without = len(images) - len({each["image_id"] for each in objects})
         crowds = sum(each["iscrowd"] for each in objects)
         more = f", {crowds} of them crowds" * bool(crowds) + f"; {without} without objects" * bool(without)
-        click.echo(f"  {split}: {len(images)} images, {len(objects)} objects{more}")
+        click.echo(f"  {split}: {counted(len(images), 'image')}, {counted(len(objects), 'object')}{more}")
     classes_found = Counter(each["category_id"] for c in done.contents.values() for each in c["annotations"])
     categories = next(iter(done.contents.values()))["categories"]
     listed = some_of([f"{each['name']} ({classes_found[each['id']]})" for each in categories], 20)
-    click.echo(f"  {len(categories)} classes: {listed}")
+    click.echo(f"  {counted(len(categories), 'class')}: {listed}")
     for note in done.notes:
         click.echo(f"  {note}")
     if not {"train", "val"} <= done.contents.keys():
@@ -126,7 +127,7 @@ def convert(
     click.echo(f"wrote {target} ({kind}); `ablate data check {shlex.quote(str(target))}` checks it")
 
 
-@command.command("check")
+@command.command("check", epilog=examples("ablate data check /path/to/coco"))
 @click.argument("path", type=Folder(path_type=Path))
 @click.option("--train", help="Name of the train split, as in annotations/instances_<NAME>.json.")
 @click.option("--val", help="Name of the val split.")
@@ -193,13 +194,13 @@ def check(
             for pack in packs[name]:
                 click.echo(f"  {pack.path.name} ({pack.title}): {pack.problem or 'sound'}")
         if near is not None and groups_out is not None:
-            many = f"{near.count} group{'s' * (near.count != 1)}"
-            click.echo(f"wrote {groups_out}: {len(near.places)} images in {many}")
+            many = f"{counted(len(near.places), 'image')} in {counted(near.count, 'group')}"
+            click.echo(f"wrote {groups_out}: {many}")
     damaged = any(pack.problem for found in packs.values() for pack in found)
     ctx.exit(0 if all(sound(report) for report in reports.values()) and not damaged else 1)
 
 
-@command.command("pack")
+@command.command("pack", epilog=examples("ablate data pack /path/to/coco --decoded 640 --estimate"))
 @click.argument("path", type=Folder(path_type=Path))
 @click.option("--split", "names", multiple=True, metavar="NAME", help="A split; repeatable.  [default: all]")
 @click.option(
@@ -247,7 +248,7 @@ def pack(
     plans = [plan_pack(path, name, decoded, purpose, folder) for name in _splits(path, names)]
     for plan in plans:
         click.echo(
-            f"{plan.target}: {len(plan.reader.files):,} images, {plan.about.title()}, "
+            f"{plan.target}: {counted(len(plan.reader.files), 'image')}, {plan.about.title()}, "
             f"about {gigabytes(plan.bytes)}"
         )
     if only_estimate:
@@ -299,15 +300,16 @@ def _print(name: str, report: DataReport) -> None:
     from yolor_core.data.report import KINDS
 
     click.echo(
-        f"{name}: {report.images} images, {report.annotations} annotations, {report.boxes} boxes to train on"
+        f"{name}: {counted(report.images, 'image')}, {counted(report.annotations, 'annotation')}, "
+        f"{counted(report.boxes, 'box')} to train on"
     )
     if report.identity_source == "identity":
         click.echo(
-            f"  {report.identities} identities, {report.identities_once} of them of a single box; "
-            f"{report.boxes_without_identity} boxes without one"
+            f"  {counted(report.identities, 'identity')}, {report.identities_once} of them of a single box; "
+            f"{counted(report.boxes_without_identity, 'box')} without one"
         )
     else:
-        click.echo(f"  no field 'identity': the {report.identities} categories stand in as identities")
+        click.echo(f"  no field 'identity': categories ({report.identities}) stand in as identities")
     if report.without_boxes:
         click.echo(f"!        {report.without_boxes}")
     for kind in sorted(KINDS, key=lambda kind: not report.serious(kind)):

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ablations.options import json_option, print_json
+from ablations.columns import counted
+from ablations.options import completing, examples, json_option, print_json
 from ablations.trained_model import (
     choose,
     find_images,
@@ -39,7 +40,13 @@ LONGEST = 255  # bytes of a name, on the usual file systems
 KEPT = {".jpg", ".jpeg", ".png"}  # drawn in the format they came in; all others as PNG
 
 
-@click.command("evaluate")
+@click.command(
+    "evaluate",
+    epilog=examples(
+        "ablate evaluate --run results/runs/RUN",
+        "ablate evaluate --model yolor_p6 --weights yolor_p6.pt --data /path/to/coco",
+    ),
+)
 @trained_model_options
 @click.option("--data", metavar="PATH", help="Folder in COCO's layout, or 'shapes'; a run's own by default.")
 @click.option("--split", help="As in annotations/instances_<SPLIT>.json.  [default: the val split]")
@@ -91,8 +98,8 @@ def evaluate_command(
         print_json(result | {"settings": config.model_dump()} | told)
         return
     click.echo("\n".join([chosen.note, *(f"note: {each}" for each in notes)]))
-    number = f", {result['detections']} detections" if "detections" in result else ""
-    click.echo(f"{len(images)} images{number}, size {config.size}")
+    number = f", {counted(result['detections'], 'detection')}" if "detections" in result else ""
+    click.echo(f"{counted(len(images), 'image')}{number}, size {config.size}")
     for task in chosen.model.tasks:
         start = f"{task}: " if len(chosen.model.tasks) > 1 or task != "detection" else ""
         click.echo(start + percentages(result[task]))
@@ -107,7 +114,9 @@ def percentages(scores: dict[str, Any]) -> str:
     )
 
 
-@click.command("detect")
+@click.command(
+    "detect", epilog=examples("ablate detect street.jpg photographs --run results/runs/RUN --out drawn")
+)
 @click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="IMAGE...")
 @trained_model_options
 @click.option("--size", type=int, metavar="PIXELS", help="Long side.  [default: the paper's, or the run's]")
@@ -257,8 +266,8 @@ def summary(names: Sequence[str]) -> str:
     return ", ".join(f"{count} {name}" for name, count in counts.items()) or "nothing"
 
 
-@click.command("features")
-@click.argument("runs", nargs=-1, required=True, metavar="RUN...")
+@click.command("features", epilog=examples("ablate features RUN --images 128"))
+@click.argument("runs", nargs=-1, required=True, metavar="RUN...", shell_complete=completing("runs"))
 @click.option("--images", type=click.IntRange(min=1), default=64, show_default=True, help="First of val.")
 @click.option("--cells", type=click.IntRange(min=2), default=400, show_default=True, help="On every level.")
 @click.option(
@@ -313,7 +322,7 @@ def features(
             seed,
         )
         write_atomically(directory.features, partial(pq.write_table, table, compression="zstd"))
-        click.echo(f"{directory.features}: {table.num_rows} cells")
+        click.echo(f"{directory.features}: {counted(table.num_rows, 'cell')}")
 
 
 def _same_data(directory: RunDirectory, config: RunConfig, data: str) -> bool:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ablations.options import json_option, print_json, profile_option, set_option
+from ablations.columns import counted
+from ablations.options import completing, examples, json_option, print_json, profile_option, set_option
 
 if TYPE_CHECKING:
     from ablations.experiments import Experiment
@@ -15,8 +16,13 @@ if TYPE_CHECKING:
     from ablations.table import Table
 
 
-@click.command("list")
-@click.argument("names", nargs=-1, metavar="[TABLE|EXPERIMENT|FILE.py]...")
+@click.command("list", epilog=examples("ablate list", "ablate list 4 csp-fast --profile paper"))
+@click.argument(
+    "names",
+    nargs=-1,
+    metavar="[TABLE|EXPERIMENT|FILE.py]...",
+    shell_complete=completing("tables", "experiments"),
+)
 @click.option("--everything", is_flag=True, help="Tables 9, A1, A2, 3x, 6x and controls too.")
 @profile_option
 @set_option
@@ -40,11 +46,11 @@ def list_command(
     widths = [max(len(line[column]) for line in lines) for column in range(4)]
     for line in lines:
         click.echo("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
-    count = sum(counted(names, record) for record in records)
-    click.echo(f"{len(records)} experiments, {count} rows, profile {profile}")
+    count = sum(rows_of(names, record) for record in records)
+    click.echo(f"{counted(len(records), 'experiment')}, {counted(count, 'row')}, profile {profile}")
 
 
-def counted(names: tuple[str, ...], record: dict[str, Any]) -> int:
+def rows_of(names: tuple[str, ...], record: dict[str, Any]) -> int:
     """Rows of an experiment in the tables that were chosen; in all of them where it was named itself."""
     from ablations.registry import select
 
@@ -79,8 +85,10 @@ def describe_all(names: tuple[str, ...], profile: str, overrides: tuple[str, ...
     return records
 
 
-@click.command("show")
-@click.argument("name", metavar="EXPERIMENT|TABLE|FILE.py")
+@click.command("show", epilog=examples("ablate show csp-fast.add-fa", "ablate show 4"))
+@click.argument(
+    "name", metavar="EXPERIMENT|TABLE|FILE.py", shell_complete=completing("tables", "experiments")
+)
 @profile_option
 @set_option
 @json_option

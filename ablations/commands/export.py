@@ -10,16 +10,22 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ablations.options import Folder, read_results_option
+from ablations.options import Folder, completing, examples, read_results_option
 
 if TYPE_CHECKING:
     from ablations.overview import RunView
     from analysis.trackers.record import Record, Sent
 
-names_argument = click.argument("names", nargs=-1, required=True, metavar="RUN|EXPERIMENT...")
+names_argument = click.argument(
+    "names",
+    nargs=-1,
+    required=True,
+    metavar="RUN|EXPERIMENT...",
+    shell_complete=completing("experiments", "runs"),
+)
 
 
-@click.group("export")
+@click.group("export", epilog=examples("ablate export mlflow csp-fast.add-fa"))
 def export() -> None:
     """Send finished or running runs to a tracker; send again, and what is new is added.
 
@@ -28,7 +34,7 @@ def export() -> None:
     """
 
 
-@export.command("mlflow")
+@export.command("mlflow", epilog=examples("ablate export mlflow csp-fast.add-fa --store sqlite:///mlflow.db"))
 @names_argument
 @click.option(
     "--store",
@@ -48,7 +54,7 @@ def mlflow_command(names: tuple[str, ...], store: str | None, experiment: str | 
     click.echo(f"look at them with: mlflow ui --backend-store-uri {shown_store(store)}")
 
 
-@export.command("wandb")
+@export.command("wandb", epilog=examples("ablate export wandb csp-fast.add-fa --offline"))
 @names_argument
 @click.option("--offline", is_flag=True, help="Write a file for `wandb sync`.  [env: WANDB_MODE=offline]")
 @click.option("--project", metavar="NAME", help="Of W&B.  [default: yolor-ablations]")

@@ -12,7 +12,9 @@ import click
 from ablations.columns import counted
 from ablations.options import (
     cluster_option,
+    completing,
     data_option,
+    examples,
     json_option,
     print_json,
     profile_option,
@@ -24,12 +26,25 @@ from ablations.options import (
 from yolor_core.runs.life import State
 
 if TYPE_CHECKING:
+    from ablations.costs import Estimate
     from ablations.plan import PlannedRun
     from slurm.local import Outcome
 
 
-@click.command("launch")
-@click.argument("names", nargs=-1, metavar="[TABLE|EXPERIMENT|FILE.py]...")
+@click.command(
+    "launch",
+    epilog=examples(
+        "ablate launch 1 2 --seeds 3",
+        "ablate launch --all --dry-run",
+        "ablate launch 1 --profile paper --data /path/to/coco --cluster example",
+    ),
+)
+@click.argument(
+    "names",
+    nargs=-1,
+    metavar="[TABLE|EXPERIMENT|FILE.py]...",
+    shell_complete=completing("tables", "experiments"),
+)
 @click.option("--all", "everything", is_flag=True, help="All of the ablation study: Tables 1-8.")
 @profile_option
 @seeds_option()
@@ -41,7 +56,9 @@ if TYPE_CHECKING:
 @results_option
 @cluster_option
 @click.option("--force", is_flag=True, help="Submit although the time limit looks shorter than an epoch.")
-@click.option("--dry-run", is_flag=True, help="Only say what would run; with --cluster, print the scripts.")
+@click.option(
+    "--dry-run", is_flag=True, help="Only say what would run, and how long; with --cluster, the scripts."
+)
 @json_option
 @click.pass_context
 def command(
@@ -101,7 +118,9 @@ def launch_here(
     as_json: bool,
 ) -> int:
     """Plan for this machine, say so, and train unless `dry_run`; returns the exit code."""
-    from ablations.launch_report import report, tell_of_data, warn_of_damage, warn_of_other_code
+    from ablations.costs import local_estimates
+    from ablations.display import clock
+    from ablations.launch_report import local_time, report, tell_of_data, warn_of_damage, warn_of_other_code
     from ablations.local_launch import fitting, require_writable, run_missing
     from ablations.overview import on_a_cluster
     from ablations.plan import plan_runs
@@ -126,11 +145,15 @@ def launch_here(
     warn_of_damage(planned, states)
     outcomes: dict[str, Outcome] = {}
     interrupted = False
+    estimates: dict[str, Estimate] = {}
     if dry_run:
-        if not as_json:
-            for run in planned:
-                word = "leave" if run.run_id in elsewhere else action(states[run.run_id])
-                click.echo(f"{word:<6}  {run.run_id}  ({states[run.run_id]})")
+        estimates, whose = local_estimates(missing, results)
+        for run in () if as_json else planned:
+            word = "leave" if run.run_id in elsewhere else action(states[run.run_id])
+            took = f"  {clock(estimates[run.run_id].seconds)}" if run.run_id in estimates else ""
+            click.echo(f"{word:<6}  {run.run_id}  ({states[run.run_id]}){took}")
+        if missing:
+            click.echo(local_time(estimates, whose, min(parallel, len(missing))), err=as_json)
     elif missing:
         if not all(run.run_dir.exists() for run in missing):
             require_writable(results / "runs")
@@ -138,6 +161,8 @@ def launch_here(
     if as_json:
         records = [record(run, states[run.run_id], outcomes.get(run.run_id)) for run in planned]
         for each in records:
+            if each["run"] in estimates:
+                each["seconds_expected"] = round(estimates[each["run"]].seconds, 1)
             if each["run"] in elsewhere:
                 each |= {"action": "leave", "reason": elsewhere[each["run"]]}
         print_json(records)

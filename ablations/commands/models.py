@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from ablations.columns import aligned
-from ablations.options import json_option, print_json
+from ablations.options import completing, examples, json_option, print_json
 from ablations.trained_model import require_model
 
 HEAD = {
@@ -22,7 +22,7 @@ HEAD = {
 }  # key of a record -> heading; mflops_table7 is in the JSON alone
 
 
-@click.command("models")
+@click.command("models", epilog=examples("ablate models"))
 @json_option
 def models_command(as_json: bool) -> None:
     """List every model: test size (pixels), parameters and MFLOPs, fused and not, torch's MFLOPs.
@@ -80,8 +80,8 @@ def _shown(value: object) -> str:
 COLUMNS = ("model", "size", "batch", "precision", "folded", "network/s", "end to end/s")
 
 
-@click.command("speed")
-@click.argument("models", nargs=-1, required=True, metavar="MODEL...")
+@click.command("speed", epilog=examples("ablate speed yolor_p6 yolor-d6 --batch 1"))
+@click.argument("models", nargs=-1, required=True, metavar="MODEL...", shell_complete=completing("models"))
 @click.option(
     "--size",
     type=click.IntRange(min=32),

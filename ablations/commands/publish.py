@@ -6,11 +6,12 @@ from pathlib import Path
 
 import click
 
-from ablations.options import Folder, which_runs
+from ablations.columns import counted
+from ablations.options import Folder, completing, examples, which_runs
 
 
-@click.command("publish")
-@click.argument("names", nargs=-1, metavar="[TABLE]...")
+@click.command("publish", epilog=examples("ablate publish 1 2 --seeds 3 --out mine"))
+@click.argument("names", nargs=-1, metavar="[TABLE]...", shell_complete=completing("tables"))
 @which_runs
 @click.option(
     "--out",
@@ -92,12 +93,13 @@ def publish_command(
     for each in written.failed:
         click.echo(f"figure {each}", err=True)
     click.echo(
-        f"{written.runs} runs, {written.tables} tables, {written.figures} figures in {written.files} files, "
+        f"{counted(written.runs, 'run')}, {counted(written.tables, 'table')}, "
+        f"{counted(written.figures, 'figure')} in {counted(written.files, 'file')}, "
         f"{written.bytes / 1e6:.2f} MB: {written.folder}"
     )
 
 
-@click.command("verify")
+@click.command("verify", epilog=examples("ablate verify results/published/mini"))
 @click.argument("folder", type=Folder(path_type=Path), default=Path("results/published/mini"))
 @click.option(
     "--processes",

@@ -9,14 +9,17 @@ from typing import TYPE_CHECKING
 import click
 
 from ablations.columns import counted
-from ablations.options import Folder, which_runs
+from ablations.options import Folder, completing, examples, which_runs
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-@click.command("report")
-@click.argument("names", nargs=-1, metavar="[TABLE|FILE.py]...")
+@click.command(
+    "report",
+    epilog=examples("ablate report", "ablate report 1 4 --results results/published/mini --out report"),
+)
+@click.argument("names", nargs=-1, metavar="[TABLE|FILE.py]...", shell_complete=completing("tables"))
 @which_runs
 @click.option(
     "--out",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ablations.options import json_option, print_json, read_results_option
+from ablations.options import completing, examples, json_option, print_json, read_results_option
 from yolor_core.runs.life import State
 
 if TYPE_CHECKING:
@@ -25,8 +25,12 @@ LACKS_WEIGHTS = "weights.safetensors is missing"  # as RunDirectory.missing says
 LEAST = 0.005  # hours below which a ratio says nothing
 
 
-@click.command("status")
-@click.argument("names", nargs=-1, metavar="[RUN|EXPERIMENT]...")
+@click.command(
+    "status", epilog=examples("ablate status --watch", "ablate status csp-fast.add-fa --results results")
+)
+@click.argument(
+    "names", nargs=-1, metavar="[RUN|EXPERIMENT]...", shell_complete=completing("experiments", "runs")
+)
 @read_results_option
 @click.option("--watch", is_flag=True, help="Look again every few seconds, until all are done or Ctrl-C.")
 @json_option
@@ -87,8 +91,8 @@ def _watch(views: list[RunView], look: Callable[[], list[RunView]]) -> None:
             views = look()
 
 
-@click.command("logs")
-@click.argument("run", metavar="RUN")
+@click.command("logs", epilog=examples("ablate logs RUN --follow"))
+@click.argument("run", metavar="RUN", shell_complete=completing("runs"))
 @read_results_option
 @click.option("-f", "--follow", is_flag=True, help="Go on printing until the run ends or Ctrl-C.")
 @click.option(
@@ -152,7 +156,7 @@ def _to_be_judged(view: RunView) -> bool:
     return bool(attempts) and attempts[-1]["event"] == "start"
 
 
-@click.command("cost")
+@click.command("cost", epilog=examples("ablate cost --json"))
 @read_results_option
 @json_option
 def cost(results: Path, as_json: bool) -> None:

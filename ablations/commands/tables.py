@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ablations.columns import aligned
+from ablations.columns import aligned, counted
 from ablations.options import (
+    completing,
+    examples,
     json_option,
     print_json,
     profile_option,
@@ -31,8 +33,13 @@ FEW = 3  # things named in one line
 FORMATS = ("text", "markdown", "csv", "latex", "html", "json")  # of tables.formats, which is slow to import
 
 
-@click.command("tables")
-@click.argument("names", nargs=-1, metavar="[TABLE|FILE.py]...")
+@click.command(
+    "tables",
+    epilog=examples(
+        "ablate tables 1 controls", "ablate tables 8 --results results/published/mini --format markdown"
+    ),
+)
+@click.argument("names", nargs=-1, metavar="[TABLE|FILE.py]...", shell_complete=completing("tables"))
 @which_runs
 @click.option(
     "--format",
@@ -40,6 +47,7 @@ FORMATS = ("text", "markdown", "csv", "latex", "html", "json")  # of tables.form
     default="text",
     show_default=True,
     metavar="FORMAT",
+    shell_complete=completing("formats"),
     help="text, markdown, csv, latex, html or json.",
 )
 @click.option("--metrics", metavar="NAMES", help="Columns to show, as in AP,AP50; all by default.")
@@ -137,8 +145,9 @@ def _name_unreadable(runs: pd.DataFrame) -> None:
         for path, reason in zip(damaged["path"], damaged["reason"].astype(str), strict=True)
     ]
     more = f"; and {len(named) - FEW} more" if len(named) > FEW else ""
-    count = "1 run folder" if len(named) == 1 else f"{len(named)} run folders"
-    click.echo(f"{count} cannot be read: {'; '.join(named[:FEW])}{more}", err=True)
+    click.echo(
+        f"{counted(len(named), 'run folder')} cannot be read: {'; '.join(named[:FEW])}{more}", err=True
+    )
 
 
 def _hint_at_settings(
@@ -168,8 +177,13 @@ def _hint_at_settings(
         )
 
 
-@click.command("plan")
-@click.argument("name", metavar="TABLE|FILE.py")
+@click.command(
+    "plan",
+    epilog=examples(
+        "ablate plan 1 --effect 0.5 --results results/published/mini", "ablate plan mine.py --budget 100"
+    ),
+)
+@click.argument("name", metavar="TABLE|FILE.py", shell_complete=completing("tables"))
 @click.option("--effect", type=float, metavar="AP", help="To be shown, in percent, e.g. 0.2.")
 @click.option("--budget", type=float, metavar="HOURS", help="GPU hours more: what effect can be shown?")
 @click.option(

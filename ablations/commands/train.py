@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ablations.options import data_option, profile_option, results_option, set_option
+from ablations.options import completing, data_option, examples, profile_option, results_option, set_option
 
 if TYPE_CHECKING:
     from ablations.plan import PlannedRun
     from slurm.worker import StopFlag
 
 
-@click.command("train")
-@click.argument("experiment")
+@click.command("train", epilog=examples("ablate train csp-fast.add-fa --seed 3"))
+@click.argument("experiment", shell_complete=completing("experiments"))
 @profile_option
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @data_option

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ablations.options import json_option, print_json, profile_option
+from ablations.options import examples, json_option, print_json, profile_option
+from ablations.trained_model import model_option
 from yolor_core.errors import ConfigError
 
 if TYPE_CHECKING:
     from yolor_core.config import ModelConfig
 
 FORMATS = ("safetensors", "onnx", "authors", "darknet")
-model_option = click.option("--model", "name", metavar="NAME", help="A name of `ablate models`.")
 like_option = click.option(
     "--like",
     metavar="DIR|EXPERIMENT",
@@ -29,12 +29,12 @@ key_option = click.option(
 )
 
 
-@click.group("weights")
+@click.group("weights", epilog=examples("ablate weights import yolor_p6.pt --model yolor_p6"))
 def command() -> None:
     """Import the authors' weights, export weights for other programs."""
 
 
-@command.command("import")
+@command.command("import", epilog=examples("ablate weights import yolor_p6.pt --model yolor_p6"))
 @click.argument("file", type=click.Path(path_type=Path))
 @model_option
 @like_option
@@ -74,7 +74,7 @@ def import_file(
         click.echo(f"wrote {target}")
 
 
-@command.command("export")
+@command.command("export", epilog=examples("ablate weights export --run results/runs/RUN --format onnx"))
 @click.argument("file", type=click.Path(path_type=Path), required=False)
 @model_option
 @like_option

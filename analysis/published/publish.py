@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from ablations.columns import counted
 from ablations.profiles import profile_named
 from ablations.registry import as_overrides, select_tables
 from analysis.comparison import stored
@@ -110,8 +111,9 @@ def publish(
     _refuse(study, runs, made, dirty)
     if made.seeds is not None and not incomplete and (absent := lacking(study)):
         more = f" and {len(absent) - FEW} more" if len(absent) > FEW else ""
+        have = "has" if len(absent) == 1 else "have"
         raise PublishError(
-            f"{len(absent)} runs have not finished: {', '.join(absent[:FEW])}{more}; "
+            f"{counted(len(absent), 'run')} {have} not finished: {', '.join(absent[:FEW])}{more}; "
             "finish them (`ablate status` shows their progress), or allow it with --incomplete"
         )
     with replaced(target, FOLDER) as folder:

@@ -11,12 +11,15 @@ import sys
 import tomllib
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 
 from ablations.cli import COMMANDS, EXTRAS, main
 from ablations.commands import models
-from ablations.registry import experiments, resolve
+from ablations.profiles import PROFILES
+from ablations.registry import all_experiments, experiments, resolve
+from tests.commands import check
 from yolor_core.identity import signature
 
 HEAVY = {"torch", "pandas", "matplotlib", "numpy", "rich", "submitit", "pycocotools", "cv2"}
@@ -200,18 +203,18 @@ def test_tables_fit_the_columns_that_are_there(tmp_path: Path, monkeypatch: pyte
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["lits"], "unknown command 'lits'; nearest: list"),
+        (["lits"], "unknown command 'lits'; did you mean list?"),
         (
             ["show", "csp-fast.add-af"],
-            "unknown experiment or table 'csp-fast.add-af'; nearest: csp-fast.add-fa",
+            "unknown experiment or table 'csp-fast.add-af'; did you mean csp-fast.add-fa",
         ),
-        (["tables", "12"], "unknown table '12'; nearest: 2, 1"),
+        (["tables", "12"], "unknown table '12'; allowed: 1, 2, 3, 3x, 4"),
         (["tables", "csp"], "unknown table 'csp'"),
         (["tables", "--profile", "papr"], "unknown profile 'papr'; allowed: paper"),
-        (["tables", "--format", "tex"], "unknown format 'tex'; allowed: text, latex"),
         (["tables", "7", "--metrics", "AP,AP50"], "unknown metric 'AP50'; "),
+        (["tables", "--format", "tex"], "unknown format 'tex'; allowed: text, csv"),
         (["list", "--profile", "papr"], "unknown profile 'papr'"),
-        (["list", "--set", "train.lr0=1"], "unknown field 'train.lr0'; nearest: train.optimiser.lr0"),
+        (["list", "--set", "train.lr0=1"], "unknown field 'train.lr0'; did you mean train.optimiser.lr0"),
         (["list", "absent.py"], "table file absent.py: No such file or directory"),
         (["status", "--results", ""], "--results is empty"),
         (["train", "csp-fast", "--data", ""], "--data is empty"),
@@ -233,6 +236,20 @@ def test_tables_fit_the_columns_that_are_there(tmp_path: Path, monkeypatch: pyte
         (["data", "make", ""], "FOLDER is empty"),
         (["data", "check", " "], "PATH is empty"),
         (["tables", "--seeds", "x"], "seeds 'x': allowed are a number of seeds"),
+        (["train", "csp-fest"], "unknown experiment 'csp-fest'; did you mean csp-fast?"),
+        (["train", "resnet"], "unknown experiment 'resnet'; none of the 41 is near, e.g. csp, "),
+        (["--foo"], "unknown option '--foo'; allowed: --version (`ablate --help`)"),
+        (["launch"], "name tables or experiments, or say --all (`ablate launch --help`)"),
+        (
+            ["launch", "1", "--seed", "3"],
+            "unknown option '--seed'; did you mean --seeds? (`ablate launch --help`)",
+        ),
+        (["speed"], "missing argument 'MODEL...' (`ablate speed --help`)"),
+        (
+            ["data", "mkae"],
+            "unknown command 'mkae'; allowed: make, check, convert, pack (`ablate data --help`)",
+        ),
+        (["tables", "--images", "3"], "invalid value for '--images': 3 is not in the range x>=200"),
     ],
 )
 def test_bad_input_is_one_clean_line(arguments: list[str], message: str) -> None:
@@ -242,6 +259,80 @@ def test_bad_input_is_one_clean_line(arguments: list[str], message: str) -> None
     (line,) = result.stderr.splitlines()
     assert line.startswith("ablate: ")
     assert message in line
+
+
+def every_command(group: click.Group = main, *above: str) -> dict[tuple[str, ...], click.Command]:
+    """Every command and group by the words that call it."""
+    context = click.Context(group)
+    found: dict[tuple[str, ...], click.Command] = {above: group}
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
+        below = every_command(command, *above, name) if isinstance(command, click.Group) else {}
+        found |= below or {(*above, name): command}
+    return found
+
+
+def test_every_help_ends_with_examples_that_are_accepted() -> None:
+    commands = every_command()
+    assert len(commands) > 30
+    for words, command in commands.items():
+        context = click.Context(command, info_name=" ".join(("ablate", *words)))
+        _, _, last = command.get_help(context).partition("Examples:\n")
+        examples = [line.strip() for line in last.splitlines() if line.strip()]
+        assert examples, words
+        for example in examples:
+            assert example.startswith(" ".join(("ablate", *words))), example
+            check(example, own={"mine.py", "mycluster.toml"})
+
+
+def offered(*words: str, **variables: str) -> list[str]:
+    """What bash offers for the last of these words, as it asks for it."""
+    variables |= {"COMP_WORDS": " ".join(("ablate", *words)), "COMP_CWORD": str(len(words))}
+    result = CliRunner().invoke(
+        main, [], prog_name="ablate", env=variables | {"_ABLATE_COMPLETE": "bash_complete"}
+    )
+    assert result.exit_code == 0, result.output
+    return [line.partition(",")[2] for line in result.output.splitlines()]
+
+
+def test_the_shell_completes_what_a_command_takes(tmp_path: Path) -> None:
+    (tmp_path / "runs" / "csp-fast-mini-s0-27c2151a43").mkdir(parents=True)
+    assert offered("la") == ["launch"]
+    assert offered("data", "p") == ["pack"]
+    assert offered("launch", "1", "--dry") == ["--dry-run"]
+    assert offered("launch", "cont") == ["controls"]
+    assert set(offered("launch", "csp-fast")) == {e for e in all_experiments() if e.startswith("csp-fast")}
+    assert offered("tables", "csp-fast") == ["csp-fast"], (
+        "an experiment is no table; the shell looks for a file"
+    )
+    assert offered("tables", "--profile", "") == list(PROFILES)
+    assert offered("tables", "--format", "la") == ["latex"]
+    assert offered("weights", "export", "--format", "on") == ["onnx"]
+    assert offered("launch", "1", "--cluster", "exam") == ["example"]
+    assert offered("speed", "yolor_p") == ["yolor_p6"]
+    assert offered("logs", "csp", ABLATE_RESULTS=str(tmp_path)) == ["csp-fast-mini-s0-27c2151a43"]
+    assert offered("logs", "--results", str(tmp_path), "csp") == ["csp-fast-mini-s0-27c2151a43"]
+    assert offered("lunch", "x") == [""]
+
+
+def test_completing_a_command_imports_nothing_heavy() -> None:
+    code = "import sys; from ablations.cli import main\ntry: main(prog_name='ablate')\n"
+    code += "finally: print(*{name.partition('.')[0] for name in sys.modules})"
+    asked = {"_ABLATE_COMPLETE": "bash_complete", "COMP_WORDS": "ablate l", "COMP_CWORD": "1"}
+    environment = os.environ | asked | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    *names, modules = done.stdout.splitlines()
+    assert names == ["plain,list", "plain,launch", "plain,logs"]
+    assert not set(modules.split()) & (HEAVY | {"pydantic"})
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_the_shells_of_the_page_have_a_script(shell: str) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "commands.md").read_text()
+    assert f"_ABLATE_COMPLETE={shell}_source ablate" in page
+    result = CliRunner().invoke(main, [], prog_name="ablate", env={"_ABLATE_COMPLETE": f"{shell}_source"})
+    assert result.exit_code == 0 and f"_ABLATE_COMPLETE={shell}_complete" in result.output
 
 
 def test_formats_of_tables_are_those_that_can_be_written() -> None:
@@ -305,7 +396,7 @@ def test_list_counts_the_rows_of_the_chosen_tables() -> None:
     assert ablate("list", "1").output.splitlines()[-1].startswith("2 experiments, 2 rows")
     alone = json.loads(ablate("list", "csp-fast", "--json").output)
     last = ablate("list", "csp-fast").output.splitlines()[-1]
-    assert last.startswith(f"1 experiments, {len(alone[0]['rows'])} rows")
+    assert last.startswith(f"1 experiment, {len(alone[0]['rows'])} rows")
 
 
 def test_names_from_a_file_reach_the_terminal_without_control_characters() -> None:

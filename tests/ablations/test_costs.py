@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from ablations.costs import Estimator, count_images, model_cost
+from ablations.costs import PUBLISHED, Estimator, count_images, local_estimates, model_cost
+from ablations.launch_report import local_time
 from ablations.plan import PlannedRun, plan_runs
 from ablations.registry import paper, table_named
 from ablations.table import Row, Table
@@ -140,3 +141,24 @@ def test_images_are_counted_by_their_files(tmp_path: Path) -> None:
 def test_images_of_packs_alone_are_taken_for_cocos(tmp_path: Path) -> None:
     data = CocoConfig(root=str(tmp_path / "none"), train="train2017", val="val2017")
     assert count_images(data) == (118_287, 5_000)
+
+
+def test_time_here_is_that_of_finished_runs_else_of_the_published_study(tmp_path: Path) -> None:
+    runs = [planned(tmp_path, name, profile="mini") for name in ("csp-fast", "csp-fast.add-fa")]
+    found, whose = local_estimates(runs, tmp_path)
+    published = [
+        json.loads((path / "state.json").read_text())["seconds"]
+        for path in (PUBLISHED / "mini" / "runs").glob("csp-fast-mini-*")
+    ]
+    assert whose == "the published study" and len(published) == 3
+    assert found[runs[0].run_id].seconds == pytest.approx(sum(published) / 3)
+    for run, seconds in zip(runs, (60.0, 90.0), strict=True):
+        finish(planned(tmp_path, run.config.experiment, seed=1, profile="mini"), seconds)
+    found, whose = local_estimates(runs, tmp_path)
+    assert whose == "finished runs in this folder"
+    assert [found[run.run_id].seconds for run in runs] == [60, 90]
+    assert local_time(found, whose, 1) == "about 2 minutes, as fast as finished runs in this folder"
+    first = {runs[0].run_id: found[runs[0].run_id]}
+    assert local_time(first, whose, 2).startswith("about 60 s"), "one run takes its own time"
+    assert local_estimates([planned(tmp_path, "csp-fast")], tmp_path / "none") == ({}, "")
+    assert local_time({}, "", 1).startswith("time unknown")

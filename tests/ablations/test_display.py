@@ -62,6 +62,11 @@ def test_clock(seconds: float | None, text: str) -> None:
 def test_one_is_not_many() -> None:
     one = RunView("a", Path("a"), State.DONE)
     assert [counted(n, "run") for n in (0, 1, 2)] == ["0 runs", "1 run", "2 runs"]
+    assert [counted(2, thing) for thing in ("box", "class", "identity")] == [
+        "2 boxes",
+        "2 classes",
+        "2 identities",
+    ]
     assert summary([one]) == "1 run: 1 done"
     assert summary([one, replace(one, state=State.NOT_SENT), one]) == "3 runs: 2 done, 1 not sent"
 

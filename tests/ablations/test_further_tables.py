@@ -193,9 +193,9 @@ def test_a_table_of_the_appendix_has_several_names(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("A3", "unknown table 'A3'; nearest: 3, A2, A1"),
-        ("4x", "unknown table '4x'; nearest: 4, 6x, 3x"),
-        ("y4-ssss.add-fa", "unknown experiment or table 'y4-ssss.add-fa'; nearest: y4-ssss"),
+        ("A3", "unknown table 'A3'; allowed: 3, 1, 2"),
+        ("4x", "unknown table '4x'; allowed: 4, 1, 2"),
+        ("y4-ssss.add-fa", "unknown experiment or table 'y4-ssss.add-fa'; did you mean y4-ssss"),
     ],
 )
 def test_unknown_names_list_the_nearest(name: str, message: str) -> None:

@@ -130,6 +130,7 @@ def test_a_dry_run_says_what_happens_to_every_run(launching: Launch, tmp_path: P
         else:
             directory(tmp_path, name).write_state(state)
     names = [*states, "csp-fast.cat-fa"]
+    assert "time unknown" in launching(*names, "--dry-run").stdout.splitlines()[-1]
     plan = records(launching(*names, "--dry-run", "--json"))
     assert [plan[name]["action"] for name in names] == ["keep", "resume", "resume", "resume", "start"]
     assert plan["csp-fast.mul-fa"]["state"] == "interrupted"

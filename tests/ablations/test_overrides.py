@@ -53,8 +53,8 @@ def test_epochs_is_short_for_all_phases_and_keeps_the_chain_intact() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("train.optimizer.lr0=1", "nearest: train.optimiser.lr0"),
-        ("optimiser.lr0=1", "nearest: train.optimiser.lr0"),
+        ("train.optimizer.lr0=1", "did you mean train.optimiser.lr0"),
+        ("optimiser.lr0=1", "did you mean train.optimiser.lr0"),
         ("train.epoch=1", "train.epochs"),
         ("model.implicit.7.std=1", "model.implicit"),
         ("train.optimiser.lr0.x=1", "train.optimiser.lr0"),

@@ -84,7 +84,7 @@ def test_results_folder_comes_from_the_environment(monkeypatch: pytest.MonkeyPat
 
 def test_a_chain_with_a_missing_or_circular_link_is_refused() -> None:
     lost = Experiment("lost", "lost", CSP_FAST.science, continues="csp-fest")
-    with pytest.raises(UnknownNameError, match="'csp-fest'; nearest: csp-fast"):
+    with pytest.raises(UnknownNameError, match="'csp-fest'; did you mean csp-fast"):
         with_predecessors([lost], paper())
     a = Experiment("a", "a", CSP_FAST.science, continues="b")
     b = Experiment("b", "b", CSP_FAST.science, continues="a")

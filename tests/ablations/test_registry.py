@@ -101,14 +101,14 @@ def test_tables_have_two_names(name: str) -> None:
     [
         (
             lambda: resolve("csp-fast.add-af", "mini"),
-            "unknown experiment 'csp-fast.add-af'; nearest: csp-fast.add-fa",
+            "unknown experiment 'csp-fast.add-af'; did you mean csp-fast.add-fa",
         ),
         (lambda: resolve("csp", "mnii"), "unknown profile 'mnii'; allowed: mini"),
-        (lambda: table_named("10"), "unknown table '10'; nearest: 1"),
-        (lambda: select(["tabel4"]), "unknown experiment or table 'tabel4'; nearest: table4"),
+        (lambda: table_named("10"), "unknown table '10'; allowed: 1"),
+        (lambda: select(["tabel4"]), "unknown experiment or table 'tabel4'; did you mean table4"),
         (
             lambda: Table("x", "x", (Row("b", CSP_FAST, ""),), metrics=("AP95",)),
-            "unknown metric 'AP95'; nearest: AP",
+            "unknown metric 'AP95'; did you mean AP",
         ),
         (lambda: Table("x", "x", (Row("b", CSP_FAST, "", against="c"),)), "'c'; allowed: b"),
     ],

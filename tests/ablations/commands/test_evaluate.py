@@ -214,7 +214,7 @@ def test_weights_of_80_classes_are_coco_whatever_the_order(tmp_path: Path) -> No
     [
         ((), "--model and --weights missing"),
         (("--model", "yolor-p6"), "--weights missing"),
-        (("--model", "yolor-p66", "--weights", "w.pt"), "unknown model 'yolor-p66'; nearest: yolor-p6"),
+        (("--model", "yolor-p66", "--weights", "w.pt"), "unknown model 'yolor-p66'; did you mean yolor-p6"),
         (("--model", "yolor-p6", "--weights", "none.pt"), "none.pt: no such file"),
         (("--run", "none"), "not a run directory"),
         (("--run", "none", "--model", "yolor-p6"), "leave --model and --weights out"),

@@ -70,7 +70,7 @@ def test_a_batch_beyond_the_time_is_not_run_and_says_so() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["yolor_p66"], "unknown model 'yolor_p66'; nearest: yolor_p6"),
+        (["yolor_p66"], "unknown model 'yolor_p66'; did you mean yolor_p6"),
         (["yolor_p6", "--size", "100"], "multiples of 64, the next valid size is 128 x 128"),
         (["yolor_p6", "--device", "warp"], "'warp'"),
     ],

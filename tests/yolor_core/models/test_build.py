@@ -99,7 +99,7 @@ def test_a_number_of_classes_that_is_none_is_named(classes: object) -> None:
 
 
 def test_an_unknown_name_is_refused_with_the_nearest() -> None:
-    for name, nearest in (("yolor_cspx", "yolor_csp_x"), ("yolor-sss-dtw", "nearest: yolor-sss-dwt")):
+    for name, nearest in (("yolor_cspx", "yolor_csp_x"), ("yolor-sss-dtw", "did you mean yolor-sss-dwt")):
         with pytest.raises(UnknownNameError, match=nearest):
             create_model(name)
 
