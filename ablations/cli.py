@@ -77,11 +77,12 @@ class OneLineError(click.ClickException):
 
     def __init__(self, error: click.UsageError) -> None:
         said = error.format_message().rstrip(".")
-        if isinstance(error, click.NoSuchOption) and error.ctx:
-            known = [name for each in error.ctx.command.params for name in (*each.opts, *each.secondary_opts)]
+        of = error.ctx.command if error.ctx else None
+        if isinstance(error, click.NoSuchOption) and of:
+            known = [name for each in of.params for name in (*each.opts, *each.secondary_opts)]
             said = unknown_name("option", error.option_name, [n for n in known if n.startswith("-")])
-        elif isinstance(error, click.exceptions.NoSuchCommand) and isinstance(error.ctx.command, click.Group):
-            said = unknown_name("command", error.command_name, error.ctx.command.commands)
+        elif isinstance(error, click.exceptions.NoSuchCommand) and isinstance(of, click.Group):
+            said = unknown_name("command", error.command_name, of.commands)
         words = error.ctx.command_path.split()[1:] if error.ctx else []
         super().__init__(f"{said[:1].lower()}{said[1:]} (`{' '.join(['ablate', *words, '--help'])}`)")
 

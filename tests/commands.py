@@ -35,6 +35,7 @@ OF_THE_SYSTEM = {
     "rm",
     "uv",
     "python3.11",
+    "source",
     "tensorboard",
 }
 #: Commands whose arguments are runs, which only a folder of results knows; and those with a model's name.
