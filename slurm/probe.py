@@ -10,18 +10,19 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from slurm import scheduler
-from slurm.cluster import Cluster
+from slurm import scheduler, site
+from slurm.cluster import Cluster, Resources
 from slurm.files import read_json
 from slurm.scheduler import ClusterError, check_path
 from slurm.submission import Request, Sender
 
+CLOCK_SECONDS = 60.0  # munge refuses credentials from clocks that differ by five minutes
 FILE_SECONDS = 30.0  # in which a file written on a node appears here, on a slow network file system
 
 
@@ -32,6 +33,7 @@ class Finding:
     level: str
     what: str
     words: str
+    facts: Mapping[str, Any] = field(default_factory=dict)  # the same for programs
 
 
 Tell = Callable[[Finding], None]
@@ -55,6 +57,8 @@ def look_around(cluster: Cluster, tell: Tell) -> bool:
     longest = scheduler.longest_array(settings)
     tell(Finding("ok", "arrays", f"up to {longest} runs each (MaxArraySize); longer grids become several"))
     _preemption(settings, tell)
+    good &= _limits(cluster, settings, tell)
+    _software("login node", site.software() | {"pyxis": site.pyxis()}, tell)
     return good
 
 
@@ -70,11 +74,11 @@ def _accounting(tell: Tell) -> None:
 
 def _partitions(cluster: Cluster, tell: Tell) -> bool:
     try:
-        text = scheduler.run(["sinfo", "-h", "-o", "%R|%l|%G|%c|%m|%a|%D"])
+        text = scheduler.run(["sinfo", "-h", "-o", "%R|%l|%G|%c|%m|%a|%D|%f"])
     except ClusterError as error:
         tell(Finding("problem", "partitions", f"sinfo fails: {error}"))
         return False
-    rows = [line.split("|") for line in text.splitlines() if line.count("|") == 6]
+    rows = [line.split("|") for line in text.splitlines() if line.count("|") == 7]
     names = sorted({row[0] for row in rows})
     resources = {cluster.resources(o.experiments) for o in cluster.override} | {cluster.resources("")}
     good = True
@@ -94,11 +98,64 @@ def _partitions(cluster: Cluster, tell: Tell) -> bool:
             good = False
             continue
         limit = mine[0][1]
-        words = (
-            f"{wanted.partition or 'the default'}: time limit {limit}, GPUs {mine[0][2]}, {mine[0][3]} CPUs"
-        )
+        name = wanted.partition or "the default"
+        words = f"{name}: time limit {limit}, GPUs {mine[0][2]}, {mine[0][3]} CPUs"
         tell(Finding("ok", "partition", words))
+        _mixed(name, wanted, [row for row in mine if gpus(row[2], wanted.gpu_type)], tell)
     return good
+
+
+def _mixed(partition: str, wanted: Resources, rows: list[list[str]], tell: Tell) -> None:
+    """Whether a run may meet different GPUs, as gres and features tell."""
+    found = site.kinds([(row[2], row[7], int(row[6])) for row in rows if row[6].isdecimal()])
+    if not wanted.gpus or not found:
+        return
+    listed = ", ".join(f"{kind} ({nodes} node{'s' * (nodes != 1)})" for kind, nodes in found.items())
+    facts = {"partition": partition, "kinds": dict(found)}
+    if len(found) == 1 or wanted.constraint:
+        tell(Finding("ok", "GPU types", listed, facts))
+        return
+    words = f"mixed: {listed}. A run takes any of them, unless the profile's `gpu_type` or `constraint` says"
+    tell(Finding("note", "GPU types", words, facts))
+
+
+def _limits(cluster: Cluster, settings: Mapping[str, str], tell: Tell) -> bool:
+    """Account and QOS of the jobs, and what they allow."""
+    wanted = cluster.resources("")
+    seen = site.limits(cluster, wanted.partition, settings)
+    facts = {**vars(seen), "found": [list(row) for row in seen.found]}
+    if not seen.account and not seen.qos:
+        tell(Finding("note", "limits", "the accounting names no account or QOS of yours", facts))
+        return True
+    listed = ", ".join(f"{which} {value} ({whose})" for whose, which, value in seen.found) or "none seen"
+    words = f"account {seen.account or '?'}, QOS {seen.qos or 'none'}; {listed}"
+    if seen.found and not seen.enforced:
+        words += "; this cluster does not enforce them"
+    resources = {cluster.resources(o.experiments) for o in cluster.override} | {wanted}
+    bad = sorted({why for one in resources if (why := seen.refusal(one))})
+    tell(Finding("problem" if bad else "ok", "limits", "; ".join([*bad, words]), facts))
+    return not bad
+
+
+def _software(where: str, seen: Mapping[str, Any], tell: Tell) -> None:
+    """Modules, containers and what a compiler needs, on a login node or in a job."""
+    modules = seen["modules"] or "no modules seen"
+    if seen["loaded"]:
+        modules += f", loaded: {seen['loaded']}"
+    elif seen["modules"] and not seen["module_function"]:
+        modules += " (a script has to read its init file before `module load`)"
+    containers = [*seen["containers"], *(["pyxis (srun --container-image)"] if seen.get("pyxis") else [])]
+    words = [modules, f"containers: {', '.join(containers) or 'none seen'}", seen["system"]]
+    if seen["inside"]:
+        words.append(f"in a container ({seen['inside']})")
+    missing = [
+        name
+        for name, there in (("Python.h", seen["headers"]), ("a C compiler", seen["compiler"]))
+        if not there
+    ]
+    if missing:
+        words.append(f"without {' and '.join(missing)}, which only `train.compile` needs")
+    tell(Finding("ok", where, "; ".join(word for word in words if word), dict(seen)))
 
 
 def gpus(gres: str, kind: str = "") -> int:
@@ -150,6 +207,7 @@ def look_from_inside(data: str, local_disk: str) -> dict[str, Any]:
             found["sum"] = float(torch.ones(8, device="cuda").sum())
     except Exception as error:
         found["error"] = f"{type(error).__name__}: {error}"
+    found["software"] = site.software()
     found["given"] = os.environ.get("CUDA_VISIBLE_DEVICES")
     found["code"] = str(Path(__file__).parent.parent)
     if data:
@@ -161,6 +219,9 @@ def look_from_inside(data: str, local_disk: str) -> dict[str, Any]:
                 found["disk"] = shutil.disk_usage(folder).free / 1e9
         except OSError as error:
             found["disk_error"] = f"{folder}: {error.strerror}"
+    else:
+        found["scratch"] = site.scratch()
+    found["clock"] = time.time()
     return found
 
 
@@ -198,12 +259,14 @@ def send_probe(
 def _await(job: str, results: Path, folder: Path, patience: float, tell: Tell) -> dict[str, Any] | None:
     target = results / "clusters" / f".probe-{job}.json"
     deadline, gone = time.monotonic() + patience, 0.0
-    waits = ""
+    waits, absent = "", time.time()
     while time.monotonic() < deadline:
         content = read_json(target)
         if content is not None:
             target.unlink(missing_ok=True)
-            return content
+            # The file was written between these two moments, by the clock of this machine.
+            return content | {"clock_here": [absent, time.time()]}
+        absent = time.time()
         seen = scheduler.queue([job]).get(job)
         waits = seen.reason if seen is not None and seen.waiting else ""
         if seen is None or not seen.alive:
@@ -238,6 +301,10 @@ def judge(cluster: Cluster, seen: dict[str, Any], results: Path, code: Path, tel
         tell(Finding("ok" if fine else "problem", what, words))
 
     say(True, "results", f"{results.absolute()} is shared: {seen['host']} wrote there")
+    if "clock" in seen:
+        _clock(seen, tell)
+    if "software" in seen:
+        _software("node", seen["software"], tell)
     say(seen["code"] == str(code), "code", f"jobs run the frozen copy {shlex.quote(seen['code'])}")
     if "error" in seen:
         say(False, "torch", f"does not load on {seen['host']}: {seen['error']}")
@@ -264,6 +331,26 @@ def judge(cluster: Cluster, seen: dict[str, Any], results: Path, code: Path, tel
         say(seen["data"], "data", f"the data folder {words}")
     if "disk" in seen:
         say(True, "local disk", f"{seen['disk']:.0f} GB free")
+    if seen.get("scratch"):
+        disk = seen["scratch"]
+        kind = "memory" if disk["kind"] == "tmpfs" else disk["kind"] or "of an unknown kind"
+        words = f"not used: the profile has no `local_disk`; {disk['name']} is {disk['folder']}, {kind}"
+        tell(Finding("ok", "local disk", f"{words}, {disk['free']:.0f} GB free", disk))
     if "disk_error" in seen:
         say(False, "local disk", f"cannot be written: {seen['disk_error']}")
     return good
+
+
+def _clock(seen: Mapping[str, Any], tell: Tell) -> None:
+    """The node's clock against this machine's, as far as the moment of writing the file is known."""
+    first, last = seen["clock_here"]
+    ahead, late = seen["clock"] - last, first - seen["clock"]
+    least = max(ahead, late, 0.0)
+    facts = {"seconds_at_least": least, "seconds_at_most": max(seen["clock"] - first, last - seen["clock"])}
+    if least < CLOCK_SECONDS:
+        words = f"{seen['host']}'s is this machine's within {facts['seconds_at_most']:.0f} s"
+        tell(Finding("ok", "clock", words, facts))
+        return
+    which = "ahead" if ahead > 0 else "late"
+    words = f"{seen['host']}'s is {least:.0f} s {which} or more; times of runs and logs are off by that"
+    tell(Finding("note", "clock", words, facts))

@@ -15,7 +15,6 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,8 +22,8 @@ from typing import Any
 
 import submitit
 
-from slurm import scheduler
-from slurm.cluster import Cluster, Resources, minutes
+from slurm import scheduler, site
+from slurm.cluster import Cluster, Resources
 from slurm.files import SCRIPT, replace_json
 from slurm.scheduler import ClusterError, UnansweredError, refusal
 from slurm.tokens import Token, claim, moment
@@ -357,7 +356,7 @@ def rehearse(sender: Sender, arrays: Sequence[Array], write: Callable[[str], Pat
     Raises ClusterError with sbatch's reason and the key of the profile that it is about.
     """
     limits = time_limits()
-    longest = _qos_limit(sender.cluster.qos)
+    configured = scheduler.settings()
     told: dict[str, None] = {}
     for resources in dict.fromkeys(array.resources for array in arrays):
         names = resources.partition.split(",")  # of several, the one where a job can start first
@@ -370,11 +369,9 @@ def rehearse(sender: Sender, arrays: Sequence[Array], write: Callable[[str], Pat
                 f"time = {resources.time!r} is longer than {which}: {limit} minutes. Lower the profile's "
                 "`time`; a run that needs longer is queued again"
             )
-        if longest is not None and resources.minutes > longest:
-            raise ClusterError(
-                f"time = {resources.time!r} is longer than qos {sender.cluster.qos!r} allows: {longest} "
-                "minutes. Lower the profile's `time`; a run that needs longer is queued again"
-            )
+        forbidden = site.limits(sender.cluster, resources.partition, configured).refusal(resources)
+        if forbidden:
+            raise ClusterError(forbidden)
         array = next(a for a in arrays if a.resources == resources)
         path = write(sender.script(array, 0))
         try:
@@ -401,27 +398,12 @@ def time_limits() -> dict[str, int]:
     found = {}
     for line in scheduler.run(["sinfo", "-h", "-o", "%P|%l"]).splitlines():
         name, _, limit = line.strip().partition("|")
-        with suppress(ValueError):  # infinite
-            found[name.rstrip("*")] = _slurms_minutes(limit)
+        longest = site.slurms_minutes(limit)
+        if longest is not None:
+            found[name.rstrip("*")] = longest
             if name.endswith("*"):
-                found[""] = found[name.rstrip("*")]
+                found[""] = longest
     return found
-
-
-def _slurms_minutes(limit: str) -> int:
-    """A limit as SLURM prints it; ValueError for `infinite`."""
-    return minutes(limit if "-" in limit or limit.count(":") == 2 else f"0:{limit}")
-
-
-def _qos_limit(name: str) -> int | None:
-    """The longest job of a QOS, in minutes; None where it has no limit or the accounting does not say."""
-    if not name:
-        return None
-    try:
-        text = scheduler.run(["sacctmgr", "-n", "-P", "show", "qos", name, "format=MaxWall"])
-        return _slurms_minutes(text.strip())
-    except (ClusterError, ValueError):
-        return None
 
 
 def _unavailable_nodes(partition: str) -> str:

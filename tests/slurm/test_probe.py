@@ -18,7 +18,7 @@ from slurm.scheduler import ClusterError
 from tests.slurm.fake_slurm import FakeSlurm
 
 CONFIG = "ClusterName = tiny\nMaxArraySize = 501\nPreemptMode = OFF\nPreemptType = preempt/none"
-NODES = "gpu|1-00:00:00|gpu:a100:8(S:0-1)|128|1000000|up|4\ncpu|infinite|(null)|64|256000|up|9"
+NODES = "gpu|1-00:00:00|gpu:a100:8(S:0-1)|128|1000000|up|4|(null)\ncpu|infinite|(null)|64|256000|up|9|(null)"
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def test_gpus_of_a_node_are_read_as_sinfo_writes_them(gres: str, kind: str, coun
 def test_a_cluster_that_has_what_is_asked_for_is_fine(slurm: FakeSlurm) -> None:
     good, found = looked(Cluster(partition="gpu", gpus=8, gpu_type="a100"))
     assert good
-    assert {finding.level for finding in found.values()} == {"ok"}
+    assert {finding.what for finding in found.values() if finding.level != "ok"} == {"limits"}
     assert "slurm 23.11.4" in found["controller"].words and "tiny" in found["controller"].words
     assert "501" in found["arrays"].words
 
@@ -85,6 +85,26 @@ def test_what_the_cluster_does_not_have_is_a_problem(
     assert found[what].level == "problem"
     for word in words:
         assert word in found[what].words
+
+
+def test_a_partition_with_different_gpus_is_told(slurm: FakeSlurm) -> None:
+    mixed = "gpu|1-0|gpu:a100:8|128|1000|up|4|(null)\ngpu|1-0|gpu:v100:8|64|1000|up|1|(null)"
+    slurm.answer("sinfo", mixed)
+    good, found = looked(Cluster(partition="gpu"))
+    assert good and found["GPU types"].level == "note"
+    assert "a100 (4 nodes), v100 (1 node)" in found["GPU types"].words
+    assert found["GPU types"].facts["kinds"] == {"a100": 4, "v100": 1}
+    chosen = looked(Cluster(partition="gpu", gpu_type="v100"))[1]["GPU types"]
+    assert (chosen.level, chosen.words) == ("ok", "v100 (1 node)")
+
+
+def test_limits_that_no_run_could_keep_are_a_problem(slurm: FakeSlurm) -> None:
+    slurm.answer("sacctmgr", "lab|normal|normal|12:00:00|||||", to="-n -P show assoc")
+    good, found = looked(Cluster(gpus=0))
+    assert not good and found["limits"].level == "problem"
+    assert "longer than account 'lab' allows: 720 minutes" in found["limits"].words
+    good, found = looked(Cluster(gpus=0, time="12:00:00"))
+    assert good and found["limits"].words == "account lab, QOS normal; MaxWall 12:00:00 (account 'lab')"
 
 
 def test_without_slurm_nothing_is_tried(slurm: FakeSlurm) -> None:
@@ -127,6 +147,47 @@ def test_preemption_is_told_as_far_as_it_matters(
     assert good
     assert found["preemption"].level == level
     assert word in found["preemption"].words
+
+
+SOFTWARE = {
+    "modules": "Lmod",
+    "module_function": True,
+    "loaded": "cuda/12.8",
+    "containers": ["enroot"],
+    "inside": "apptainer",
+    "system": "Rocky Linux 9",
+    "headers": False,
+    "compiler": "gcc",
+}
+
+
+@pytest.mark.parametrize(
+    ("clock", "here", "level", "words"),
+    [
+        (1000.0, [999.0, 1001.0], "ok", "within 1 s"),
+        (1000.0, [990.0, 995.0], "ok", "within 10 s"),
+        (1000.0, [600.0, 640.0], "note", "360 s ahead or more"),
+        (1000.0, [1300.0, 1330.0], "note", "300 s late or more"),
+    ],
+)
+def test_a_nodes_clock_is_compared_as_well_as_it_can_be(
+    clock: float, here: list[float], level: str, words: str
+) -> None:
+    good, found = judged(Cluster(), clock=clock, clock_here=here)
+    assert good and found["clock"].level == level and words in found["clock"].words
+
+
+def test_what_a_node_has_is_told_in_a_line_each() -> None:
+    scratch = {"name": "$SLURM_TMPDIR", "folder": "/scratch/7", "kind": "xfs", "free": 812.0}
+    good, found = judged(Cluster(), software=SOFTWARE, scratch=scratch)
+    assert good
+    for word in ("Lmod, loaded: cuda/12.8", "enroot", "in a container (apptainer)", "without Python.h,"):
+        assert word in found["node"].words
+    assert "a C compiler" not in found["node"].words
+    assert found["node"].facts == SOFTWARE
+    assert "$SLURM_TMPDIR is /scratch/7, xfs, 812 GB free" in found["local disk"].words
+    good, found = judged(Cluster(), software=SOFTWARE | {"module_function": False, "loaded": ""})
+    assert "read its init file" in found["node"].words
 
 
 SEEN = {
@@ -215,7 +276,9 @@ def test_an_answer_is_taken_and_nothing_left_behind(slurm: FakeSlurm, results: P
     body = slurm.answers["sbatch"][""].replace("\nexit 0", "")
     slurm.shell("sbatch", f"""printf '{{"host": "n1"}}' > {answer}\n{body}\nexit 0""")
     seen, found = sent(slurm, results)
-    assert seen == {"host": "n1"}
+    assert seen is not None and seen["host"] == "n1"
+    before, after = seen["clock_here"]
+    assert 0 <= after - before < 20
     assert "7" in found["submission"].words
     assert list((results / "launches").iterdir()) == []
     assert not answer.exists()

@@ -428,9 +428,7 @@ def test_a_time_that_the_partitions_do_not_allow_is_refused(
 def test_a_time_that_the_qos_does_not_allow_is_refused(
     tmp_path: Path, slurm: FakeSlurm, limit: str, refused: bool
 ) -> None:
-    sacctmgr = slurm.bin / "sacctmgr"
-    sacctmgr.write_text(f'#!/bin/sh\n[ "$5" = long ] && echo {limit}\n')
-    sacctmgr.chmod(0o755)
+    slurm.answer("sacctmgr", f"{limit}||||||", to="-n -P show qos long")
     arrays = [Array((request(tmp_path, "a", Resources(time="60")),))]
     mine = sender(tmp_path, Cluster(qos="long"))
     if refused:

@@ -38,7 +38,7 @@ def test_a_check_where_there_is_no_slurm_says_what_is_missing(
 
 
 def test_a_check_that_is_refused_says_why(ablate: Ablate, slurm: FakeSlurm, profile: str) -> None:
-    slurm.answer("sinfo", "main|infinite|gpu:4|8|32000|up|2")
+    slurm.answer("sinfo", "main|infinite|gpu:4|8|32000|up|2|(null)")
     slurm.answer("sbatch", "slurm 23.11", to="--version")
     slurm.answer("sbatch", error="sbatch: error: Invalid account", code=1)
     result = ablate("cluster", "check", profile)
@@ -51,7 +51,7 @@ def test_a_check_sends_a_tiny_job_and_remembers_what_it_saw(
 ) -> None:
     scripts = slurm.accept(7)
     slurm.answer("sbatch", "slurm 23.11", to="--version")
-    slurm.answer("sinfo", "main|infinite|gpu:4|8|32000|up|2")
+    slurm.answer("sinfo", "main|infinite|gpu:4|8|32000|up|2|(null)")
     seen = {"host": "n1", "python": "3.11", "torch": "2", "cuda": "12", "gpus": 1, "gpu": "H100", "sum": 8.0}
     answer = results / "clusters" / ".probe-7.json"
     code = '$(set -- "$results"/code/*; printf "%s" "$1")'
