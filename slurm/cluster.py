@@ -18,6 +18,22 @@ FOLDER = Path(__file__).parent / "clusters"
 TIME = re.compile(r"(?:(?P<days>\d+)-)?(?P<clock>\d+(?::\d+){0,2})")
 ONE_WORD = re.compile(r"[A-Za-z0-9_.,:@/+-]*")  # what SLURM's own names are made of
 CONSTRAINT = re.compile(r"[A-Za-z0-9_.,:@/+&|\[\]()*-]*")
+OPTION = re.compile(r"[a-z][a-z-]*")
+FURTHER = re.compile(r"[^\n\r\"'`$\\]*")
+OURS = {  # options of sbatch that have a key of their own, or are the suite's
+    **{name: f"use the profile's `{name}`" for name in ("partition", "account", "qos", "nodes", "time")},
+    **{name: f"use the profile's `{name}`" for name in ("constraint", "exclude")},
+    **dict.fromkeys(("mem", "mem-per-cpu", "mem-per-gpu"), "use the profile's `memory_gb`"),
+    **dict.fromkeys(("gpus", "gpus-per-node", "gpus-per-task"), "use the profile's `gpus` and `gpu_type`"),
+    **dict.fromkeys(("ntasks", "ntasks-per-node"), "use the profile's `gpus` or `processes`"),
+    "cpus-per-task": "use the profile's `cpus`",
+    "signal": "use the profile's `signal_delay`",
+    **dict.fromkeys(
+        ("array", "dependency", "output", "error", "job-name", "requeue", "no-requeue", "open-mode"),
+        "a launch sets it",
+    ),
+    **dict.fromkeys(("kill-on-invalid-dep", "wrap", "chdir", "export", "test-only"), "a launch sets it"),
+}
 
 Name = Annotated[str, Field(pattern=f"^{ONE_WORD.pattern}$")]
 Natural = Annotated[int, Field(ge=1)]
@@ -94,7 +110,10 @@ class Cluster(Resources):
     exclude: Annotated[str, Field(pattern=f"^{CONSTRAINT.pattern}$")] = ""  # nodes, as node[07-09]
     setup: tuple[str, ...] = ()  # shell lines before the run, as `module load cuda`
     environment: str = ""  # a virtual environment on the cluster; the one that launches if empty
-    container: str = ""  # a command that runs another one in a container, as `apptainer exec --nv image.sif`
+    # A command that runs another one in a container, as `apptainer exec --nv image.sif`; or options of srun
+    # for one, as `--container-image=/shared/image.sqsh`.
+    container: str = ""
+    sbatch: dict[str, str | int | bool] = {}  # further options of sbatch, as tmp = "200G"; gres is added to
     variables: dict[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")], str] = {}
     parallel: Natural = 64  # runs of an array at a time
     max_array: Natural | None = None  # longest array; None: what the cluster allows
@@ -117,6 +136,21 @@ class Cluster(Resources):
             if fnmatch.fnmatchcase(experiment, override.experiments):
                 chosen |= override.model_dump(exclude={"experiments"}, exclude_none=True)
         return _validated(Resources, chosen, f"cluster profile {self.name!r}, override for {experiment!r}")
+
+    @field_validator("sbatch")
+    @classmethod
+    def _further(cls, value: dict[str, str | int | bool]) -> dict[str, str | int | bool]:
+        for name, what in value.items():
+            if name in OURS:
+                raise ValueError(f"{name} is not a further option: {OURS[name]}")
+            if not OPTION.fullmatch(name) or not FURTHER.fullmatch(str(what)) or what is False:
+                raise ValueError(f"{name} = {what!r} is no option, as tmp = '200G' or exclusive = true")
+        return value
+
+    @property
+    def of_srun(self) -> bool:
+        """Whether srun itself starts the container, by the plugin pyxis."""
+        return self.container.startswith("--")
 
     @field_validator("environment", "results", "data")
     @classmethod

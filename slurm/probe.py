@@ -154,7 +154,7 @@ def _software(where: str, seen: Mapping[str, Any], tell: Tell) -> None:
         if not there
     ]
     if missing:
-        words.append(f"without {' and '.join(missing)}, which only `train.compile` needs")
+        words.append(f"without {' and '.join(missing)}, which only `numerics.compile` needs")
     tell(Finding("ok", where, "; ".join(word for word in words if word), dict(seen)))
 
 

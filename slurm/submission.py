@@ -253,7 +253,7 @@ class Sender:
     def _executor(self, array: Array, number: int, dependency: str | None) -> submitit.SlurmExecutor:
         folder, wanted, cluster = self._array_folder(number), array.resources, self.cluster
         python = shlex.quote(cluster.python or sys.executable)
-        outer = f"{cluster.container} " if cluster.container else ""
+        outer = f"{cluster.container} " if cluster.container and not cluster.of_srun else ""
         # Outside the container, in which there may be no SLURM.
         ending = shlex.quote(sys.executable) if cluster.container else python
         with warnings.catch_warnings():
@@ -262,13 +262,13 @@ class Sender:
                 folder,
                 python=f"{outer}sh -c {shlex.quote(IGNORE)} sh {python}",
             )
-        more: dict[str, Any] = {"requeue": True, "kill-on-invalid-dep": "yes"}
+        more: dict[str, Any] = {"requeue": True, "kill-on-invalid-dep": "yes", **cluster.sbatch}
         if wanted.memory_gb is not None:
             more["mem"] = f"{round(1024 * wanted.memory_gb)}M"
         if wanted.gpus:
             more["gres"] = ":".join(
                 ["gpu", *([wanted.gpu_type] if wanted.gpu_type else []), str(wanted.gpus)]
-            )
+            ) + (f",{cluster.sbatch['gres']}" if "gres" in cluster.sbatch else "")
         settings: dict[str, Any] = {
             "job_name": self._name(number),
             "partition": wanted.partition or None,
@@ -285,7 +285,11 @@ class Sender:
             "dependency": f"afterok:{dependency}" if dependency else None,
             "stderr_to_stdout": True,
             # A process that ends badly takes the others along. srun no longer reads sbatch's CPUs.
-            "srun_args": ["--kill-on-bad-exit=1", f"--cpus-per-task={wanted.cpus}"],
+            "srun_args": [
+                "--kill-on-bad-exit=1",
+                f"--cpus-per-task={wanted.cpus}",
+                *(shlex.split(cluster.container) if cluster.of_srun else ()),
+            ],
             "setup": [
                 f'echo "{SCRIPT}, restart ${{SLURM_RESTART_COUNT:-0}}, on $(hostname)"',
                 *(f"export {name}={shlex.quote(value)}" for name, value in cluster.variables.items()),

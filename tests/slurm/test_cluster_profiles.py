@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
+import sys
 from pathlib import Path
 
 import pytest
 
 from slurm.cluster import Cluster, Resources, known_clusters, load_cluster, minutes
 from slurm.scheduler import ClusterError
+from slurm.submission import Array, Request, Sender
+
+SITES = (Path(__file__).parents[2] / "docs" / "sites.md").read_text(encoding="utf-8")
+RECIPES = dict(re.findall(r"^```toml\n# (\S+)\n(.*?)^```", SITES, re.MULTILINE | re.DOTALL))
 
 
 def profile(folder: Path, text: str, name: str = "mine.toml") -> str:
@@ -126,6 +132,11 @@ def test_what_is_no_time_is_refused(text: str) -> None:
         ("[[override]]\nexperiments = 'p6*'\ntime = 'long'", ["time = 'long'", "p6*"]),
         ("[[override]]\nexperiments = 'p6*'\npartition = 'a b'", ["partition", "'a b'"]),
         ("[[override]]\nexperiments = 'p6*'\nconstraint = '`x`'", ["constraint", "`x`"]),
+        ("[sbatch]\nmem = '8G'", ["mem is not a further option", "`memory_gb`"]),
+        ("[sbatch]\narray = '0-3'", ["array is not a further option", "a launch sets it"]),
+        ("[sbatch]\ncomment = '$(x)'", ["comment = '$(x)'", "tmp = '200G'"]),
+        ("[sbatch]\nexclusive = false", ["exclusive = False"]),
+        ("[sbatch]\n'tmp=1 --uid' = 0", ["tmp=1 --uid"]),
         ("gpus = ", ["is not TOML"]),
         ("gpus = 1\ngpus = 2", ["is not TOML"]),
     ],
@@ -175,3 +186,74 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
 def test_the_interpreter_is_that_of_the_environment() -> None:
     assert Cluster(environment="/shared/envs/a").python == "/shared/envs/a/bin/python"
     assert Cluster().python == ""
+
+
+def script(cluster: Cluster, experiment: str = "csp-fast") -> list[str]:
+    """The lines of the job that a profile becomes."""
+    sender = Sender(cluster, Path("/results/launches/L1"), Path("/results/code/abc"), 100)
+    request = Request("run", Path("/results/runs/run"), "work", cluster.resources(experiment))
+    return sender.script(Array((request,)), 0).splitlines()
+
+
+@pytest.mark.parametrize(
+    ("file", "lines", "step"),
+    [
+        (
+            "modules.toml",
+            ["source /etc/profile.d/modules.sh", "module purge", "module load slurm gcc cuda"],
+            "sh -c",
+        ),
+        (
+            "apptainer.toml",
+            [],
+            "--cpus-per-task=8 apptainer exec --nv --bind /shared /shared/yolor-ablations.sif sh -c",
+        ),
+        (
+            "enroot.toml",
+            [],
+            "--cpus-per-task=8 --container-image=/shared/yolor-ablations.sqsh "
+            "--container-mounts=/shared:/shared --no-container-mount-home sh -c",
+        ),
+        (
+            "qos.toml",
+            [
+                "#SBATCH --account=mylab",
+                "#SBATCH --qos=long",
+                "#SBATCH --time=2880",
+                "#SBATCH --reservation=course",
+                "#SBATCH --comment='tables 1 to 8'",
+            ],
+            "sh -c",
+        ),
+        ("mixed.toml", ["#SBATCH --constraint='a100|h100'", "#SBATCH --gres=gpu:1"], "sh -c"),
+        ("scratch.toml", ["#SBATCH --gres=gpu:1,lscratch:200", "#SBATCH --tmp=200G"], "sh -c"),
+        ("headers.toml", [], "sh /shared/me/conda/envs/yolor/bin/python -u -m slurm.worker"),
+    ],
+)
+def test_a_recipe_becomes_the_job_that_the_page_speaks_of(
+    tmp_path: Path, file: str, lines: list[str], step: str
+) -> None:
+    written = script(load_cluster(profile(tmp_path, RECIPES[file], file)))
+    assert set(lines) <= set(written)
+    assert [line for line in written if line in lines] == sorted(lines, key=written.index)
+    srun = [line for line in written if line.startswith("srun ")]
+    assert len(srun) == 1 and step in srun[0]
+
+
+def test_every_recipe_is_tried_and_says_how_to_see_that_it_works() -> None:
+    assert [*RECIPES] == [
+        f"{name}.toml" for name in ("modules", "apptainer", "enroot", "qos", "mixed", "scratch", "headers")
+    ]
+    assert SITES.count("\n**It works** when") == len(RECIPES) == SITES.count("\n## ")
+
+
+def test_the_override_of_a_recipe_asks_for_one_kind_of_gpu(tmp_path: Path) -> None:
+    lines = script(load_cluster(profile(tmp_path, RECIPES["mixed.toml"])), "p6-light")
+    assert "#SBATCH --gres=gpu:h100:1" in lines and not any("--constraint" in line for line in lines)
+
+
+@pytest.mark.parametrize("file", ["apptainer.toml", "enroot.toml"])
+def test_the_end_of_a_job_is_judged_outside_the_container(tmp_path: Path, file: str) -> None:
+    lines = script(load_cluster(profile(tmp_path, RECIPES[file])))
+    (ending,) = (line for line in lines if "slurm.ending" in line)
+    assert ending.startswith(sys.executable)
