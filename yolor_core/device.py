@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import ctypes
+import resource
 from contextlib import AbstractContextManager
 from typing import TypeVar
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 
 from yolor_core.config import NumericsConfig
 from yolor_core.errors import ConfigError
+
+KINDS = ("cpu", "cuda")  # of devices that this was written for
 
 
 def choose_device(name: str, local_rank: int | None = None) -> torch.device:
@@ -33,9 +37,56 @@ def choose_device(name: str, local_rank: int | None = None) -> torch.device:
         device = torch.device(name)
     except RuntimeError as error:
         raise ConfigError(f"execution.device = {name!r}: {error}; allowed: auto, cpu, cuda, cuda:N") from None
+    if device.type not in KINDS:
+        raise ConfigError(f"execution.device = {name!r}; allowed: auto, cpu, cuda, cuda:N")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ConfigError(f"execution.device = {name!r}, but torch sees no GPU here; allowed: auto, cpu")
     return device
+
+
+def is_gpu(device: torch.device) -> bool:
+    """Whether tensors there are computed on beside the CPU, which has to wait for them.
+
+    Everything but the CPU: the tests' own device takes the branches of a GPU, and no code asks for "cuda".
+    """
+    return device.type != "cpu"
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until a GPU has done what it was given; the CPU has."""
+    if is_gpu(device):
+        torch.get_device_module(device).synchronize(device)
+
+
+def peak_memory(device: torch.device) -> float:
+    """The most MiB that tensors on the GPU have taken so far; on the CPU the most that the process has."""
+    if is_gpu(device):
+        return float(torch.get_device_module(device).max_memory_allocated(device)) / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def reset_peak_memory(device: torch.device) -> None:
+    """Let `peak_memory` of a GPU begin anew; a process keeps its peak."""
+    if is_gpu(device):
+        torch.get_device_module(device).reset_peak_memory_stats(device)
+
+
+def free_memory(device: torch.device) -> None:
+    """Give memory that no tensor uses back to the GPU; the CPU's is kept, see `keep_freed_memory`."""
+    if is_gpu(device):
+        torch.get_device_module(device).empty_cache()
+
+
+def device_name(device: torch.device) -> str:
+    """What the GPU calls itself, or "cpu"."""
+    return str(torch.get_device_module(device).get_device_name(device)) if is_gpu(device) else "cpu"
+
+
+def exchange_backend(device: torch.device) -> str:
+    """What torch.distributed exchanges tensors with: gloo, beside it the GPU's own for tensors there."""
+    if not is_gpu(device):
+        return "gloo"
+    return f"cpu:gloo,{device.type}:{dist.get_default_backend_for_device(device)}"
 
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -51,7 +102,7 @@ class Numerics:
     def __init__(self, config: NumericsConfig, device: torch.device) -> None:
         self.config, self.device = config, device
         self.half = HALF.get(config.precision)
-        if device.type == "cuda":
+        if is_gpu(device):
             rounded = config.precision == "tf32"
             torch.backends.cuda.matmul.allow_tf32 = rounded
             torch.backends.cudnn.allow_tf32 = rounded
@@ -69,10 +120,16 @@ class Numerics:
 
     def images(self, images: Tensor) -> Tensor:
         """uint8 (B, 3, H, W) -> float32 in 0 to 1, on the device and in the memory format."""
-        images = images.to(self.device, non_blocking=True)
+        images = self.send(images)
         if self.config.channels_last:
             return images.to(torch.float32, memory_format=torch.channels_last) / 255
         return images.float() / 255
+
+    def send(self, values: Tensor) -> Tensor:
+        """Bring a tensor to the device, and do not wait until it is there."""
+        if is_gpu(self.device) and not is_gpu(values.device):
+            values = values.pin_memory()  # out of other memory CUDA may wait; does nothing where it is pinned
+        return values.to(self.device, non_blocking=True)
 
     def autocast(self) -> AbstractContextManager[object]:
         """Mixed precision for what runs inside, if it is asked for."""

@@ -147,12 +147,13 @@ def measure(
     """One record per precision, folding and batch."""
     from dataclasses import asdict
 
+    from yolor_core.device import is_gpu
     from yolor_core.evaluation.speed import measure_speed, settle
     from yolor_core.models import create_model
     from yolor_core.models.architectures import ARCHITECTURES
 
     side = size or ARCHITECTURES[name].size
-    precisions = ("fp32", "fp16") if device.type == "cuda" else ("fp32",)
+    precisions = ("fp32", "fp16") if is_gpu(device) else ("fp32",)
     for speed in measure_speed(settle(create_model(name)), side, batches, device, precisions, seconds):
         record = asdict(speed)
         record["images_per_second"] = record.pop("model")

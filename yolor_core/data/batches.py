@@ -50,9 +50,8 @@ def _unchanged(item: Any) -> Any:
 def run(build: Build[T], steps: range, workers: int, report: DataReport, pin: bool = False) -> Iterator[T]:
     """The batches of `steps`, in order. Notes reach the report of this process wherever they were made.
 
-    `pin` moves batches to page-locked memory by their method `pin_memory`, if there is a GPU to profit.
+    `pin` moves batches to page-locked memory by their method `pin_memory`, which needs a GPU.
     """
-    pin = pin and torch.cuda.is_available()
     if workers == 0:
         results: Iterator[tuple[T, list[Note]] | YolorError] = map(build, steps)
     else:
@@ -223,7 +222,7 @@ class TrainingBatches:
         pin: bool = False,
     ) -> None:
         """`batch` is the size over all ranks; `cache` keeps the resized images in memory; shares are cut at
-        multiples of `group` images; `pin` puts batches into page-locked memory, where a GPU is there.
+        multiples of `group` images; `pin` puts batches into page-locked memory, which needs a GPU.
 
         Raises DataError when no image is left to train on, ValueError for a rank that does not exist.
         """

@@ -20,6 +20,7 @@ from torch import Tensor
 from yolor_core.config import EvaluationConfig, ShapesConfig
 from yolor_core.data import load_images
 from yolor_core.data.resize import letterbox, resize
+from yolor_core.device import device_name, free_memory, is_gpu, synchronize
 from yolor_core.errors import InputError
 from yolor_core.evaluation.postprocess import select, suppress
 from yolor_core.evaluation.predict import of_task
@@ -66,7 +67,7 @@ def measure_speed(
     Raises InputError for a size that the model cannot take and for fp16 on a CPU, ConfigError for a model
     without the detection task.
     """
-    if device.type == "cpu" and "fp16" in precisions:
+    if "fp16" in precisions and not is_gpu(device):
         raise InputError("precision fp16 on a CPU: it has no fast half precision; allowed: fp32")
     model.check(torch.empty(1, 3, size, size, dtype=next(model.parameters()).dtype))
     pictures = sample_pictures()
@@ -83,7 +84,7 @@ def measure_speed(
                 try:
                     speed, per_image = _measure(net, size, batch, pictures, seconds, precision)
                 except torch.OutOfMemoryError:
-                    torch.cuda.empty_cache()
+                    free_memory(device)
                     yield Speed(precision, folded, batch, note="not run: out of GPU memory")
                     continue
                 yield speed
@@ -156,8 +157,7 @@ def median_seconds(call: Callable[[], object], seconds: float, device: torch.dev
     while not times or time.perf_counter() - began < seconds:
         start = time.perf_counter()
         call()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+        synchronize(device)
         if began:
             times.append(time.perf_counter() - start)
         else:
@@ -167,8 +167,8 @@ def median_seconds(call: Callable[[], object], seconds: float, device: torch.dev
 
 def describe_device(device: torch.device) -> str:
     """Name of the GPU, or of the processor with torch's number of threads."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
+    if is_gpu(device):
+        return device_name(device)
     name = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():

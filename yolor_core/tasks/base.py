@@ -99,7 +99,7 @@ class TaskModel(Protocol):
 class Wanted(Protocol):
     """What the predictions for a share of a batch should be."""
 
-    counts: Tensor  # float, added up over the ranks in place
+    counts: Tensor  # float; replaced by those of all ranks together
 
     def part(self, begin: int, end: int) -> Self:
         """The same for the images [begin, end) of the share; counts stay those of the whole batch."""
@@ -120,8 +120,9 @@ class TaskLoss(Protocol):
         """A `Wanted` for `images` images of `size` (height, width) pixels.
 
         targets: (n, 7) image index within these images, class, centre x, centre y, width, height (normalised
-        to the image), identity or -1. first: position of the first image in the whole batch; total: images
-        of the whole batch, by default these.
+        to the image), identity or -1; on the CPU, since how many cells match a box is only known once it is
+        computed, for which a GPU would be waited for. first: position of the first image in the whole batch;
+        total: images of the whole batch, by default these.
         """
         ...
 

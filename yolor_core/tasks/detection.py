@@ -170,7 +170,7 @@ class DetectionLoss:
         if len(strides) not in BALANCE:
             raise ValueError(f"{len(strides)} levels; the recipe balances {sorted(BALANCE)} levels")
         self.strides = strides
-        self.anchors = [level / stride for level, stride in zip(anchors, strides, strict=True)]
+        self.anchors = [level / stride for level, stride in zip(anchors.cpu(), strides, strict=True)]
         self.classes = classes
         self.config = config
         self.balance = BALANCE[len(strides)]
@@ -185,7 +185,7 @@ class DetectionLoss:
         """What predictions for `images` images of `size` (height, width) pixels should be.
 
         Args:
-            targets: (n, 6), see `assign`; the first column counts from 0 within these images.
+            targets: (n, 6) on the CPU, see `assign`; the first column counts from 0 within these images.
             first: position of the first image in the whole batch.
             total: images of the whole batch, over all ranks; by default these images are all.
         """
@@ -255,7 +255,7 @@ def _full(values: Tensor) -> Tensor:
 
 def binary_loss(logits: Tensor, expected: Tensor, positive_weight: float, gamma: float) -> Tensor:
     """Binary cross-entropy by element; with gamma > 0 the focal loss of arXiv 1708.02002, alpha 0.25."""
-    weight = None if positive_weight == 1 else logits.new_tensor(positive_weight)
+    weight = None if positive_weight == 1 else logits.new_full((), positive_weight)
     losses = F.binary_cross_entropy_with_logits(logits, expected, pos_weight=weight, reduction="none")
     if not gamma:
         return losses

@@ -192,7 +192,7 @@ class IdentityLoss:
         self, head: EmbeddingHead, anchors: Tensor, strides: Sequence[int], threshold: float
     ) -> None:
         self.head, self.strides, self.threshold = head, strides, threshold
-        self.anchors = [level / stride for level, stride in zip(anchors, strides, strict=True)]
+        self.anchors = [level / stride for level, stride in zip(anchors.cpu(), strides, strict=True)]
 
     @classmethod
     def of(cls, model: TaskModel, config: TrainConfig) -> Self:

@@ -14,7 +14,7 @@ from yolor_core.config import RunConfig, Science, leaves
 from yolor_core.data import ImageSet, data_fingerprint
 from yolor_core.data.batches import summarise
 from yolor_core.data.fingerprint import annotation_fingerprint
-from yolor_core.device import choose_device, keep_freed_memory
+from yolor_core.device import choose_device, device_name, is_gpu, keep_freed_memory
 from yolor_core.errors import ConfigError, RunError, YolorError, summary
 from yolor_core.identity import describe_run, job_ids, joined_sources, signature
 from yolor_core.runs.directory import RunDirectory, write_json
@@ -33,7 +33,7 @@ def attempt(config: RunConfig, run: RunDirectory) -> Iterator[Ranks | None]:
     """The ranks, which hold the run while they train it; None where it is finished already."""
     try:
         device = _device(config, run)
-        if device.type == "cpu":
+        if not is_gpu(device):
             keep_freed_memory()
         with joined(device, config.execution.rank_timeout) as ranks, ExitStack() as held:
             if ranks.lead(lambda: _claim(config, run, held)):
@@ -176,7 +176,7 @@ def _record(
     """run.json of a run that starts now."""
     report = {"train": images.report.as_dict(), "val": val.report.as_dict()}
     parameters = sum(p.numel() for p in state.model.parameters())
-    device = torch.cuda.get_device_name(ranks.device) if ranks.device.type == "cuda" else "cpu"
+    device = device_name(ranks.device)
     record = describe_run(config, data_fingerprint(config.data), device, report, parameters)
     levels = state.model.describe_levels()
     return record | {"ranks": ranks.ranks, "classes": list(images.names), "levels": levels}

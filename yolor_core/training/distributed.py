@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
+from yolor_core.device import exchange_backend, is_gpu
 from yolor_core.errors import ConfigError, RankLostError, RunError, summary
 
 T = TypeVar("T")
@@ -71,7 +72,7 @@ class Ranks:
 
     place: Place
     device: torch.device
-    store: Any = None  # torch.distributed.Store; None when there is one rank
+    store: Any = None  # torch.distributed.Store; None for a process that exchanges nothing
 
     @property
     def rank(self) -> int:
@@ -84,13 +85,18 @@ class Ranks:
         return self.place.ranks
 
     @property
+    def alone(self) -> bool:
+        """Whether there is nobody to exchange anything with."""
+        return self.store is None
+
+    @property
     def main(self) -> bool:
         """Whether this one writes files and speaks."""
         return self.rank == 0
 
     def any(self, flag: bool) -> bool:
         """Whether one of the ranks says True."""
-        if self.ranks == 1:
+        if self.alone:
             return flag
         votes = torch.tensor([float(flag)])
         dist.all_reduce(votes)
@@ -98,13 +104,13 @@ class Ranks:
 
     def add_up(self, values: Tensor) -> Tensor:
         """Sum over the ranks, in place; a tensor of the run's device or of the CPU."""
-        if self.ranks > 1:
+        if not self.alone:
             dist.all_reduce(values)
         return values
 
     def gather(self, value: T) -> list[T]:
         """The picklable values of all ranks, by rank."""
-        if self.ranks == 1:
+        if self.alone:
             return [value]
         values: list[Any] = [None] * self.ranks
         dist.all_gather_object(values, value)
@@ -115,7 +121,7 @@ class Ranks:
 
         Its exception is raised on rank 0 as it is, and on the others as a RunError that quotes it.
         """
-        if self.ranks == 1:
+        if self.alone:
             return function()
         answer: list[Any] = [None, None]
         if self.main:
@@ -149,28 +155,27 @@ class Ranks:
 
 
 @contextmanager
-def joined(device: torch.device, timeout: float) -> Iterator[Ranks]:
+def joined(device: torch.device, timeout: float, group_of_one: bool = False) -> Iterator[Ranks]:
     """Meet the other ranks of this run; they part at the end.
 
     Args:
         device: this rank's; tensors on it are exchanged by NCCL, others by gloo.
         timeout: seconds after which waiting for another rank is an error.
+        group_of_one: a single process exchanges with itself, so that one GPU can try what several do.
 
     Raises:
         RunError: when the ranks do not find each other.
     """
     here = place()
-    if here.ranks == 1:
+    if here.ranks == 1 and not group_of_one:
         yield Ranks(here, device)
         return
-    _meet_where_slurm_says()
-    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     limit = timedelta(seconds=timeout)
     try:
-        store, _, _ = next(iter(rendezvous("env://", here.rank, here.ranks, timeout=limit)))
+        store = _meet(here, limit)
         dist.init_process_group(
-            backend, store=store, rank=here.rank, world_size=here.ranks, timeout=limit,
-            device_id=device if device.type == "cuda" else None,
+            exchange_backend(device), store=store, rank=here.rank, world_size=here.ranks, timeout=limit,
+            device_id=device if is_gpu(device) else None,
         )  # fmt: skip
     except (RuntimeError, ValueError) as error:
         where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
@@ -180,11 +185,19 @@ def joined(device: torch.device, timeout: float) -> Iterator[Ranks]:
     try:
         yield Ranks(here, device, PrefixStore("ablate", store))
     except BaseException:
-        if device.type != "cuda":  # the others wait for this rank; NCCL's would not part without them
+        if not is_gpu(device):  # the others wait for this rank; NCCL's would not part without them
             dist.destroy_process_group()
         raise
     dist.barrier()  # rank 0 keeps the store, which the others need until they have left
     dist.destroy_process_group()
+
+
+def _meet(here: Place, limit: timedelta) -> Any:
+    """The store of all ranks."""
+    if here.ranks == 1:
+        return dist.HashStore()  # type: ignore[attr-defined]
+    _meet_where_slurm_says()
+    return next(iter(rendezvous("env://", here.rank, here.ranks, timeout=limit)))[0]
 
 
 def _meet_where_slurm_says() -> None:
@@ -245,9 +258,9 @@ def synchronise(model: nn.Module, ranks: Ranks) -> nn.Module:
 
     PyTorch's own where it works, which is on GPUs; on the CPU `SharedBatchNorm2d`.
     """
-    if ranks.ranks == 1:
+    if ranks.alone:
         return model
-    if ranks.device.type == "cuda":
+    if is_gpu(ranks.device):
         return cast(nn.Module, nn.SyncBatchNorm.convert_sync_batchnorm(model))
     for module in model.modules():
         if type(module) is nn.BatchNorm2d:
@@ -342,7 +355,7 @@ class GroupStatistics:
     @torch.no_grad()
     def end(self, groups: int, ranks: Ranks) -> None:
         """After the last group; `groups` is their number over all ranks."""
-        if ranks.ranks > 1:
+        if not ranks.alone:
             flat = torch.cat([values.flatten() for values in self.sums])
             ranks.add_up(flat)
             parts = flat.split([values.numel() for values in self.sums])

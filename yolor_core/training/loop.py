@@ -15,7 +15,7 @@ from yolor_core.data import ImageSet, TrainingBatches, load_images
 from yolor_core.data.batches import reference_images
 from yolor_core.data.check import check_boxes
 from yolor_core.data.images import check_identities
-from yolor_core.device import Numerics
+from yolor_core.device import Numerics, is_gpu
 from yolor_core.errors import RunError
 from yolor_core.evaluation.predict import Predictions, evaluate, predict
 from yolor_core.identity import signature
@@ -164,7 +164,7 @@ def training_batches(config: RunConfig, images: ImageSet, ranks: Ranks) -> Train
         rank=ranks.rank,
         ranks=ranks.ranks,
         group=recipe.batch_norm_images,
-        pin=ranks.device.type == "cuda",
+        pin=is_gpu(ranks.device),
     )
 
 

@@ -5,7 +5,6 @@ files, the heartbeat in state.json, and words to whoever watches.
 from __future__ import annotations
 
 import math
-import resource
 import time
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,6 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 
+from yolor_core.device import peak_memory
 from yolor_core.models import Detector, implicit_values
 from yolor_core.models.knowledge import implicit_effects, mean_features
 from yolor_core.runs.directory import RunDirectory, write_atomically
@@ -220,7 +220,7 @@ class Progress:
                 "momentum": settings.momentum,
                 "seconds": round(now.seconds, 3),
                 "images_per_second": round(now.totals.count / max(now.seconds, 1e-9), 2),
-                "peak_memory_mb": _peak_memory(self.ranks.device),
+                "peak_memory_mb": round(peak_memory(self.ranks.device), 1),
                 **{name: value if math.isfinite(value) else None for name, value in extra.items()},
                 **scores,
             }
@@ -242,10 +242,3 @@ class Progress:
         return Moment(
             now.epoch, self.epochs, now.step, self.steps, now.seconds, now.totals.count, now.totals.means()
         )
-
-
-def _peak_memory(device: torch.device) -> float:
-    """MiB: of the GPU where there is one, else of the process."""
-    if device.type == "cuda":
-        return round(torch.cuda.max_memory_allocated(device) / 2**20, 1)
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)

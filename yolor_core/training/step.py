@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -64,8 +65,9 @@ class Conflict:
             if not pairs:
                 continue
             a, b = (torch.cat([gradient.flatten() for gradient in side]) for side in zip(*pairs, strict=True))
-            scale = float(a.norm()) * float(b.norm())
-            cosine = float(a @ b) / scale if scale > 0 else float("nan")
+            length, other_length, product = torch.stack([a.norm(), b.norm(), a @ b]).tolist()
+            scale = length * other_length
+            cosine = product / scale if scale > 0 else float("nan")
             if -2 < cosine < 2:  # neither NaN nor what an overflow leaves
                 result[f"conflict/{one}-{other}"] = max(-1.0, min(1.0, cosine))
         return result
@@ -119,7 +121,7 @@ class TrainingStep:
             model = synchronise(model, ranks)
         numerics.compile(model)
         self.wrapped: nn.Module = model
-        if ranks.ranks > 1:
+        if not ranks.alone:
             # Every rank has the same buffers already, or `GroupStatistics` gives it the same.
             self.wrapped = DistributedDataParallel(model, broadcast_buffers=False)
 
@@ -152,14 +154,13 @@ class TrainingStep:
         """Names of the loss terms, and their values for this rank's share."""
         ranks = self.ranks
         images = self._resized(self.numerics.images(batch.images))
-        targets = batch.targets.to(images.device, non_blocking=True)
         height, width = images.shape[2:]
         wanted = {
-            task: loss.wanted(targets, (height, width), len(images), batch.first, batch.total)
+            task: loss.wanted(batch.targets, (height, width), len(images), batch.first, batch.total)
             for task, loss in self.losses.items()
         }
         for of_task in wanted.values():
-            ranks.add_up(of_task.counts)
+            of_task.counts = ranks.add_up(self.numerics.send(of_task.counts))
         sums: dict[str, Tensor] = {}
         if self.statistics:
             self.statistics.begin()
@@ -170,6 +171,7 @@ class TrainingStep:
                 with self.numerics.autocast():
                     predictions = self._predict(images[begin:end])
                 here = wanted if len(parts) == 1 else {k: w.part(begin, end) for k, w in wanted.items()}
+                here = _with_tensors(here, self.numerics.send)
                 terms = {task: loss(predictions[task], here[task]) for task, loss in self.losses.items()}
                 losses = {task: torch.stack(list(found.values())).sum() for task, found in terms.items()}
                 if conflict is not None:
@@ -244,11 +246,11 @@ class TrainingStep:
 
     def _update(self, norm: float) -> None:
         state = self.state
-        state.scaler.step(state.optimiser)
-        state.scaler.update()
-        if math.isfinite(norm):  # else the scaler has left the weights as they were
+        if math.isfinite(norm):  # as `scaler.step` asks, which would wait for the GPU once more
+            state.optimiser.step()
             state.norms.add(1, {"grad_norm": norm})
             state.average.update(state.model)
+        state.scaler.update()
         state.optimiser.zero_grad()
         state.pending, self.pending_images = 0, []
 
@@ -275,6 +277,21 @@ class TrainingStep:
             f"{images}. The last checkpoint is untouched",
             record,
         )
+
+
+def _with_tensors(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """What a task wants, its tensors changed wherever they are in dataclasses, tuples, lists and mappings."""
+    if isinstance(value, Tensor):
+        return change(value)
+    if is_dataclass(value) and not isinstance(value, type):
+        content = {field.name: getattr(value, field.name) for field in fields(value)}
+        return replace(value, **_with_tensors(content, change))
+    if isinstance(value, Mapping):
+        return {name: _with_tensors(item, change) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        items = [_with_tensors(item, change) for item in value]
+        return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+    return value
 
 
 def check_shares(config: TrainConfig, ranks: int) -> None:
