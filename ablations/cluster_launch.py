@@ -91,7 +91,7 @@ def check(plan: ClusterPlan, force: bool = False) -> None:
                 f"for saving (signal_delay), {START_SECONDS} s for starting. Raise `time` or lower "
                 "`signal_delay`, or say --force"
             )
-        epoch = estimate.epoch / wanted.ranks
+        epoch = estimate.epoch * wanted.runs_per_gpu / wanted.ranks
         if epoch > usable and not force:
             basis = "finished runs here took" if estimate.measured else "by its FLOPs (the profile's tflops)"
             raise ClusterError(

@@ -11,6 +11,7 @@ from typing import Any
 from ablations.experiments import Experiment
 from ablations.plan import PlannedRun, runs_folder
 from ablations.table import COUNTED, Table
+from slurm.tokens import current
 from yolor_core.config import DataConfig, ModelConfig, RunConfig, ShapesConfig
 from yolor_core.errors import DataError, RunError
 from yolor_core.identity import signature
@@ -188,7 +189,7 @@ def _epochs(run: PlannedRun) -> int:
 
 
 def _finished(runs: Path) -> Iterable[tuple[dict[str, Any], float]]:
-    """run.json of finished runs, and what they took of one device, in seconds."""
+    """run.json of finished runs, and what they took of one device, in seconds; those on one GPU share it."""
     for path in runs.glob("*/evaluation.json"):
         run = RunDirectory(path.parent)
         try:
@@ -199,7 +200,8 @@ def _finished(runs: Path) -> Iterable[tuple[dict[str, Any], float]]:
             continue
         seconds = state.get("seconds")
         if isinstance(seconds, int | float) and seconds > 0 and "continues" not in record:
-            yield record, float(seconds) * int(record.get("ranks") or 1)
+            token = current(run.path)
+            yield record, float(seconds) * int(record.get("ranks") or 1) / (token.pack if token else 1)
 
 
 def _config(record: dict[str, Any]) -> RunConfig | None:

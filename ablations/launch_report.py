@@ -41,8 +41,21 @@ def describe_plan(plan: ClusterPlan, tables: Mapping[str, Iterable[str]]) -> str
         lines.append(("in all", str(len(states)), str(done), str(taken), str(sent), hours(plan.hours)))
     text = aligned(lines)
     if plan.requests:
-        text.append(basis(plan))
+        text += [*packing(plan), basis(plan)]
     return "\n".join(text)
+
+
+def packing(plan: ClusterPlan) -> list[str]:
+    """That runs share GPUs, where some do."""
+    from ablations.cluster_launch import rehearsal
+
+    arrays = [array for array in rehearsal(plan)[1] if array.per_job > 1]
+    if not arrays:
+        return []
+    runs, jobs = (sum(counts) for counts in zip(*((len(a.requests), a.jobs) for a in arrays), strict=True))
+    most = max(array.per_job for array in arrays)
+    together = f"{counted(runs, 'run')} in {counted(jobs, 'job')}, up to {most} on each GPU (runs_per_gpu)"
+    return [f"{together}; they share its hours"]
 
 
 def basis(plan: ClusterPlan) -> str:

@@ -61,7 +61,7 @@ profile_option = click.option(
     show_default=True,
     metavar="NAME",
     shell_complete=completing("profiles"),
-    help="smoke, mini, proxy or paper.",
+    help="smoke, mini, small, proxy or paper.",
 )
 set_option = click.option(
     "--set",

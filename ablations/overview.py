@@ -38,7 +38,7 @@ class RunView:
     seconds: float = 0.0  # of training, over all attempts
     left: float | None = None  # seconds until it ends, while it runs
     node: str = ""
-    gpu_hours: float | None = None  # of runs of a cluster
+    gpu_hours: float | None = None  # of runs of a cluster; a GPU's hour is shared by the runs on it
     job: str | None = None
     reason: str | None = None
     heartbeat: str | None = None
@@ -129,7 +129,7 @@ def view(path: Path, seen: Standing | None) -> RunView:
         state=word,
         **known | ({} if word is State.RUNNING else {"left": None}),
         node=seen.node if seen and seen.state is State.RUNNING else "",
-        gpu_hours=known["seconds"] * token.gpus / 3600 if token else None,
+        gpu_hours=known["seconds"] * token.gpus / token.pack / 3600 if token else None,
         job=token.job if token else None,
         reason=reason,
         heartbeat=_text(state.get("heartbeat")),
@@ -230,11 +230,14 @@ def log_files(run_dir: Path, token: Token | None, rank: int = 0) -> list[Path]:
     Args:
         run_dir: the run's folder.
         token: of its last submission to a cluster; None where there was none.
-        rank: of the job's processes.
+        rank: of the run's processes.
     """
     log = token.log if token else None
     if log is None:
         return RunDirectory(run_dir).last_logs()
+    if token is not None and "pack" in token.content:  # of one process, and the script has a file of its own
+        mine = log if log.exists() else log.with_name(f"{token.job}_script_log.out")
+        return [mine] if mine.exists() and not rank else []
     mine = log.with_name(log.name.replace("_0_log", f"_{rank}_log"))
     # Before its processes start, the job's script writes into the first one's file.
     return [mine] if mine.exists() else []

@@ -24,7 +24,8 @@ def work(run_dir: Path, stop: Callable[[], bool]) -> str:
     """What `slurm.worker` calls: "done", "preempted", or "elsewhere" when another process has the run.
 
     On a cluster the submit token says that the run is this job's; what an earlier attempt left is waited for,
-    and the first process prints a line per epoch. Raises as `train`.
+    and the first process prints a line per epoch. Raises as `train`, and RunError where the run that it
+    continues is not done.
     """
     planned, place = read_planned(run_dir)
     if place is None:
@@ -35,6 +36,10 @@ def work(run_dir: Path, stop: Callable[[], bool]) -> str:
 
     from ablations.watching import TrainingWatch
     from yolor_core.training.distributed import place as of_this_process
+
+    needed = RunDirectory(run_dir.parent / planned.after).life() if planned.after else State.DONE
+    if needed is not State.DONE:  # it shared its job with others, whose end this job waited for
+        raise RunError(f"it continues {planned.after}, which is {needed}; launch again to train both")
 
     watch: TrainingWatch | None = None
     if of_this_process().rank == 0:

@@ -10,7 +10,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from slurm.scheduler import ClusterError
 
@@ -53,8 +61,9 @@ class Resources(_Model):
     gpus: Annotated[int, Field(ge=0)] = 1  # per node, one process each; 0: the processor trains
     gpu_type: Name = ""
     processes: Natural = 1  # per node where there are no GPUs
+    runs_per_gpu: Natural = 1  # runs of one process that share a job, its GPU and its memory
     cpus: Natural = 8  # per process
-    memory_gb: Memory | None = None  # per node; None: the partition's default
+    memory_gb: Memory | None = None  # per node, whatever runs there; None: the partition's default
     time: Time = "24:00:00"  # as sbatch takes it: minutes, HH:MM:SS or D-HH:MM:SS
     constraint: Annotated[str, Field(pattern=f"^{CONSTRAINT.pattern}$")] = ""
 
@@ -63,6 +72,17 @@ class Resources(_Model):
     def _a_time(cls, value: str) -> str:
         if minutes(value) < 1:
             raise ValueError("at least one minute is needed")
+        return value
+
+    @field_validator("runs_per_gpu")
+    @classmethod
+    def _of_one_process(cls, value: int, info: ValidationInfo) -> int:
+        nodes, gpus, processes = (info.data.get(name) for name in ("nodes", "gpus", "processes"))
+        if value > 1 and (nodes, gpus, processes) != (1, 1, 1):
+            raise ValueError(
+                f"runs that share a GPU are of one process, and need nodes, gpus and processes = 1; "
+                f"here they are {nodes}, {gpus} and {processes}"
+            )
         return value
 
     @property
@@ -95,6 +115,7 @@ class Override(_Model):
     gpus: Annotated[int, Field(ge=0)] | None = None
     gpu_type: Name | None = None
     processes: Natural | None = None
+    runs_per_gpu: Natural | None = None
     cpus: Natural | None = None
     memory_gb: Memory | None = None
     time: Time | None = None

@@ -1,9 +1,10 @@
 """What becomes of a run when the processes of its job are gone. The job's script calls this:
 
-    python -m slurm.ending FOLDER EXIT_CODE
+    python -m slurm.ending FOLDER EXIT_CODE [PLACE]
 
-FOLDER is that of the array; the exit code is srun's. One place decides, in a process that no failure of a
-rank can touch:
+FOLDER is that of the array; the exit code is srun's. Of runs that share a job, each is judged when its own
+process has ended too, by that one's exit code and the run's place among them. All is decided here, in a
+process that no failure of a rank can touch:
 
 | how the attempt ended | what follows |
 |---|---|
@@ -50,14 +51,15 @@ from slurm.files import (
     tail,
 )
 from slurm.scheduler import ClusterError, Own
-from slurm.tokens import Token, read
-from slurm.worker import describe, entry, job_id, restarts, superseded
+from slurm.tokens import AGAIN, Token, read
+from slurm.worker import describe, entries, job_id, restarts, superseded
 from yolor_core.runs.life import State
 
 # SLURM adds DUE TO PREEMPTION, TIME LIMIT and so on where it was not a person.
 CANCELLED = re.compile(r"\*\*\* JOB \S+ ON \S+ CANCELLED AT \S+ \*\*\*")
 TIME_LIMIT = re.compile(r"\*\*\* \w+ \S+ ON \S+ CANCELLED AT \S+ DUE TO TIME LIMIT \*\*\*")
 OWN_WORDS = re.compile(r"^(slurmstepd\S*|srun): ", re.MULTILINE)
+OF_A_TASK = re.compile(r": tasks? [\d,-]+: ")  # one process, as "task 1: Killed"
 TRIED_BYTES = 1_000_000
 NO_SRUN = (
     "srun is not on the PATH of the job; lines of the profile's `setup`, as `module purge`, may remove it"
@@ -146,25 +148,63 @@ def _exit(code: int) -> str:
     return f"the processes ended with exit code {code} without a word"
 
 
-def end(folder: Path, exit_code: int) -> int:
-    """Judge this job's attempt and carry the verdict out; returns the job's own exit code."""
-    job, restart, about = job_id(), restarts(), entry(folder)
+def end(folder: Path, exit_code: int, place: int | None = None) -> int:
+    """Judge this job's attempt and carry the verdict out; returns the job's own exit code.
+
+    Of runs that share a job each is judged when its process has ended (`place`: which one), and those that
+    are to go on once more at the end of the job, of which SLURM has said more by then. The job goes back to
+    the queue if one of them asks for it; else it ends with 0, however they ended.
+    """
+    job, runs = job_id(), entries(folder)
+    packed = "pack" in runs[0]
+    again: list[tuple[dict[str, Any], Verdict]] = []
+    for about in runs if place is None else runs[place : place + 1]:
+        verdict = _judged(folder, about, exit_code, packed)
+        if verdict.action == "requeue":
+            again.append((about, verdict))
+        elif verdict.action == "fail":
+            _fail(folder, about, verdict.reason)
+        elif verdict.kind == State.CANCELLED:
+            _leave(about, State.PREEMPTED, verdict.reason)
+    if place is not None:
+        return 0
+    if again:
+        try:
+            scheduler.requeue(job)
+            return 1
+        except ClusterError as error:
+            now = scheduler.own(job)
+            if now is not None and now.restarts > restarts():  # SLURM was quicker
+                return 1
+            for about, wish in again:
+                _fail(folder, about, f"{wish.reason or wish.kind}, and not requeued: {error}")
+    if packed:
+        return 0
+    # What waits for this run must not take it for done.
+    return exit_code if verdict.kind == State.DONE else exit_code or 1
+
+
+def _judged(folder: Path, about: Mapping[str, Any], exit_code: int, packed: bool) -> Verdict:
+    """Decide about a run of this job, and note it."""
+    job, restart = job_id(), restarts()
     run_dir, number = Path(about["run_dir"]), int(about["number"])
-    if superseded(run_dir, number, str(about["launch"])):
-        print("ending: elsewhere -> leave", flush=True)
-        return 1  # what waits for this run must not take it for done
     token = read(run_dir, number)
-    # The job's id may not be in the token yet.
-    own_log = folder / f"{job}_0_log.out"
-    log = this_attempt(tail(own_log))
-    seen = scheduler.own(job)
+    if superseded(run_dir, number, str(about["launch"])) or (
+        packed and token.ended_as not in (None, *AGAIN)  # it was over before, or has been judged
+    ):
+        print("ending: elsewhere -> leave", flush=True)
+        return Verdict("leave", ELSEWHERE)
     attempts = token.attempts()
-    earlier = [record.get("kind") for record in attempts if record.get("event") == "end"]
-    began = any((record.get("event"), record.get("restart")) == ("start", restart) for record in attempts)
-    crashes = earlier.count(CRASH)
+    ended = (record for record in attempts if record.get("event") == "end")
+    ends = {record.get("restart", -index): record for index, record in enumerate(ended, 1)}
+    told = ends.pop(restart, None) if packed else None  # what was decided when its process ended
+    kinds = [record.get("kind") for record in ends.values()]
+    crashes = kinds.count(CRASH)
+    log = _log(folder, about)
+    seen = scheduler.own(job)
     verdict = judge(
         token.outcomes(restart),
-        exit_code,
+        exit_code if told is None else int(told["exit"]),
         _canceller(token, seen, log),
         log,
         max(restart - crashes, 0),
@@ -173,33 +213,48 @@ def end(folder: Path, exit_code: int) -> int:
         int(about["retries"]),
         seen,
         restart,
-        began,
+        any((record.get("event"), record.get("restart")) == ("start", restart) for record in attempts),
         unwritable(run_dir),
     )
-    print(f"ending: {verdict.kind} {verdict.reason} -> {verdict.action}", flush=True)
-    with suppress(OSError):  # a full disk must not keep the run from going on when there is space again
-        token.note("end", job=job, restart=restart, kind=verdict.kind, exit=exit_code, reason=verdict.reason)
-    if verdict.action == "leave":
-        if verdict.kind == State.CANCELLED:
-            _leave(about, State.PREEMPTED, verdict.reason)
-            return 1
-        return exit_code if verdict.kind == State.DONE else exit_code or 1
-    if verdict.action == "requeue":
-        try:
-            scheduler.requeue(job)
-            return 1
-        except ClusterError as error:
-            again = scheduler.own(job)
-            if again is not None and again.restarts > restart:  # SLURM was quicker
-                return 1
-            verdict = Verdict(
-                "fail", State.FAILED, f"{verdict.reason or verdict.kind}, and not requeued: {error}"
+    name = f"{about['run']}: " if packed else ""
+    print(f"ending: {name}{verdict.kind} {verdict.reason} -> {verdict.action}", flush=True)
+    if told is None or (told["kind"], told["reason"]) != (verdict.kind, verdict.reason):
+        # A full disk must not keep the run from going on when there is space again.
+        with suppress(OSError):
+            token.note(
+                "end", job=job, restart=restart, kind=verdict.kind, exit=exit_code, reason=verdict.reason
             )
-    lines = last_lines(log)
-    _leave(about, State.FAILED, verdict.reason)
+    return verdict
+
+
+def _fail(folder: Path, about: Mapping[str, Any], reason: str) -> None:
+    """Write into a run's files that it has failed, and into its token the last it said."""
+    lines = last_lines(_own_log(folder, about)) or last_lines(_log(folder, about))
+    _leave(about, State.FAILED, reason)
     with suppress(OSError):
-        token.note("failed", job=job, reason=verdict.reason, log=lines)
-    return exit_code or 1
+        read(Path(about["run_dir"]), int(about["number"])).note(
+            "failed", job=job_id(), reason=reason, log=lines
+        )
+
+
+def _own_log(folder: Path, about: Mapping[str, Any]) -> str:
+    return this_attempt(tail(folder / f"{job_id()}_{about.get('place', 0)}_log.out"))
+
+
+def _log(folder: Path, about: Mapping[str, Any]) -> str:
+    """What this attempt of a run printed. Of runs that share a job, SLURM's words are in files of others too.
+
+    Where no process of the run has begun, those of the script.
+    """
+    own = _own_log(folder, about)
+    if "pack" not in about:
+        return own
+    script = this_attempt(tail(folder / f"{job_id()}_script_log.out"))
+    if not own:
+        return script
+    others = f"{script}\n{this_attempt(tail(folder / f'{job_id()}_0_log.out'))}"
+    words = [line for line in others.splitlines() if OWN_WORDS.match(line) and not OF_A_TASK.search(line)]
+    return "\n".join([own, *words])
 
 
 def unwritable(folder: Path) -> str:
@@ -241,10 +296,10 @@ def _leave(about: Mapping[str, Any], state: State, reason: str) -> None:
     importlib.import_module(about["work"]).leave(Path(about["run_dir"]), state, reason)
 
 
-def main(folder: Path, exit_code: int) -> int:
+def main(folder: Path, exit_code: int, place: int | None = None) -> int:
     """As `end`, but an error of its own is a line of the log, and never the job's last word."""
     try:
-        return end(folder, exit_code)
+        return end(folder, exit_code, place)
     except Exception as error:
         traceback.print_exc()
         print(
@@ -255,4 +310,4 @@ def main(folder: Path, exit_code: int) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2])))
+    sys.exit(main(Path(sys.argv[1]), *map(int, sys.argv[2:])))

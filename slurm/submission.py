@@ -6,6 +6,7 @@ Jobs run a frozen copy of the code: editing the checkout does not change them.
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import re
 import secrets
@@ -27,12 +28,17 @@ from slurm.cluster import Cluster, Resources
 from slurm.files import SCRIPT, replace_json
 from slurm.scheduler import ClusterError, UnansweredError, refusal
 from slurm.tokens import Token, claim, moment
-from slurm.worker import StopFlag
+from slurm.worker import StopFlag, placed
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("yolor_core", "ablations", "slurm", "analysis")
 NO_LIMIT = 10**9  # minutes
 KINDS = (".py", ".csv", ".toml", ".json", ".typed", ".html", ".css", ".js")
+# Each run of a pack is judged as soon as its process has ended, while the others go on.
+JUDGED = (
+    'trap "" USR2 TERM; ending=$1 folder=$2; shift 2; "$@"; '
+    'exec "$ending" -m slurm.ending "$folder" $? "$SLURM_PROCID"'
+)
 IGNORE = 'trap "" USR2; exec "$@"'  # until the handlers are there, which takes Python a moment
 # SLURM sends a signal that a step's node left unanswered again a minute later, to whatever then has the job's
 # number and the step's: a step of the next attempt. So no attempt has a step of the same number.
@@ -76,6 +82,16 @@ class Array:
         """Whether it depends on another job."""
         return bool(self.requests[0].after or self.requests[0].after_job)
 
+    @property
+    def per_job(self) -> int:
+        """Requests of one job, but for the last job, which may have fewer."""
+        return min(self.resources.runs_per_gpu, len(self.requests))
+
+    @property
+    def jobs(self) -> int:
+        """How many jobs it is."""
+        return math.ceil(len(self.requests) / self.per_job)
+
 
 @dataclass
 class Submitted:
@@ -92,7 +108,7 @@ class Submitted:
 
 
 def layout(requests: Sequence[Request], longest: int) -> list[Array]:
-    """Arrays of requests that ask for the same, of at most `longest` jobs; one that waits is a job alone.
+    """Arrays of requests that ask for the same, of at most `longest` jobs; those that wait are in no array.
 
     What others wait for comes before them; otherwise the order is kept.
     """
@@ -104,12 +120,24 @@ def layout(requests: Sequence[Request], longest: int) -> list[Array]:
             waiting.append(request)
         else:
             groups.setdefault(request.resources, []).append(request)
-    arrays = [
-        Array(tuple(group[start : start + longest]))
-        for group in groups.values()
-        for start in range(0, len(group), longest)
-    ]
-    return arrays + [Array((request,)) for request in _in_order(waiting)]
+    arrays = []
+    for resources, group in groups.items():
+        most = longest * resources.runs_per_gpu
+        arrays += [Array(tuple(group[start : start + most])) for start in range(0, len(group), most)]
+    return arrays + _jobs_that_wait(waiting)
+
+
+def _jobs_that_wait(waiting: list[Request]) -> list[Array]:
+    """A job for each, or for as many as share a GPU and do not wait for each other."""
+    packs: list[list[Request]] = []
+    for request in _in_order(waiting):
+        last = packs[-1] if packs else []
+        room = last and last[0].resources == request.resources and len(last) < request.resources.runs_per_gpu
+        if room and request.after not in {other.name for other in last}:
+            last.append(request)
+        else:
+            packs.append([request])
+    return [Array(tuple(pack)) for pack in packs]
 
 
 def _in_order(waiting: list[Request]) -> list[Request]:
@@ -140,8 +168,8 @@ class Sender:
     def script(self, array: Array, number: int, dependency: str | None = None) -> str:
         """The text that sbatch gets."""
         executor = self._executor(array, number, dependency)
-        if len(array.requests) > 1:
-            executor.parameters["map_count"] = len(array.requests)
+        if array.jobs > 1:
+            executor.parameters["map_count"] = array.jobs
         command = f"{executor.python} -u -m slurm.worker {shlex.quote(str(self._array_folder(number)))}"
         text: str = executor._make_submission_file_text(command, "")
         return text
@@ -216,9 +244,10 @@ class Sender:
         return True
 
     def _send(self, array: Array, number: int, owned: dict[str, Token], done: Submitted) -> None:
-        first = array.requests[0]
-        needed = done.jobs.get(first.after or "") or first.after_job
+        first, packed = array.requests[0], array.per_job > 1
+        needed = dict.fromkeys(done.jobs.get(r.after or "") or r.after_job or "" for r in array.requests)
         folder = self._array_folder(number)
+        places = [_place(array, index) if packed else {} for index in range(len(array.requests))]
         about = [
             {
                 "run": request.name,
@@ -230,12 +259,15 @@ class Sender:
                 "work": request.work,
                 "variables": self.cluster.variables,
                 "code": str(self.code),
+                **place,
             }
-            for request in array.requests
+            for request, place in zip(array.requests, places, strict=True)
         ]
         replace_json(folder / "jobs.json", {"jobs": about})
         script = folder / "script.sh"
-        script.write_text(self.script(array, number, needed), encoding="utf-8")
+        script.write_text(
+            self.script(array, number, ":".join(filter(None, needed)) or None), encoding="utf-8"
+        )
         try:
             answer = scheduler.run(["sbatch", str(script)], SBATCH_SECONDS)
         except UnansweredError:
@@ -246,9 +278,9 @@ class Sender:
         if sent is None:
             raise UnansweredError(f"sbatch said {answer.strip()!r}, which names no job")
         for index, request in enumerate(array.requests):
-            job = f"{sent[1]}_{index}" if len(array.requests) > 1 else sent[1]
+            job = f"{sent[1]}_{index // array.per_job}" if array.jobs > 1 else sent[1]
             done.jobs[request.name] = job
-            owned[request.name].update(job=job)
+            owned[request.name].update(job=job, **placed(about[index]))
 
     def _executor(self, array: Array, number: int, dependency: str | None) -> submitit.SlurmExecutor:
         folder, wanted, cluster = self._array_folder(number), array.resources, self.cluster
@@ -256,11 +288,14 @@ class Sender:
         outer = f"{cluster.container} " if cluster.container and not cluster.of_srun else ""
         # Outside the container, in which there may be no SLURM.
         ending = shlex.quote(sys.executable) if cluster.container else python
+        packed = array.per_job > 1
+        own = python if cluster.of_srun else ending  # what srun starts is in its container
+        prefix = f"sh -c {shlex.quote(JUDGED)} sh {own} {shlex.quote(str(folder))} " if packed else ""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             executor = _Executor(
                 folder,
-                python=f"{outer}sh -c {shlex.quote(IGNORE)} sh {python}",
+                python=f"{prefix}{outer}sh -c {shlex.quote(IGNORE)} sh {python}",
             )
         more: dict[str, Any] = {"requeue": True, "kill-on-invalid-dep": "yes", **cluster.sbatch}
         if wanted.memory_gb is not None:
@@ -269,6 +304,8 @@ class Sender:
             more["gres"] = ":".join(
                 ["gpu", *([wanted.gpu_type] if wanted.gpu_type else []), str(wanted.gpus)]
             ) + (f",{cluster.sbatch['gres']}" if "gres" in cluster.sbatch else "")
+        if packed:  # the file of the first process is that of the first run alone
+            more["output"] = str(folder / f"{'%A_%a' if array.jobs > 1 else '%j'}_script_log.out")
         settings: dict[str, Any] = {
             "job_name": self._name(number),
             "partition": wanted.partition or None,
@@ -278,15 +315,15 @@ class Sender:
             "exclude": cluster.exclude or None,
             "time": wanted.minutes,
             "nodes": wanted.nodes,
-            "ntasks_per_node": wanted.per_node,
+            "ntasks_per_node": array.per_job if packed else wanted.per_node,
             "cpus_per_task": wanted.cpus,
             "signal_delay_s": min(cluster.signal_delay, 30 * wanted.minutes),
             "array_parallelism": cluster.parallel,
             "dependency": f"afterok:{dependency}" if dependency else None,
             "stderr_to_stdout": True,
-            # A process that ends badly takes the others along. srun no longer reads sbatch's CPUs.
+            # A process that ends badly takes the others of its run along. srun no longer reads sbatch's CPUs.
             "srun_args": [
-                "--kill-on-bad-exit=1",
+                *(["--kill-on-bad-exit=0", "--wait=0"] if packed else ["--kill-on-bad-exit=1"]),
                 f"--cpus-per-task={wanted.cpus}",
                 *(shlex.split(cluster.container) if cluster.of_srun else ()),
             ],
@@ -327,6 +364,16 @@ class Sender:
             "written": moment(),
         }
         replace_json(self.folder / "launch.json", record)
+
+
+def _place(array: Array, index: int) -> dict[str, int]:
+    """Where a run is among the jobs of an array, and how many runs its job has."""
+    job, place = divmod(index, array.per_job)
+    return {
+        "array_job": job,
+        "place": place,
+        "pack": min(array.per_job, len(array.requests) - job * array.per_job),
+    }
 
 
 class _Stopped(Exception):

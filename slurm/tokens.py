@@ -22,6 +22,7 @@ from typing import Any
 from slurm.files import append_line, create_json, read_json, read_lines, replace_json
 
 SENDING_SECONDS = 120.0  # a launch takes so long at most from one array to the next
+AGAIN = ("crash", "preempted")  # endings of an attempt after which a run goes on by itself
 NUMBER = re.compile(r"(\d{4,})\.json")
 
 
@@ -59,6 +60,16 @@ class Token:
         return int(self.content.get("gpus") or 1)
 
     @property
+    def place(self) -> int:
+        """Which of the runs of its job it is, from 0."""
+        return int(self.content.get("place") or 0)
+
+    @property
+    def pack(self) -> int:
+        """How many runs share its job and its GPU."""
+        return int(self.content.get("pack") or 1)
+
+    @property
     def hours(self) -> float | None:
         """GPU hours that were expected."""
         value = self.content.get("hours")
@@ -87,7 +98,7 @@ class Token:
     def log(self) -> Path | None:
         """What its first process prints, once it has an id."""
         folder = self._text("folder")
-        return Path(folder) / f"{self.job}_0_log.out" if folder and self.job else None
+        return Path(folder) / f"{self.job}_{self.place}_log.out" if folder and self.job else None
 
     @property
     def cancelled(self) -> dict[str, Any] | None:
@@ -107,6 +118,12 @@ class Token:
     def attempts(self) -> list[dict[str, Any]]:
         """What its job did: records with `event` start or end, in order."""
         return read_lines(self._beside("attempts.jsonl"))
+
+    @property
+    def ended_as(self) -> str | None:
+        """How its last attempt ended, in the words of `slurm.ending`; None while one goes on."""
+        told = [record for record in self.attempts() if record.get("event") in ("start", "end")]
+        return str(told[-1].get("kind")) if told and told[-1]["event"] == "end" else None
 
     def note(self, event: str, **fields: Any) -> None:
         """Add a record of what its job does."""

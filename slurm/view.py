@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from slurm import scheduler
 from slurm.files import NO_TIME, TOO_LATE, TOO_LITTLE, last_lines, out_of_memory, read_json, tail
 from slurm.scheduler import ClusterError, Seen
-from slurm.tokens import Token, current
+from slurm.tokens import AGAIN, Token, current
+from slurm.worker import placed
 from yolor_core.runs.life import GOING_ON, State
 
 
@@ -73,6 +75,8 @@ def _standing(token: Token, queued: Mapping[str, Seen] | None, past: Mapping[str
     seen = (queued or {}).get(job)
     remembered = (past or {}).get(job)
     if seen is not None and seen.alive:
+        if token.pack > 1 and (own := _in_a_pack(token, seen)) is not None:
+            return own
         return Standing(token, _alive(seen), seen.node, seen.reason, seen.state == "COMPLETING")
     if seen is not None and seen.state == scheduler.UNCLEAR:
         return Standing(token, State.UNKNOWN, reason="squeue and scontrol do not agree")
@@ -91,6 +95,19 @@ def _standing(token: Token, queued: Mapping[str, Seen] | None, past: Mapping[str
     return Standing(token, state, ended.node, why)
 
 
+def _in_a_pack(token: Token, seen: Seen) -> Standing | None:
+    """How a run stands that is over before its job is, or that waits for the others; None: as its job."""
+    kind = token.ended_as
+    if token.cancelled and (seen.waiting or kind is not None):
+        return Standing(token, State.CANCELLED, seen.node, _why(token, ""))
+    if kind is None or (kind in AGAIN and seen.waiting):
+        return None
+    if kind in AGAIN:
+        return Standing(token, State.QUEUED, seen.node, "the other runs of its job")
+    state = State.CANCELLED if kind == State.CANCELLED else State.INTERRUPTED
+    return Standing(token, state, seen.node, str(token.attempts()[-1].get("reason") or kind))
+
+
 def _unsent(token: Token, named: Mapping[str, Seen] | None, sending: bool) -> Standing:
     if token.withdrawn:
         return Standing(token, _gone(token), reason=token.withdrawn)
@@ -98,10 +115,10 @@ def _unsent(token: Token, named: Mapping[str, Seen] | None, sending: bool) -> St
         if (
             seen.reason == token.name
             and seen.alive
-            and _place(token) in (None, int(job.partition("_")[2] or 0))
+            and _line(token)[0] in (None, int(job.partition("_")[2] or 0))
         ):
-            found = Token(token.run_dir, token.number, {**token.content, "job": job})
-            return Standing(found, _alive(seen), seen.node)
+            content = {**token.content, "job": job, **placed(_line(token)[1])}
+            return _standing(Token(token.run_dir, token.number, content), {job: seen}, None)
     if sending:
         return Standing(token, State.QUEUED, reason=f"{token.user} is submitting it")
     if named is None:
@@ -117,11 +134,13 @@ def _gone(token: Token) -> State:
     return State.CANCELLED if token.cancelled else State.NOT_SENT
 
 
-def _place(token: Token) -> int | None:
-    """The run's number in its array, by the list that was written before the array was sent."""
+def _line(token: Token) -> tuple[int | None, dict[str, Any]]:
+    """The job's number in its array and what is written of the run there, before the array is sent."""
     jobs = (read_json(Path(str(token.content.get("folder"))) / "jobs.json") or {}).get("jobs") or []
-    names = [str(job.get("run")) for job in jobs if isinstance(job, dict)]
-    return names.index(token.run_dir.name) if token.run_dir.name in names else None
+    for index, run in enumerate(jobs):
+        if isinstance(run, dict) and run.get("run") == token.run_dir.name:
+            return int(run.get("array_job", index)), run
+    return None, {}
 
 
 def _why(token: Token, word: str) -> str:

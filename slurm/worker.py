@@ -22,14 +22,14 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from slurm.files import BEGINNING, read_json, replace_json
-from slurm.tokens import current, read
+from slurm.tokens import AGAIN, current, read
 
 STATES = ("done", "preempted", "elsewhere")
 STOPS = (signal.SIGTERM, signal.SIGUSR2)  # by which a scheduler or launcher asks a run to stop
@@ -67,19 +67,30 @@ def here(work: str, run_dir: Path, ended: Path) -> None:
 def job(folder: Path) -> int:
     """One process of a job of SLURM, after each requeue again; returns its exit code.
 
-    `folder` is that of the array, whose `jobs.json` says which run this job has.
+    `folder` is that of the array, whose `jobs.json` says which run this job has, or which runs share it. Then
+    each process has a run of its own, and one whose run is over by now ends at once.
     """
     rank, restart = int(os.environ.get("SLURM_PROCID", 0)), restarts()
     print(f"{BEGINNING}, restart {restart}, on {socket.gethostname()}", flush=True)
     # The shell before us ignored the signal. All that is imported from here on takes some seconds.
     with stop_on(*STOPS, even_ignored=True) as asked:
-        about = entry(folder)
+        runs = entries(folder)
+        packed = "pack" in runs[0]
+        if packed:
+            if rank >= len(runs):  # the last job of an array may have fewer
+                return 0
+            about, rank = runs[rank], 0
+            os.environ["SLURM_STEP_NUM_TASKS"] = "1"  # by which the training knows its ranks
+        else:
+            about = runs[0]
         os.environ.update(about.get("variables") or {})
         run_dir, number, launch = Path(about["run_dir"]), int(about["number"]), str(about["launch"])
         token = read(run_dir, number)
         state, final, reason = "failed", False, ""
         if superseded(run_dir, number, launch):
             print(GONE, flush=True)
+            return 0
+        if packed and token.ended_as not in (None, *AGAIN):
             return 0
         if token.cancelled:
             token.ended(rank, restart, state="cancelled")
@@ -89,7 +100,7 @@ def job(folder: Path) -> int:
             return 0
         if rank == 0:
             if token.job is None:  # its launch was interrupted before it could write that down
-                token = token.update(job=job_id())
+                token = token.update(job=job_id(), **placed(about))
             node = os.environ.get("SLURM_JOB_NODELIST", socket.gethostname())
             token.note("start", job=job_id(), restart=restart, node=node)
 
@@ -99,6 +110,7 @@ def job(folder: Path) -> int:
             if superseded(run_dir, number, launch):
                 print(GONE, flush=True)
                 os._exit(0)
+            asked.requests += token.cancelled is not None  # SLURM is not told so by runs that share a job
 
         try:
             other = other_code(str(about.get("code") or ""))
@@ -156,12 +168,16 @@ def looking(asked: Callable[[], bool], seconds: float, look: Callable[[], None])
     return stop
 
 
-def entry(folder: Path) -> dict[str, Any]:
-    """The line of an array's `jobs.json` that is about this job."""
-    jobs = (read_json(folder / "jobs.json") or {}).get("jobs") or []
-    job = job_id()
-    found: dict[str, Any] = jobs[int(job.split("_")[1]) if "_" in job else 0]
-    return found
+def entries(folder: Path) -> list[dict[str, Any]]:
+    """The lines of an array's `jobs.json` that are about this job: one, or as many as runs share it."""
+    runs = (read_json(folder / "jobs.json") or {}).get("jobs") or []
+    number = int(job_id().partition("_")[2] or 0)
+    return [run for index, run in enumerate(runs) if run.get("array_job", index) == number]
+
+
+def placed(about: Mapping[str, Any]) -> dict[str, int]:
+    """Of a line of `jobs.json`, what a token has to know of a run that shares its job; else nothing."""
+    return {name: int(about[name]) for name in ("place", "pack") if name in about}
 
 
 def nonsense(state: object) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import re
 import shlex
 import tempfile
@@ -256,6 +257,10 @@ def shown(value: float) -> str:
     return f"{value:,.1f}"
 
 
+#: Profiles with GPU hours in docs/costs.md, and the cluster profile of each; "" stands for the page's own.
+PRICED = {"small": "", "proxy": "example", "paper": "example"}
+
+
 @functools.cache
 def hours() -> dict[str, dict[str, float]]:
     """GPU hours by profile and experiment as a dry run says, of a folder that is counted as all of COCO."""
@@ -263,14 +268,22 @@ def hours() -> dict[str, dict[str, float]]:
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         little_coco(Path(folder))
         patch.setattr("ablations.costs.count_images", lambda data: COCO)
-        for profile in ("proxy", "paper"):
-            options = ["--profile", profile, "--cluster", "example", "--data", folder]
+        own = Path(folder, "small.toml")
+        own.write_text(small_profile())
+        for profile, cluster in PRICED.items():
+            options = ["--profile", profile, "--cluster", cluster or str(own), "--data", folder]
             options += ["--results", f"{folder}/r", "--dry-run", "--json"]
             wanted = [name for name in slugs_of_tables() if name != GRID]
             done = CliRunner().invoke(main, ["launch", *wanted, *options])
             assert done.exit_code == 0, done.output
             found[profile] = {run["experiment"]: run["gpu_hours"] for run in json.loads(done.stdout)["runs"]}
     return found
+
+
+def small_profile() -> str:
+    """The cluster profile of docs/costs.md by which `small` is priced."""
+    (found,) = re.findall(r"```toml\n(# small\.toml\n.*?)```", text("docs/costs.md"), re.DOTALL)
+    return str(found)
 
 
 def little_coco(folder: Path) -> None:
@@ -304,13 +317,13 @@ def table_row(header: Row, row: Row) -> Row:
     lines = [by_name[str(n)] for n in range(1, 9)] if name == GRID else [by_name[name]]
     numbers = [name, str(sum(len(table.rows) for table in lines))]
     for slugs in (known[name], fresh):
-        numbers += [str(len(slugs)), *(shown(sum(hours()[p][s] for s in slugs)) for p in ("proxy", "paper"))]
+        numbers += [str(len(slugs)), *(shown(sum(hours()[p][s] for s in slugs)) for p in PRICED)]
     return numbers
 
 
 def seeds_row(header: Row, row: Row) -> Row:
     seeds = int(row[0])
-    whole = [seeds * sum(hours()[p][slug] for slug in experiments()) for p in ("proxy", "paper")]
+    whole = [seeds * sum(hours()[p][slug] for slug in experiments()) for p in PRICED]
     return [row[0], str(seeds * len(experiments())), *map(shown, whole)]
 
 
@@ -318,7 +331,7 @@ def training_row(header: Row, row: Row) -> Row:
     slug = row[0].strip("`")
     science = resolve(slug, "paper")
     flops = count(science.model, science.train.size).flops / 1e9
-    return [row[0], shown(flops), *(shown(hours()[p][slug]) for p in ("proxy", "paper"))]
+    return [row[0], shown(flops), *(shown(hours()[p][slug]) for p in PRICED)]
 
 
 def shared_row(header: Row, row: Row) -> Row:
@@ -399,11 +412,11 @@ def test_the_costs_cover_every_table_and_shared_training() -> None:
 
 @pytest.mark.slow
 def test_the_hours_of_a_training_follow_from_the_formula_of_the_page() -> None:
-    tflops = load_cluster("example").tflops
+    speeds = {"": tomllib.loads(small_profile())["tflops"], "example": load_cluster("example").tflops}
     for cell, *_ in rows_below(text("docs/costs.md"), "training", "FLOPs of an image, 10⁹"):
         slug = cell.strip("`")
-        for profile in ("proxy", "paper"):
-            science = resolve(slug, profile)
+        for profile, cluster in PRICED.items():
+            science, tflops = resolve(slug, profile), speeds[cluster]
             phases = science.train.phases[1:] if slug.endswith("finetuned") else science.train.phases
             each = count(science.model, science.train.size).flops
             images = COCO[0] // science.train.keep_one_in
@@ -442,8 +455,14 @@ def sentences_of_the_costs() -> Iterator[str]:
     batch = fast.train.batch
     yield f"of the {batch} images at `paper`, each of {example.gpus} GPUs has {batch // example.gpus}"
     yield f"a batch is {resolve('csp-fast', 'proxy').train.batch} images"
-    assert PROFILES["proxy"].scale.keep_one_in == 4
-    yield "`proxy` takes a quarter"
+    assert PROFILES["proxy"].scale.keep_one_in == PROFILES["small"].scale.keep_one_in == 4
+    yield "`proxy` and `small` take a quarter"
+    small = tomllib.loads(small_profile())
+    yield f"{small['tflops'] / 312:.1%}".replace("%", " %")  # of an A100's
+    whole = 5 * sum(hours()["small"][slug] for slug in experiments())
+    yield f"95 trainings in {whole:.0f} GPU hours, {math.ceil(95 / small['runs_per_gpu'])} jobs"
+    each = hours()["small"]["csp-fast"], hours()["small"]["p6-light"]
+    yield f"{each[0]:.1f} GPU hours of `csp-fast` and {each[1]:.1f} of `p6-light`"
 
 
 @pytest.mark.slow

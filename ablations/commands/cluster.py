@@ -129,7 +129,10 @@ def cancel(ctx: click.Context, names: tuple[str, ...], everything: bool, results
     wanted = views if everything else chosen(views, names)
     mine = [view for view in wanted if view.submitted]
     live = [view for view in mine if view.job]
-    refused = _cancel(live)
+    # A job with runs that stay goes on; the others in it see the mark, and end by themselves.
+    names_of_mine = {view.run for view in mine}
+    staying = {view.job for view in views if view.submitted and view.run not in names_of_mine}
+    refused = _cancel([view for view in live if view.job not in staying])
     live = [view for view in live if view.run not in refused]
     # Noted after SLURM has taken the order, for else they go on. Then once more, because one that saved
     # itself at this moment may have been put back in the queue before it was noted.
@@ -140,7 +143,7 @@ def cancel(ctx: click.Context, names: tuple[str, ...], everything: bool, results
             except OSError as error:  # SLURM has ended it all the same
                 click.echo(f"{view.run}: that it is cancelled cannot be noted: {error.strerror}", err=True)
     with suppress(ClusterError):
-        scheduler.cancel([view.job for view in live if view.job])
+        scheduler.cancel({view.job for view in live if view.job and view.job not in staying})
     for why in refused.values():
         click.echo(f"not cancelled: {why}", err=True)
     for view in (view for view in mine if not view.job):
@@ -165,7 +168,7 @@ def _cancel(views: Sequence[RunView]) -> dict[str, str]:
     for owner in sorted(set(owners.values()), key=lambda name: name != user()):  # the caller's own first
         theirs = [view for view in views if owners.get(view.run) == owner]
         try:
-            scheduler.cancel([view.job for view in theirs if view.job])
+            scheduler.cancel(dict.fromkeys(view.job for view in theirs if view.job))
         except ClusterError as error:
             if owner == user():
                 raise

@@ -164,7 +164,7 @@ def cost(results: Path, as_json: bool) -> None:
 
     `booked` is the accounting's figure: every attempt of every submission, start-up and requeued time
     included. Where sacct does not answer it is missing, and `trained`, the time that the runs themselves
-    counted, has to do. Without GPUs it is hours of processes.
+    counted, has to do. Runs that share a GPU share its hours. Without GPUs it is hours of processes.
     """
     from ablations.columns import aligned
 
@@ -205,7 +205,11 @@ def costs_of_runs(results: Path) -> tuple[list[dict[str, Any]], bool]:
     booked: dict[str, Seen] | None
     submitted = [(view, view.token) for view in overview(results) if view.token is not None]
     jobs = {
-        view.run: [job for k in range(1, token.number + 1) if (job := read(view.run_dir, k).job) is not None]
+        view.run: {
+            job: sent.pack
+            for sent in (read(view.run_dir, number) for number in range(1, token.number + 1))
+            if (job := sent.job) is not None
+        }
         for view, token in submitted
     }
     try:
@@ -226,8 +230,9 @@ def costs_of_runs(results: Path) -> tuple[list[dict[str, Any]], bool]:
         record["estimated"] += expected
         record["trained"] += view.gpu_hours or 0.0
         if booked is not None:
-            mine = [booked[job] for job in jobs[view.run] if job in booked]
-            spent = sum(seen.gpu_seconds or seen.seconds * token.gpus for seen in mine) / 3600
+            mine = [(booked[job], pack) for job, pack in jobs[view.run].items() if job in booked]
+            each = [(seen.gpu_seconds or seen.seconds * token.gpus) / pack for seen, pack in mine]
+            spent = sum(each) / 3600
             record["booked"] = (record["booked"] or 0.0) + spent
             if view.state is State.DONE and expected >= LEAST:
                 ratios.setdefault(name, []).append(spent / expected)

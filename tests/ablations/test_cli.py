@@ -84,7 +84,7 @@ def test_help_lists_every_subcommand() -> None:
         assert text in result.output
 
 
-@pytest.mark.parametrize("profile", ["smoke", "mini", "proxy", "paper"])
+@pytest.mark.parametrize("profile", ["smoke", "mini", "small", "proxy", "paper"])
 def test_list_json_has_one_record_per_training(profile: str) -> None:
     records = json.loads(ablate("list", "--json", "--profile", profile).output)
     assert len(records) == 19

@@ -13,6 +13,7 @@ from ablations.launch_report import local_time
 from ablations.plan import PlannedRun, plan_runs
 from ablations.registry import paper, table_named
 from ablations.table import Row, Table
+from slurm.tokens import claim
 from tests.ablations.fake_training import leave_results
 from yolor_core.config import CocoConfig, ShapesConfig
 from yolor_core.identity import signature
@@ -78,6 +79,9 @@ def test_without_finished_runs_flops_and_the_profiles_speed_decide(tmp_path: Pat
 def test_finished_seeds_of_an_experiment_tell_what_the_next_takes(tmp_path: Path) -> None:
     finish(planned(tmp_path, "csp-fast", 0), 100.0, ranks=1)
     finish(planned(tmp_path, "csp-fast", 1), 50.0, ranks=4)  # four devices: as much as 200 of one
+    shared = planned(tmp_path, "csp-fast", 3)
+    finish(shared, 600.0)  # a quarter of a device: as much as 150
+    claim(shared.run_dir, 0, job="7", place=1, pack=4)
     estimate = Estimator(tmp_path, 1.0)(planned(tmp_path, "csp-fast", 2))
     assert estimate.measured
     assert estimate.seconds == pytest.approx(150.0)

@@ -43,7 +43,7 @@ def test_later_phases_stay_in_proportion_and_end_with_their_schedule(profile: st
     assert phases[:1] == resolve("p6-light.add-fa.mul-pr", profile).train.phases
 
 
-@pytest.mark.parametrize("profile", ["smoke", "mini"])
+@pytest.mark.parametrize("profile", ["smoke", "mini", "small"])
 @pytest.mark.parametrize("experiment", [CSP_FAST, P6_LIGHT], ids=lambda e: e.slug)
 def test_anchors_shrink_with_the_image(experiment: Experiment, profile: str) -> None:
     science = resolve(experiment, profile)
@@ -65,6 +65,17 @@ def test_proxy_trains_the_full_model_on_a_quarter_of_the_images() -> None:
     assert (science.model.width, science.model.depth, science.train.size) == (1.0, 1.0, 640)
     assert (science.train.keep_one_in, science.train.epochs) == (4, 30)
     assert science.train.batch * 4 == science.train.optimiser.nominal_batch
+
+
+@pytest.mark.parametrize(("slug", "size"), [("csp-fast", 320), ("p6-light", 640), ("y4-p7", 768)])
+def test_small_halves_width_and_pixels_and_keeps_the_papers_batch_and_rate(slug: str, size: int) -> None:
+    science, paper = (resolve(slug, profile) for profile in ("small", "paper"))
+    assert (science.model.width, science.model.depth) == (paper.model.width / 2, paper.model.depth)
+    assert (science.train.size, science.evaluation.size) == (size, size)
+    assert (science.train.keep_one_in, science.train.phases[0].epochs) == (4, 36)
+    assert (science.train.batch, science.train.loss) == (paper.train.batch, paper.train.loss)
+    changed = dict(science.train.optimiser) | {"ema_updates": 2000.0, "ema_decay": 0.9999}
+    assert changed == dict(paper.train.optimiser)
 
 
 def test_sizes_a_profile_does_not_list_follow_the_nearest_ratio() -> None:

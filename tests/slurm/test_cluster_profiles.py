@@ -82,6 +82,19 @@ def test_a_run_has_a_process_for_each_gpu(wanted: Resources, ranks: int, gpus: i
     assert (wanted.ranks, wanted.all_gpus) == (ranks, gpus)
 
 
+@pytest.mark.parametrize("several", ["gpus = 2", "nodes = 2", "processes = 2", "gpus = 0"])
+def test_runs_that_share_a_gpu_have_one_process_each(tmp_path: Path, several: str) -> None:
+    assert load_cluster(profile(tmp_path, "runs_per_gpu = 3")).resources("csp").runs_per_gpu == 3
+    refused = "runs_per_gpu = 3: .*need nodes, gpus and processes = 1"
+    with pytest.raises(ClusterError, match=refused):
+        load_cluster(profile(tmp_path, f"{several}\nruns_per_gpu = 3"))
+    overrides = 'runs_per_gpu = 3\n[[override]]\nexperiments = "p6*"\n' + several
+    with pytest.raises(ClusterError, match=f"override for 'p6\\*'.*{refused}"):
+        load_cluster(profile(tmp_path, overrides))
+    own = load_cluster(profile(tmp_path, f"{overrides}\nruns_per_gpu = 1"))
+    assert (own.resources("csp").runs_per_gpu, own.resources("p6").runs_per_gpu) == (3, 1)
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [

@@ -15,7 +15,7 @@ from slurm import ending
 from slurm.ending import end, judge, main
 from slurm.files import BEGINNING, TOO_LATE
 from slurm.scheduler import Own
-from slurm.tokens import Token, claim
+from slurm.tokens import AGAIN, Token, claim
 from tests.slurm.fake_slurm import FakeSlurm
 
 
@@ -364,3 +364,101 @@ def test_a_submission_that_was_replaced_is_not_requeued(job: Job) -> None:
     assert claim(job.run_dir, 1, launch="theirs") is not None
     assert end(job.folder, 0) == 1
     assert (job.ends(), job.requeued(), job.how_left()) == ([], 0, None)
+
+
+class Shared(Job):
+    """A job that three runs share, the first of which is `token`'s; its processes have ended, one by one."""
+
+    def __init__(self, root: Path, slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch) -> None:
+        super().__init__(root, slurm, monkeypatch)
+        (_, about) = json.loads((self.folder / "jobs.json").read_text())["jobs"]
+        self.tokens, runs = [], []
+        for place, name in enumerate("abc"):
+            token = claim(root / name, 0, folder=str(self.folder), launch="x", pack=3, place=place)
+            assert token is not None
+            self.tokens.append(token)
+            own = {"run": name, "run_dir": str(root / name), "array_job": 1, "place": place, "pack": 3}
+            runs.append(about | own)
+        (self.folder / "jobs.json").write_text(json.dumps({"jobs": [{"array_job": 0}, *runs]}))
+
+    def attempt(self, restart: int, *outcomes: str | None, codes: tuple[int, ...] = (0, 0, 0)) -> int:
+        """How each process ended (None: without a word); what the job returns at its end."""
+        self.restart(restart)
+        for place, (token, outcome) in enumerate(zip(self.tokens, outcomes, strict=True)):
+            if token.ended_as in (None, *AGAIN):
+                token.note("start", restart=restart)
+            if outcome is not None:
+                token.ended(0, restart, state=outcome, reason="ValueError: no", final=outcome == "failed")
+            assert end(self.folder, codes[place], place) == 0
+        return end(self.folder, 0)
+
+    def kinds(self) -> list[list[str]]:
+        return [[r["kind"] for r in token.attempts() if r["event"] == "end"] for token in self.tokens]
+
+    def how_each_was_left(self) -> list[str | None]:
+        paths = [token.run_dir / "left.json" for token in self.tokens]
+        return [json.loads(path.read_text())[0] if path.exists() else None for path in paths]
+
+
+@pytest.fixture
+def shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shared:
+    return Shared(tmp_path, FakeSlurm(tmp_path, monkeypatch), monkeypatch)
+
+
+def test_runs_that_share_a_job_end_each_by_itself(shared: Shared) -> None:
+    assert shared.attempt(0, "done", "failed", None, codes=(0, 1, 137)) == 1
+    assert (shared.kinds(), shared.requeued()) == ([["done"], ["failed"], ["crash"]], 1)
+    assert shared.how_each_was_left() == [None, "failed", None]
+    assert shared.attempt(1, None, None, "preempted") == 1
+    assert (shared.kinds(), shared.requeued()) == ([["done"], ["failed"], ["crash", "preempted"]], 2)
+    # It ends well when all are over: a run that waits looks at the one that it continues.
+    assert shared.attempt(2, None, None, "done") == 0
+    assert (shared.kinds()[2], shared.requeued()) == (["crash", "preempted", "done"], 2)
+    assert shared.how_each_was_left() == [None, "failed", None]
+
+
+def test_crashes_of_one_run_are_not_those_of_the_others_in_its_job(shared: Shared) -> None:
+    for restart in range(3):
+        shared.attempt(restart, "preempted", None, "preempted", codes=(0, 139, 0))
+    assert shared.kinds()[1] == ["crash", "crash", "failed"]
+    assert shared.kinds()[0] == shared.kinds()[2] == ["preempted"] * 3
+    assert shared.requeued() == 3
+    assert shared.how_each_was_left() == [None, "failed", None]
+
+
+def test_a_run_of_a_shared_job_is_judged_anew_by_what_slurm_says_at_the_end(shared: Shared) -> None:
+    (shared.folder / "50_1_2_log.out").write_text("epoch 1\n")
+    said = (
+        "slurmstepd-n1: error: Detected 1 oom_kill event in StepId=52.0.\nsrun: error: n1: task 2: Killed\n"
+    )
+
+    def judged(words: str, *outcomes: str | None) -> int:
+        for place, (token, outcome) in enumerate(zip(shared.tokens, outcomes, strict=True)):
+            token.note("start", restart=0)
+            if outcome:
+                token.ended(0, 0, state=outcome)
+            end(shared.folder, 0 if outcome else 137, place)
+        (shared.folder / "50_1_0_log.out").write_text(words)
+        return end(shared.folder, 0)
+
+    assert judged(f"epoch 1\n{said}", "preempted", "done", None) == 1
+    assert shared.kinds() == [["preempted"], ["done"], ["crash", "failed"]]
+    (failed,) = (r for r in shared.tokens[2].attempts() if r["event"] == "failed")
+    assert "memory_gb" in failed["reason"] and failed["log"] == ["epoch 1"]
+
+
+def test_scancel_of_a_shared_job_cancels_all_its_runs_that_are_not_over(shared: Shared) -> None:
+    for place, outcome in enumerate(["done", "preempted", "preempted"]):
+        shared.tokens[place].note("start", restart=0)
+        shared.tokens[place].ended(0, 0, state=outcome)
+        end(shared.folder, 0, place)
+    shared.state("CANCELLED")
+    assert end(shared.folder, 0) == 0
+    assert shared.kinds() == [["done"], ["preempted", "cancelled"], ["preempted", "cancelled"]]
+    assert shared.requeued() == 0
+
+
+def test_runs_of_a_shared_job_that_slurm_does_not_take_back_have_failed(shared: Shared) -> None:
+    shared.slurm.answer("scontrol", error="Requested operation is presently disabled", code=1, to="requeue")
+    assert shared.attempt(0, "done", "preempted", "preempted") == 0
+    assert shared.how_each_was_left() == [None, "failed", "failed"]

@@ -32,11 +32,11 @@ from slurm.submission import (
     rehearse,
 )
 from slurm.tokens import Token, claim, current, read
-from slurm.worker import entry, stop_on
+from slurm.worker import entries, stop_on
 from tests.slurm.fake_slurm import FakeSlurm
 
 GOLDEN = Path(__file__).parent / "golden"
-SMALL, LARGE = Resources(), Resources(gpus=8)
+SMALL, LARGE, SHARED = Resources(), Resources(gpus=8), Resources(runs_per_gpu=2)
 
 
 @pytest.fixture
@@ -126,6 +126,71 @@ def test_the_script_of_a_job_that_waits_is_as_it_was(tmp_path: Path, slurm: Fake
     waiting = request(tmp_path, "a", cluster.resources("p6-light"), after="b")
     text = sender(tmp_path, cluster).script(Array((waiting,)), 3, "41_2")
     assert plain(text, tmp_path) == (GOLDEN / "waiting.sh").read_text()
+
+
+def shared(root: Path, several: str, **more: Any) -> list[Request]:
+    """Requests of one letter each, two of which share a GPU."""
+    return [request(root, name, SHARED, **more) for name in several]
+
+
+def test_runs_that_share_a_gpu_are_packed_those_that_wait_too(tmp_path: Path) -> None:
+    waiting = [*shared(tmp_path, "xy", after="a"), *shared(tmp_path, "z", after="y")]
+    arrays = layout([*shared(tmp_path, "abcde"), *waiting, request(tmp_path, "alone")], 2)
+    assert names(arrays) == [["a", "b", "c", "d"], ["e"], ["alone"], ["x", "y"], ["z"]]
+    assert [(array.jobs, array.per_job) for array in arrays] == [(2, 2), (1, 1), (1, 1), (1, 2), (1, 1)]
+
+
+def test_the_script_of_runs_that_share_a_gpu_is_as_it_was(tmp_path: Path, slurm: FakeSlurm) -> None:
+    text = sender(tmp_path).script(Array(tuple(shared(tmp_path, "abc"))), 0)
+    assert plain(text, tmp_path) == (GOLDEN / "pack.sh").read_text()
+
+
+def test_each_run_that_shares_a_gpu_is_judged_by_its_own_exit_code(tmp_path: Path, slurm: FakeSlurm) -> None:
+    calls, python = tmp_path / "python-calls", tmp_path / "env" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text(
+        f'#!/bin/sh\necho "$*" >> {calls}\n[ "$3" = slurm.worker ] && exit $((SLURM_PROCID + 3))\nexit 0\n'
+    )
+    python.chmod(0o755)
+    each = 'while [ "$1" != sh ]; do shift; done\nfor p in 0 1; do SLURM_PROCID=$p "$@" || exit 9; done'
+    slurm.shell("srun", each)
+    text = sender(tmp_path, Cluster(environment=str(python.parent.parent))).script(
+        Array(tuple(shared(tmp_path, "ab"))), 0
+    )
+    (tmp_path / "script.sh").write_text(text)
+    path = {"PATH": f"{slurm.bin}:/usr/bin:/bin"}
+    assert subprocess.run(["bash", "script.sh"], cwd=tmp_path, env=path).returncode == 0
+    folder = tmp_path / "launches" / "L1" / "arrays" / "0"
+    ending, worker = f"-m slurm.ending {folder}", f"-u -m slurm.worker {folder}"
+    assert calls.read_text().splitlines() == [
+        *(worker, f"{ending} 3 0", worker, f"{ending} 4 1"),
+        f"{ending} 0",
+    ]
+
+
+def test_runs_that_share_a_gpu_know_their_job_and_their_place_in_it(
+    tmp_path: Path, slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scripts = slurm.accept(7)
+    requests = [
+        *shared(tmp_path, "abc"),
+        *shared(tmp_path, "x", after="a"),
+        *shared(tmp_path, "y", after="c"),
+    ]
+    sent = sender(tmp_path).submit(requests)
+    assert sent.jobs == {"a": "7_0", "b": "7_0", "c": "7_1", "x": "8", "y": "8"}
+    asked = flags((scripts / "7.sh").read_text())
+    assert (asked["array"][:3], asked["gres"], asked["ntasks-per-node"]) == ("0-1", "gpu:1", "2")
+    assert flags((scripts / "8.sh").read_text())["dependency"] == "afterok:7_0:7_1"
+    folder = tmp_path / "launches" / "L1" / "arrays" / "0"
+    monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "7")
+    for index, mine in enumerate(["ab", "c"]):
+        monkeypatch.setenv("SLURM_ARRAY_TASK_ID", str(index))
+        assert [about["run"] for about in entries(folder)] == list(mine)
+    tokens = [current(r.run_dir) for r in requests]
+    logs = [(token.pack, token.log.name) for token in tokens if token is not None and token.log is not None]
+    assert logs[:3] == [(2, "7_0_0_log.out"), (2, "7_0_1_log.out"), (1, "7_1_0_log.out")]
+    assert logs[3:] == [(2, "8_0_log.out"), (2, "8_1_log.out")]
 
 
 def flags(script: str) -> dict[str, str]:
@@ -232,7 +297,7 @@ def test_every_job_of_an_array_finds_its_own_run(
     for index, (name, number) in enumerate([("a", 1), ("b", 5)]):
         monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "7")
         monkeypatch.setenv("SLURM_ARRAY_TASK_ID", str(index))
-        about = entry(folder)
+        (about,) = entries(folder)
         assert (Path(about["run_dir"]).name, about["number"]) == (name, number)
         assert about["work"] == "tests.slurm.fakes"
         assert read_json(tmp_path / "runs" / name / "planned.json") == {"config": name}

@@ -133,6 +133,40 @@ def test_a_job_that_is_completing_is_ending(tmp_path: Path, slurm: FakeSlurm) ->
     assert found.taken and found.ending
 
 
+@pytest.mark.parametrize(
+    ("kind", "queue", "cancelled", "state", "taken"),
+    [
+        (None, "RUNNING", False, State.RUNNING, True),
+        ("crash", "RUNNING", False, State.QUEUED, True),
+        ("crash", "PENDING", False, State.QUEUED, True),
+        ("crash", "RUNNING", True, State.CANCELLED, False),
+        ("failed", "RUNNING", False, State.INTERRUPTED, False),  # its own files say that it has failed
+        ("cancelled", "RUNNING", True, State.CANCELLED, False),
+        (None, "RUNNING", True, State.RUNNING, True),  # it saves itself
+        (None, "PENDING", True, State.CANCELLED, False),
+    ],
+)
+def test_a_run_that_shares_its_job_may_be_over_before_it(
+    tmp_path: Path,
+    slurm: FakeSlurm,
+    kind: str | None,
+    queue: str,
+    cancelled: bool,
+    state: State,
+    taken: bool,
+) -> None:
+    mine = token(tmp_path, job="7", pack=3, place=1)
+    if kind is not None:
+        mine.note("start", restart=0)
+        mine.note("end", restart=0, kind=kind, reason="why")
+    if cancelled:
+        mine.cancel()
+    slurm.answer("squeue", f"7|{queue}|n1|0:10|Priority")
+    found = seen(mine)
+    assert (found.state, found.taken) == (state, taken)
+    assert (kind, queue) != ("crash", "RUNNING") or cancelled or found.reason == "the other runs of its job"
+
+
 def test_a_time_limit_before_and_after_a_run_began_is_told(tmp_path: Path, slurm: FakeSlurm) -> None:
     slurm.answer("sacct", "7|TIMEOUT|60|cpu=1|n1")
     mine = token(tmp_path, job="7")

@@ -158,6 +158,60 @@ def test_a_cancelled_run_is_not_started(token: Token) -> None:
     assert (work.calls, ended(token)) == (0, [(0, "cancelled")])
 
 
+def test_a_run_that_is_cancelled_alone_ends_by_itself(token: Token, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SLURM ends only the whole job, in which other runs may go on."""
+    monkeypatch.setattr(worker, "LOOK_SECONDS", 0.0)
+
+    def until_asked(stop: Callable[[], bool]) -> str:
+        assert not stop()
+        token.cancel()
+        stop()
+        return "preempted" if stop() else "done"
+
+    assert call(token, Does(until_asked)) == 0
+    assert ended(token) == [(0, "preempted")]
+
+
+def pack(token: Token, monkeypatch: pytest.MonkeyPatch, place: int, restart: int = 0) -> Does:
+    """Process `place` of a job that three runs share, of which the token's is the second."""
+    work = Does(lambda stop: "done")
+    sys.modules["work_of_a_test"] = work  # type: ignore[assignment]
+    monkeypatch.setenv("SLURM_PROCID", str(place))
+    monkeypatch.setenv("SLURM_RESTART_COUNT", str(restart))
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "4")
+    line = {"array_job": 2, "pack": 3, "work": "work_of_a_test", "launch": "mine"}
+    mine = {"run_dir": str(token.run_dir), "number": token.number, "place": 1}
+    folder = token.run_dir.parent / "array"
+    jobs = [{"array_job": 1}, line | {"place": 0}, line | mine, line | {"place": 2}]
+    replace_json(folder / "jobs.json", {"jobs": jobs})
+    assert job(folder) == 0
+    return work
+
+
+def test_each_process_of_a_shared_job_trains_a_run_of_its_own(
+    token: Token, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token.update(job=None)
+    assert pack(token, monkeypatch, 1).calls == 1
+    assert ended(token) == [(0, "done")]  # the first process of the run, and the only one
+    assert os.environ["SLURM_STEP_NUM_TASKS"] == "1"
+    now = current(token.run_dir)
+    assert now is not None and (now.job, now.place, now.pack) == ("7_2", 1, 3)
+    assert pack(token, monkeypatch, 3).calls == 0  # the last job of an array may have fewer runs
+
+
+@pytest.mark.parametrize(
+    ("kind", "calls"), [("crash", 1), ("preempted", 1), ("done", 0), ("failed", 0), ("cancelled", 0)]
+)
+def test_a_shared_job_that_starts_again_goes_on_with_the_runs_that_are_not_over(
+    token: Token, monkeypatch: pytest.MonkeyPatch, kind: str, calls: int
+) -> None:
+    token.note("start", restart=0)
+    token.note("end", restart=0, kind=kind)
+    assert pack(token, monkeypatch, 1, restart=1).calls == calls
+    assert len(ended(token, 1)) == calls
+
+
 def test_an_error_is_left_in_words_and_is_the_exit_code(
     token: Token, capsys: pytest.CaptureFixture[str]
 ) -> None:

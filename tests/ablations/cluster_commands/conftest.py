@@ -43,6 +43,16 @@ def ablate(slurm: FakeSlurm, results: Path) -> Ablate:
 
 
 @pytest.fixture
+def shared(ablate: Ablate, slurm: FakeSlurm, profile: str) -> str:
+    """Three runs that were submitted as job 7 and share its GPU; what the launch said."""
+    slurm.accept(7)
+    Path(profile).write_text(f"{PROFILE}runs_per_gpu = 4\n")
+    result = ablate("launch", *NAMES, "--profile", "smoke", "--cluster", profile)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+@pytest.fixture
 def launched(ablate: Ablate, slurm: FakeSlurm, profile: str) -> Path:
     """Three runs that were submitted as array 7, and where the scripts are."""
     scripts = slurm.accept(7)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,22 @@ def test_cancel_notes_it_when_slurm_has_taken_the_order_and_repeats_that(
     result = ablate("cancel", "--all")
     assert "cancelled 2 runs; 1 other was not on the cluster" in result.stdout
     assert sorted(slurm.calls("scancel")[-1]) == sorted([job, other])
+
+
+def test_a_run_that_shares_its_job_is_cancelled_alone_and_the_job_with_the_last(
+    ablate: Ablate, slurm: FakeSlurm, shared: str, results: Path
+) -> None:
+    slurm.answer("squeue", "7|RUNNING|n1|0:10|None")
+    assert ablate("cancel", "csp-fast").stdout == "cancelled 1 run\n"
+    run = run_of(results, "csp-fast")
+    assert read(run.path, 1).cancelled and not slurm.calls("scancel")  # its process sees the mark
+    read(run.path, 1).note("end", kind="cancelled", reason="as its job says")
+    (record,) = (r for r in json.loads(ablate("status", "--json").stdout) if r["run"] == run.path.name)
+    assert (record["state"], record["reason"][:12]) == ("cancelled", "cancelled by")
+    assert ablate("retry", "csp-fast").stdout.startswith("submitted 1 run as job 8")
+    slurm.answer("squeue", "7|RUNNING|n1|0:10|None\n8|PENDING||0:00|Priority")
+    assert "cancelled 2 runs" in ablate("cancel", "csp-fast.add-fa", "csp-fast.add-pr").stdout
+    assert slurm.calls("scancel") == [["7"], ["7"]]
 
 
 def test_cancel_wants_names_or_all(ablate: Ablate, launched: Path) -> None:

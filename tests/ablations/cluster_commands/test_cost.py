@@ -37,6 +37,19 @@ def test_cost_compares_estimates_with_what_was_booked(
     assert lines[-1].startswith("in all")
 
 
+def test_runs_that_share_a_gpu_share_its_hours(
+    ablate: Ablate, slurm: FakeSlurm, shared: str, results: Path
+) -> None:
+    assert "3 runs in 1 job, up to 3 on each GPU (runs_per_gpu); they share its hours" in shared
+    run = run_of(results, "csp-fast")
+    leave_results(run)
+    run.write_state("done", seconds=5400.0)
+    slurm.answer("sacct", "7|COMPLETED|7200|cpu=8,gres/gpu=1|n1")
+    found = {record["experiment"]: record for record in json.loads(ablate("cost", "--json").stdout)}
+    assert found["csp-fast"]["trained"] == pytest.approx(0.5)
+    assert [found[name]["booked"] for name in NAMES] == pytest.approx([2 / 3] * 3)
+
+
 def test_cost_without_accounting_shows_estimates_alone(
     ablate: Ablate, slurm: FakeSlurm, launched: Path
 ) -> None:

@@ -68,6 +68,19 @@ def test_logs_are_those_of_the_last_job(
     assert several.exit_code == 2 and "means 3 runs" in several.stderr
 
 
+def test_a_run_that_shares_its_job_has_a_log_of_its_own(
+    ablate: Ablate, slurm: FakeSlurm, shared: str, results: Path
+) -> None:
+    slurm.answer("squeue", "7|RUNNING|n1|0:10|None")
+    (folder,) = results.glob("launches/*/arrays/0")
+    (folder / "7_script_log.out").write_text("module: no such module\n")
+    for place, name in enumerate(NAMES):
+        assert ablate("logs", name).stdout == "module: no such module\n"  # no run has begun
+        (folder / f"7_{place}_log.out").write_text(f"{name} begins\n")
+    assert [ablate("logs", name).stdout for name in NAMES] == [f"{name} begins\n" for name in NAMES]
+    assert ablate("logs", "csp-fast", "--rank", "1").exit_code == 2  # a run of one process
+
+
 def test_following_a_run_that_has_ended_ends(ablate: Ablate, launched: Path, results: Path) -> None:
     token = current(run_of(results, "csp-fast").path)
     assert token is not None and token.log is not None

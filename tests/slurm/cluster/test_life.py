@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -10,10 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from ablations.plan import read_planned
 from slurm.tokens import Token, current
 from tests.slurm.cluster.grid import Grid, process_of
 from tests.yolor_core.training.results import assert_same_result
 from yolor_core.runs.directory import RunDirectory
+from yolor_core.training import train
 
 pytestmark = pytest.mark.slow
 # Long enough to be met in the middle, on a busy machine too.
@@ -107,6 +110,30 @@ def test_crashes_are_retried_so_often_and_no_more(grid: Grid) -> None:
 
 def starts(run: RunDirectory) -> list[int]:
     return [int(record["restart"]) for record in token(run).attempts() if record["event"] == "start"]
+
+
+def test_runs_that_share_a_gpu_live_and_end_each_by_itself(grid: Grid, tmp_path: Path) -> None:
+    runs = ("csp-fast.add-fa", "--seeds", "3", "--set", "train.epochs=24")
+    grid.launch(*runs, runs_per_gpu=3, memory_gb=2)
+    packed = [RunDirectory(path) for path in sorted((grid.folder / "runs").iterdir())]
+    (job,) = {str(token(run).job) for run in packed}
+    grid.until(lambda: all((run.read_state() or {}).get("epoch", 0) >= 1 for run in packed))
+    os.kill(process_of(packed[1]), signal.SIGKILL)
+    grid.until(lambda: endings(packed[1]) == ["crash"])  # at once, not when the others have ended
+    seen = grid.status()
+    assert [seen[run.path.name]["state"] for run in packed] == ["running", "queued", "running"]
+    assert seen[packed[1].path.name]["reason"] == "waits: the other runs of its job"
+    grid.bed.ask("sbatch", "--parsable", "-p", "urgent", "-N3", "--exclusive", "--wrap", "sleep 2")
+    ends = [["preempted", "done"], ["crash", "done"], ["preempted", "done"]]
+    grid.until(lambda: [endings(run) for run in packed] == ends)
+    for run in packed:
+        alone = RunDirectory(tmp_path / "alone" / run.path.name)
+        assert train(read_planned(run.path)[0].config, alone.path, lambda: False) == "done"
+        assert_same_result(run, alone)
+    grid.until(lambda: not grid.bed.ask("squeue", "-h", "-j", job).strip())
+    elapsed = grid.bed.ask("sacct", "-X", "-n", "-P", "-D", "-j", job, "-o", "ElapsedRaw").split()
+    (cost,) = json.loads(grid.call("cost", "--json").stdout)
+    assert cost["booked"] == pytest.approx(sum(map(int, elapsed)) / 3600, abs=1e-3)
 
 
 def test_a_lost_node_costs_a_two_node_run_nothing_but_time(grid: Grid) -> None:
