@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import tempfile
@@ -72,11 +73,18 @@ def cost(run: PlannedRun) -> float:
 
 
 def fitting(planned: Sequence[PlannedRun]) -> int:
-    """Runs at a time: by cores, and one per GPU where there are GPUs."""
+    """Runs at a time: by cores, and one per GPU where there are GPUs; more share them only when asked for."""
     each = max((run.config.execution.threads + run.config.execution.workers for run in planned), default=1)
     by_cores = max(1, cores() // each)
     gpus = visible_gpus()
     return min(by_cores, len(gpus)) if gpus else by_cores
+
+
+def at_a_time(runs: int) -> str:
+    """`4 at a time`, and how many of them are on one GPU."""
+    gpus = len(visible_gpus())
+    each = math.ceil(runs / gpus) if gpus else 1
+    return f"{runs} at a time" + (f", up to {each} on each GPU" if each > 1 else "")
 
 
 def write_ending(job: Job, outcome: Outcome) -> None:

@@ -175,8 +175,8 @@ PROFILES: dict[str, Profile] = {
                 width=0.5,
                 sizes={640: 320, 1280: 640, 1536: 768},
                 epochs=36,
-                # The paper's 64 (no `batch`): with half the channels and a quarter of the pixels they need the
-                # memory of the 8 that each of its GPUs had. So learning rate, decay and means stay as well.
+                # The batch is the paper's 64: half the channels and a quarter of the pixels need the
+                # memory of the 8 that each of its GPUs had. So learning rate, decay and means stay too.
                 keep_one_in=4,
                 # 16,600 updates against the paper's 550,000: the average follows sooner, and looks back on
                 # about the last twentieth of the run, the same fractions as at `mini`.

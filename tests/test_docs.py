@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import json
-import math
 import re
 import shlex
 import tempfile
@@ -460,9 +459,8 @@ def sentences_of_the_costs() -> Iterator[str]:
     small = tomllib.loads(small_profile())
     yield f"{small['tflops'] / 312:.1%}".replace("%", " %")  # of an A100's
     whole = 5 * sum(hours()["small"][slug] for slug in experiments())
-    yield f"95 trainings in {whole:.0f} GPU hours, {math.ceil(95 / small['runs_per_gpu'])} jobs"
-    each = hours()["small"]["csp-fast"], hours()["small"]["p6-light"]
-    yield f"{each[0]:.1f} GPU hours of `csp-fast` and {each[1]:.1f} of `p6-light`"
+    csp, p6 = (hours()["small"][slug] for slug in ("csp-fast", "p6-light"))
+    yield f"95 trainings in {whole:.0f} GPU hours, {csp:.1f} of a `csp-fast` and {p6:.1f} of a `p6-light`"
 
 
 @pytest.mark.slow

@@ -51,7 +51,10 @@ if TYPE_CHECKING:
 @data_option
 @set_option
 @click.option(
-    "--jobs", type=click.IntRange(min=1), metavar="N", help="Runs at a time; as many as cores allow."
+    "--jobs",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Runs at a time, in equal parts on the GPUs; else as many as cores allow, one to a GPU.",
 )
 @results_option
 @cluster_option
@@ -121,7 +124,7 @@ def launch_here(
     from ablations.costs import local_estimates
     from ablations.display import clock
     from ablations.launch_report import local_time, report, tell_of_data, warn_of_damage, warn_of_other_code
-    from ablations.local_launch import fitting, require_writable, run_missing
+    from ablations.local_launch import at_a_time, fitting, require_writable, run_missing
     from ablations.overview import on_a_cluster
     from ablations.plan import plan_runs
     from analysis.published import refuse_published
@@ -135,7 +138,7 @@ def launch_here(
     parallel = jobs or fitting(planned)
     click.echo(
         f"{counted(len(planned), 'run')}: {len(planned) - len(missing) - len(elsewhere)} done, "
-        f"{len(missing)} to run, {min(parallel, len(missing))} at a time; in {results / 'runs'}",
+        f"{len(missing)} to run, {at_a_time(min(parallel, len(missing)))}; in {results / 'runs'}",
         err=as_json,
     )
     for name, why in elsewhere.items():

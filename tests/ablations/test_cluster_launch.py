@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ablations import cluster_launch
+from ablations import cluster_launch, worker
 from ablations.cluster_launch import (
     ClusterPlan,
     by_table,
@@ -19,7 +19,7 @@ from ablations.cluster_launch import (
     plan_on_cluster,
     send,
 )
-from ablations.plan import PlannedRun, plan_runs, read_planned
+from ablations.plan import Place, PlannedRun, plan_runs, planned_record, read_planned
 from slurm.cluster import Cluster
 from slurm.files import replace_json
 from slurm.scheduler import ClusterError
@@ -121,6 +121,15 @@ def test_a_run_waits_for_the_one_it_continues(results: Path, slurm: FakeSlurm) -
     assert second() == (first.run_id, None)
     leave_results(RunDirectory(first.run_dir))
     assert second() == (None, None)
+
+
+def test_a_job_does_not_begin_anew_what_a_run_that_failed_should_have_begun(results: Path) -> None:
+    """Where runs share a job, a run that waits for it starts however they ended."""
+    runs = planned(results, FIRST, SECOND)
+    replace_json(runs[SECOND].run_dir / "planned.json", planned_record(runs[SECOND], Place()))
+    RunDirectory(runs[FIRST].run_dir).write_state("failed", reason="too wide")
+    with pytest.raises(RunError, match=f"continues {runs[FIRST].run_id}, which is failed"):
+        worker.work(runs[SECOND].run_dir, lambda: False)
 
 
 def test_a_run_whose_predecessor_is_just_being_sent_is_left_for_later(

@@ -254,8 +254,10 @@ def test_runs_at_a_time_follow_cores_threads_and_gpus(
     plan = plan_runs(["csp-fast"], "smoke", results=tmp_path)
     assert local_launch.fitting(plan) == 8
     assert local_launch.fitting(plan_runs(["csp-fast"], "smoke", overrides=["execution.threads=3"])) == 2
+    assert local_launch.at_a_time(8) == "8 at a time"
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
     assert local_launch.fitting(plan) == 2
+    assert [local_launch.at_a_time(n) for n in (2, 5)] == ["2 at a time", "5 at a time, up to 3 on each GPU"]
 
 
 @pytest.fixture
