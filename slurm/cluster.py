@@ -101,6 +101,11 @@ class Resources(_Model):
         return self.nodes * self.gpus
 
     @property
+    def all_cpus(self) -> int:
+        """CPUs of a job, which several runs may share."""
+        return self.cpus * self.ranks * self.runs_per_gpu
+
+    @property
     def minutes(self) -> int:
         """The time limit."""
         return minutes(self.time)

@@ -56,7 +56,7 @@ class Limits:
                 continue
             for tres, amount in (part.partition("=")[::2] for part in value.split(",")):
                 name, _, kind = tres.partition(":")
-                asked = {"GPUs": wanted.all_gpus, "CPUs": wanted.cpus * wanted.ranks, "nodes": wanted.nodes}
+                asked = {"GPUs": wanted.all_gpus, "CPUs": wanted.all_cpus, "nodes": wanted.nodes}
                 key = TRES.get(name, "")
                 if amount.isdecimal() and asked.get(key, 0) > int(amount) and kind in ("", wanted.gpu_type):
                     return (

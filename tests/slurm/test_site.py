@@ -51,6 +51,7 @@ def test_the_qos_of_a_partition_goes_before_the_jobs(slurm: FakeSlurm) -> None:
         (Resources(gpus=5, gpu_type="a100", cpus=1, time="60"), "5 GPUs, and qos 'long' allows 4"),
         (Resources(gpus=5, gpu_type="v100", cpus=1, time="60"), ""),
         (Resources(gpus=2, nodes=2, cpus=17, time="60"), "68 CPUs, and qos 'long' allows 64"),
+        (Resources(runs_per_gpu=4, cpus=17, time="60"), "68 CPUs, and qos 'long' allows 64"),
         (Resources(gpus=8, nodes=3, cpus=1, time="60"), "24 GPUs, and account 'lab' allows 16"),
     ],
 )

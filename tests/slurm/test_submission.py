@@ -145,6 +145,20 @@ def test_the_script_of_runs_that_share_a_gpu_is_as_it_was(tmp_path: Path, slurm:
     assert plain(text, tmp_path) == (GOLDEN / "pack.sh").read_text()
 
 
+@pytest.mark.parametrize(
+    ("container", "own"),
+    [("apptainer exec a.sif", "PYTHON"), ("--container-image=a.sqsh", "/env/bin/python")],
+)
+def test_a_run_that_shares_a_gpu_is_judged_by_a_python_that_its_step_has(
+    tmp_path: Path, slurm: FakeSlurm, container: str, own: str
+) -> None:
+    cluster = Cluster(environment="/env", container=container)
+    text = plain(sender(tmp_path, cluster).script(Array(tuple(shared(tmp_path, "ab"))), 0), tmp_path)
+    step = next(line for line in text.splitlines() if line.startswith("srun"))
+    assert f"' sh {own} /results/launches/L1/arrays/0 " in step
+    assert "\nPYTHON -m slurm.ending /results/launches/L1/arrays/0 $code\n" in text
+
+
 def test_each_run_that_shares_a_gpu_is_judged_by_its_own_exit_code(tmp_path: Path, slurm: FakeSlurm) -> None:
     calls, python = tmp_path / "python-calls", tmp_path / "env" / "bin" / "python"
     python.parent.mkdir(parents=True)
