@@ -23,12 +23,14 @@ import numpy as np
 import torch
 import torchvision  # noqa: F401 - before anything is put in the place of a missing module
 from torch import Tensor, nn
+from torch.amp.grad_scaler import GradScaler
 
 # The recipe's settings under the peer's names (hyp.scratch files); only what its loss reads.
 SETTINGS = {"box": 0.05, "cls": 0.5, "cls_pw": 1.0, "obj": 1.0, "obj_pw": 1.0}
 SETTINGS |= {"fl_gamma": 0.0, "anchor_t": 4.0, "iou_t": 0.2}
 
 CLAMP = "clamp_"
+CPU = torch.device("cpu")
 
 
 def checkout() -> Path:
@@ -45,20 +47,28 @@ def checkout() -> Path:
 class ReleasedStep:
     """A training step of the released model: forward, loss, backward, SGD, EMA.
 
-    name: of its yaml file, such as "yolor-p6". Calling it takes uint8 images (B, 3, H, W) and targets (n, 6).
+    name: of its yaml file, such as "yolor-p6". half: autocast to it, float16 with a scaled loss; None is
+    float32. Calling it takes uint8 images (B, 3, H, W) and targets (n, 6).
     """
 
-    def __init__(self, name: str, classes: int = 80) -> None:
+    def __init__(
+        self,
+        name: str,
+        classes: int = 80,
+        device: torch.device = CPU,
+        half: torch.dtype | None = None,
+    ) -> None:
         path = checkout()
         with _peer_modules(path):
             build = importlib.import_module("models.yolo").Model
             self._loss = importlib.import_module("utils.loss").compute_loss
             average = importlib.import_module("utils.torch_utils").ModelEMA
-            model: Any = build(str(path / "models" / f"{name}.yaml"), ch=3, nc=classes)
+            model: Any = build(str(path / "models" / f"{name}.yaml"), ch=3, nc=classes).to(device)
             self.average = average(model)
         model.train()
         model.nc, model.gr, model.hyp = classes, 1.0, SETTINGS
-        self.model = model
+        self.model, self.device, self.half = model, device, half
+        self.scaler = GradScaler(device.type, enabled=half is torch.float16)
         others, weights, biases = _groups(model)
         self.optimiser = torch.optim.SGD(others, lr=1e-4, momentum=0.937, nesterov=True)
         self.optimiser.add_param_group({"params": weights, "weight_decay": 5e-4})
@@ -66,11 +76,14 @@ class ReleasedStep:
 
     def __call__(self, images: Tensor, targets: Tensor) -> float:
         """Take one step; the loss."""
-        predictions = self.model(images.float() / 255)
-        with _old_clamp():
-            loss, terms = self._loss(predictions, targets, self.model)
-        loss.backward()
-        self.optimiser.step()
+        images, targets = (values.to(self.device, non_blocking=True) for values in (images, targets))
+        with torch.autocast(self.device.type, self.half or torch.bfloat16, enabled=self.half is not None):
+            predictions = self.model(images.float() / 255)
+            with _old_clamp():
+                loss, terms = self._loss(predictions, targets, self.model)
+        self.scaler.scale(loss).backward()
+        self.scaler.step(self.optimiser)
+        self.scaler.update()
         self.optimiser.zero_grad()
         self.average.update(self.model)
         return float(terms[-1])

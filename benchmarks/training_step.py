@@ -1,7 +1,7 @@
-"""A training step of this code against the released one: forward, loss, backward, SGD, EMA on the CPU.
+"""A training step of this code against the released one: forward, loss, backward, SGD, EMA.
 
     YOLOR_PEER=<checkout of the released branch `paper`> python benchmarks/training_step.py
-        [--models P6 small] [--ways ...] [--size 640] [--batch 8] [--threads 2] [--repeats 5]
+        [--device cpu] [--models P6 small] [--ways ...] [--size 640] [--batch 8] [--threads 2] [--repeats 5]
 
 Same architecture (checked by the number of parameters), same batch of random images with 20 boxes each, same
 number of threads. Every way runs in a process of its own, so that none meets memory another has warmed; they
@@ -10,14 +10,17 @@ Every step updates weights and average, which is the dearest case: the recipe ac
 
     way                   what runs
     released              the peer in float32
-    float32               ours as configured by default (not among the default ways)
+    released, float16     the peer with autocast and a scaler, as it trains on a GPU; a CPU emulates float16
+    float32               ours in float32 (not among the default ways of a CPU)
+    float16               ours as the profile `paper` has it
     float32, channels     ours with numerics.channels_last
-    bfloat16, channels    ours with numerics.precision = bfloat16 and channels_last, against float32
+    bfloat16, channels    ours with numerics.precision = bfloat16 and channels_last
 
-Aims (ratio of the medians): P6 1.2 in float32 and 2.2 in bfloat16; small 1 and 1.7. `outside` is the share of
+Ratios are to `released` on a CPU, to `released, float16` on a GPU, where TF32 is off on both sides. Aims on a
+CPU (ratio of the medians): P6 1.2 in float32 and 2.2 in bfloat16; small 1 and 1.7. `outside` is the share of
 our step that is not forward, loss or backward (moving and scaling the batch, checks, SGD, EMA); aim 3 %. It
 is a cost per parameter, so it halves when batch or area double; the default is the smallest size and batch
-that a GPU of the published commands sees.
+that a GPU of the published commands sees. On a GPU it is not known: the host does not wait for the parts.
 
 On one thread PyTorch gives 1x1 convolutions of fewer than 16 float32 images to a slower kernel, in both code
 bases; they are then a third of the time and the ratio in float32 is smaller. P6 takes 20 GiB, 8 at 320 px.
@@ -34,7 +37,7 @@ import statistics
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -42,13 +45,11 @@ from typing import Any
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-sys.path.insert(0, str(Path(__file__).parent))
 
-from released import ReleasedStep, checkout
-
-from yolor_core.config import NumericsConfig, OptimiserConfig, PhaseConfig, TrainConfig
+from benchmarks.released import ReleasedStep, checkout
+from yolor_core.config import ModelConfig, NumericsConfig, PhaseConfig, TrainConfig
 from yolor_core.data import Batch
-from yolor_core.device import Numerics, keep_freed_memory
+from yolor_core.device import Numerics, choose_device, is_gpu, keep_freed_memory, synchronize
 from yolor_core.models import create_model
 from yolor_core.tasks.base import build_losses
 from yolor_core.training.distributed import Place, Ranks
@@ -58,12 +59,16 @@ from yolor_core.training.step import TrainingStep
 
 CLASSES, BOXES = 80, 20
 MODELS = {"P6": "yolor-p6", "small": "yolor-ssss-s2d"}  # the same names in both code bases
-AIMS = {"P6": (1.2, 2.2), "small": (1.0, 1.7)}  # float32, bfloat16
+AIMS = {"P6": (1.2, 2.2), "small": (1.0, 1.7)}  # float32, bfloat16, on a CPU
+RELEASED = {"released": None, "released, float16": torch.float16}
 OURS = {
     "float32": NumericsConfig(),
+    "float16": NumericsConfig(precision="float16"),
     "float32, channels": NumericsConfig(channels_last=True),
     "bfloat16, channels": NumericsConfig(precision="bfloat16", channels_last=True),
 }
+ON_CPU = ("released", "float32, channels", "bfloat16, channels")  # the first is what others are compared with
+ON_GPU = ("released, float16", "released", "float32", "float16", "bfloat16, channels")
 SETTINGS = Settings(
     weights=1e-4, bias=1e-4, momentum=0.937, accumulate=1
 )  # a step of the optimiser each time
@@ -85,21 +90,24 @@ def random_batch(size: int, images: int) -> Batch:
 
 
 def build_step(
-    name: str, numerics: NumericsConfig, size: int, batch: int, device: torch.device, classes: int = CLASSES
+    model: ModelConfig | str,
+    config: TrainConfig,
+    numerics: NumericsConfig,
+    ranks: Ranks,
+    classes: int = CLASSES,
 ) -> TrainingStep:
-    """The step that `train` takes, for a model of `list_models`."""
-    config = TrainConfig(size=size, batch=batch, phases=(PhaseConfig(epochs=1, schedule_epochs=1),))
-    ways = Numerics(numerics, device)
-    model = ways.model(create_model(name, classes=classes))
-    model.train()
-    optimiser = OptimiserConfig()
+    """The step that `train` takes, for a configuration or a name of `list_models`."""
+    ways = Numerics(numerics, ranks.device)
+    network = ways.model(create_model(model, classes=classes))
+    network.train()
+    optimiser = config.optimiser
     state = TrainingState(
-        model,
-        MovingAverage(model, optimiser.ema_decay, optimiser.ema_updates),
-        build_optimiser(model, optimiser, optimiser.weight_decay),
+        network,
+        MovingAverage(network, optimiser.ema_decay, optimiser.ema_updates),
+        build_optimiser(network, optimiser, optimiser.weight_decay),
         ways.scaler(),
     )
-    return TrainingStep(state, build_losses(model, config), config, ways, Ranks(Place(), device), seed=0)
+    return TrainingStep(state, build_losses(network, config), config, ways, ranks, seed=0)
 
 
 class Stopwatch:
@@ -121,9 +129,11 @@ class Stopwatch:
 class Ours:
     """Our step, and how much of it goes into forward, loss and backward."""
 
-    def __init__(self, step: TrainingStep, batch: Batch) -> None:
-        self.step, self.batch = step, batch
-        self.model = step.state.model
+    def __init__(self, name: str, numerics: NumericsConfig, batch: Batch, device: torch.device) -> None:
+        size, images = batch.images.shape[-1], len(batch.images)
+        config = TrainConfig(size=size, batch=images, phases=(PhaseConfig(epochs=1, schedule_epochs=1),))
+        self.step = step = build_step(name, config, numerics, Ranks(Place(), device))
+        self.batch, self.model = batch, step.state.model
         self.shares: list[float] = []
         self._network = Stopwatch(step, "_forward_and_backward")
         self._images = Stopwatch(step.numerics, "images")  # called within it
@@ -135,16 +145,16 @@ class Ours:
         whole = time.perf_counter() - start
         self.shares.append(1 - (self._network.seconds - self._images.seconds) / whole)
 
-    def outside(self) -> float:
+    def outside(self) -> float | None:
         """Share of a step that is not forward, loss or backward; the median of all so far."""
-        return statistics.median(self.shares)
+        return None if is_gpu(self.step.numerics.device) else statistics.median(self.shares)
 
 
 class Released:
     """The peer's step."""
 
-    def __init__(self, name: str, batch: Batch) -> None:
-        self.step, self.batch = ReleasedStep(name, CLASSES), batch
+    def __init__(self, name: str, half: torch.dtype | None, batch: Batch, device: torch.device) -> None:
+        self.step, self.batch = ReleasedStep(name, CLASSES, device, half), batch
         self.model = self.step.model
 
     def __call__(self) -> None:
@@ -154,23 +164,29 @@ class Released:
         """Not known: its step is one piece."""
 
 
-def serve(pipe: Connection, way: str, name: str, size: int, batch: int, threads: int) -> None:
+def serve(pipe: Connection, way: str, name: str, size: int, batch: int, threads: int, where: str) -> None:
     """In a process of its own: take a step whenever asked, answer with its seconds; then `outside`."""
     warnings.simplefilter("ignore")
     torch.set_num_threads(threads)
-    drawn = random_batch(size, batch)
+    device, drawn = choose_device(where), random_batch(size, batch)
+    if is_gpu(device):
+        drawn = drawn.pin_memory()
+    torch.backends.cudnn.benchmark, torch.backends.cudnn.allow_tf32 = True, False  # as `Numerics` for ours
     case: Ours | Released
     with contextlib.redirect_stdout(io.StringIO()):
-        if way == "released":
-            case = Released(name, drawn)
+        if way in RELEASED:
+            case = Released(name, RELEASED[way], drawn, device)
         else:
-            keep_freed_memory()  # as training on the CPU does
-            case = Ours(build_step(name, OURS[way], size, batch, torch.device("cpu")), drawn)
+            if not is_gpu(device):
+                keep_freed_memory()  # as training on the CPU does
+            case = Ours(name, OURS[way], drawn, device)
         case()
         pipe.send(sum(p.numel() for p in case.model.parameters()))
         while pipe.recv():
+            synchronize(device)
             start = time.perf_counter()
             case()
+            synchronize(device)
             pipe.send(time.perf_counter() - start)
     pipe.send(case.outside())
 
@@ -185,7 +201,18 @@ class Process:
         self._process = context.Process(target=serve, args=(there, way, *arguments), daemon=True)
         self._process.start()
         there.close()
-        self.parameters: int = self._answer()
+        try:
+            self.parameters: int = self._answer()
+        except RuntimeError:
+            self.__exit__()
+            raise
+
+    def __enter__(self) -> Process:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()  # and its memory is free for a smaller batch
+        self._process.join()
 
     def step(self) -> None:
         """Take a step."""
@@ -202,50 +229,89 @@ class Process:
             return self._pipe.recv()
         except EOFError:
             self._process.join()
-            code = self._process.exitcode
-            sys.exit(
-                f"the process of {self.way!r} ended with {code}; -9 is lack of memory: a smaller --batch"
-            )
+            raise RuntimeError(
+                f"the process of {self.way!r} ended with {self._process.exitcode}, which is often lack of "
+                "memory: a smaller --batch"
+            ) from None
 
 
-def compare(model: str, options: argparse.Namespace) -> None:
-    """Time the ways on one model, print a line each."""
-    where = (MODELS[model], options.size, options.batch, options.threads)
-    processes = [Process(way, *where) for way in ("released", *options.ways)]
+def compare(
+    model: str, ways: Sequence[str], size: int, batch: int, threads: int, device: str, repeats: int
+) -> list[dict[str, Any]]:
+    """Time the ways on one model; a record for each, with its ratios to the first.
+
+    Raises RuntimeError where the process of a way dies.
+    """
+    with contextlib.ExitStack() as running:
+        processes = [
+            running.enter_context(Process(way, MODELS[model], size, batch, threads, device)) for way in ways
+        ]
+        return _by_turns(MODELS[model], size, batch, processes, repeats)
+
+
+def _by_turns(
+    name: str, size: int, batch: int, processes: Sequence[Process], repeats: int
+) -> list[dict[str, Any]]:
     count = processes[0].parameters
     assert all(process.parameters == count for process in processes)
-    for repeat in range(options.repeats):
+    for repeat in range(repeats):
         for place in range(len(processes)):
             processes[(place + repeat) % len(processes)].step()
-    print(
-        f"\n{model}: {MODELS[model]}, {count:,} parameters, {options.batch} images of {options.size} pixels, "
-        f"{options.threads} thread(s), {options.repeats} rounds, load {os.getloadavg()[0]:.1f}"
-    )
-    print(f"{'way':20}{'median s':>10}{'fastest s':>11}{'ratio':>8}{'fastest':>9}{'aim':>6}{'outside':>9}")
     reference = processes[0].times
-    for process in processes:
-        taken, outside = process.times, process.end()
-        ratio = statistics.median(reference) / statistics.median(taken)
-        line = f"{process.way:20}{statistics.median(taken):>10.3f}{min(taken):>11.3f}{ratio:>8.2f}"
-        line += f"{min(reference) / min(taken):>9.2f}"
-        if outside is not None:
-            line += f"{AIMS[model][process.way.startswith('bfloat16')]:>6}{outside:>9.1%}"
-        print(line, flush=True)
+    return [
+        {
+            "model": name,
+            "size": size,
+            "batch": batch,
+            "way": process.way,
+            "median s": statistics.median(process.times),
+            "fastest s": min(process.times),
+            "ratio": statistics.median(reference) / statistics.median(process.times),
+            "ratio of fastest": min(reference) / min(process.times),
+            "outside": process.end(),
+            "parameters": count,
+        }
+        for process in processes
+    ]
 
 
 def main() -> None:
     """Print a table for each model."""
     checkout()
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
-    parser.add_argument("--ways", nargs="+", choices=OURS, default=[way for way in OURS if "channels" in way])
+    parser.add_argument(
+        "--ways", nargs="+", choices=[*RELEASED, *OURS], help="by default those of the device"
+    )
     parser.add_argument("--size", type=int, default=640, help="pixels, a multiple of 64")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args()
+    ways = options.ways or (ON_GPU if is_gpu(choose_device(options.device)) else ON_CPU)
     for model in options.models:
-        compare(model, options)
+        try:
+            records = compare(
+                model, ways, options.size, options.batch, options.threads, options.device, options.repeats
+            )
+        except RuntimeError as error:
+            sys.exit(str(error))
+        print(
+            f"\n{model}: {MODELS[model]}, {records[0]['parameters']:,} parameters, {options.batch} images of "
+            f"{options.size} pixels on {options.device}, {options.threads} thread(s), {options.repeats} "
+            f"rounds, load {os.getloadavg()[0]:.1f}"
+        )
+        print(
+            f"{'way':20}{'median s':>10}{'fastest s':>11}{'ratio':>8}{'fastest':>9}{'aim':>6}{'outside':>9}"
+        )
+        for record in records:
+            line = f"{record['way']:20}{record['median s']:>10.3f}{record['fastest s']:>11.3f}"
+            line += f"{record['ratio']:>8.2f}{record['ratio of fastest']:>9.2f}"
+            if record["outside"] is not None:
+                aim = AIMS[model][record["way"].startswith("bfloat16")]
+                line += f"{aim:>6}{record['outside']:>9.1%}"
+            print(line, flush=True)
 
 
 if __name__ == "__main__":

@@ -120,6 +120,8 @@ def check_python(arguments: list[str]) -> None:
             check_click(ablate, rest)
         elif module == "tests.testbed":
             check_click(testbed, rest)
+        elif module.startswith("benchmarks."):
+            check_python([f"{module.replace('.', '/')}.py", *rest])
         elif importlib.util.find_spec(module) is None:
             raise NotACommandError(f"no module {module}")
         return

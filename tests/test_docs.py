@@ -183,6 +183,8 @@ def test_the_commands_of_the_pages_are_found() -> None:
         ("python -m tests.testbed begin", "begin"),
         ("python benchmarks/speed.py", "benchmarks/speed.py"),
         ("python benchmarks/soak.py --hours 3", "--hours"),
+        ("python -m benchmarks.gpus", "benchmarks/gpus.py"),
+        ("python -m benchmarks.gpu --hours 1", "--hours"),
         ("curl something", "curl"),
         ("cd x && ablate lunch", "lunch"),
     ],
