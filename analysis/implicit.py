@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from scipy.stats import rankdata
 
+from analysis.errors import NothingToShow
 from analysis.runs import KEYS
+from analysis.series import series_names
 from yolor_core.runs.directory import RunDirectory, unreadable
 
 SPECTRA = (
@@ -163,3 +165,46 @@ def misalignment(points: NDArray[np.float64], levels: NDArray[np.object_]) -> fl
 def sigmoid(values: NDArray[Any]) -> NDArray[np.float64]:
     """Of raw predictions."""
     return 1 / (1 + np.exp(-np.asarray(values, np.float64)))
+
+
+def agreement(values: pd.DataFrame, column: str, draws: int = 999) -> pd.DataFrame:
+    """Whether the runs of an experiment have learned the same vector, site by site.
+
+    The vector of a run holds all its levels. `cosine` is the mean over pairs of runs. Its null keeps each
+    run's values and shuffles which index of a level they belong to, so that a cosine which the mean of a
+    vector alone makes (every × g(z) is about 1) is no agreement: `null` is the mean of `draws` such cosines,
+    `null_high` their 95th percentile, and `p` the share of draws, the observed one among them, that are as
+    high. The draws are always the same.
+
+    Args:
+        values: of `analysis.runs.load_implicit` ("value") or `load_effects` ("effect"), of one epoch.
+        column: what the vectors consist of.
+
+    Columns series, site, runs, cosine, null, null_high, p; a series with one run only is left out. Raises
+    NothingToShow where no other is left.
+    """
+    rows = []
+    named = values.assign(series=series_names(values)) if len(values) else values.assign(series="")
+    for (series, site), own in named.groupby(["series", "site"], sort=False, observed=True):
+        wide = own.pivot(index="run", columns=["level", "index"], values=column).sort_index(axis=1)
+        wide = wide.dropna(axis="columns")
+        if len(wide) < 2 or wide.empty:
+            continue
+        levels = wide.columns.get_level_values("level")
+        parts = [wide.loc[:, levels == level].to_numpy(float) for level in dict.fromkeys(levels)]
+        generator = np.random.default_rng(0)
+        null = np.array([_cosine([generator.permuted(p, axis=1) for p in parts]) for _ in range(draws)])
+        found = _cosine(parts)
+        p = (1 + (null >= found).sum()) / (1 + draws)
+        rows.append((series, site, len(wide), found, null.mean(), np.quantile(null, 0.95), p))
+    if not rows:
+        raise NothingToShow("Seeds can be compared where an experiment has two or more, e.g. `--seeds 3`.")
+    return pd.DataFrame(rows, columns=["series", "site", "runs", "cosine", "null", "null_high", "p"])
+
+
+def _cosine(parts: list[NDArray[np.float64]]) -> float:
+    """Mean over pairs of rows; `parts` are side by side."""
+    rows = np.hstack(parts)
+    unit = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.finfo(float).tiny)
+    n = len(unit)
+    return float((np.square(unit.sum(axis=0)).sum() - np.square(unit).sum()) / (n * (n - 1)))

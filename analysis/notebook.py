@@ -1,6 +1,7 @@
 """What the notebooks need besides figures: a study, how to show things, what to say where some are missing.
 
-Here are widgets to choose runs, too: native lists that work with the keyboard alone.
+Here are widgets to choose runs, too: native lists that work with the keyboard alone. What depends on a choice
+is drawn again after every change of it (`redraws`).
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from html import escape
@@ -21,14 +22,16 @@ import ipywidgets as widgets
 import pandas as pd
 from IPython.core.getipython import get_ipython
 from IPython.display import display
+from IPython.utils.capture import capture_output
 from matplotlib.figure import Figure
 
 from ablations.columns import counted
+from ablations.costs import PUBLISHED, costs_of
 from ablations.profiles import profile_named
 from analysis.comparison import Comparison, compare_runs, most_different
 from analysis.errors import NothingToShow
 from analysis.figures.style import svg
-from analysis.study import Study, open_study
+from analysis.study import Study, no_costs, open_study
 from analysis.tables.formats import to_html
 from yolor_core.errors import UnknownNameError, YolorError
 from yolor_core.runs.life import State
@@ -36,6 +39,7 @@ from yolor_core.runs.life import State
 SOURCES = Path(__file__).parent.parent
 PIXELS = 120  # an inch of a figure on the screen
 SVG = "image/svg+xml"
+Draw = Callable[[], object]
 
 
 class Announced(dict[str, str]):
@@ -53,10 +57,11 @@ def here(*tables: str | Path, results: Path | str | None = None, profile: str | 
     Args:
         tables: names or Python files; Tables 1-8 by default.
         results: folder of results; by default that of ABLATE_RESULTS, else `results`, as seen from
-            `project()`.
+            `project()`; where that has no runs at all, the published study of the profile.
         profile: of the runs; by default that of ABLATE_PROFILE, else mini.
     """
-    folder = Path(results or project() / (os.environ.get("ABLATE_RESULTS") or "results")).resolve()
+    named = results or os.environ.get("ABLATE_RESULTS")
+    folder = (project() / (named or "results")).resolve()
     wanted = profile or os.environ.get("ABLATE_PROFILE") or "mini"
     try:
         profile_named(wanted)
@@ -64,7 +69,10 @@ def here(*tables: str | Path, results: Path | str | None = None, profile: str | 
         print(f"{error} Showing mini.")
         wanted = "mini"
     draw_figures_as_svg()
-    study = open_study(folder, wanted, [str(table) for table in tables], unread=Announced())
+    if not named and not (folder / "runs").is_dir() and (PUBLISHED / wanted).is_dir():
+        print("No runs of your own yet: this is the published study.")
+        folder = PUBLISHED / wanted
+    study = open_study(folder, wanted, [str(table) for table in tables], unread=Announced(), costs=costs_of)
     print(summary(study))
     return study
 
@@ -153,27 +161,79 @@ def ablate(*arguments: object) -> None:
         print(f"(ended with status {child.returncode})")
 
 
+def redraws(*choices: Choice) -> Callable[[Draw], Draw]:
+    """Show what a function shows, prints or returns, and in the same place again after a change of `choices`.
+
+    The output is the cell's own and no widget's, so that an exported notebook has it, too. Where something is
+    missing, it is the sentence that says what.
+    """
+
+    def register(draw: Draw) -> Draw:
+        handle = display(_drawn(draw), raw=True, display_id=True)
+        for choice in choices:
+            choice.observe(lambda: handle.update(_drawn(draw), raw=True))
+        return draw
+
+    return register
+
+
+def _drawn(draw: Draw) -> dict[str, str]:
+    with capture_output(stderr=False) as caught, where_possible():
+        value = draw()
+        if value is not None:
+            display(value)
+    bundles = [output.data for output in caught.outputs]
+    if caught.stdout:
+        bundles.insert(0, {"text/plain": caught.stdout})
+    if len(bundles) == 1:
+        return dict(bundles[0])
+    pages = (each.get("text/html", f"<pre>{escape(each['text/plain'])}</pre>") for each in bundles)
+    return {"text/plain": "\n".join(each["text/plain"] for each in bundles), "text/html": "".join(pages)}
+
+
 LINES = 12  # of a list, before it scrolls
-AGAIN = "After a change, run the cells below again."
+FIRST = 3  # experiments that are chosen at first
 WIDE = {"width": "36em"}
 WHOLE = {"description_width": "initial"}  # of names, which are cut short otherwise
 
 
-class ChosenRuns:
-    """Experiments and seeds to choose from a study; all of them at first."""
+class Choice:
+    """Lists to choose from, and what to say of a choice; `nothing` is what to say without any."""
 
-    def __init__(self, study: Study) -> None:
-        runs = study.runs
-        names = [str(each) for each in dict.fromkeys(runs["experiment"].dropna())]
-        seeds = sorted({int(seed) for seed in runs["seed"].dropna()})
-        self._study = study
+    lists: tuple[Any, ...]
+    nothing = ""
+
+    def observe(self, call: Callable[[], object]) -> None:
+        """Call it after every change."""
+        for each in self.lists:
+            each.observe(lambda change: call(), "value")
+
+    def show(self) -> None:
+        """Show the lists, and in words what is chosen, which an exported notebook keeps."""
+        if self.nothing:
+            print(self.nothing)
+            return
+        display(widgets.HBox(self.lists, layout={"flex_flow": "row wrap"}))
+        redraws(self)(lambda: print(self))
+
+
+class ChosenRuns(Choice):
+    """Experiments and seeds to choose from a study; the first three with all their seeds at first.
+
+    `runs` are those to choose from, rows of `Study.runs`; all by default.
+    """
+
+    def __init__(self, study: Study, runs: pd.DataFrame | None = None) -> None:
+        self._of, self._runs = study, study.runs if runs is None else runs
         self._kept: tuple[tuple[Any, ...], Study] | None = None
-        self.experiments = _list("Experiments", [(_counted(runs, name), name) for name in names], WIDE)
-        self.seeds = _list("Seeds", [(str(seed), seed) for seed in seeds], {"width": "12em"})
-        self._said = widgets.Label()
-        for each in (self.experiments, self.seeds):
-            each.observe(self._say, "value")
-        self._say()
+        known = set(self._runs["experiment"].dropna())
+        names = [each.slug for each in study.experiments if each.slug in known]
+        seeds = sorted({int(seed) for seed in self._runs["seed"].dropna()})
+        counts = [(_done(self._runs, name), name) for name in names]
+        self.experiments = _list("Experiments", counts, WIDE, names[:FIRST])
+        self.seeds = _list("Seeds", [(str(seed), seed) for seed in seeds], {"width": "12em"}, seeds)
+        self.lists = self.experiments, self.seeds
+        self.nothing = "There are no runs to choose from." if self._runs.empty else ""
 
     @property
     def runs(self) -> pd.DataFrame:
@@ -185,35 +245,30 @@ class ChosenRuns:
         """The study of the chosen runs alone, which keeps what it has read until the choice changes."""
         chosen = self.experiments.value, self.seeds.value
         if self._kept is None or self._kept[0] != chosen:
-            runs = self._study.runs
+            runs = self._runs
             rows = runs[runs["experiment"].isin(chosen[0]) & runs["seed"].isin(chosen[1])]
-            same = len(rows) == len(runs)
-            self._kept = chosen, self._study if same else replace(self._study, everything=rows)
+            same = len(rows) == len(self._of.runs)
+            self._kept = chosen, self._of if same else replace(self._of, everything=rows)
         return self._kept[1]
 
-    def _say(self, _change: object = None) -> None:
-        self._said.value = f"{self} {AGAIN}"
-
     def __str__(self) -> str:
-        return f"Chosen: {len(self.runs)} of {len(self._study.runs)} runs."
-
-    def _repr_mimebundle_(self, **options: Any) -> dict[str, Any]:
-        if self._study.runs.empty:
-            return {"text/plain": "There are no runs to choose from."}
-        lists = widgets.HBox([self.experiments, self.seeds], layout={"flex_flow": "row wrap"})
-        return _shown(widgets.VBox([lists, self._said]), str(self), options)
+        named = ", ".join(self.experiments.value) or "no experiment"
+        seeds = ", ".join(map(str, self.seeds.value)) or "none"
+        return f"Chosen: {len(self.runs)} of {counted(len(self._runs), 'run')}: {named}; seeds {seeds}."
 
 
-class ChosenRun:
+class ChosenRun(Choice):
     """One run to choose; at first the first that is done, else the first.
 
     `runs` are rows of `Study.runs`; `what` says which in a few words, as in "with implicit knowledge".
     """
 
-    def __init__(self, study: Study, runs: pd.DataFrame, what: str) -> None:
-        self._study, self._runs, self._what = study, runs, what
+    def __init__(self, runs: pd.DataFrame, what: str) -> None:
+        self._runs, self._what = runs, what
         done = list(runs.loc[runs["state"] == "done", "run"])
         self.run = _menu("Run", list(runs["run"]), next(iter(done or runs["run"]), None))
+        self.lists = (self.run,)
+        self.nothing = f"There is no run {what} to choose." if runs.empty else ""
 
     @property
     def row(self) -> pd.DataFrame:
@@ -233,15 +288,10 @@ class ChosenRun:
         return Path(self.row["path"].iloc[0])
 
     def __str__(self) -> str:
-        return "There is no such run." if self._runs.empty else f"Chosen: {self.run.value}"
-
-    def _repr_mimebundle_(self, **options: Any) -> dict[str, Any]:
-        if self._runs.empty:
-            return {"text/plain": f"There is no run {self._what} to choose."}
-        return _shown(widgets.VBox([self.run, widgets.Label(AGAIN)]), str(self), options)
+        return f"Chosen: {self.run.value}"
 
 
-class ChosenPair:
+class ChosenPair(Choice):
     """Two finished runs to compare; at first those of the row whose AP differs most from its baseline's."""
 
     def __init__(self, study: Study) -> None:
@@ -251,6 +301,8 @@ class ChosenPair:
         self._kept: tuple[tuple[Path, Path], int, Comparison] | None = None
         first, second = _pair(study, scored)
         self.a, self.b = _menu("Run A", scored, first), _menu("Run B", scored, second)
+        self.lists = self.a, self.b
+        self.nothing = "There are no two finished runs to choose from." if len(scored) < 2 else ""
 
     @property
     def folders(self) -> tuple[Path, Path]:
@@ -272,33 +324,28 @@ class ChosenPair:
     def __str__(self) -> str:
         return f"Chosen: A {self.a.value}, B {self.b.value}"
 
-    def _repr_mimebundle_(self, **options: Any) -> dict[str, Any]:
-        if len(self.a.options) < 2:
-            return {"text/plain": "There are no two finished runs to choose from."}
-        return _shown(widgets.VBox([self.a, self.b, widgets.Label(AGAIN)]), str(self), options)
-
 
 def _pair(study: Study, scored: Sequence[str]) -> tuple[str | None, str | None]:
     if len(scored) < 2:
         return next(iter(scored), None), None
     try:
         names = {str(path): run for run, path in zip(study.runs["run"], study.runs["path"], strict=True)}
-        a, b = (names[str(path)] for path in most_different(study.filled.values()))
+        a, b = (names[str(path)] for path in most_different(replace(study, costs=no_costs).filled.values()))
     except NothingToShow:
         return scored[0], scored[1]
     return a, b
 
 
-def _counted(runs: pd.DataFrame, name: str) -> str:
+def _done(runs: pd.DataFrame, name: str) -> str:
     own = runs[runs["experiment"] == name]
     return f"{name} ({(own['state'] == 'done').sum()} of {len(own)} done)"
 
 
-def _list(name: str, options: list[tuple[str, Any]], layout: dict[str, str]) -> Any:
+def _list(name: str, options: list[tuple[str, Any]], layout: dict[str, str], value: Sequence[Any]) -> Any:
     return widgets.SelectMultiple(
         description=name,
         options=options,
-        value=[value for _, value in options],
+        value=tuple(value),
         rows=max(2, min(LINES, len(options))),
         layout=layout,
         style=WHOLE,
@@ -307,9 +354,3 @@ def _list(name: str, options: list[tuple[str, Any]], layout: dict[str, str]) -> 
 
 def _menu(name: str, options: list[str], value: str | None) -> Any:
     return widgets.Dropdown(description=name, options=options, value=value, layout=WIDE, style=WHOLE)
-
-
-def _shown(widget: Any, text: str, options: dict[str, Any]) -> dict[str, Any]:
-    """What a widget shows, with words for where no widgets can be shown."""
-    bundle: dict[str, Any] = widget._repr_mimebundle_(**options)
-    return bundle | {"text/plain": text}

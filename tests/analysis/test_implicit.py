@@ -12,7 +12,9 @@ import pytest
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
+from analysis.errors import NothingToShow
 from analysis.implicit import (
+    agreement,
     auc,
     effective_dimension,
     effective_rank,
@@ -127,3 +129,48 @@ def test_misalignment_is_distance_of_centroids_in_spreads() -> None:
     assert misalignment(points * 10, levels) == pytest.approx(6)
     assert misalignment(np.concatenate([square, square]), levels) == pytest.approx(0)
     assert np.isnan(misalignment(square, levels[:4])), "one level is not apart from another"
+
+
+def vectors_of(series: str, *runs: NDArray[np.float64]) -> pd.DataFrame:
+    """A frame of vectors (levels, dimensions), one for each seed."""
+    return pd.DataFrame(
+        {
+            "run": f"{series}-{seed}",
+            "experiment": series,
+            "profile": "mini",
+            "seed": seed,
+            "site": "fa",
+            "level": f"P{level + 3}",
+            "index": index,
+            "value": values[level, index],
+        }
+        for seed, values in enumerate(runs)
+        for level, index in np.ndindex(values.shape)
+    )
+
+
+def test_seeds_agree_where_their_dimensions_do_and_not_because_of_a_common_mean() -> None:
+    generator = np.random.default_rng(3)
+    common = generator.normal(size=(2, 60))
+    noise = [generator.normal(size=(2, 60)) for _ in range(6)]
+    frames = {
+        "alike": [common + 0.3 * each for each in noise[:3]],
+        "about-1": [1 + 0.01 * each for each in noise[3:]],
+        "alone": noise[:1],
+    }
+    found = agreement(
+        pd.concat(vectors_of(name, *runs) for name, runs in frames.items()), "value", draws=199
+    ).set_index("series")
+    assert list(found.index) == ["alike", "about-1"] and set(found["runs"]) == {3}
+    for name in found.index:  # against the plain mean over pairs
+        rows = [each.ravel() / np.linalg.norm(each) for each in frames[name]]
+        pairs = [rows[0] @ rows[1], rows[0] @ rows[2], rows[1] @ rows[2]]
+        assert found.loc[name, "cosine"] == pytest.approx(np.mean(pairs))
+    alike, about_1 = found.loc["alike"], found.loc["about-1"]
+    assert alike["cosine"] > 0.8 > 0.2 > alike["null_high"] > alike["null"]
+    assert alike["p"] == pytest.approx(1 / 200)
+    assert about_1["cosine"] > 0.99 and about_1["null"] > 0.99 and about_1["p"] > 0.05
+    with pytest.raises(NothingToShow, match="two or more"):
+        agreement(vectors_of("alone", noise[0]), "value")
+    with pytest.raises(NothingToShow, match="two or more"):
+        agreement(vectors_of("alone"), "value")

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from xml.etree import ElementTree
 
@@ -26,6 +27,7 @@ from analysis.notebook import (
     ablate,
     draw_figures_as_svg,
     here,
+    redraws,
     show,
     show_tables,
     where_possible,
@@ -82,7 +84,10 @@ def test_results_are_looked_for_in_the_project_or_without_a_checkout_in_the_curr
 ) -> None:
     root = Path(__file__).parents[2]
     monkeypatch.chdir(tmp_path)
-    assert here("1").results == root / "results"
+    own = (root / "results" / "runs").is_dir()
+    assert here("1").results == root / "results" / ("" if own else "published/mini")
+    assert ("No runs of your own yet" in capsys.readouterr().out) != own
+    assert here("1", profile="smoke").results == root / "results"  # nothing is published of it
     monkeypatch.setenv("ABLATE_RESULTS", "elsewhere")
     assert here("1").results == root / "elsewhere"
     monkeypatch.setattr("analysis.notebook.SOURCES", tmp_path / "site-packages")
@@ -198,10 +203,12 @@ def names(study: Study) -> set[tuple[str, int]]:
     return set(zip(study.runs["experiment"], study.runs["seed"], strict=True))
 
 
-def test_all_runs_are_chosen_at_first_and_experiments_say_how_many_are_done(study: Study) -> None:
+def test_three_experiments_are_chosen_at_first_and_say_how_many_are_done(study: Study) -> None:
+    everything = ChosenRuns(open_study("results/published/mini"))
+    assert everything.experiments.value == ("csp-fast", "csp-fast.add-fa", "csp-fast.add-pr")
     chosen = ChosenRuns(study)
     assert chosen.study is study, "nothing is read twice"
-    assert str(chosen) == "Chosen: 5 of 5 runs."
+    assert str(chosen) == ("Chosen: 5 of 5 runs: csp-fast, csp-fast.add-fa, csp-fast.add-pr; seeds 0, 1.")
     assert [label for label, _ in chosen.experiments.options] == [
         "csp-fast (2 of 2 done)",
         "csp-fast.add-fa (2 of 2 done)",
@@ -217,21 +224,55 @@ def test_a_choice_of_experiments_and_seeds_leaves_a_study_of_these(study: Study)
     assert chosen.study is chosen.study, "what was read is kept"
     assert list(chosen.runs["seed"]) == [1]
     assert chosen.study.filled["1"].cell("baseline", "AP").value is None
-    assert str(chosen) == "Chosen: 1 of 5 runs."
+    assert str(chosen) == "Chosen: 1 of 5 runs: csp-fast.add-fa; seeds 1."
     chosen.seeds.value = ()
-    assert chosen._said.value.startswith("Chosen: 0 of 5 runs.")
+    assert str(chosen) == "Chosen: 0 of 5 runs: csp-fast.add-fa; seeds none."
 
 
-def test_lists_are_those_of_the_browser_with_words_for_where_there_is_none(study: Study) -> None:
-    chosen, pair, one = ChosenRuns(study), ChosenPair(study), ChosenRun(study, study.runs, "at all")
-    assert type(chosen.experiments) is type(chosen.seeds) is widgets.SelectMultiple  # keys can use them
-    assert type(pair.a) is type(pair.b) is type(one.run) is widgets.Dropdown
-    lists = (chosen.experiments, chosen.seeds, pair.a, pair.b)
+def test_lists_are_those_of_the_browser(study: Study) -> None:
+    chosen, pair, one = ChosenRuns(study), ChosenPair(study), ChosenRun(study.runs, "at all")
+    assert {type(each) for each in chosen.lists} == {widgets.SelectMultiple}  # keys can use them
+    assert {type(each) for each in (*pair.lists, *one.lists)} == {widgets.Dropdown}
+    lists = (*chosen.lists, *pair.lists)
     assert [each.description for each in lists] == ["Experiments", "Seeds", "Run A", "Run B"]
-    for widget in (chosen, pair, one):
-        bundle = widget._repr_mimebundle_()
-        assert "application/vnd.jupyter.widget-view+json" in bundle
-        assert bundle["text/plain"].startswith("Chosen: ")
+
+
+class Screen:
+    """What would be displayed, in the order of its places, as it is now."""
+
+    def __init__(self) -> None:
+        self.places: list[Any] = []
+
+    def display(self, thing: Any, raw: bool = False, display_id: bool = False) -> Any:
+        place = len(self.places)
+        self.places.append(thing)
+        return SimpleNamespace(update=lambda new, raw: self.places.__setitem__(place, new))
+
+
+def test_a_change_of_a_choice_draws_again_in_the_same_place(
+    study: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    screen = Screen()
+    monkeypatch.setattr("analysis.notebook.display", screen.display)
+    chosen, one = ChosenRuns(study), ChosenRun(study.runs, "at all")
+    chosen.show()
+
+    @redraws(chosen, one)
+    def numbers() -> None:
+        print(len(chosen.runs), one.run.value)
+        if not chosen.seeds.value:
+            raise NothingToShow("No seed is chosen.")
+
+    lists, words, drawn = screen.places
+    assert lists.children == chosen.lists
+    assert words["text/plain"].startswith("Chosen: 5 of 5 runs")
+    assert drawn["text/plain"] == f"5 {one.run.value}\n"
+    chosen.seeds.value = (0,)
+    one.run.value = one.run.options[1]
+    assert [each["text/plain"][:16] for each in screen.places[1:]] == ["Chosen: 3 of 5 r", "3 csp-fast-mini-"]
+    assert screen.places[2]["text/plain"] == f"3 {one.run.options[1]}\n"
+    chosen.seeds.value = ()
+    assert screen.places[2]["text/plain"].endswith("No seed is chosen.\n")
 
 
 def test_a_pair_begins_with_the_row_that_differs_most_and_has_two_finished_runs(study: Study) -> None:
@@ -267,25 +308,30 @@ def test_two_runs_of_one_experiment_can_be_compared_and_a_single_one_cannot(
     alone = ChosenPair(open_study(tmp_path, "mini", ["1"]))
     with pytest.raises(NothingToShow, match=f"there is one, {runs[0]}"):
         _ = alone.folders
-    assert alone._repr_mimebundle_() == {"text/plain": "There are no two finished runs to choose from."}
+    assert alone.nothing == "There are no two finished runs to choose from."
     runs.append(fabricate("csp-fast", 1))
     assert [path.name for path in ChosenPair(open_study(tmp_path, "mini", ["1"])).folders] == runs
 
 
 def test_one_run_is_the_first_that_is_done(study: Study) -> None:
-    chosen = ChosenRun(study, study.runs.iloc[::-1], "at all")
+    chosen = ChosenRun(study.runs.iloc[::-1], "at all")
     assert chosen.name.startswith("csp-fast.add-fa-mini-s1-")
     assert chosen.path.name == chosen.name
     chosen.run.value = next(name for name in chosen.run.options if "add-pr" in name)
     assert chosen.path.name.startswith("csp-fast.add-pr-")
 
 
-def test_nothing_to_choose_is_said_in_words(tmp_path: Path) -> None:
+def test_nothing_to_choose_is_said_in_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     study = open_study(tmp_path, "mini", ["1"])
-    assert ChosenRuns(study)._repr_mimebundle_() == {"text/plain": "There are no runs to choose from."}
+    one = ChosenRun(study.runs, "with implicit knowledge")
+    for choice in (ChosenRuns(study), one, ChosenPair(study)):
+        choice.show()
+    assert capsys.readouterr().out.splitlines() == [
+        "There are no runs to choose from.",
+        "There is no run with implicit knowledge to choose.",
+        "There are no two finished runs to choose from.",
+    ]
     assert ChosenRuns(study).study.metrics.empty
-    one = ChosenRun(study, study.runs, "with implicit knowledge")
-    assert one._repr_mimebundle_() == {"text/plain": "There is no run with implicit knowledge to choose."}
     with pytest.raises(NothingToShow, match="no run with implicit knowledge"):
         _ = one.name
     with pytest.raises(NothingToShow, match="Two finished runs"):

@@ -10,6 +10,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from nbconvert import HTMLExporter
 from nbformat import NotebookNode
 
 pytestmark = pytest.mark.slow
@@ -25,6 +26,11 @@ def outputs(notebook: NotebookNode, cell: str | None = None) -> list[NotebookNod
 
 def said(notebook: NotebookNode, cell: str | None = None) -> str:
     return "".join(output.text for output in outputs(notebook, cell) if output.output_type == "stream")
+
+
+def words(notebook: NotebookNode, cell: str) -> str:
+    """What a cell's outputs say without pictures."""
+    return "".join(each.data["text/plain"] for each in outputs(notebook, cell) if "data" in each)
 
 
 def figures(notebook: NotebookNode) -> list[str]:
@@ -70,7 +76,7 @@ def ap(results: Path, experiment: str) -> list[float]:
 
 
 def test_tables_show_the_measured_numbers(execute: Callable[..., NotebookNode], study: Path) -> None:
-    notebook = execute("01_tables", study, PROBE)
+    notebook = execute("01_tables", study)
     shown = tables(notebook, "tables")
     assert len(shown) == 8
     mean = sum(ap(study, "csp-fast.add-fa")) / 2
@@ -80,7 +86,9 @@ def test_tables_show_the_measured_numbers(execute: Callable[..., NotebookNode], 
     ((head, *rows),) = tables(notebook, "cells")
     assert {row[head.index("table")] for row in rows} >= {"1", "2", "4"}
     assert r"\begin{tabular}" in said(notebook, "latex")
-    assert said(notebook).splitlines()[-1] == "False", "tables need no torch"
+    assert shown[6][-1][-2:] == ["37 265 016 (+2 812)", "326 264.7304 (+8.5680)†"], (
+        "counted as by `ablate tables`"
+    )
 
 
 def test_implicit_vectors_show_what_was_learnt(execute: Callable[..., NotebookNode], study: Path) -> None:
@@ -98,7 +106,7 @@ def test_implicit_vectors_show_what_was_learnt(execute: Callable[..., NotebookNo
         "Levels in the space of predictions",
     }
     assert any(title.startswith("Change over epochs, csp-fast.add-") for title in figures(notebook))
-    assert "launch Table 6" in said(notebook, "runs")
+    assert "launch Table 6" in words(notebook, "runs")
     assert said(notebook).splitlines()[-1] == "False", "vectors need no torch"
 
 
@@ -111,9 +119,46 @@ def test_curves_show_every_quantity(execute: Callable[..., NotebookNode], study:
         "Learning rate",
         "Training speed",
     ]
-    assert "only runs of several tasks do" in said(notebook, "conflict")
+    assert "only runs of several tasks do" in words(notebook, "conflict")
     (rows,) = tables(notebook, "frame")
     assert "loss/box" in rows[0]
+
+
+CHOOSE = """
+chosen.experiments.value = ("csp-fast",)
+chosen.seeds.value = (1,)
+"""
+
+
+def test_a_choice_redraws_and_what_is_left_is_in_an_exported_page(
+    execute: Callable[..., NotebookNode], study: Path
+) -> None:
+    first = execute("03_training_curves", study)
+    chosen = execute("03_training_curves", study, CHOOSE)
+    everything = "Chosen: 6 of 6 runs: csp-fast, csp-fast.add-fa, csp-fast.add-pr; seeds 0, 1."
+    assert (words(first, "choose"), words(chosen, "choose")) == (
+        f"{everything}\n",
+        "Chosen: 1 of 6 runs: csp-fast; seeds 1.\n",
+    )
+    drawn = [outputs(each, "losses")[0].data[SVG] for each in (first, chosen)]
+    assert ["csp-fast.add-fa" in each for each in drawn] == [True, False]
+    assert figures(first) == figures(chosen)
+    assert [len(tables(each, "frame")[0]) for each in (first, chosen)] == [1 + 6, 1 + 1]
+    page, _ = HTMLExporter().from_notebook_node(chosen)
+    assert page.count("<figure") == len(figures(chosen))
+    assert "Chosen: 1 of 6 runs" in page and "only runs of several tasks do" in page
+
+
+def test_seeds_are_compared_with_chance(execute: Callable[..., NotebookNode], study: Path) -> None:
+    notebook = execute("06_same_in_every_seed", study)
+    assert figures(notebook) == ["Similarity of the learnt values", "Similarity of the effects"]
+    ((head, *rows),) = tables(notebook, "null")
+    found = [dict(zip(head, row, strict=True)) for row in rows]
+    assert [(row["of"], row["series"], row["runs"]) for row in found] == [
+        (of, f"csp-fast.{name}", "2") for of in ("values", "effects") for name in ("add-fa", "add-pr")
+    ]
+    for row in found:
+        assert -1 <= float(row["cosine"]) <= 1 and 0 < float(row["p"]) <= 1
 
 
 def test_two_runs_are_compared(execute: Callable[..., NotebookNode], study: Path) -> None:
