@@ -69,7 +69,7 @@ def measure_speed(
     """
     if "fp16" in precisions and not is_gpu(device):
         raise InputError("precision fp16 on a CPU: it has no fast half precision; allowed: fp32")
-    model.check(torch.empty(1, 3, size, size, dtype=next(model.parameters()).dtype))
+    model.check(next(model.parameters()).new_empty(1, 3, size, size))
     pictures = sample_pictures()
     for precision in precisions:
         for folded in (False, True):

@@ -164,17 +164,6 @@ def test_no_constant_of_the_search_changes_a_box(
     assert torch.equal(joined(suppress(decoded, config)[0]), across_classes(decoded[0], config))
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
-@pytest.mark.parametrize("suppression", ["released", "exact"])
-def test_a_gpu_gives_the_boxes_of_the_cpu(suppression: str) -> None:
-    config = EvaluationConfig(size=320, suppression=suppression)  # type: ignore[arg-type]
-    decoded = clustered(2, 2000, 20, seed=10)
-    for ours, expected in zip(suppress(decoded.cuda(), config), suppress(decoded, config), strict=True):
-        assert ours.boxes.is_cuda
-        torch.testing.assert_close(joined(ours).cpu(), joined(expected), rtol=0, atol=1e-4)
-
-
 def test_the_settings_matter() -> None:
     decoded = clustered(1, 400, 3, seed=2)
     strict = suppress(decoded, EvaluationConfig(size=320, confidence=0.5))[0]

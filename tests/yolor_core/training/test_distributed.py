@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.yolor_core.data.coco_folder import Folder, annotation, picture
+from tests.yolor_core.training.results import assert_nearly_the_same
 from yolor_core.config import ImplicitConfig, LossConfig, OptimiserConfig, RunConfig
 from yolor_core.errors import ConfigError, RunError
 from yolor_core.runs.directory import RunDirectory
@@ -25,7 +26,6 @@ from yolor_core.training.step import check_shares
 Tiny = Callable[..., RunConfig]
 TRAINEE = Path(__file__).with_name("trainee.py")
 ADD_FA = ImplicitConfig(site="fa", operator="add", form="factorisation", sparse=0.01)
-ROUNDING = 1e-4  # losses, targets and counts are float32 even where the network is float64
 
 
 def adapted(config: RunConfig, **train_fields: object) -> RunConfig:
@@ -98,18 +98,6 @@ def ends(processes: list[subprocess.Popen], seconds: float) -> list[tuple[int, s
     finally:
         for process in processes:
             process.kill()
-
-
-def assert_nearly_the_same(first: Path, second: Path) -> None:
-    ours, theirs = (load_file(RunDirectory(path).weights) for path in (first, second))
-    assert ours.keys() == theirs.keys()
-    for name, value in ours.items():
-        torch.testing.assert_close(theirs[name], value, rtol=ROUNDING, atol=ROUNDING, msg=name)
-    for one, other in zip(
-        RunDirectory(first).read_metrics(), RunDirectory(second).read_metrics(), strict=True
-    ):
-        for name in one.keys() & {"loss/box", "loss/obj", "loss/cls", "loss/sparse", "grad_norm"}:
-            assert other[name] == pytest.approx(one[name], rel=1e-2), name
 
 
 def test_places_are_read_from_torchrun_and_from_srun_but_not_from_a_batch_script() -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from tests.yolor_core.training.results import assert_same_result, stop_after
-from tests.yolor_core.training.test_distributed import alone, assert_nearly_the_same, train_on
+from tests.yolor_core.training.results import assert_nearly_the_same, assert_same_result, stop_after
+from tests.yolor_core.training.test_distributed import alone, train_on
 from yolor_core.config import BranchConfig, ImplicitConfig, OptimiserConfig, RunConfig, Science, TasksConfig
 from yolor_core.errors import RunError
 from yolor_core.runs.directory import RunDirectory
