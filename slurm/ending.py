@@ -10,6 +10,7 @@ process that no failure of a rank can touch:
 |---|---|
 | done; or another submission has the run | nothing |
 | saved itself, asked to by a signal (preemption, time limit) | back to the queue, at most `requeues` times |
+| the same, five times in a row before a step of training | failed, with the reason |
 | cancelled, by `ablate cancel` or `scancel` | it stays as it is; the next launch goes on |
 | SLURM has put it back itself (a lost node, preemption, `scontrol requeue`) | nothing |
 | a lost node, and SLURM has not put it back | back to the queue, at most `requeues` times |
@@ -33,7 +34,7 @@ import shutil
 import sys
 import tempfile
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +49,7 @@ from slurm.files import (
     TOO_LITTLE,
     last_lines,
     out_of_memory,
+    read_json,
     tail,
 )
 from slurm.scheduler import ClusterError, Own
@@ -65,6 +67,11 @@ NO_SRUN = (
     "srun is not on the PATH of the job; lines of the profile's `setup`, as `module purge`, may remove it"
 )
 NO_PROGRAM = "the job could not start Python (exit code {}): the profile's `environment` or `container`"
+STALLED = 5  # attempts in a row
+NO_STEP = (
+    f"{STALLED} attempts in a row were asked to stop before a step of training: start-up takes longer than "
+    "`time` less `signal_delay`, or the partition or QOS preempts too soon"
+)
 
 CRASH, ELSEWHERE = "crash", "elsewhere"  # it may be tried again; another submission has the run
 
@@ -91,6 +98,7 @@ def judge(
     restart: int = 0,
     began: bool = True,
     unwritable: str = "",
+    stalled: bool = False,
 ) -> Verdict:
     """Decide about an attempt that is over.
 
@@ -105,6 +113,7 @@ def judge(
         restart: how often SLURM had started the job before this attempt.
         began: whether the run's own process was started.
         unwritable: why nothing can be written in the run's folder, if so: that may pass.
+        stalled: whether the last attempts, this one too, came to no step of training.
     """
     states = [str(outcome.get("state")) for outcome in outcomes]
     failures = [outcome for outcome in outcomes if outcome.get("state") == State.FAILED]
@@ -120,7 +129,10 @@ def judge(
     if seen is not None and seen.restarts > restart:
         return Verdict("leave", State.PREEMPTED, "SLURM has put it back in the queue")
     lost = seen is not None and seen.state == "NODE_FAIL"
-    if lost or unwritable or (State.PREEMPTED in states and not failures):
+    saved = State.PREEMPTED in states and not failures
+    if saved and stalled and not lost and not unwritable:
+        return Verdict("fail", State.FAILED, NO_STEP)
+    if lost or unwritable or saved:
         if preemptions < requeues:
             return Verdict("requeue", State.PREEMPTED, unwritable or ("its node was lost" if lost else ""))
         often = f"{preemptions} time{'' if preemptions == 1 else 's'}"
@@ -201,7 +213,7 @@ def _judged(folder: Path, about: Mapping[str, Any], exit_code: int, packed: bool
     kinds = [record.get("kind") for record in ends.values()]
     crashes = kinds.count(CRASH)
     log = _log(folder, about)
-    seen = scheduler.own(job)
+    seen, came_to = scheduler.own(job), progress(run_dir)
     verdict = judge(
         token.outcomes(restart),
         exit_code if told is None else int(told["exit"]),
@@ -215,15 +227,15 @@ def _judged(folder: Path, about: Mapping[str, Any], exit_code: int, packed: bool
         restart,
         any((record.get("event"), record.get("restart")) == ("start", restart) for record in attempts),
         unwritable(run_dir),
+        stalled(ends.values(), came_to),
     )
     name = f"{about['run']}: " if packed else ""
     print(f"ending: {name}{verdict.kind} {verdict.reason} -> {verdict.action}", flush=True)
     if told is None or (told["kind"], told["reason"]) != (verdict.kind, verdict.reason):
+        how = {"kind": verdict.kind, "exit": exit_code, "reason": verdict.reason}
         # A full disk must not keep the run from going on when there is space again.
         with suppress(OSError):
-            token.note(
-                "end", job=job, restart=restart, kind=verdict.kind, exit=exit_code, reason=verdict.reason
-            )
+            token.note("end", job=job, restart=restart, **how, progress=came_to)
     return verdict
 
 
@@ -255,6 +267,21 @@ def _log(folder: Path, about: Mapping[str, Any]) -> str:
     others = f"{script}\n{this_attempt(tail(folder / f'{job_id()}_0_log.out'))}"
     words = [line for line in others.splitlines() if OWN_WORDS.match(line) and not OF_A_TASK.search(line)]
     return "\n".join([own, *words])
+
+
+def progress(run_dir: Path) -> list[int]:
+    """How far a run has come, as its state.json says: epochs, and steps of the next one."""
+    state = read_json(run_dir / "state.json") or {}
+    return [int(state.get("epoch") or 0), int(state.get("step") or 0)]
+
+
+def stalled(ends: Iterable[Mapping[str, Any]], now: list[int]) -> bool:
+    """Whether an attempt that has come so far, and the ones before it, made no step.
+
+    What somebody has launched again begins anew, so a run that was failed for it gets as many attempts.
+    """
+    came_to = [[0, 0], *(record.get("progress") for record in ends)]
+    return len(came_to) >= STALLED and all(before == now for before in came_to[-STALLED:])
 
 
 def unwritable(folder: Path) -> str:

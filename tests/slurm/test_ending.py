@@ -231,6 +231,20 @@ def test_a_finished_job_is_left_alone(job: Job) -> None:
     assert (job.ends(), job.requeued(), job.how_left()) == (["done"], 0, None)
 
 
+def test_attempts_that_never_come_to_a_step_are_not_repeated_for_ever(job: Job) -> None:
+    jobs = job.folder / "jobs.json"
+    jobs.write_text(jobs.read_text().replace('"requeues": 5', '"requeues": 99'))
+    # The fourth one makes three steps; five that make none follow.
+    for restart, step in enumerate([0, 0, 0, 3, 3, 3, 3, 3, 3]):
+        assert job.ends() == ["preempted"] * restart and job.requeued() == restart
+        (job.run_dir / "state.json").write_text(json.dumps({"epoch": 0, "step": step}))
+        job.restart(restart)
+        job.token.ended(0, restart, state="preempted")
+        end(job.folder, 0)
+    assert job.ends()[-1] == "failed" and job.requeued() == 8
+    assert job.how_left() is not None and "before a step of training" in str(job.how_left())
+
+
 def test_a_saved_run_goes_back_to_the_queue_and_says_no_last_word(job: Job) -> None:
     job.token.ended(0, 0, state="preempted")
     assert end(job.folder, 0) != 0  # or jobs that wait for this one would start
