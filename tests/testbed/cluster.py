@@ -246,6 +246,8 @@ class Testbed:
             alive = ", ".join(f"{path.stem} (process {p.pid})" for path in records if (p := load(path)))
             raise TestbedError(f"some daemons of {self.folder} do not end: {alive}")
         collect()
+        if self.shape.strict:
+            _remove_cgroups(self.nodes)
         if not keep_logs:
             shutil.rmtree(self.folder, ignore_errors=True)
             return
@@ -324,16 +326,21 @@ def locked(folder: Path) -> Iterator[None]:
 
 def write_configuration(layout: Layout, shape: Shape, ports: Ports) -> None:
     """Make the folders and write every file that a daemon needs."""
+    layout.folder.chmod(0o755)
     for path in layout.folders:
         path.mkdir(mode=0o700, exist_ok=True)
+        if path.name in ("etc", "gpu", "run", "spool"):  # ordinary users may use the cluster; secrets are 600
+            path.chmod(0o755)
     password = secrets.token_hex(16)
     host = socket.gethostname().partition(".")[0]
     layout.slurm_conf.write_text(config.slurm_conf(layout, shape, ports, host))
     layout.slurm_conf.with_name("gres.conf").write_text(config.gres_conf(layout, shape))
+    if shape.strict:
+        layout.slurm_conf.with_name("cgroup.conf").write_text(config.CGROUP_CONF)
     for index in range(shape.gpus):
         layout.gpu(index).symlink_to("/dev/null")
     for name in shape.node_names:
-        (layout.folder / "spool" / name).mkdir()
+        (layout.folder / "spool" / name).mkdir(mode=0o755)
     _write_secret(layout.munge_key, secrets.token_bytes(128))
     if shape.accounting:
         dbd = config.slurmdbd_conf(layout, ports, password)
@@ -359,3 +366,12 @@ def set_up_database(layout: Layout, environment: Mapping[str, str]) -> None:
 def _write_secret(path: Path, content: bytes) -> None:
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
         file.write(content)
+
+
+def _remove_cgroups(nodes: Collection[str]) -> None:
+    """The empty folders that SLURM leaves for its nodes."""
+    for node in nodes:
+        for folder in config.CGROUPS.glob(f"*/slurm_{node}"):
+            for path in (*sorted(folder.glob("**/"), reverse=True), folder):
+                with suppress(OSError):  # it is gone, or another testbed has a node of this name
+                    path.rmdir()

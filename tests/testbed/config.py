@@ -9,6 +9,18 @@ LONGEST_FOLDER = 70  # slurmd binds a Unix socket below its spool folder, whose 
 MEMORY_MB = 6000
 DAEMON_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
+BY_PARTITION = """PreemptType=preempt/partition_prio
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+SelectTypeParameters=CR_Core"""
+STRICT = """PreemptType=preempt/qos
+ProctrackType=proctrack/cgroup
+TaskPlugin=task/cgroup
+SelectTypeParameters=CR_Core_Memory
+AccountingStorageEnforce=limits,qos"""
+CGROUP_CONF = "CgroupPlugin=cgroup/v1\nCgroupAutomount=no\nConstrainRAMSpace=yes\n"
+CGROUPS = Path("/sys/fs/cgroup")  # of version 1, where SLURM has folders for a node
+
 
 class TestbedError(Exception):
     """Something that the user can act on; the message is one or more sentences."""
@@ -26,6 +38,7 @@ class Shape:
     max_array: int = 1001
     accounting: bool = True
     requeue_delay: int = 10
+    strict: bool = False  # limits enforced, preemption by QOS, memory held by cgroups
 
     def __post_init__(self) -> None:
         for name, least in (("nodes", 1), ("gpus", 0), ("cpus", 1), ("max_array", 1), ("requeue_delay", 1)):
@@ -126,12 +139,9 @@ SlurmdPidFile={layout.pid("%n")}
 SlurmctldLogFile={layout.log("slurmctld")}
 SlurmdLogFile={layout.log("%n")}
 
-ProctrackType=proctrack/linuxproc
-TaskPlugin=task/none
 MpiDefault=none
 JobAcctGatherType=jobacct_gather/linux
 SelectType=select/cons_tres
-SelectTypeParameters=CR_Core
 GresTypes=gpu
 SlurmdParameters=config_overrides
 ReturnToService=2
@@ -147,7 +157,7 @@ MinJobAge=300
 SchedulerType=sched/backfill
 SchedulerParameters=batch_sched_delay=0,sched_interval=1,bf_interval=1,bf_continue
 
-PreemptType=preempt/partition_prio
+{STRICT if shape.strict else BY_PARTITION}
 PreemptMode=REQUEUE
 # Without it a preempted job gets SIGTERM, whatever its --signal says
 SlurmctldParameters=preempt_send_user_signal

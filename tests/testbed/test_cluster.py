@@ -6,6 +6,7 @@ import os
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from itertools import count
 from pathlib import Path
 
@@ -39,6 +40,7 @@ def skip_reason() -> str | None:
 def shorts() -> Iterator[Iterator[Path]]:
     """Short paths: those of SLURM's sockets have a limit, which pytest's own folders pass."""
     with tempfile.TemporaryDirectory(prefix="bed-", dir="/tmp") as folder:
+        Path(folder).chmod(0o755)
         yield (Path(folder) / str(number) for number in count())
 
 
@@ -75,6 +77,18 @@ def test_jobs_run_on_both_nodes(testbed: Testbed) -> None:
 def test_a_job_sees_its_own_gpus_only(testbed: Testbed) -> None:
     assert testbed.ask("srun", "--gpus-per-node=2", "printenv", "CUDA_VISIBLE_DEVICES") == "0,1\n"
     assert testbed.ask("srun", "--gpus-per-node=1", "printenv", "CUDA_VISIBLE_DEVICES") == "0\n"
+
+
+@pytest.mark.slow
+def test_an_ordinary_user_may_use_it_and_read_no_secret(testbed: Testbed) -> None:
+    nobody = {"user": 65534, "group": 65534, "extra_groups": []}
+    variables = {"PATH": os.environ["PATH"], **testbed.environment}
+    run = partial(subprocess.run, env=variables, cwd="/", capture_output=True, text=True, **nobody)
+    script = "#!/bin/sh\nsrun id -u\n"
+    job = run(["sbatch", "--wait", "--parsable", "--output=/dev/null"], input=script)
+    assert job.returncode == 0, job.stderr
+    assert run(["srun", "id", "-u"]).stdout == "65534\n"
+    assert run(["cat", str(testbed.layout.munge_key)]).returncode != 0
 
 
 @pytest.mark.slow

@@ -61,6 +61,14 @@ def test_a_preempted_job_gets_its_own_signal_and_is_requeued() -> None:
     assert "PartitionName=urgent Nodes=ALL PriorityTier=10 PreemptMode=OFF" in slurm_conf()
 
 
+def test_a_strict_one_enforces_limits_and_holds_memory() -> None:
+    conf = settings(slurm_conf(Shape(strict=True)))
+    assert conf["PreemptType"] == "preempt/qos" and conf["TaskPlugin"] == "task/cgroup"
+    assert conf["AccountingStorageEnforce"] == "limits,qos"
+    assert conf["SelectTypeParameters"] == "CR_Core_Memory"
+    assert "AccountingStorageEnforce" not in settings(slurm_conf())
+
+
 def test_without_accounting_no_database_is_named() -> None:
     conf = settings(slurm_conf(Shape(accounting=False)))
     assert conf["AccountingStorageType"] == "accounting_storage/none"
