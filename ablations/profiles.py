@@ -112,6 +112,7 @@ class Profile:
     data: DataConfig
     execution: Execution
     caveat: str = NOT_COMPARABLE
+    meaningful: bool = True  # whether its numbers say anything; else figures are marked
 
 
 ON_A_CPU = {"precision": "float32"}
@@ -137,6 +138,7 @@ PROFILES: dict[str, Profile] = {
             ),
             ShapesConfig(train_images=16, val_images=8, size=64),
             Execution(threads=1),
+            meaningful=False,
         ),
         Profile(
             "mini",

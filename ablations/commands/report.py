@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,8 @@ from ablations.options import Folder, completing, examples, which_runs
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from analysis.figures.catalogue import Drawing
 
 
 @click.command(
@@ -60,7 +63,7 @@ def command(
     runs = _as_status_says(load_runs(results), results)
     runs = kept(runs, fingerprint, source)
     study = open_study(results, profile, names, parsed, seeds, everything=runs, mixed=mixed, costs=costs_of)
-    written = write_report(study, out or results / "report", _logs)
+    written = write_report(study, out or results / "report", _logs, watch=_progress)
     for text in written.warnings:
         click.echo(text, err=True)
     if written.nothing:
@@ -69,6 +72,22 @@ def command(
     numbers = {"table": written.tables, "figure": written.figures, "run": written.runs}
     made = ", ".join(counted(number, thing) for thing, number in numbers.items())
     click.echo(f"{made}: {written.index}")
+
+
+def _progress(figures: Sequence[Drawing]) -> Iterator[Drawing]:
+    """The figures, with a line on the terminal that says how many are drawn and which one is."""
+    if not sys.stderr.isatty():
+        yield from figures
+        return
+    with click.progressbar(
+        figures,
+        label="figures",
+        show_pos=True,
+        item_show_func=lambda each: each.title if each else "",
+        width=20,
+        file=sys.stderr,
+    ) as bar:
+        yield from bar
 
 
 def _as_status_says(runs: pd.DataFrame, results: Path) -> pd.DataFrame:

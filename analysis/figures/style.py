@@ -22,6 +22,7 @@ import seaborn as sns
 from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 from numpy.typing import NDArray
@@ -262,7 +263,9 @@ def svg(made: Figure, title: str, description: str, prefix: str) -> str:
             if _inside(made):  # else its new ticks are wider than the layout has left room for
                 break
         made.set_layout_engine("none")
-        made.savefig(file, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+        made.set_dpi(dpi)  # of images in it
+        # Once; savefig would draw it all another time to settle the layout.
+        FigureCanvasSVG(made).print_svg(file, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
         made.set_dpi(dpi)
     text = SHEET.sub("", MARKUP.sub("", _printable(file.getvalue()))).strip()
     text = EMBEDDED.sub(lambda found: _jpeg(found[1]) + found[2], text)

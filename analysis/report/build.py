@@ -15,8 +15,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from ablations.profiles import profile_named
 from ablations.table import ALL_DETECTION
+from analysis.errors import NothingToShow
 from analysis.figures.catalogue import SECTIONS, table_anchor
-from analysis.report.files import MAKER, MARKER, Shown, csv_file, replaced, write_figures
+from analysis.report.files import MAKER, MARKER, Shown, Watch, csv_file, replaced, write_figures
 from analysis.report.runs import RunPage, panel_data, run_page, tail
 from analysis.report.tables import (
     Links,
@@ -27,12 +28,13 @@ from analysis.report.tables import (
     prose,
     table_view,
 )
-from analysis.report.verdicts import sentence, verdict_lines, warnings
+from analysis.report.verdicts import nothing, sentence, verdict_lines, warnings
 from analysis.study import Study
 from analysis.tables.formats import to_csv
 from yolor_core.runs.directory import RunDirectory
 
 HERE = Path(__file__).parent
+KEY = "effects-by-row"  # the figure of the first page
 LogFiles = Callable[[Path], Sequence[Path]]  # the logs of a run folder
 
 
@@ -58,7 +60,11 @@ def _last_logs(run_dir: Path) -> list[Path]:
 
 
 def write_report(
-    study: Study, target: Path, log_files: LogFiles = _last_logs, date: datetime | None = None
+    study: Study,
+    target: Path,
+    log_files: LogFiles = _last_logs,
+    date: datetime | None = None,
+    watch: Watch = iter,
 ) -> Written:
     """Write the report of a study into the folder `target`, in place of an older report.
 
@@ -69,65 +75,88 @@ def write_report(
         target: a new or empty folder, or one with a report.
         log_files: the logs of a run folder; those of its last start on this machine by default.
         date: that the pages say; now by default.
+        watch: passes on the figures that are drawn, which takes most of the time, and may say how far it is.
 
     Raises:
+        NothingToShow: no run is of these tables at this profile.
         NotAReportError: `target` holds something else.
     """
+    if why := nothing(study):
+        raise NothingToShow(why)
     with replaced(target) as folder:
-        written = _fill(folder, study, log_files, date or datetime.now(UTC))
+        written = _fill(folder, study, log_files, date or datetime.now(UTC), watch)
     return replace(written, folder=target)
 
 
-def _fill(folder: Path, study: Study, log_files: LogFiles, date: datetime) -> Written:
+def _fill(folder: Path, study: Study, log_files: LogFiles, date: datetime, watch: Watch) -> Written:
     for name in ("runs", "experiments", "tables"):
         (folder / name).mkdir()
     shutil.copytree(HERE / "assets", folder / "assets")
     # Two folders of one name would be one page; `load_runs` gives a readable run once.
     listed = study.listed.drop_duplicates("run", keep="last")
     slugs = [each.slug for each in study.experiments]
-    links = Links(page_names(listed["run"].astype(str)), page_names(slugs))
-    pages = Pages(folder, study, date)
-
-    shown = write_figures(study, folder)
-    run_pages = _run_pages(study, listed, links, folder, log_files)
-    for page in run_pages:
-        pages.write("run.html", f"runs/{links.runs[page.run]}.html", links, page=page)
-    for experiment in study.experiments:
-        page_of = experiment_page(experiment, study, links=replace(links, up="../"))
-        pages.write(
-            "experiment.html", f"experiments/{links.experiments[experiment.slug]}.html", links, page=page_of
-        )
+    links = Links(page_names(listed["run"].astype(str)), page_names(slugs), "../")
+    shown = write_figures(study, folder, watch=watch)
+    runs = _run_pages(study, listed, links, folder, log_files)
+    views = _tables(study, links, folder)
+    own = {view.anchor: [each for each in shown if _is_of(view, each)] for view in views}
+    sections = _sections([each for each in shown if not any(_is_of(view, each) for view in views)])
+    verdicts = verdict_lines(study)
     said = warnings(study)
     said += [f"A figure could not be drawn: {each.drawing.title}." for each in shown if each.failed]
-    verdicts = verdict_lines(study)
-    views = _tables(study, links, folder)
+
+    pages = Pages(folder, study, date, links, views, [name for name, _ in sections])
     pages.write(
         "index.html",
         "index.html",
-        links,
-        up="",
-        tables=views,
-        sections=_sections(shown),
+        key=next((each for each in shown if each.drawing.name == KEY and not each.nothing), None),
         verdicts=verdicts,
         summary=sentence(verdicts),
-        runs=run_pages,
         warnings=said,
         caveat=profile_named(study.profile).caveat,
         states=study.runs["state"].value_counts().sort_index().to_dict(),
         seeds=sorted({int(seed) for seed in study.runs["seed"].dropna()}),
+        listed=len(runs),
     )
-    marker = {"made by": MAKER, "date": pages.date, "profile": study.profile, "runs": len(run_pages)}
+    for view in views:
+        name, figures = f"tables/{view.anchor}.html", own[view.anchor]
+        of = [line for line in verdicts if line.anchor == view.anchor]
+        pages.write("figures.html", name, view=view, figures=figures, verdicts=of)
+    for section, figures in sections:
+        name = f"figures/{anchor(section)}.html"
+        pages.write("figures.html", name, view=None, section=section, figures=figures)
+    pages.write("runs.html", "runs/index.html", runs=runs)
+    for page in runs:
+        pages.write("run.html", f"runs/{links.runs[page.run]}.html", page=page)
+    for experiment in study.experiments:
+        of_it = experiment_page(experiment, study, links)
+        pages.write("experiment.html", f"experiments/{links.experiments[experiment.slug]}.html", page=of_it)
+
+    marker = {"made by": MAKER, "date": pages.date, "profile": study.profile, "runs": len(runs)}
     (folder / MARKER).write_text(json.dumps(marker, indent=1) + "\n", encoding="utf-8")
-    nothing = tuple(each.drawing.title for each in shown if each.nothing)
-    return Written(folder, len(run_pages), len(views), len(shown) - len(nothing), nothing, tuple(said))
+    empty = tuple(each.drawing.title for each in shown if each.nothing)
+    return Written(folder, len(runs), len(views), len(shown) - len(empty), empty, tuple(said))
+
+
+def _is_of(view: TableView, shown: Shown) -> bool:
+    """Whether a figure is of this table alone, and so on its page."""
+    return shown.drawing.name.endswith(f"-{view.anchor}")
 
 
 class Pages:
     """The templates, and what every page knows."""
 
-    def __init__(self, folder: Path, study: Study, date: datetime) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        study: Study,
+        date: datetime,
+        links: Links,
+        tables: Sequence[TableView],
+        sections: Sequence[str],
+    ) -> None:
         self.folder = folder
-        self.study = study
+        self.links = links
         self.date = date.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         self.templates = Environment(
             loader=FileSystemLoader(HERE / "templates"),
@@ -137,12 +166,15 @@ class Pages:
             lstrip_blocks=True,
         )
         self.templates.filters |= {"anchor": anchor, "prose": prose}
-        self.templates.globals["coco"] = ALL_DETECTION
+        self.templates.globals |= {
+            "coco": ALL_DETECTION, "study": study, "date": self.date, "tables": tables, "sections": sections
+        }  # fmt: skip
 
-    def write(self, template: str, name: str, links: Links, up: str = "../", **content: Any) -> None:
-        """Fill a template into the file `name`; `up` leads from it to the report's folder."""
+    def write(self, template: str, name: str, **content: Any) -> None:
+        """Fill a template into the file `name`, below the report's folder."""
+        up = "../" * name.count("/")
         text = self.templates.get_template(template).render(
-            study=self.study, date=self.date, up=up, links=replace(links, up=up), **content
+            up=up, here=name, links=replace(self.links, up=up), **content
         )
         (self.folder / name).write_text(text, encoding="utf-8", errors="backslashreplace")
 

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
+from ablations.profiles import profile_named
 from analysis.errors import NothingToShow
 from analysis.figures.catalogue import Drawing, drawings
 from analysis.figures.style import svg
@@ -102,6 +104,8 @@ def is_of(folder: Path, kind: Kind) -> bool:
 
 LARGE = 1_000_000  # bytes of a CSV that is packed
 DIGITS = "%.6g"
+JPEG = "data:image/jpeg"  # how photographs are embedded
+Watch = Callable[[Sequence[Drawing]], Iterable[Drawing]]  # passes figures on, and says how far they are
 BOX = re.compile(r'viewBox="[\d.]+ [\d.]+ ([\d.]+) ([\d.]+)"')
 
 
@@ -117,12 +121,18 @@ class Shown:
     rows: int = 0
     width: int = 0  # points
     height: int = 0
+    inline: str = ""  # the SVG itself where it has photographs, which a page must not invert in the dark
 
 
-def write_figures(study: Study, folder: Path, shown: Iterable[Drawing] | None = None) -> list[Shown]:
-    """Draw the catalogue, or what is `shown` of it, into `folder`/figures."""
+def write_figures(
+    study: Study, folder: Path, shown: Sequence[Drawing] | None = None, watch: Watch = iter
+) -> list[Shown]:
+    """Draw the catalogue, or what is `shown` of it, into `folder`/figures.
+
+    Those of a profile whose numbers mean nothing say so across the picture.
+    """
     (folder / "figures").mkdir()
-    return [_write(each, study, folder) for each in (drawings(study) if shown is None else shown)]
+    return [_write(each, study, folder) for each in watch(drawings(study) if shown is None else shown)]
 
 
 def _write(drawing: Drawing, study: Study, folder: Path) -> Shown:
@@ -134,12 +144,26 @@ def _write(drawing: Drawing, study: Study, folder: Path) -> Shown:
     except Exception as error:  # one figure must not cost the report
         return Shown(drawing, nothing=f"It could not be drawn: {type(error).__name__}: {error}", failed=True)
     path = f"figures/{drawing.name}.svg"
-    (folder / path).write_text(text, encoding="utf-8")
     found = BOX.search(text)
     width, height = (round(float(found[1])), round(float(found[2]))) if found else (504, 300)
+    if not profile_named(study.profile).meaningful:
+        text = text.replace("</svg>", f"{_watermark(study.profile, width, height)}</svg>")
+    (folder / path).write_text(text, encoding="utf-8")
     csv, content = csv_file(data, drawing.csv)
     (folder / csv).write_bytes(content)
-    return Shown(drawing, svg=path, csv=csv, rows=len(data), width=width, height=height)
+    inline = text if JPEG in text else ""
+    return Shown(drawing, None, False, path, csv, len(data), width, height, inline)
+
+
+def _watermark(profile: str, width: int, height: int) -> str:
+    """SVG text from corner to corner."""
+    said = f"{profile}: the numbers mean nothing"
+    size, angle = 1.5 * math.hypot(width, height) / len(said), -math.degrees(math.atan2(height, width))
+    return (
+        f'<text x="{width / 2}" y="{height / 2}" text-anchor="middle" dominant-baseline="middle" '
+        f'transform="rotate({angle:.1f} {width / 2} {height / 2})" '
+        f'style="font: {size:.0f}px sans-serif; fill: #B00020; fill-opacity: 0.3">{said}</text>\n'
+    )
 
 
 def csv_file(data: pd.DataFrame, name: str) -> tuple[str, bytes]:

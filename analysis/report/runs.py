@@ -46,6 +46,7 @@ class RunPage:
     logs: Sequence[Log] = ()
     cells: list[tuple[str, str, str]] = field(default_factory=list)  # table, its anchor, row
     problems: list[str] = field(default_factory=list)
+    files: Facts = field(default_factory=list)  # of its folder, none of which the report holds; sizes
 
 
 def run_page(row: pd.Series, metrics: pd.DataFrame, logs: Sequence[Log]) -> RunPage:
@@ -67,6 +68,7 @@ def run_page(row: pd.Series, metrics: pd.DataFrame, logs: Sequence[Log]) -> RunP
         facts=_times(record, state),
         logs=logs,
         problems=problems,
+        files=_files(directory.path),
     )
     if record:
         page.code = _code(record)
@@ -77,6 +79,18 @@ def run_page(row: pd.Series, metrics: pd.DataFrame, logs: Sequence[Log]) -> RunP
     if not metrics.empty:
         page.panels = panels(metrics)
     return page
+
+
+def _files(folder: Path) -> Facts:
+    found = sorted(path for path in folder.rglob("*") if path.is_file())
+    return [(path.relative_to(folder).as_posix(), size(path.stat().st_size)) for path in found]
+
+
+def size(count: int) -> str:
+    """`740 B`, `12.3 kB`, `4.5 MB`."""
+    return (
+        f"{count} B" if count < 1000 else f"{count / 1e3:.1f} kB" if count < 1e6 else f"{count / 1e6:.1f} MB"
+    )
 
 
 def _try(read: Any, problems: list[str]) -> dict[str, Any]:

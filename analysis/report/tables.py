@@ -28,7 +28,7 @@ CODE = re.compile(r"`([^`]*)`")
 def page_names(names: Iterable[str]) -> dict[str, str]:
     """A file's stem for every name; a name that is safe already is its own."""
     stems: dict[str, str] = {}
-    taken: set[str] = set()
+    taken = {"index"}  # the page that lists them
     for name in dict.fromkeys(names):
         stem = UNSAFE.sub("_", name)[:LONGEST].lstrip(".") or "_"
         # Some file systems take letters of both cases for one.
@@ -69,7 +69,7 @@ class Line:
 
 @dataclass(frozen=True)
 class TableView:
-    """A table of the report. One that is not filled has `refused` instead of rows."""
+    """A table of the report, which has a page of its own; one that is not filled has `refused` for rows."""
 
     table: Table
     title: str  # without number
@@ -83,6 +83,12 @@ class TableView:
     @property
     def anchor(self) -> str:
         return table_anchor(self.table)
+
+    @property
+    def label(self) -> str:
+        """In the contents: `4 Operators`; a name that the title begins with is not repeated."""
+        name = self.table.name
+        return self.title if self.title.lower().startswith(name.lower()) else f"{name} {self.title}"
 
 
 @dataclass(frozen=True)
@@ -110,7 +116,7 @@ def against(slug: str) -> str:
 
 
 def table_view(filled: FilledTable, links: Links, csv: str) -> TableView:
-    """A filled table with its links, for the index."""
+    """A filled table with its links, for its page."""
     table = filled.table
     rows = tuple((row.label, tuple(_lines(filled, row, links))) for row in table.rows)
     caption = filled.caption.removeprefix(heading(table))

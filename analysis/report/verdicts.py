@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from ablations.profiles import profile_named
 from analysis.figures.catalogue import table_anchor
 from analysis.report.tables import against
 from analysis.study import Study
@@ -24,7 +25,7 @@ class VerdictLine:
 
     cell: Cell
     table: str
-    anchor: str  # the table's id on the first page
+    anchor: str  # of the table: its page is `tables/<anchor>.html`
     against: str
     pairs: str | None  # the part of the experiment's page with the pairs behind the difference
     delta: str
@@ -89,13 +90,15 @@ def sentence(lines: Sequence[VerdictLine]) -> str:
 
 UNFINISHED = (*GOING_ON, State.PREEMPTED, State.INTERRUPTED, State.CANCELLED, State.NOT_SENT)
 FEW = 3  # things named in one sentence
+MEANINGLESS = "Profile {} shows that the path works: its numbers, verdicts and figures mean nothing."
 SHORT = 8  # characters of a hash that people read
 
 
 def warnings(study: Study) -> list[str]:
     """Sentences, the gravest first; none where a study is complete and of one piece."""
     runs = study.runs
-    found = [*_nothing(study), *_unreadable(study)]
+    found = [] if profile_named(study.profile).meaningful else [MEANINGLESS.format(study.profile)]
+    found += _unreadable(study)
     listed = study.listed
     for state in LOST:
         gone = listed[listed["state"] == state]
@@ -126,13 +129,16 @@ def warnings(study: Study) -> list[str]:
     return [*found, *_others(study), *_seeds(study)]
 
 
-def _nothing(study: Study) -> list[str]:
+def nothing(study: Study) -> str | None:
+    """Why there is nothing to report, and what to do; None where there are runs."""
     if not study.runs.empty:
-        return []
+        return None
     where = study.results / "runs"
     if study.everything.empty:
-        return [f"There are no runs in {where}. `ablate launch --all --profile {study.profile}` makes some."]
-    return [f"None of the runs in {where} is of these tables at profile {study.profile} with these settings."]
+        return f"there are no runs in {where}; `ablate launch --all --profile {study.profile}` makes some"
+    damaged = int((study.everything["state"] == State.UNREADABLE).sum())
+    said = f"none of the runs in {where} is of these tables at profile {study.profile} with these settings"
+    return said + (f"; {damaged} cannot be read, `ablate status` says why" if damaged else "")
 
 
 def _unreadable(study: Study) -> list[str]:

@@ -58,9 +58,11 @@ def test_launch_all_then_tables_and_figures(tmp_path: Path, monkeypatch: pytest.
     runs = sorted(path.name for path in (tmp_path / "results" / "runs").iterdir())
     ablate("features", *runs, "--results", str(tmp_path / "results"))
     assert "8 tables" in ablate("report", *options)
-    index = (tmp_path / "results" / "report" / "index.html").read_text(encoding="utf-8")
-    assert all(run in index for run in runs)
-    assert re.findall(r'<div class="figure" id="figure-([\w-]+)">', index) == []
+    report = tmp_path / "results" / "report"
+    listed = (report / "runs" / "index.html").read_text(encoding="utf-8")
+    assert all(run in listed for run in runs)
+    shown = "".join(path.read_text(encoding="utf-8") for path in report.glob("[tf]*/*.html"))
+    assert "<figure " in shown and re.findall(r'<div class="figure" id="figure-([\w-]+)">', shown) == []
     (source,) = re.findall(r"^```python\n(.*?)^```", FIGURES, re.MULTILINE | re.DOTALL)
     monkeypatch.chdir(tmp_path)
     exec(compile(source.replace('"mini"', '"smoke"'), "docs/figures.md", "exec"), {})

@@ -1,4 +1,5 @@
 // Tables sort by a click on a column's name, or by Enter or Space on it: up, down, as they were.
+// The contents are open beside the page where there is room, and fold away on a phone when one is chosen.
 // Without this script the pages lack nothing but that.
 "use strict";
 
@@ -61,6 +62,14 @@ function makeSortable(table) {
 }
 
 document.querySelectorAll("table.sortable").forEach(makeSortable);
+
+const contents = document.querySelector("nav details");
+const beside = window.matchMedia("(min-width: 64rem)");
+const unfold = () => { contents.open = beside.matches; };
+unfold();
+contents.querySelector("[aria-current]")?.scrollIntoView({ block: "nearest" });
+beside.addEventListener("change", unfold);
+contents.addEventListener("click", (event) => { if (event.target.closest("a")) unfold(); });
 
 // Paper shows what is folded away on the screen, and figures that were not scrolled to.
 window.addEventListener("beforeprint", () => {

@@ -32,6 +32,7 @@ def test_the_report_is_in_the_folder_of_results_and_its_page_is_named(tmp_path: 
 
 
 def test_out_names_another_folder_and_what_is_there_is_not_touched(tmp_path: Path) -> None:
+    make_run(tmp_path, "csp-fast")
     result = report("1", "--results", str(tmp_path), "--out", str(tmp_path / "a" / "b"))
     assert result.exit_code == 0 and (tmp_path / "a" / "b" / "index.html").is_file()
     mine = tmp_path / "mine"
@@ -51,13 +52,14 @@ def test_out_names_another_folder_and_what_is_there_is_not_touched(tmp_path: Pat
         (("--out", ""), "--out is empty"),
         (("--seeds", "x"), "seeds"),
         (("--source", "abc"), "unknown source hash 'abc'"),
+        ((), "there are no runs in"),
     ],
 )
 def test_bad_input_is_answered_by_a_line_that_names_it(
     tmp_path: Path, words: tuple[str, ...], said: str
 ) -> None:
     result = report("1", "--results", str(tmp_path), *words)
-    assert result.exit_code == 2 and said in result.stderr
+    assert result.exit_code == 2 and said in result.stderr and result.stderr.count("\n") == 1
     assert not (tmp_path / "report").exists()
 
 
@@ -65,7 +67,7 @@ def test_settings_choose_the_runs(tmp_path: Path) -> None:
     make_run(tmp_path, "csp-fast", overrides=("train.epochs=3",))
     result = report("1", "--results", str(tmp_path), "--set", "train.epochs=3", "--seeds", "1")
     assert result.exit_code == 0
-    assert "train.epochs=3" in (tmp_path / "report" / "index.html").read_text()
+    assert "train.epochs=3" in (tmp_path / "report" / "tables" / "table-1.html").read_text()
 
 
 def test_the_log_of_a_submitted_run_is_that_of_its_job(tmp_path: Path) -> None:

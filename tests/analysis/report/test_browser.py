@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from collections.abc import Iterator
@@ -10,13 +11,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 
-PHONE, SCREEN = 375, 1280  # pixels
+PHONE, SCREEN = 390, 1280  # pixels
 CONTRAST = 4.5  # of text, WCAG 2.2 level AA
 SAMPLES = (
     "body",
@@ -65,10 +67,11 @@ def show(browser: webdriver.Chrome, page: Path, width: int = SCREEN, scheme: str
 
 
 def some_pages(report: Path) -> list[Path]:
-    """The first page, that of every experiment, and those of a finished, a running and a damaged run."""
+    """Pages of each kind: all tables, figures and experiments; a finished, a running and a damaged run."""
     runs = sorted((report / "runs").glob("*.html"))
     kinds = [next(p for p in runs if word in p.name) for word in ("add-fa-mini", "add-pr-mini", "broken")]
-    return [report / "index.html", *sorted((report / "experiments").glob("*.html")), *kinds]
+    lists = [report / "index.html", report / "runs" / "index.html"]
+    return [*lists, *sorted(report.glob("[tfe]*/*.html")), *kinds]
 
 
 def requested(browser: webdriver.Chrome) -> set[str]:
@@ -85,8 +88,8 @@ def test_pages_load_from_disk_alone_and_without_a_word_on_the_console(
     for page in some_pages(report):
         show(browser, page)
         browser.execute_script("for (const image of document.images) image.loading = 'eager'")
-        rule = browser.find_element(By.TAG_NAME, "nav").value_of_css_property("border-top-style")
-        assert rule == "solid", f"{page} has no style"
+        place = browser.find_element(By.TAG_NAME, "nav").value_of_css_property("position")
+        assert place == "sticky", f"{page} has no style"
         sizes = browser.execute_async_script(
             "const done = arguments[0]; Promise.allSettled([...document.images].map(i => i.decode()))"
             ".then(() => done([...document.images].map(i => i.naturalWidth)))"
@@ -98,12 +101,13 @@ def test_pages_load_from_disk_alone_and_without_a_word_on_the_console(
     assert [address for address in asked if not address.startswith(("file:", "data:"))] == []
 
 
-def test_every_link_of_the_first_page_opens_a_page_that_is_there(
+def test_every_link_of_the_first_page_and_of_a_table_opens_a_page_that_is_there(
     browser: webdriver.Chrome, report: Path
 ) -> None:
-    show(browser, report / "index.html")
-    script = "return [...new Set([...document.links].map(a => a.href))]"
-    addresses: list[str] = browser.execute_script(script)
+    addresses: set[str] = set()
+    for page in (report / "index.html", report / "tables" / "table-4.html"):
+        show(browser, page)
+        addresses |= set(browser.execute_script("return [...document.links].map(a => a.href)"))
     assert len(addresses) > 30
     for address in addresses:
         if ".html" in address:
@@ -120,13 +124,64 @@ def test_no_page_is_wider_than_the_window(browser: webdriver.Chrome, report: Pat
     for page in some_pages(report):
         show(browser, page, width)
         assert browser.execute_script("return document.documentElement.scrollWidth") == width, page
-    show(browser, report / "index.html", width)
     if width == PHONE:  # the tables are: they scroll by themselves, from the keyboard too
-        box = browser.find_element(By.CSS_SELECTOR, "#table-1 .scroll")
+        show(browser, report / "tables" / "table-1.html", width)
+        box = browser.find_elements(By.CSS_SELECTOR, "#table-1 .scroll")[-1]
         assert browser.execute_script("return arguments[0].scrollWidth > arguments[0].clientWidth", box)
         box.send_keys(Keys.ARROW_RIGHT)
         moved = "const b = arguments[0], d = arguments[1]; setTimeout(() => d(b.scrollLeft), 400)"
         assert browser.execute_async_script(moved, box) > 0
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [PHONE, SCREEN])
+def test_the_key_figure_is_whole_and_as_dark_as_the_page(
+    browser: webdriver.Chrome, report: Path, width: int, scheme: str
+) -> None:
+    show(browser, report / "index.html", width, scheme)
+    picture = browser.find_element(By.CSS_SELECTOR, ".key img")
+    browser.execute_async_script("arguments[0].decode().then(arguments[1])", picture)
+    box = picture.find_element(By.XPATH, "..")
+    assert browser.execute_script("return arguments[0].scrollWidth <= arguments[0].clientWidth", box)
+    assert picture.rect["x"] >= 0 and picture.rect["x"] + picture.rect["width"] <= width
+    assert picture.rect["width"] > 0.65 * width
+    shown = np.asarray(Image.open(io.BytesIO(picture.screenshot_as_png)).convert("RGB")).astype(float)
+    ground, paper = (
+        np.median(shown, axis=(0, 1)),
+        colours(browser, browser.find_element(By.TAG_NAME, "body"))[1],
+    )
+    assert np.abs(ground - (255.0 if scheme == "light" else paper)).max() <= 2
+    assert np.ptp(shown, axis=(0, 1)).max() > 150  # there is something on it
+
+
+def test_the_contents_follow_on_the_screen_and_fold_away_on_a_phone(
+    browser: webdriver.Chrome, report: Path
+) -> None:
+    table = report / "tables" / "table-4.html"
+    show(browser, table)
+    browser.execute_script("window.scrollTo(0, document.body.scrollHeight)")
+    here = browser.find_element(By.CSS_SELECTOR, 'nav [aria-current="page"]')
+    assert here.text == "4 Operators" and here.is_displayed() and in_window(browser, here)
+    browser.find_element(By.CSS_SELECTOR, "nav .top").click()
+    assert browser.execute_script("return window.scrollY") == 0
+    show(browser, table, PHONE)
+    browser.execute_script("window.scrollTo(0, document.body.scrollHeight)")
+    bar, link = (browser.find_element(By.CSS_SELECTOR, f"nav {name}") for name in ("summary", "li a"))
+    assert in_window(browser, bar) and bar.text == "Contents" and not link.is_displayed()
+    assert bar.rect["height"] <= 60
+    bar.click()
+    part = browser.find_element(By.CSS_SELECTOR, "nav .onpage a")
+    assert link.is_displayed() and part.is_displayed()
+    part.click()
+    assert not link.is_displayed()
+    wanted = browser.find_element(By.ID, browser.execute_script("return location.hash.slice(1)"))
+    assert in_window(browser, wanted)
+
+
+def in_window(browser: webdriver.Chrome, element: WebElement) -> bool:
+    """Whether the top of an element is in the part of the page that is seen."""
+    top: float = browser.execute_script("return arguments[0].getBoundingClientRect().top", element)
+    return 0 <= top < 900
 
 
 def column(table: WebElement, number: int) -> list[str]:
@@ -145,8 +200,8 @@ def order(table: WebElement, number: int) -> str | None:
 def test_a_click_sorts_a_table_of_the_paper_by_its_numbers_and_keeps_the_lines_of_a_row_together(
     browser: webdriver.Chrome, report: Path
 ) -> None:
-    show(browser, report / "index.html")
-    table = browser.find_element(By.CSS_SELECTOR, "#table-4 table")
+    show(browser, report / "tables" / "table-4.html")
+    table = browser.find_elements(By.CSS_SELECTOR, "#table-4 table")[-1]
     labels = column(table, 0)
     assert labels == ["baseline", "+ iFA", "× iFA", "⊕ iFA", "+ iPR", "× iPR"]
     button(table, 2).click()
@@ -166,7 +221,7 @@ def test_a_click_sorts_a_table_of_the_paper_by_its_numbers_and_keeps_the_lines_o
 def test_the_keyboard_sorts_the_runs_and_only_one_column_says_so(
     browser: webdriver.Chrome, report: Path, key: str
 ) -> None:
-    show(browser, report / "index.html")
+    show(browser, report / "runs" / "index.html")
     table = browser.find_element(By.CSS_SELECTOR, "#runs table")
     button(table, 0).send_keys(key)
     browser.switch_to.active_element.send_keys(Keys.TAB + Keys.TAB)
@@ -182,10 +237,12 @@ def test_the_keyboard_sorts_the_runs_and_only_one_column_says_so(
 def test_without_javascript_everything_is_there_unsorted(browser: webdriver.Chrome, report: Path) -> None:
     browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
     try:
-        show(browser, report / "index.html")
+        show(browser, report / "tables" / "table-4.html")
         assert browser.find_elements(By.CSS_SELECTOR, "th button") == []
-        rows = browser.find_elements(By.CSS_SELECTOR, "#table-4 tbody")
+        rows = browser.find_elements(By.CSS_SELECTOR, "#table-4 .groups tbody")
         assert len(rows) == 6 and "43.30" in rows[1].text
+        browser.find_element(By.CSS_SELECTOR, "nav summary").click()
+        assert browser.find_element(By.CSS_SELECTOR, "nav li a").is_displayed()
     finally:
         browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
 
@@ -202,7 +259,12 @@ def test_the_first_key_leads_past_the_navigation(browser: webdriver.Chrome, repo
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_text_has_enough_contrast(browser: webdriver.Chrome, report: Path, scheme: str) -> None:
     measured = 0
-    for page in (report / "index.html", next((report / "runs").glob("broken*"), report / "index.html")):
+    table = report / "tables" / "table-4.html"
+    for page in (
+        report / "index.html",
+        table,
+        next((report / "runs").glob("broken*"), report / "index.html"),
+    ):
         show(browser, page, scheme=scheme)
         for selector in (*SAMPLES, ".warnings h2", ".warnings li", "dt", "nav a", "pre"):
             for element in browser.find_elements(By.CSS_SELECTOR, selector)[:1]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from analysis.errors import NothingToShow
-from analysis.figures.catalogue import Drawing, drawings
+from analysis.figures.catalogue import SECTIONS, Drawing, drawings
 from analysis.report import Written, write_report
 from analysis.report import files as files_module
 from analysis.study import Study, open_study
@@ -24,15 +24,26 @@ Make = Callable[..., Path]
 
 
 def written(results: Path, *tables: str, **further: object) -> tuple[Written, Page]:
-    """A report of these tables at mini, and its first page."""
+    """A report of these tables at mini, and its first page with the words and links of tables and figures."""
     study = open_study(results, "mini", tables or ("1",), **further)  # type: ignore[arg-type]
     found = write_report(study, results / "report", date=DATE)
     assert broken(found.folder) == []
-    return found, Page(found.index)
+    return found, first_pages(found.folder)
+
+
+def first_pages(report: Path) -> Page:
+    """The first page, with what the pages of tables and figures and the list of runs have besides."""
+    found = Page(report / "index.html")
+    for path in (*sorted(report.glob("[tf]*/*.html")), report / "runs" / "index.html"):
+        page = Page(path)
+        found.text += page.text
+        found.links += [link.removeprefix("../") for link in page.links]
+    return found
 
 
 def test_every_link_leads_to_a_part_of_the_report_that_is_there(report: Path) -> None:
-    assert len(pages(report)) == 1 + 9 + 6  # index, runs of the profile and the damaged one, experiments
+    # The index and the list of runs, runs of the profile and the damaged one, experiments, tables, sections.
+    assert len(pages(report)) == 2 + 9 + 6 + 2 + len(SECTIONS)
     assert broken(report) == []
 
 
@@ -48,29 +59,29 @@ def test_pages_are_well_formed_and_can_be_read_without_eyes_and_mouse(report: Pa
         assert len(page.all("caption")) == len(page.all("table")), page.path
         assert all(known.get("scope") for known in page.all("th")), page.path
         assert all(known.get("alt") for known in page.all("img"))
-        assert all(known.get("aria-label") for known in page.all("svg"))
+        assert all(known.get("aria-label") or known.get("aria-labelledby") for known in page.all("svg"))
         assert not any("title" in known for _, known in page.tags), "said to those with a mouse only"
 
 
 def test_a_cell_links_to_the_runs_behind_it_and_a_difference_to_their_pairs(report: Path) -> None:
     known = pages(report)
-    index = known[(report / "index.html").resolve()]
-    assert "experiments/csp-fast.add-fa.html#runs" in index.links
-    assert "experiments/csp-fast.add-fa.html#against-csp-fast" in index.links
+    table = known[(report / "tables" / "table-4.html").resolve()]
+    assert "../experiments/csp-fast.add-fa.html#runs" in table.links
+    assert "../experiments/csp-fast.add-fa.html#against-csp-fast" in table.links
     (single,) = (report / "runs").glob("csp-fast.mul-fa-mini-s0-*.html")
-    assert f"runs/{single.name}" in index.links  # one seed: the run itself
+    assert f"../runs/{single.name}" in table.links  # one seed: the run itself
     experiment = known[(report / "experiments" / "csp-fast.add-fa.html").resolve()]
     for seed in (0, 1, 2):
         (run,) = (report / "runs").glob(f"csp-fast.add-fa-mini-s{seed}-*.html")
         (other,) = (report / "runs").glob(f"csp-fast-mini-s{seed}-*.html")
         assert experiment.links.count(f"../runs/{run.name}") == 2  # among the runs, and as one of a pair
         assert f"../runs/{other.name}" in experiment.links
-        assert "../index.html#table-1" in known[run.resolve()].links
-        assert "../index.html#table-4" in known[run.resolve()].links
+        assert "../tables/table-1.html" in known[run.resolve()].links
+        assert "../tables/table-4.html" in known[run.resolve()].links
 
 
 def test_the_first_page_has_cells_intervals_verdicts_and_what_to_know_first(report: Path) -> None:
-    text = Page(report / "index.html").text
+    text = first_pages(report).text
     assert "41.00 ± 2.48" in text and "43.30 ± 2.93" in text
     assert "+2.30 ± 0.75" in text and "same sign" in text and "compared with a baseline in AP" in text
     assert "1 run is not finished (1 running)" in text
@@ -93,7 +104,7 @@ def test_the_page_of_a_run_says_what_it_was(report: Path) -> None:
 
 def test_a_figure_has_its_data_beside_it_and_one_without_says_why(report: Path) -> None:
     study = open_study(report.parent, "mini", ["1", "4"])
-    text = Page(report / "index.html").text
+    text = first_pages(report).text
     drawn = 0
     for drawing in drawings(study):
         file = report / drawing.csv
@@ -113,7 +124,7 @@ def test_a_figure_has_its_data_beside_it_and_one_without_says_why(report: Path) 
 
 
 def test_figures_of_the_same_data_refer_to_one_file(report: Path) -> None:
-    figures, index = report / "figures", Page(report / "index.html")
+    figures, index = report / "figures", first_pages(report)
     assert (figures / "evolution.svg").exists() and (figures / "trajectories.svg").exists()
     assert (figures / "evolution.csv").exists() and not (figures / "trajectories.csv").exists()
     assert index.links.count("figures/evolution.csv") == 2
@@ -135,12 +146,52 @@ def test_the_same_runs_give_the_same_report_apart_from_the_date(report: Path, tm
     assert [name for name, content in first.items() if content != second[name]] == []
 
 
-def test_without_runs_the_tables_show_the_paper_and_the_rest_says_what_is_missing(tmp_path: Path) -> None:
+def test_without_runs_there_is_no_report_but_a_sentence(tmp_path: Path, make: Make) -> None:
+    with pytest.raises(
+        NothingToShow, match=f"there are no runs in {tmp_path / 'runs'}; `ablate launch --all"
+    ):
+        written(tmp_path)
+    make(tmp_path, "csp-fast", profile="smoke")
+    with pytest.raises(NothingToShow, match=r"none of the runs in .* is of these tables at profile mini"):
+        written(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["runs"]
+
+
+@pytest.mark.usefixtures("few_figures")
+def test_figures_of_numbers_that_mean_nothing_say_so(tmp_path: Path, make: Make) -> None:
+    make(tmp_path, "csp-fast", profile="smoke")
+    found = write_report(open_study(tmp_path, "smoke", "1"), tmp_path / "report", date=DATE)
+    figures = list((found.folder / "figures").glob("*.svg"))
+    assert len(figures) == found.figures == 2
+    for path in figures:
+        last = list(ElementTree.parse(path).getroot())[-1]
+        assert last.text == "smoke: the numbers mean nothing"
+    assert "its numbers, verdicts and figures mean nothing" in Page(found.index).text
+
+
+@pytest.mark.usefixtures("few_figures")
+def test_who_watches_is_told_every_figure(tmp_path: Path, make: Make) -> None:
+    make(tmp_path, "csp-fast")
+    told = []
+
+    def watch(figures: Sequence[Drawing]) -> Iterator[Drawing]:
+        for place, each in enumerate(figures):
+            told.append((place, len(figures), each.name))
+            yield each
+
+    write_report(open_study(tmp_path, "mini", "1"), tmp_path / "report", date=DATE, watch=watch)
+    assert [place for place, of, _ in told] == list(range(told[0][1])) == [0, 1, 2]
+
+
+@pytest.mark.usefixtures("few_figures")
+def test_the_page_of_a_run_lists_its_files_which_the_report_has_not(tmp_path: Path, make: Make) -> None:
+    folder = make(tmp_path, "csp-fast")
+    (folder / "weights.safetensors").write_bytes(b"0" * 1234)
     found, page = written(tmp_path)
-    assert found.figures == 0 and found.runs == 0 and len(found.nothing) >= 10
-    assert f"There are no runs in {tmp_path / 'runs'}" in page.text
-    assert "ablate launch --all --profile mini" in page.text
-    assert "47.9 (+0.1)" in page.text and "without a finished run" in page.text
+    text = " ".join(Page(found.folder / "runs" / f"{folder.name}.html").text.split())
+    assert "weights.safetensors1.2 kB" in text and f"In {folder}, not in this report" in text
+    assert "ablate publish --out DIR" in page.text
+    assert not list(found.folder.rglob("weights*"))
 
 
 @pytest.mark.usefixtures("few_figures")
@@ -199,6 +250,7 @@ def test_a_damaged_file_costs_its_run_only(tmp_path: Path, make: Make) -> None:
 @pytest.mark.usefixtures("few_figures")
 @pytest.mark.parametrize("missing", ["evaluation.json", "metrics.jsonl", "state.json", "run.json", "logs"])
 def test_a_run_without_a_file_has_a_page_still(tmp_path: Path, make: Make, missing: str) -> None:
+    make(tmp_path, "csp-fast")
     folder = make(tmp_path, "csp-fast.add-fa")
     target = folder / missing
     target.rename(tmp_path / "elsewhere")
@@ -241,6 +293,7 @@ def test_nothing_that_a_run_wrote_becomes_markup(tmp_path: Path, make: Make) -> 
 
 @pytest.mark.usefixtures("few_figures")
 def test_runs_of_other_settings_have_pages_and_are_in_no_table(tmp_path: Path, make: Make) -> None:
+    make(tmp_path, "csp-fast", ap=0.25)
     folder = make(tmp_path, "csp-fast", ap=0.9, overrides=("train.epochs=3",))
     found, page = written(tmp_path)
     assert (found.folder / "runs" / f"{folder.name}.html").is_file()
@@ -337,16 +390,14 @@ def test_tables_whose_names_differ_in_signs_only_do_not_meet(tmp_path: Path, mak
         (tmp_path / file).write_text(OWN_TABLE.replace("NAME", f"mine {sign}"), encoding="utf-8")
     study = open_study(tmp_path, "mini", [str(tmp_path / name) for name in ("a.py", "b.py")])
     found = write_report(study, tmp_path / "report", date=DATE)
-    files = sorted(path.name for path in (found.folder / "tables").iterdir())
+    files = sorted(path.name for path in (found.folder / "tables").glob("*.csv"))
     assert len(files) == 2 and all(name.startswith("table-mine-") for name in files)
-    text = found.index.read_text(encoding="utf-8")
-    ids = re.findall(r'\bid="([^"]*)"', text)
-    assert len(ids) == len(set(ids))
     assert broken(found.folder) == []
-    anchors = {view for view in ids if re.fullmatch("table-mine-[0-9a-f]{6}", view)}
+    names = {path.name for path in (found.folder / "tables").glob("*.html")}
+    assert len(names) == 2 and all(re.fullmatch(r"table-mine-[0-9a-f]{6}\.html", name) for name in names)
     links = Page(found.index).links
-    # In the contents, beside its verdict, and where its run counts.
-    assert len(anchors) == 2 and all(links.count(f"#{view}") == 3 for view in anchors)
+    # In the contents, beside its verdict, and among the tables.
+    assert all(links.count(f"tables/{name}") == 3 for name in names)
 
 
 OWN_TABLE = """
