@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from textwrap import shorten
 from typing import TYPE_CHECKING
 
 import click
@@ -83,7 +84,7 @@ def _progress(figures: Sequence[Drawing]) -> Iterator[Drawing]:
         figures,
         label="figures",
         show_pos=True,
-        item_show_func=lambda each: each.title if each else "",
+        item_show_func=lambda each: shorten(each.title, 32, placeholder=" ...") if each else "",
         width=20,
         file=sys.stderr,
     ) as bar:
