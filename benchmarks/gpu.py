@@ -17,6 +17,7 @@ named in the report with what it had; the rest goes on. The report is written af
     resume      a training killed and resumed beside two that were left alone                              60
     inference   agreement with the CPU, suppression, evaluation, `ablate speed`                            60
     ddp         DistributedDataParallel and SyncBN over one process                                        40
+    shared      several trainings side by side at the profile `small`                                      70
     peer        a step against the released code's                                                         60
     compiled    training with `numerics.compile`                                                  what is left
 
@@ -43,7 +44,7 @@ ROOT = Path(__file__).parent.parent
 MINUTES = 9.0
 LIMITS = {  # seconds of a part, in the order in which they run
     "device": 120.0, "training": 110.0, "tests": 60.0, "batches": 60.0, "data": 60.0, "resume": 60.0,
-    "inference": 60.0, "ddp": 40.0, "peer": 60.0, "compiled": float("inf"),
+    "inference": 60.0, "ddp": 40.0, "shared": 70.0, "peer": 60.0, "compiled": float("inf"),
 }  # fmt: skip
 SHORTEST = 3.0  # seconds; with less left a part does not begin
 BEGINS = "begins: "  # as a part says what it measures next
@@ -61,6 +62,7 @@ TITLES = {
     "evaluation": "Evaluation of a split",
     "inference": "Inference, as `ablate speed`",
     "ddp": "DistributedDataParallel over one process",
+    "shared": "Several trainings side by side, at the profile `small`: all of them together",
     "peer": "A training step against the released code's",
     "compiled": "Training steps, compiled",
 }  # of the tables, in the order of the report
@@ -95,12 +97,15 @@ class Report:
         return next((row["on"] for rows in self.record["tables"].values() for row in rows), "")
 
     def speeds(self) -> list[Record]:
-        """A cluster profile's `tflops` by experiment and images a GPU; none of a CPU."""
-        rows = self.record["tables"].get("batches", []) if self.on == "GPU" else []
-        measured = [row for row in rows if "TFLOP/s" in row]
+        """A cluster profile's `tflops` by what a GPU is given; none of a CPU."""
+        tables = self.record["tables"] if self.on == "GPU" else {}
+        one = [{"profile": "paper", "runs_per_gpu": 1} | row for row in tables.get("batches", ())]
+        rows = one + [{"profile": "small"} | row for row in tables.get("shared", ())]
         return [
-            {"experiment": r["experiment"], "images": r["images"], "tflops": round(r["TFLOP/s"], 2)}
-            for r in sorted(measured, key=by_batch)
+            {key: row[key] for key in ("profile", "experiment", "images", "runs_per_gpu")}
+            | {"tflops": round(row["TFLOP/s"], 2)}
+            for row in sorted(rows, key=by_batch)
+            if "TFLOP/s" in row
         ]
 
     def write(self) -> None:
@@ -129,7 +134,7 @@ class Report:
         for key, title in TITLES.items():
             if key in tables:
                 # Batches are measured by their importance.
-                rows = sorted(tables[key], key=by_batch) if key == "batches" else tables[key]
+                rows = sorted(tables[key], key=by_batch) if key in ("batches", "shared") else tables[key]
                 lines += ["", f"## {title}{' (CPU)' if self.on == 'CPU' else ''}", "", *table(rows)]
         return "\n".join(lines)
 
@@ -141,15 +146,21 @@ class Report:
             "", "## For a cluster profile", "",
             "`tflops` counts as `ablate launch` does for its hours: steps alone, no waiting for data and no "
             "evaluation. Take the line of your model and of the images of a batch that a GPU has "
-            "(`train.batch`, 64 at `paper` and 16 at `proxy`, divided by the GPUs of a run).", "", "```toml",
-            *(f"tflops = {s['tflops']:<8} # {s['experiment']}, {s['images']} images" for s in self.speeds()),
-            "```",
+            "(`train.batch`, 64 at `paper` and 16 at `proxy`, divided by the GPUs of a run). Of `small` it "
+            "is that of all runs on the GPU together.", "", "```toml",
+            *map(line, self.speeds()), "```",
         ]  # fmt: skip
 
 
-def by_batch(row: Record) -> tuple[str, int]:
-    """Experiment, then images."""
-    return row["experiment"], row["images"]
+def by_batch(row: Record) -> tuple[str, int, int]:
+    """Experiment, images, and how many runs share the GPU."""
+    return row["experiment"], row["images"], row.get("runs_per_gpu", 1)
+
+
+def line(speed: Record) -> str:
+    """A line of a cluster profile, saying for what it is right."""
+    shared = f" at small, runs_per_gpu = {speed['runs_per_gpu']}" if speed["profile"] == "small" else ""
+    return f"tflops = {speed['tflops']:<8} # {speed['experiment']}, {speed['images']} images{shared}"
 
 
 def table(rows: list[Record]) -> list[str]:

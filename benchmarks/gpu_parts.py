@@ -11,6 +11,7 @@ import contextlib
 import functools
 import gc
 import json
+import multiprocessing
 import os
 import platform
 import re
@@ -20,7 +21,8 @@ import sys
 import sysconfig
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass, replace
 from itertools import product, repeat
 from pathlib import Path
 from typing import Any
@@ -77,6 +79,7 @@ class Bench:
     tiny: bool
     work: Path  # shared by the parts: the packed images lie in it
     results: Path
+    profile: str = "paper"  # of the experiments; tiny ones have `smoke`
 
     def emit(self, table: str, **figures: Any) -> None:
         """Append a row to a table."""
@@ -85,8 +88,8 @@ class Bench:
             file.write(json.dumps({"table": table, "on": on} | figures) + "\n")
 
     def science(self, experiment: str) -> Science:
-        """An experiment as the profile `paper` trains it; tiny: as `smoke` does."""
-        return resolve(experiment, "smoke" if self.tiny else "paper")
+        """An experiment as it is trained at the profile."""
+        return resolve(experiment, "smoke" if self.tiny else self.profile)
 
     def batch(self, experiment: str) -> int:
         """Images of a step."""
@@ -164,12 +167,12 @@ def measure(bench: Bench, experiment: str, images: int, **numerics: Any) -> dict
     free(bench)
     science = bench.science(experiment)
     reset_peak_memory(bench.device)
+    begin(f"{experiment}, {images} images, {numerics or 'numerics of the profile'}")
+    start = time.perf_counter()
     step, batch = step_of(bench, experiment, images, **numerics)
     ways = step.numerics.config
-    begin(f"{experiment}, {images} images, {ways}")
-    start = time.perf_counter()
     timed(step, repeat(batch), 0)
-    first = time.perf_counter() - start
+    ready = time.perf_counter() - start
     for _ in range(0 if bench.tiny else WARMUP):
         timed(step, repeat(batch), 0)
     rate, _ = timed(step, repeat(batch), bench.seconds)
@@ -186,7 +189,7 @@ def measure(bench: Bench, experiment: str, images: int, **numerics: Any) -> dict
         "peak TFLOP/s": bench.peak(ways.precision) / 1e12,
         "share of peak": flops / bench.peak(ways.precision),
         "GiB": peak_memory(bench.device) / 1024,
-        "first step s": first,
+        "ready after s": ready,
     }
 
 
@@ -208,15 +211,15 @@ def fitting(bench: Bench, experiment: str, **numerics: Any) -> dict[str, Any]:
 
 def training(bench: Bench) -> None:
     """Throughput at every precision and memory format."""
-    for precision, last, experiment in product(PRECISIONS, (False, True), MODELS):
-        if is_gpu(bench.device) or precision in ("float32", "bfloat16"):  # a CPU emulates the others
-            bench.emit("training", **fitting(bench, experiment, precision=precision, channels_last=last))
+    few = [("bfloat16", True, "csp-fast"), ("float32", False, "p6-light")]
+    for precision, last, experiment in few if bench.tiny else product(PRECISIONS, (False, True), MODELS):
+        bench.emit("training", **fitting(bench, experiment, precision=precision, channels_last=last))
 
 
 def compiled(bench: Bench) -> None:
-    """The same with `numerics.compile`; every first step holds a compilation."""
-    wanted = list(product(PRECISIONS[:3], (False, True), MODELS))
-    for precision, last, experiment in [("float32", False, "csp-fast")] if bench.tiny else wanted:
+    """The same with `numerics.compile`; getting ready holds a compilation."""
+    few = [("float32", False, "csp-fast")]
+    for precision, last, experiment in few if bench.tiny else product(PRECISIONS[:3], (False, True), MODELS):
         bench.emit(
             "compiled",
             **fitting(bench, experiment, precision=precision, channels_last=last, compile=True),
@@ -233,6 +236,50 @@ def batches(bench: Bench) -> None:
             bench.emit("batches", experiment=experiment, images=images, note="does not fit")
             continue
         bench.emit("batches", **figures)
+
+
+BARRIER: Any = None  # of the processes of `shared`, in each of them
+
+
+def shared(bench: Bench) -> None:
+    """Throughput of several trainings side by side at the profile `small`, all of them together."""
+    bench, experiment = replace(bench, profile="small"), "csp-fast"
+    science, context = bench.science(experiment), multiprocessing.get_context("spawn")
+    images = 2 if bench.tiny else science.train.batch
+    for runs in (2,) if bench.tiny else (1, 4, 2):
+        begin(f"{runs} of {experiment} side by side, {images} images each")
+        with ProcessPoolExecutor(runs, context, _meet, (context.Barrier(runs),)) as pool:
+            found = list(pool.map(_beside, *zip(*[(bench, experiment, images)] * runs, strict=True)))
+        rate = sum(rate for rate, _ in found)
+        bench.emit(
+            "shared",
+            experiment=experiment,
+            size=science.train.size,
+            images=images,
+            runs_per_gpu=runs,
+            precision=science.numerics.precision,
+            **{"images/s": rate, "TFLOP/s": rate * bench.flops(experiment) / 1e12},
+            **{"GiB each": max(memory for _, memory in found)},
+        )
+
+
+def _meet(barrier: Any) -> None:
+    global BARRIER
+    BARRIER = barrier
+    torch.set_num_threads(1)
+
+
+def _beside(bench: Bench, experiment: str, images: int) -> tuple[float, float]:
+    """Images a second of one of several trainings while all of them run, and the GiB it takes."""
+    try:
+        step, batch = step_of(bench, experiment, images)
+        timed(step, repeat(batch), bench.seconds)
+        BARRIER.wait(timeout=60)
+    except BaseException:
+        BARRIER.abort()  # the others need not wait
+        raise
+    rate, _ = timed(step, repeat(batch), 3 * bench.seconds)
+    return rate, peak_memory(bench.device) / 1024
 
 
 # Data.
@@ -526,7 +573,7 @@ def _nvidia_smi() -> Iterator[tuple[str, str]]:
 
 PARTS: dict[str, Callable[[Bench], None]] = {
     part.__name__: part
-    for part in (device, training, tests, batches, data, resume, inference, ddp, peer, compiled)
+    for part in (device, training, tests, batches, data, resume, inference, ddp, shared, peer, compiled)
 }
 
 

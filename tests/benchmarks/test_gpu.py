@@ -91,13 +91,15 @@ def test_what_a_gpu_did_goes_into_a_cluster_profile(tmp_path: Path) -> None:
     measured = [("p6-light", 8, 61.23456), ("csp-fast", 16, 47.5), ("csp-fast", 8, 40.0)]
     lines: list[dict[str, Any]] = [{"experiment": e, "images": i, "TFLOP/s": t} for e, i, t in measured]
     lines.append({"experiment": "csp-fast", "images": 64, "note": "does not fit"})
-    rows.write_text("\n".join(json.dumps({"table": "batches", "on": "GPU"} | line) for line in lines))
+    beside = {"table": "shared", "experiment": "csp-fast", "images": 64, "runs_per_gpu": 4, "TFLOP/s": 12.0}
+    found = [{"table": "batches", "on": "GPU"} | line for line in lines] + [beside | {"on": "GPU"}]
+    rows.write_text("\n".join(map(json.dumps, found)))
     report.add("batches", "done", rows=rows)
     block = (tmp_path / "report.md").read_text().split("```toml\n")[1].split("```")[0]
-    found = [tomllib.loads(line)["tflops"] for line in block.splitlines()]
-    assert found == [40.0, 47.5, 61.23]
-    assert "csp-fast, 8 images" in block.splitlines()[0]
-    assert [s["tflops"] for s in json.loads((tmp_path / "report.json").read_text())["tflops"]] == found
+    speeds = [tomllib.loads(line)["tflops"] for line in block.splitlines()]
+    assert speeds == [40.0, 47.5, 12.0, 61.23]
+    assert "csp-fast, 8 images" in block.splitlines()[0] and "runs_per_gpu = 4" in block.splitlines()[2]
+    assert [s["tflops"] for s in json.loads((tmp_path / "report.json").read_text())["tflops"]] == speeds
 
 
 def test_with_the_measured_tflops_an_epoch_is_estimated_to_take_what_it_took(
@@ -132,6 +134,7 @@ def test_the_speed_of_a_cpu_is_no_gpus(bench: gpu_parts.Bench, tmp_path: Path) -
         ("training", {"training": {*STEP, "precision", "channels-last", "compiled"}}),
         ("data", {"data": {"images/s without loader", "with loader", "share waiting", "loader alone"}}),
         ("ddp", {"ddp": {"images/s alone", "with DDP", "first loss alone", "first loss with DDP"}}),
+        ("shared", {"shared": {"experiment", "images", "runs_per_gpu", "images/s", "TFLOP/s", "GiB each"}}),
         ("resume", {"resume": {"compared", "resumes", "equal to the bit"}}),
         (
             "inference",
