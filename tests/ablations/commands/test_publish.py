@@ -74,7 +74,7 @@ def published(results: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("published") / "smoke"
     done = publish_to(out, results)
     assert done.exit_code == 0, done.output
-    assert "4 runs, 1 tables, 5 figures" in done.output
+    assert "4 runs, 1 table, 5 figures" in done.output
     return out
 
 
