@@ -67,7 +67,7 @@ def check(plan: ClusterPlan, force: bool = False) -> None:
     """Refuse what cannot work before anything is written.
 
     Raises:
-        ConfigError: a run has more processes than its batch can be shared by.
+        ConfigError: a run has more processes than its batch can be shared by, or than it can be compiled on.
         ClusterError: the results folder or a time limit will not do.
     """
     from yolor_core.training.step import check_shares
@@ -78,7 +78,7 @@ def check(plan: ClusterPlan, force: bool = False) -> None:
     for request in plan.requests:
         run, wanted = plan.runs[request.name], request.resources
         try:
-            check_shares(run.config.science.train, wanted.ranks)
+            check_shares(run.config.science, wanted.ranks)
         except RunError as error:
             raise ConfigError(
                 f"{run.config.experiment} on {wanted.nodes} x {wanted.per_node} processes: {error}"

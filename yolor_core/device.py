@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import ctypes
+import os
 import resource
-from contextlib import AbstractContextManager
+import sysconfig
+from contextlib import AbstractContextManager, suppress
+from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -13,7 +17,9 @@ from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 
 from yolor_core.config import NumericsConfig
-from yolor_core.errors import ConfigError
+from yolor_core.errors import ConfigError, summary
+from yolor_core.models.blocks import BNAct, normalised
+from yolor_core.runs.directory import cache_folder
 
 KINDS = ("cpu", "cuda")  # of devices that this was written for
 
@@ -102,6 +108,8 @@ class Numerics:
     def __init__(self, config: NumericsConfig, device: torch.device) -> None:
         self.config, self.device = config, device
         self.half = HALF.get(config.precision)
+        if config.compile:
+            _settings_of_the_compiler()
         if is_gpu(device):
             rounded = config.precision == "tf32"
             torch.backends.cuda.matmul.allow_tf32 = rounded
@@ -114,9 +122,31 @@ class Numerics:
         return model.to(memory_format=torch.channels_last) if self.config.channels_last else model  # type: ignore[call-overload]
 
     def compile(self, model: nn.Module) -> None:
-        """Compile a model in place where that is asked for; its state_dict stays as it is."""
-        if self.config.compile:
-            model.compile()
+        """Compile a model's normalisations with their activations where asked for; its state_dict stays.
+
+        They are compiled once for all blocks, sizes and batches, in half a minute. A whole model would take
+        minutes for every architecture and size, and again for the last, smaller batch of an epoch. Later runs
+        find the code in the user's cache (ABLATE_CACHE), or in TORCHINDUCTOR_CACHE_DIR where that is set.
+        Raises ConfigError where this machine cannot compile.
+        """
+        if not self.config.compile:
+            return
+        compiled = torch.compile(normalised, dynamic=True)
+        blocks = [module for module in model.modules() if isinstance(module, BNAct)]
+        for block in blocks:
+            block.normalised = compiled
+        # Now, so that a machine that cannot says so before the run begins; and with the same example in every
+        # attempt at a run, because its size decides in which order sums are taken, whatever the size.
+        memory = torch.channels_last if self.config.channels_last else torch.contiguous_format
+        for norm, act in {type(b.act): (b.bn, b.act) for b in blocks}.values():
+            kind = self.half or norm.weight.dtype
+            example = torch.ones(2, norm.num_features, 64, 64, device=self.device, dtype=kind)
+            example = example.to(memory_format=memory).requires_grad_()
+            try:
+                with self.autocast():
+                    compiled(example, copy.deepcopy(norm), act).sum().backward()
+            except Exception as error:
+                raise ConfigError(f"numerics.compile = true: {_why_not(error)}") from error
 
     def images(self, images: Tensor) -> Tensor:
         """uint8 (B, 3, H, W) -> float32 in 0 to 1, on the device and in the memory format."""
@@ -138,6 +168,43 @@ class Numerics:
     def scaler(self) -> GradScaler:
         """Scales the loss so that float16 gradients do not vanish; does nothing at other precisions."""
         return GradScaler(self.device.type, enabled=self.config.precision == "float16")
+
+
+def _settings_of_the_compiler() -> None:
+    """Settings of the whole process: a cache for all runs, one code for all sizes, more than one backward."""
+    from torch._inductor import config as inductor
+    from torch._inductor.runtime.cache_dir_utils import default_cache_dir
+
+    folder = cache_folder() / "compiled"
+    with suppress(OSError):  # else torch's default, a folder of this machine alone, set when it was imported
+        folder.mkdir(parents=True, exist_ok=True)
+        if os.environ.get("TORCHINDUCTOR_CACHE_DIR", default_cache_dir()) == default_cache_dir():
+            os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder)
+    inductor.cpp_cache_precompile_headers = False  # 120 MB of cache to save a second
+    torch._dynamo.config.force_parameter_static_shapes = False
+    torch._dynamo.config.force_nn_module_property_static_shapes = False
+    torch.fx.experimental._config.use_duck_shape = False  # sizes that are equal are so by chance
+    torch._dynamo.config.optimize_ddp = False  # which cuts a model at buckets of parameters
+    torch._functorch.config.donated_buffer = False  # `Conflict` goes through a graph more than once
+
+
+HEADERS = "the headers of this Python (Python.h; a package such as python3-dev, or a module of the cluster)"
+LACKING = {  # by what the compilers say
+    "Python.h": HEADERS,
+    "No working C++ compiler": "a C++ compiler (g++, or what CXX names)",
+    "Failed to find C compiler": "a C compiler (gcc or clang, or what CC names)",
+    "working triton installation": "Triton, which compiles for a GPU",
+}
+
+
+def _why_not(error: Exception) -> str:
+    """Why compiling failed, in a line."""
+    lacking = [what for sign, what in LACKING.items() if sign in str(error)]
+    if not (Path(sysconfig.get_path("include")) / "Python.h").is_file():
+        lacking.append(HEADERS)  # Triton passes on no more than a status of the compiler
+    if lacking:
+        return f"this machine lacks {lacking[0]}. Without compilation the run would be another experiment"
+    return f"cannot compile here ({summary(error)[:300]})"
 
 
 # Numbers of glibc's malloc.h; both settings belong to the whole process.

@@ -1,16 +1,25 @@
-"""Memory formats, and memory of a training process on the CPU: in processes of its own, whose state it is."""
+"""Memory formats, compilation, and memory of a training process on the CPU, in processes of its own."""
 
 from __future__ import annotations
 
+import copy
 import ctypes
+import os
+import shlex
+import shutil
 import subprocess
 import sys
+import sysconfig
+from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
+from torch._dynamo.utils import counters
 
-from yolor_core.config import NumericsConfig
-from yolor_core.device import Numerics
+from yolor_core.config import ModelConfig, NumericsConfig
+from yolor_core.device import Numerics, _why_not
+from yolor_core.models import Detector, create_model
 
 # Page faults of filling a large tensor again and again, once the heap has found its size.
 PROGRAM = """
@@ -46,3 +55,94 @@ def test_channels_last_reaches_the_model_and_the_images() -> None:
     assert model.weight.is_contiguous(memory_format=torch.channels_last)
     assert images.is_contiguous(memory_format=torch.channels_last)
     assert float(images.max()) == float(images.min()) == 1.0
+
+
+def outputs_and_gradients(model: Detector, numerics: Numerics, images: Tensor) -> list[Tensor]:
+    """In float32; the graph is gone through twice, as where tasks' gradients are compared."""
+    with numerics.autocast():
+        outputs = model(numerics.images(images))
+    loss = torch.stack([y.float().square().mean() for y in outputs]).sum()
+    first = torch.autograd.grad(loss, list(model.parameters()), retain_graph=True)
+    second = torch.autograd.grad(loss, list(model.parameters()))
+    torch.testing.assert_close(first, second, rtol=1e-4, atol=1e-6)
+    statistics = [b for b in model.buffers() if b.is_floating_point()]
+    return [t.detach().float().clone() for t in (*outputs, *first, *statistics)]
+
+
+def distance(some: list[Tensor], others: list[Tensor]) -> float:
+    """Median over the tensors of the relative distance of each."""
+    apart = [float((a - b).norm() / b.norm()) for a, b in zip(some, others, strict=True) if float(b.norm())]
+    return sorted(apart)[len(apart) // 2]
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_compiled_model_computes_the_same_at_every_size_and_is_compiled_once(precision: str) -> None:
+    torch.compiler.reset()
+    cpu = torch.device("cpu")
+    numerics = Numerics(
+        NumericsConfig(precision=precision, channels_last=precision == "bfloat16", compile=True), cpu
+    )
+    config = ModelConfig(architecture="yolov4_csp_fast", width=0.0625, depth=0.33)
+    exact = create_model(config, classes=80, seed=0).train()
+    eager, compiled = (numerics.model(copy.deepcopy(exact)) for _ in range(2))
+    before = counters["stats"]["unique_graphs"]
+    numerics.compile(compiled)
+    assert compiled.state_dict().keys() == eager.state_dict().keys()
+    for batch, size in ((4, 64), (8, 64), (3, 96), (2, 128)):  # 8 is a number of channels as well
+        g = torch.Generator().manual_seed(size)
+        images = torch.randint(0, 256, (batch, 3, size, size), dtype=torch.uint8, generator=g)
+        reference = outputs_and_gradients(exact, Numerics(NumericsConfig(), cpu), images)
+        ours = outputs_and_gradients(compiled, numerics, images)
+        rounding = distance(outputs_and_gradients(eager, numerics, images), reference)
+        assert distance(ours, reference) <= (1e-4 if precision == "float32" else 1.5 * rounding)
+    # Two codes, one of them for the smallest maps; not one for each of 24 kinds of block and 4 sizes.
+    assert counters["stats"]["unique_graphs"] - before == 2
+    assert numerics.half or rounding < 1e-6
+
+
+PROBLEM = """
+import torch
+from yolor_core.config import ModelConfig, NumericsConfig
+from yolor_core.device import Numerics
+from yolor_core.errors import ConfigError
+from yolor_core.models import create_model
+try:
+    model = create_model(ModelConfig(architecture="yolov4_csp_fast", width=0.0625, depth=0.33))
+    Numerics(NumericsConfig(compile=True), torch.device("cpu")).compile(model)
+except ConfigError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("lacking", ["a C++ compiler", "the headers of this Python"])
+def test_what_a_machine_lacks_to_compile_is_named_before_a_run_begins(lacking: str, tmp_path: Path) -> None:
+    found = shutil.which("g++")
+    assert found is not None
+    if "headers" in lacking:  # a compiler that does not look where they are
+        headers = shlex.quote(f"-I{sysconfig.get_path('include')}")
+        lines = (
+            "#!/bin/bash",
+            'for word; do [ "$word" = ' + headers + ' ] || words+=("$word"); done',
+            f'exec {shlex.quote(found)} "${{words[@]}}"',
+        )
+        (tmp_path / "g++").write_text("\n".join(lines))
+        (tmp_path / "g++").chmod(0o755)
+    environment = {k: v for k, v in os.environ.items() if k not in ("CXX", "TORCHINDUCTOR_CACHE_DIR")}
+    done = subprocess.run(
+        [sys.executable, "-c", PROBLEM],
+        env=environment | {"PATH": str(tmp_path), "ABLATE_CACHE": str(tmp_path / "cache")},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    (line,) = done.stdout.splitlines()
+    assert line.startswith(f"numerics.compile = true: this machine lacks {lacking}")
+
+
+def test_headers_that_a_compiler_does_not_name_are_looked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    error = RuntimeError("Command '['/usr/bin/gcc', 'main.c']' returned non-zero exit status 1.")
+    assert "cannot compile here (RuntimeError: Command" in _why_not(error)
+    monkeypatch.setattr(sysconfig, "get_path", lambda name: str(tmp_path))
+    assert "lacks the headers of this Python" in _why_not(error)

@@ -68,7 +68,7 @@ def train(
     with attempt(config, run) as ranks:
         if ranks is None:
             return "done"  # by an earlier attempt
-        check_shares(recipe, ranks.ranks)
+        check_shares(science, ranks.ranks)
         torch.set_num_threads(execution.threads)
 
         # Data. Each rank has its share of every batch; pixels are decoded and augmented when a batch is due.

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
-from yolor_core.config import TrainConfig
+from yolor_core.config import Science, TrainConfig
 from yolor_core.data import Batch
 from yolor_core.data.ordering import Draw, generator
 from yolor_core.device import Numerics
@@ -294,8 +294,14 @@ def _with_tensors(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
     return value
 
 
-def check_shares(config: TrainConfig, ranks: int) -> None:
-    """Raises RunError where some rank would never have an image to train on."""
+def check_shares(science: Science, ranks: int) -> None:
+    """Raises RunError where some rank would never have an image to train on, or compiling is not possible."""
+    config = science.train
+    if science.numerics.compile and ranks > 1 and not config.batch_norm_images:
+        raise RunError(
+            f"numerics.compile on {ranks} ranks: BatchNorm over all of them (SyncBN) exchanges statistics in "
+            "the middle of what would be compiled; allowed: one rank, or train.batch_norm_images above 0"
+        )
     units = -(-config.batch // config.batch_norm_images) if config.batch_norm_images else config.batch
     if ranks > units:
         what = "BatchNorm groups" if config.batch_norm_images else "images"

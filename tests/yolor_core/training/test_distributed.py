@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 from tests.yolor_core.data.coco_folder import Folder, annotation, picture
 from tests.yolor_core.training.results import assert_nearly_the_same
-from yolor_core.config import ImplicitConfig, LossConfig, OptimiserConfig, RunConfig
+from yolor_core.config import ImplicitConfig, LossConfig, NumericsConfig, OptimiserConfig, RunConfig, Science
 from yolor_core.errors import ConfigError, RunError
 from yolor_core.runs.directory import RunDirectory
 from yolor_core.training.distributed import Place, place
@@ -254,8 +254,18 @@ def test_torchrun_trains_through_the_command_line(tmp_path: Path) -> None:
 
 
 def test_more_ranks_than_images_or_groups_are_refused(tiny: Tiny) -> None:
-    check_shares(tiny().science.train, 4)
+    check_shares(tiny().science, 4)
     with pytest.raises(RunError, match="5 ranks, but a batch has only 4 images; at most 4"):
-        check_shares(tiny().science.train, 5)
+        check_shares(tiny().science, 5)
     with pytest.raises(RunError, match="3 ranks, but a batch has only 2 BatchNorm groups"):
-        check_shares(adapted(tiny(), batch_norm_images=2).science.train, 3)
+        check_shares(adapted(tiny(), batch_norm_images=2).science, 3)
+
+
+def test_what_several_ranks_normalise_together_is_not_compiled(tiny: Tiny) -> None:
+    def compiled(config: RunConfig) -> Science:
+        return config.science.model_copy(update={"numerics": NumericsConfig(compile=True)})
+
+    check_shares(compiled(tiny()), 1)
+    check_shares(compiled(adapted(tiny(), batch_norm_images=2)), 2)
+    with pytest.raises(RunError, match=r"compile on 2 ranks: .*SyncBN.*; allowed: one rank, or train"):
+        check_shares(compiled(tiny()), 2)

@@ -90,6 +90,13 @@ def test_channels_last_and_compilation_change_rounding_only(tiny: Tiny, tmp_path
     assert losses["channels_last"] == pytest.approx(losses["plain"], rel=0.02)
     assert losses["compiled"] == pytest.approx(losses["plain"], rel=0.02)
 
+    # Compiled anew for the last, smaller batch alone, the run ends as it would have.
+    compiled = computed(config, compile=True)
+    assert train(compiled, tmp_path / "parts", stop=stop_after(2)) == "preempted"
+    torch.compiler.reset()
+    assert train(compiled, tmp_path / "parts") == "done"
+    assert_same_result(RunDirectory(tmp_path / "compiled"), RunDirectory(tmp_path / "parts"))
+
 
 @pytest.mark.parametrize("field", ["precision", "channels_last", "compile"])
 def test_numerics_are_part_of_the_signature(tiny: Tiny, field: str) -> None:
