@@ -2,6 +2,7 @@
 
     YOLOR_PEER=<checkout of the released branch `paper`> python benchmarks/training_step.py
         [--device cpu] [--models P6 small] [--ways ...] [--size 640] [--batch 8] [--threads 2] [--repeats 5]
+    python benchmarks/training_step.py --compile [mini-160 ...] [--threads 1] [--repeats 5]
 
 Same architecture (checked by the number of parameters), same batch of random images with 20 boxes each, same
 number of threads. Every way runs in a process of its own, so that none meets memory another has warmed; they
@@ -22,6 +23,10 @@ our step that is not forward, loss or backward (moving and scaling the batch, ch
 is a cost per parameter, so it halves when batch or area double; the default is the smallest size and batch
 that a GPU of the published commands sees. On a GPU it is not known: the host does not wait for the parts.
 
+With --compile, the step with `numerics.compile` against the same without, on the CPU; no peer is needed.
+Seconds are of processor time: what compiling adds to the time up to the end of the first step, with an empty
+cache and with a filled one; steps, by turns. Peak memory of either process.
+
 On one thread PyTorch gives 1x1 convolutions of fewer than 16 float32 images to a slower kernel, in both code
 bases; they are then a third of the time and the ratio in float32 is smaller. P6 takes 20 GiB, 8 at 320 px.
 """
@@ -33,8 +38,10 @@ import contextlib
 import io
 import multiprocessing
 import os
+import resource
 import statistics
 import sys
+import tempfile
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -66,6 +73,15 @@ OURS = {
     "float16": NumericsConfig(precision="float16"),
     "float32, channels": NumericsConfig(channels_last=True),
     "bfloat16, channels": NumericsConfig(precision="bfloat16", channels_last=True),
+    "compiled": NumericsConfig(compile=True),
+}
+MINI = {"width": 0.125, "depth": 0.33}
+CASES = {  # of --compile: model, pixels, batch
+    "mini-160": (ModelConfig(architecture="yolov4_csp_fast", **MINI), 160, 8),
+    "mini-192": (ModelConfig(architecture="yolov4_p6_light", **MINI), 192, 8),
+    "mini-256": (ModelConfig(architecture="yolov4_p7", **MINI), 256, 8),
+    "csp-fast-640": (ModelConfig(architecture="yolov4_csp_fast"), 640, 2),
+    "p6-light-1280": (ModelConfig(architecture="yolov4_p6_light"), 1280, 1),
 }
 ON_CPU = ("released", "float32, channels", "bfloat16, channels")  # the first is what others are compared with
 ON_GPU = ("released, float16", "released", "float32", "float16", "bfloat16, channels")
@@ -129,7 +145,9 @@ class Stopwatch:
 class Ours:
     """Our step, and how much of it goes into forward, loss and backward."""
 
-    def __init__(self, name: str, numerics: NumericsConfig, batch: Batch, device: torch.device) -> None:
+    def __init__(
+        self, name: ModelConfig | str, numerics: NumericsConfig, batch: Batch, device: torch.device
+    ) -> None:
         size, images = batch.images.shape[-1], len(batch.images)
         config = TrainConfig(size=size, batch=images, phases=(PhaseConfig(epochs=1, schedule_epochs=1),))
         self.step = step = build_step(name, config, numerics, Ranks(Place(), device))
@@ -164,8 +182,12 @@ class Released:
         """Not known: its step is one piece."""
 
 
-def serve(pipe: Connection, way: str, name: str, size: int, batch: int, threads: int, where: str) -> None:
-    """In a process of its own: take a step whenever asked, answer with its seconds; then `outside`."""
+def serve(pipe: Connection, way: str, name: Any, size: int, batch: int, threads: int, where: str) -> None:
+    """In a process of its own: take a step when asked, answer with its seconds, of time and of processors.
+
+    First the number of parameters, and the seconds of processors up to the end of the first step; last
+    `outside` and the peak memory (GiB).
+    """
     warnings.simplefilter("ignore")
     torch.set_num_threads(threads)
     device, drawn = choose_device(where), random_batch(size, batch)
@@ -181,14 +203,16 @@ def serve(pipe: Connection, way: str, name: str, size: int, batch: int, threads:
                 keep_freed_memory()  # as training on the CPU does
             case = Ours(name, OURS[way], drawn, device)
         case()
-        pipe.send(sum(p.numel() for p in case.model.parameters()))
+        usage = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+        began = sum(of.ru_utime + of.ru_stime for of in usage)
+        pipe.send((sum(p.numel() for p in case.model.parameters()), began))
         while pipe.recv():
             synchronize(device)
-            start = time.perf_counter()
+            start, used = time.perf_counter(), time.process_time()
             case()
             synchronize(device)
-            pipe.send(time.perf_counter() - start)
-    pipe.send(case.outside())
+            pipe.send((time.perf_counter() - start, time.process_time() - used))
+    pipe.send((case.outside(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20))
 
 
 class Process:
@@ -196,13 +220,13 @@ class Process:
 
     def __init__(self, way: str, *arguments: Any) -> None:
         context = multiprocessing.get_context("spawn")
-        self.way, self.times = way, list[float]()
+        self.way, self.times, self.used = way, list[float](), list[float]()
         self._pipe, there = context.Pipe()
         self._process = context.Process(target=serve, args=(there, way, *arguments), daemon=True)
         self._process.start()
         there.close()
         try:
-            self.parameters: int = self._answer()
+            self.parameters, self.began = self._answer()
         except RuntimeError:
             self.__exit__()
             raise
@@ -217,12 +241,15 @@ class Process:
     def step(self) -> None:
         """Take a step."""
         self._pipe.send(True)
-        self.times.append(self._answer())
+        seconds, used = self._answer()
+        self.times.append(seconds)
+        self.used.append(used)
 
-    def end(self) -> float | None:
-        """End the process; the share `outside`."""
+    def end(self) -> tuple[float | None, float]:
+        """End the process; the share `outside` and the peak memory (GiB)."""
         self._pipe.send(False)
-        return self._answer()
+        outside, memory = self._answer()
+        return outside, memory
 
     def _answer(self) -> Any:
         try:
@@ -254,9 +281,7 @@ def _by_turns(
 ) -> list[dict[str, Any]]:
     count = processes[0].parameters
     assert all(process.parameters == count for process in processes)
-    for repeat in range(repeats):
-        for place in range(len(processes)):
-            processes[(place + repeat) % len(processes)].step()
+    _take_turns(processes, repeats)
     reference = processes[0].times
     return [
         {
@@ -268,16 +293,42 @@ def _by_turns(
             "fastest s": min(process.times),
             "ratio": statistics.median(reference) / statistics.median(process.times),
             "ratio of fastest": min(reference) / min(process.times),
-            "outside": process.end(),
+            "outside": process.end()[0],
             "parameters": count,
         }
         for process in processes
     ]
 
 
+def _take_turns(processes: Sequence[Process], repeats: int) -> None:
+    for repeat in range(repeats):
+        for place in range(len(processes)):
+            processes[(place + repeat) % len(processes)].step()
+
+
+def compare_compiled(case: str, threads: int, repeats: int) -> None:
+    """Print the line of a case, in seconds of processor time."""
+    where = (*CASES[case], threads, "cpu")
+    os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"  # all of its work in processes that are waited for
+    with tempfile.TemporaryDirectory() as cache, Process("float32", *where) as eager:
+        os.environ["ABLATE_CACHE"] = cache
+        with Process("compiled", *where) as first:
+            first.end()
+        with Process("compiled", *where) as compiled:
+            _take_turns([eager, compiled], repeats)
+            (_, plain), (_, other) = eager.end(), compiled.end()
+    fastest = min(eager.used), min(compiled.used)
+    medians = statistics.median(eager.used), statistics.median(compiled.used)
+    print(
+        f"{case:15}{where[2]:>6}{first.began - eager.began:>9.1f}{compiled.began - eager.began:>9.1f}"
+        f"{fastest[0]:>9.3f}{fastest[1]:>10.3f}{fastest[0] / fastest[1]:>8.2f}{medians[0] / medians[1]:>8.2f}"
+        f"{plain:>7.2f}{other:>10.2f}",
+        flush=True,
+    )
+
+
 def main() -> None:
     """Print a table for each model."""
-    checkout()
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
@@ -288,7 +339,18 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--compile", nargs="*", choices=CASES, metavar="CASE", help=", ".join(CASES))
     options = parser.parse_args()
+    if options.compile is not None:
+        print(f"{'':15}{'':>6}{'to compile, s':>18}{'step, s':>19}{'ratio':>16}{'peak, GiB':>17}")
+        print(
+            f"{'case':15}{'batch':>6}{'first':>9}{'later':>9}{'eager':>9}{'compiled':>10}{'fastest':>8}"
+            f"{'medians':>8}{'eager':>7}{'compiled':>10}"
+        )
+        for case in options.compile or CASES:
+            compare_compiled(case, options.threads, options.repeats)
+        return
+    checkout()
     ways = options.ways or (ON_GPU if is_gpu(choose_device(options.device)) else ON_CPU)
     for model in options.models:
         try:
