@@ -22,6 +22,7 @@ from slurm.files import read_json
 from slurm.scheduler import ClusterError, check_path
 from slurm.submission import Request, Sender
 
+MODULE = re.compile(r"\b(module\s+(load|add)|ml)\s")
 CLOCK_SECONDS = 60.0  # munge refuses credentials from clocks that differ by five minutes
 FILE_SECONDS = 30.0  # in which a file written on a node appears here, on a slow network file system
 
@@ -137,8 +138,8 @@ def _limits(cluster: Cluster, settings: Mapping[str, str], tell: Tell) -> bool:
     return not bad
 
 
-def _software(where: str, seen: Mapping[str, Any], tell: Tell) -> None:
-    """Modules, containers and what a compiler needs, on a login node or in a job."""
+def _software(where: str, seen: Mapping[str, Any], tell: Tell, loads: bool = False) -> None:
+    """Modules (`loads`: a profile wants some), containers and what a compiler needs; here or in a job."""
     modules = seen["modules"] or "no modules seen"
     if seen["loaded"]:
         modules += f", loaded: {seen['loaded']}"
@@ -155,7 +156,10 @@ def _software(where: str, seen: Mapping[str, Any], tell: Tell) -> None:
     ]
     if missing:
         words.append(f"without {' and '.join(missing)}, which only `numerics.compile` needs")
-    tell(Finding("ok", where, "; ".join(word for word in words if word), dict(seen)))
+    failed = loads and not seen["loaded"]
+    if failed:
+        words.insert(0, "`setup` loads modules, and none is loaded: does the job's bash know `module`?")
+    tell(Finding("note" if failed else "ok", where, "; ".join(word for word in words if word), dict(seen)))
 
 
 def gpus(gres: str, kind: str = "") -> int:
@@ -304,7 +308,7 @@ def judge(cluster: Cluster, seen: dict[str, Any], results: Path, code: Path, tel
     if "clock" in seen:
         _clock(seen, tell)
     if "software" in seen:
-        _software("node", seen["software"], tell)
+        _software("node", seen["software"], tell, any(MODULE.search(line) for line in cluster.setup))
     say(seen["code"] == str(code), "code", f"jobs run the frozen copy {shlex.quote(seen['code'])}")
     if "error" in seen:
         say(False, "torch", f"does not load on {seen['host']}: {seen['error']}")

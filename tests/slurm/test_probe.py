@@ -187,7 +187,22 @@ def test_what_a_node_has_is_told_in_a_line_each() -> None:
     assert found["node"].facts == SOFTWARE
     assert "$SLURM_TMPDIR is /scratch/7, xfs, 812 GB free" in found["local disk"].words
     good, found = judged(Cluster(), software=SOFTWARE | {"module_function": False, "loaded": ""})
-    assert "read its init file" in found["node"].words
+    assert "read its init file" in found["node"].words and found["node"].level == "ok"
+
+
+@pytest.mark.parametrize(
+    ("line", "loaded", "level"),
+    [
+        ("module load cuda", "", "note"),
+        ("module use /shared/modules && ml cuda", "", "note"),
+        ("module load cuda", "cuda/12.8", "ok"),
+        ("module purge", "", "ok"),
+        ("echo html", "", "ok"),
+    ],
+)
+def test_modules_that_a_profile_loads_in_vain_are_told(line: str, loaded: str, level: str) -> None:
+    _, found = judged(Cluster(setup=(line,)), software=SOFTWARE | {"loaded": loaded})
+    assert (found["node"].level, "none is loaded" in found["node"].words) == (level, level == "note")
 
 
 SEEN = {
