@@ -80,14 +80,16 @@ def scripts(plan: ClusterPlan) -> str:
     from ablations.cluster_launch import rehearsal
 
     sender, arrays = rehearsal(plan)
-    seen: dict[tuple[Any, bool], list[int]] = {}
+    seen: dict[tuple[Any, bool, bool], list[int]] = {}
     for number, array in enumerate(arrays):
-        seen.setdefault((array.resources, array.waits), []).append(number)
+        seen.setdefault((array.resources, array.waits, array.per_job > 1), []).append(number)
     parts = []
-    for (_, waits), numbers in seen.items():
+    for (_, waits, packed), numbers in seen.items():
         first = arrays[numbers[0]]
         count = sum(len(arrays[number].requests) for number in numbers)
         jobs = "1 job" if len(numbers) == 1 else f"{len(numbers)} jobs or arrays"
+        if packed:
+            jobs = counted(sum(arrays[number].jobs for number in numbers), "job")
         after = ", each after the one it continues" if waits else ""
         about = f"# {counted(count, 'run')} in {jobs}{after}"
         parts.append(f"{about}\n{sender.script(first, numbers[0], 'JOB' if waits else None)}")

@@ -201,10 +201,10 @@ def _judged(folder: Path, about: Mapping[str, Any], exit_code: int, packed: bool
     job, restart = job_id(), restarts()
     run_dir, number = Path(about["run_dir"]), int(about["number"])
     token = read(run_dir, number)
-    if superseded(run_dir, number, str(about["launch"])) or (
-        packed and token.ended_as not in (None, *AGAIN)  # it was over before, or has been judged
-    ):
+    if superseded(run_dir, number, str(about["launch"])):
         print("ending: elsewhere -> leave", flush=True)
+        return Verdict("leave", ELSEWHERE)
+    if packed and token.ended_as not in (None, *AGAIN):  # it was over before, or has been judged
         return Verdict("leave", ELSEWHERE)
     attempts = token.attempts()
     ended = (record for record in attempts if record.get("event") == "end")

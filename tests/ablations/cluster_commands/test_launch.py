@@ -57,6 +57,19 @@ def test_runs_that_wait_have_a_script_of_their_own(ablate: Ablate, profile: str)
     assert "--dependency=afterok:JOB" in second
 
 
+def test_runs_that_share_a_gpu_are_counted_with_their_jobs(ablate: Ablate, profile: str) -> None:
+    Path(profile).write_text(f"{PROFILE}runs_per_gpu = 2\n")
+    words = ("launch", "csp-fast", "p6-light.add-fa.mul-pr.finetuned", "--seeds", "3", "--profile", "smoke")
+    result = ablate(*words, "--cluster", profile, "--dry-run")
+    assert result.exit_code == 0, result.output
+    assert "8 runs in 4 jobs, up to 2 on each GPU (runs_per_gpu); they share its hours" in result.stdout
+    heads = [line for line in result.stdout.splitlines() if line.startswith("# ") and " in " in line]
+    alone = "# 1 run in 1 job, each after the one it continues"
+    assert heads == ["# 6 runs in 3 jobs", "# 2 runs in 1 job, each after the one it continues", alone]
+    first, second, third = result.stdout.split("#!/bin/bash")[1:]
+    assert ["ntasks-per-node=2" in script for script in (first, second, third)] == [True, True, False]
+
+
 def test_a_launch_submits_freezes_the_code_and_returns(launched: Path, results: Path) -> None:
     assert [path.name for path in launched.iterdir()] == ["7.sh"]
     assert {job_of(results, name) for name in NAMES} == {"7_0", "7_1", "7_2"}

@@ -113,11 +113,20 @@ def starts(run: RunDirectory) -> list[int]:
 
 
 def test_runs_that_share_a_gpu_live_and_end_each_by_itself(grid: Grid, tmp_path: Path) -> None:
-    runs = ("csp-fast.add-fa", "--seeds", "3", "--set", "train.epochs=24")
+    runs = ("csp-fast.add-fa", "--seeds", "3", "--set", "train.epochs=16")
     grid.launch(*runs, runs_per_gpu=3, memory_gb=2)
     packed = [RunDirectory(path) for path in sorted((grid.folder / "runs").iterdir())]
     (job,) = {str(token(run).job) for run in packed}
-    grid.until(lambda: all((run.read_state() or {}).get("epoch", 0) >= 1 for run in packed))
+    stopped: set[Path] = set()  # in the middle, whichever began first; SLURM's signal wakes them
+
+    def all_stopped() -> bool:
+        for run in packed:
+            if run.path not in stopped and (run.read_state() or {}).get("epoch", 0) >= 1:
+                os.kill(process_of(run), signal.SIGSTOP)
+                stopped.add(run.path)
+        return len(stopped) == 3
+
+    grid.until(all_stopped)
     os.kill(process_of(packed[1]), signal.SIGKILL)
     grid.until(lambda: endings(packed[1]) == ["crash"])  # at once, not when the others have ended
     seen = grid.status()
