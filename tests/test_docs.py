@@ -12,7 +12,7 @@ import re
 import shlex
 import tempfile
 import tomllib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -312,14 +312,18 @@ def slugs_of_tables() -> dict[str, list[str]]:
 
 def table_row(header: Row, row: Row) -> Row:
     known, name = slugs_of_tables(), row[0]
-    above = {slug for other in list(known)[: list(known).index(name)] for slug in known[other]}
-    fresh = [slug for slug in known[name] if name == GRID or slug not in above]
+    if header[1] != "rows":
+        above = {slug for other in list(known)[: list(known).index(name)] for slug in known[other]}
+        return [name, *priced(slug for slug in known[name] if name == GRID or slug not in above)]
     by_name = {table.name: table for table in everything().tables}
     lines = [by_name[str(n)] for n in range(1, 9)] if name == GRID else [by_name[name]]
-    numbers = [name, str(sum(len(table.rows) for table in lines))]
-    for slugs in (known[name], fresh):
-        numbers += [str(len(slugs)), *(shown(sum(hours()[p][s] for s in slugs)) for p in PRICED)]
-    return numbers
+    return [name, str(sum(len(table.rows) for table in lines)), *priced(known[name])]
+
+
+def priced(slugs: Iterable[str]) -> Row:
+    """How many trainings, and their hours by profile."""
+    slugs = list(slugs)
+    return [str(len(slugs)), *(shown(sum(hours()[profile][slug] for slug in slugs)) for profile in PRICED)]
 
 
 def seeds_row(header: Row, row: Row) -> Row:
@@ -353,6 +357,7 @@ WRITERS: dict[tuple[str, str, str], Callable[[Row, Row], Row]] = {
     ("docs/recipe.md", "field", ""): recipe_row,
     ("docs/recipe.md", "epoch", "factor"): factor_row,
     ("docs/costs.md", "table", "rows"): table_row,
+    ("docs/costs.md", "table", "added"): table_row,
     ("docs/costs.md", "seeds", ""): seeds_row,
     ("docs/costs.md", "training", "FLOPs of an image, 10⁹"): training_row,
     ("docs/costs.md", "training", "tables"): shared_row,
