@@ -11,7 +11,7 @@ named in the report with what it had; the rest goes on. The report is written af
     device      what the figures depend on                                                                120
     training    images a second, share of the peak of a large matrix product, memory, by precision and
                 memory format: csp-fast at 640 pixels and p6-light at 1280                                110
-    tests       the tests marked `gpu`                                                                     60
+    tests       the tests marked `gpu`                                                                     90
     batches     memory and a cluster profile's `tflops` by images a GPU                                    60
     data        share of a training that waits for a decoded pack of built-in shapes                       60
     resume      a training killed and resumed beside two that were left alone                              60
@@ -43,7 +43,7 @@ from typing import Any, NoReturn
 ROOT = Path(__file__).parent.parent
 MINUTES = 9.0
 LIMITS = {  # seconds of a part, in the order in which they run
-    "device": 120.0, "training": 110.0, "tests": 60.0, "batches": 60.0, "data": 60.0, "resume": 60.0,
+    "device": 120.0, "training": 110.0, "tests": 90.0, "batches": 60.0, "data": 60.0, "resume": 60.0,
     "inference": 60.0, "ddp": 40.0, "shared": 70.0, "peer": 60.0, "compiled": float("inf"),
 }  # fmt: skip
 SHORTEST = 3.0  # seconds; with less left a part does not begin

@@ -217,7 +217,8 @@ def training(bench: Bench) -> None:
 
 
 def compiled(bench: Bench) -> None:
-    """The same with `numerics.compile`; getting ready holds a compilation."""
+    """The same with `numerics.compile`; getting ready holds a compilation, the first with an empty cache."""
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(bench.work / "compiled")
     few = [("float32", False, "csp-fast")]
     for precision, last, experiment in few if bench.tiny else product(PRECISIONS[:3], (False, True), MODELS):
         bench.emit(
