@@ -1,4 +1,7 @@
-"""Memory formats, compilation, and memory of a training process on the CPU, in processes of its own."""
+"""Names of devices, memory formats, compilation, and memory of a training process on the CPU.
+
+What a GPU does otherwise is in `training/test_devices.py`.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,8 @@ from torch import Tensor
 from torch._dynamo.utils import counters
 
 from yolor_core.config import ModelConfig, NumericsConfig
-from yolor_core.device import Numerics, _why_not
+from yolor_core.device import Numerics, _why_not, choose_device, exchange_backend
+from yolor_core.errors import ConfigError
 from yolor_core.models import Detector, create_model
 
 # Page faults of filling a large tensor again and again, once the heap has found its size.
@@ -46,6 +50,17 @@ def faults(way: str) -> int:
 def test_freed_memory_is_used_again_without_fetching_fresh_pages() -> None:
     assert faults("keep") < 100
     assert faults("leave") > 100  # else there would be nothing to keep
+
+
+@pytest.mark.parametrize("name", ["mps", "meta", "xpu:1", "gpu", "cuda:x"])
+def test_a_device_that_nothing_here_knows_is_refused_and_the_others_named(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"execution.device = '{name}'.*; allowed: auto, cpu, cuda, cuda:N"):
+        choose_device(name)
+
+
+def test_tensors_are_exchanged_by_what_their_device_has() -> None:
+    assert exchange_backend(torch.device("cpu")) == "gloo"
+    assert exchange_backend(torch.device("cuda", 1)) == "cpu:gloo,cuda:nccl"
 
 
 def test_channels_last_reaches_the_model_and_the_images() -> None:
