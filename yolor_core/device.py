@@ -28,8 +28,16 @@ def choose_device(name: str, local_rank: int | None = None) -> torch.device:
     """`auto` is the first GPU, or the CPU where there is none. Raises ConfigError for what is not there.
 
     `local_rank`: of several processes that train together, which one on this machine; with `auto` and `cuda`
-    each takes a GPU of its own.
+    each takes a GPU of its own. On a GPU float32 is float32 in this process from now on: torch would round
+    convolutions to TF32, and `evaluate` would then score a run otherwise than its training did.
     """
+    device = _chosen(name, local_rank)
+    if is_gpu(device):
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    return device
+
+
+def _chosen(name: str, local_rank: int | None) -> torch.device:
     if local_rank is not None and name in ("auto", "cuda") and torch.cuda.is_available():
         visible = torch.cuda.device_count()
         if local_rank >= visible > 1:  # one visible GPU may be the scheduler's choice for this rank alone

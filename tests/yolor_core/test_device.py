@@ -63,6 +63,21 @@ def test_tensors_are_exchanged_by_what_their_device_has() -> None:
     assert exchange_backend(torch.device("cuda", 1)) == "cpu:gloo,cuda:nccl"
 
 
+def test_float32_is_float32_on_a_gpu_for_commands_that_have_no_numerics(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    before = torch.backends.cudnn.allow_tf32
+    try:
+        torch.backends.cudnn.allow_tf32 = True  # torch's default
+        choose_device("cpu")
+        assert torch.backends.cudnn.allow_tf32
+        choose_device("cuda:0")
+        assert not torch.backends.cudnn.allow_tf32
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
+
+
 def test_channels_last_reaches_the_model_and_the_images() -> None:
     numerics = Numerics(NumericsConfig(channels_last=True), torch.device("cpu"))
     model = numerics.model(torch.nn.Conv2d(3, 8, 3))
