@@ -153,11 +153,21 @@ def _percent(value: float | None) -> float | None:
     return None if value is None else 100 * value
 
 
-def compare_runs(a: Path, b: Path, resamples: int = 1_000, seed: int = 0, threads: int = 1) -> Comparison:
-    """`compare` two finished runs on the validation images of both.
+def compare_runs(
+    a: Path | str, b: Path | str, resamples: int = 1_000, seed: int = 0, threads: int = 1
+) -> Comparison:
+    """`compare` two finished runs (their folders) on the validation images of both.
 
     Raises NothingToShow where a run has no detections, or the images are not the same.
+
+    Example:
+        >>> from analysis import load_runs
+        >>> runs = load_runs("results/published/mini").query("seed == 0").set_index("experiment")["path"]
+        >>> found = compare_runs(runs["csp-fast"], runs["csp-fast.add-fa"], resamples=100)
+        >>> found.metrics[0].name, round(found.metrics[0].a, 2), round(found.metrics[0].delta, 2)
+        ('AP', 25.62, 1.09)
     """
+    a, b = Path(a), Path(b)
     try:
         a_matches, b_matches = (match(*stored(path)) for path in (a, b))
         return compare(a_matches, b_matches, resamples, seed, threads)

@@ -21,9 +21,18 @@ from analysis.runs import KEYS
 from analysis.series import series_names
 from yolor_core.runs.directory import RunDirectory, unreadable
 
-SPECTRA = (
-    "site", "level", "part", "tensor", "layer", "rows", "columns", "nonnegative", "index", "singular_value",
-)  # fmt: skip
+SPECTRA = {
+    "site": "where it acts, or the task of a branch",
+    "level": "of the pyramid",
+    "part": "which representation of the site: 0, or the anchor at FA*",
+    "tensor": "W of the network form, Z of the factorisation",
+    "layer": "of the network form, from 0",
+    "rows": "of the matrix",
+    "columns": "of the matrix",
+    "nonnegative": "whether Z enters through softplus",
+    "index": "of the singular value, from 0",
+    "singular_value": "the largest first",
+}
 NAME = re.compile(
     r"(?:branches\.(?P<task>[\w-]+)\.)?implicit\.sites\.(?P<site>[\w-]+)\.(?P<level>\w+)"
     r"\.forms\.(?P<part>\d+)\.(?:layers\.(?P<layer>\d+)\.weight|z)"
@@ -41,6 +50,16 @@ def load_spectra(runs: pd.DataFrame) -> pd.DataFrame:
 
     Args:
         runs: rows of `analysis.runs.load_runs`.
+
+    Example:
+        >>> from analysis import load_runs
+        >>> runs = load_runs("results/published/mini").query("experiment == 'csp-fast.add-fa-network'")
+        >>> largest = load_spectra(runs).query("seed == 0 and index == 0")
+        >>> largest[["level", "tensor", "layer", "singular_value"]].round(2)
+           level tensor  layer  singular_value
+        0     P3      W      0            0.91
+        32    P4      W      0            0.97
+        96    P5      W      0            0.96
     """
     rows = [
         {**{key: getattr(run, key) for key in KEYS}, **found}
@@ -182,6 +201,16 @@ def agreement(values: pd.DataFrame, column: str, draws: int = 999) -> pd.DataFra
 
     Columns series, site, runs, cosine, null, null_high, p; a series with one run only is left out. Raises
     NothingToShow where no other is left.
+
+    Example:
+        >>> from analysis import load_effects, load_implicit, load_runs
+        >>> runs = load_runs("results/published/mini").query("experiment == 'csp-fast.add-fa'")
+        >>> agreement(load_implicit(runs), "value").round(3)  # the vectors themselves: as if shuffled
+                    series site  runs  cosine   null  null_high      p
+        0  csp-fast.add-fa   fa     3   0.431  0.467      0.515  0.892
+        >>> agreement(load_effects(runs), "effect").round(3)  # what they do: much alike
+                    series site  runs  cosine   null  null_high      p
+        0  csp-fast.add-fa   fa     3   0.819  0.009      0.129  0.001
     """
     rows = []
     named = values.assign(series=series_names(values)) if len(values) else values.assign(series="")

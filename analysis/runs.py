@@ -7,7 +7,7 @@ was made by older code, adds no rows. No weights are read.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -22,22 +22,87 @@ from ablations.table import CONFLICT, SCORES
 from yolor_core.errors import RunError, UnknownNameError
 from yolor_core.runs.directory import RunDirectory, number, read_json, unreadable
 from yolor_core.runs.life import State
+from yolor_core.tasks import COCO_NUMBERS
 
 METRICS = (*SCORES, *CONFLICT)
-IDENTITY = ("run", "experiment", "profile", "seed", "signature", "fingerprint", "source_hash", "data")
-PROGRESS = ("state", "reason", "epoch", "epochs", "seconds")
+# Columns of the frames, with what they mean: docs/api.md is made from these.
+IDENTITY = {
+    "run": "id: experiment, profile, seed, and the beginning of a hash",
+    "experiment": "its slug, as in `ablate list`",
+    "profile": "scale of the run: smoke, mini ...",
+    "seed": "of initialisation, order and augmentation",
+    "signature": "SHA-256 of every setting but the seed",
+    "fingerprint": "hash of annotations and pictures",
+    "source_hash": "hash of the sources that trained it",
+    "data": "the data in a few words",
+}
+PROGRESS = {
+    "state": "done, running, queued, preempted, failed, diverged ... or unreadable",
+    "reason": "why it ended so, where it says",
+    "epoch": "epochs that are finished",
+    "epochs": "epochs in all",
+    "seconds": "of training so far",
+}
 UNSCORED = "done, but there was no box to score in its validation data"  # reason of such a run
-COLUMNS = (*IDENTITY, *PROGRESS, *METRICS, "commit", "dirty", "device", "ranks", "images", "path")
+MEANINGS = {column: f"{score.name} of {score.task} (percent)" for column, score in SCORES.items()} | {
+    CONFLICT[0]: "cosine between the tasks' gradients, -1 to 1: mean over epochs and pairs"
+}
+COLUMNS = {
+    **IDENTITY,
+    **PROGRESS,
+    **{name: MEANINGS[name] for name in METRICS},
+    "commit": "of the code, where it was a checkout",
+    "dirty": "whether the checkout had changes",
+    "device": "what it was trained on",
+    "ranks": "processes that trained it together",
+    "images": "validation images that were scored",
+    "path": "of its folder",
+}
 
 
 KEYS = ("run", "experiment", "profile", "seed")
-IMPLICIT = ("epoch", "site", "level", "form", "operator", "index", "value", "anchor", "output")
-EFFECTS = ("epoch", "site", "level", "index", "before", "after", "anchor", "output", "effect")
-FEATURES = (
-    "image", "level", "row", "column", "anchor", "class", "width", "height",
-    "feature", "aligned", "before", "after",
-)  # fmt: skip
+PLACE = {
+    "epoch": "after which; 0 is initialisation",
+    "site": "where it acts: fa, pr, pr-wh, fa-cluster, or the task of a branch",
+    "level": "of the pyramid: P3, P4 ...",
+}
+OUTPUT = {
+    "anchor": "from 0; -1 where the site is not behind the predictor",
+    "output": "x, y, w, h, obj or a class; empty where the site is not behind the predictor",
+}
+IMPLICIT = {
+    **PLACE,
+    "form": "vector, network or factorisation",
+    "operator": "add, multiply or concatenate",
+    "index": "dimension, from 0",
+    "value": "of g(z) in that dimension",
+    **OUTPUT,
+}
+EFFECTS = {
+    **PLACE,
+    "index": "raw output of the level, from 0",
+    "before": "raw prediction with the neutral value in place of g(z) (logit)",
+    "after": "raw prediction with g(z) (logit)",
+    "anchor": "from 0",
+    "output": "x, y, w, h, obj or a class",
+    "effect": "after - before (logit)",
+}
+FEATURES = {
+    "image": "its id",
+    "level": "of the pyramid",
+    "row": "of the cell",
+    "column": "of the cell",
+    "anchor": "from 0",
+    "class": "of the object, from 0; -1 for background",
+    "width": "of the object (px)",
+    "height": "of the object (px)",
+    "feature": "(channels,) in front of FA",
+    "aligned": "(channels + added,) behind FA",
+    "before": "(5 + classes,) raw prediction without implicit knowledge",
+    "after": "(5 + classes,) raw prediction with it",
+}
 NO_FEATURES = "No features of real images yet: `ablate features RUN` writes them beside a finished run."
+OTHER_SCORES = ("classification/", "embedding/")  # as names in metrics.jsonl begin; COCO's have no task
 BACKGROUND = -1  # in the column `class` of features
 BOX = ("x", "y", "w", "h", "obj")  # the first outputs of an anchor; classes follow
 
@@ -47,11 +112,21 @@ Epochs = Literal["last", "all"]
 def load_runs(results: Path | str) -> pd.DataFrame:
     """Every run directory under `results`/runs, one row each, in order of their names.
 
-    Columns are `COLUMNS`; the scores are fractions as in the files, missing where there is no final
+    Columns are `COLUMNS`; the scores are percent (fractions in the files), missing where there is no final
     evaluation or the model lacks the task; the cosine of the tasks is the mean over epochs. A run that has
     only been queued has a state and nothing else; a directory that cannot be read, or says done and has no
     run.json, has the state 'unreadable' and the reason. Of several folders with the same run id (copies) one
     counts: that whose name is the run id, else the first. An absent folder gives an empty frame.
+
+    Example:
+        >>> runs = load_runs("results/published/mini")
+        >>> len(runs), runs["state"].unique().tolist()
+        (66, ['done'])
+        >>> runs.query("experiment == 'csp-fast'")[["seed", "AP", "AP50"]].round(2)
+           seed     AP   AP50
+        0     0  25.62  50.63
+        1     1  25.55  50.58
+        2     2  26.86  52.49
     """
     folder = Path(results) / "runs"
     paths = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
@@ -110,7 +185,7 @@ def _record(directory: RunDirectory) -> dict[str, Any]:
         "reason": reason,
         **{name: number(state.get(name)) for name in ("epoch", "epochs", "seconds")},
         **{
-            column: _number(evaluation.get(score.task) or {}, score.name, directory.evaluation)
+            column: _percent(_number(evaluation.get(score.task) or {}, score.name, directory.evaluation))
             for column, score in SCORES.items()
         },
         CONFLICT[0]: _conflict(directory, config),
@@ -137,6 +212,10 @@ def _number(record: dict[str, Any], name: str, path: Path) -> int | float | None
     if value is not None and number(value) is None:
         raise RunError(f"{path.name}: {name} is {value!r}; a number is needed")
     return number(value)
+
+
+def _percent(value: float | None) -> float | None:
+    return None if value is None else 100 * value
 
 
 def describe_data(data: dict[str, Any]) -> str | None:
@@ -183,12 +262,25 @@ class Outputs:
 
 
 def load_metrics(runs: pd.DataFrame) -> pd.DataFrame:
-    """One row per finished epoch, with whatever the runs recorded (`metrics.jsonl`); scores are fractions."""
+    """One row per finished epoch, with whatever the runs recorded (`metrics.jsonl`); scores in percent.
+
+    docs/run-directory.md has every column; in the file scores are fractions.
+
+    Example:
+        >>> runs = load_runs("results/published/mini").query("run.str.startswith('csp-fast-mini-s0')")
+        >>> load_metrics(runs)[["seed", "epoch", "loss/box", "AP"]].round(3).tail(3)
+            seed  epoch  loss/box      AP
+        21     0     22     0.077     NaN
+        22     0     23     0.078     NaN
+        23     0     24     0.077  25.623
+    """
 
     def read(directory: RunDirectory) -> pd.DataFrame:
-        return pd.DataFrame(directory.read_metrics())
+        frame = pd.DataFrame(directory.read_metrics())
+        scores = [n for n in map(str, frame) if n in COCO_NUMBERS or n.startswith(OTHER_SCORES)]
+        return frame.assign(**{n: 100 * pd.to_numeric(frame[n], errors="coerce") for n in scores})
 
-    return _joined(runs, read, ("epoch",))
+    return _joined(runs, read, ["epoch"])
 
 
 def load_implicit(runs: pd.DataFrame, epochs: Epochs = "last") -> pd.DataFrame:
@@ -196,10 +288,21 @@ def load_implicit(runs: pd.DataFrame, epochs: Epochs = "last") -> pd.DataFrame:
 
     After the predictor (PR, PR*) `anchor` and `output` say what a value acts on; elsewhere, and in runs
     whose run.json does not say, they are -1 and "".
+
+    Example:
+        >>> runs = load_runs("results/published/mini").query("experiment == 'csp-fast.add-fa'")
+        >>> load_implicit(runs).groupby("level")["value"].agg(["size", "mean"]).round(3)
+               size   mean
+        level
+        P3       96 -0.048
+        P4      192 -0.066
+        P5      384 -0.042
+        >>> sorted(load_implicit(runs, epochs="all")["epoch"].unique().tolist())
+        [0, 4, 8, 12, 16, 20, 24]
     """
 
     def read(directory: RunDirectory) -> pd.DataFrame:
-        frame = _read_parquet(directory.implicit, IMPLICIT[:7], epochs)
+        frame = _read_parquet(directory.implicit, [*IMPLICIT][:7], epochs)
         if frame.empty:
             return frame
         frame = frame.assign(anchor=-1, output="")
@@ -222,10 +325,21 @@ def load_effects(runs: pd.DataFrame, epochs: Epochs = "last") -> pd.DataFrame:
 
     `before` and `after` are the raw prediction for the mean feature of a level, with the neutral value in
     place of g(z) and with g(z); `anchor` counts from 0, `output` is a name of `Outputs.names`.
+
+    Example:
+        >>> runs = load_runs("results/published/mini").query("experiment == 'csp-fast.add-pr'")
+        >>> load_effects(runs).groupby("output", sort=False)["effect"].mean().round(3).head(5)
+        output
+        x      0.010
+        y      0.005
+        w      0.177
+        h      0.108
+        obj    0.135
+        Name: effect, dtype: float32
     """
 
     def read(directory: RunDirectory) -> pd.DataFrame:
-        frame = _read_parquet(directory.effects, EFFECTS[:6], epochs)
+        frame = _read_parquet(directory.effects, [*EFFECTS][:6], epochs)
         if frame.empty:
             return frame
         names = np.array(outputs_of(directory.path).names)
@@ -246,13 +360,25 @@ def load_features(runs: pd.DataFrame) -> pd.DataFrame:
     arrays: before FA and after it, raw predictions without and with implicit knowledge. `class` is -1
     for background; `width` and `height` (px) of the object are then missing. Runs without features.parquet
     add no rows. Raises RunError where a file is damaged.
+
+    Example:
+        >>> load_features(load_runs("results/published/mini")).empty  # a published study has none
+        True
     """
     needed = [name for name in FEATURES if name not in ("row", "column", "width", "height")]
     return _joined(runs, lambda directory: _read_parquet(directory.features, needed), FEATURES)
 
 
 def outputs_of(path: Path | str) -> Outputs:
-    """The levels and classes of a run. Raises RunError where its run.json does not say (older code)."""
+    """The levels and classes of a run. Raises RunError where its run.json does not say (older code).
+
+    Example:
+        >>> run = load_runs("results/published/mini").iloc[0]
+        >>> outputs_of(run["path"]).names[:7]
+        ('x', 'y', 'w', 'h', 'obj', 'disc', 'square')
+        >>> [(level.name, level.stride, level.channels) for level in outputs_of(run["path"]).levels]
+        [('P3', 8, 32), ('P4', 16, 64), ('P5', 32, 128)]
+    """
     directory = RunDirectory(path)
     record = directory.read_run() or {}
     try:
@@ -273,7 +399,13 @@ def outputs_of(path: Path | str) -> Outputs:
 
 
 def dataset(path: Path | str) -> dict[str, Any]:
-    """dataset.json of a run: boxes by class and size of both splits. Raises RunError where there is none."""
+    """dataset.json of a run: boxes by class and size of both splits. Raises RunError where there is none.
+
+    Example:
+        >>> run = load_runs("results/published/mini").iloc[0]
+        >>> sum(dataset(run["path"])["train"]["boxes_per_class"])
+        2276
+    """
     file = RunDirectory(path).dataset
     content = read_json(file)
     if content is None:
@@ -287,7 +419,7 @@ def dataset(path: Path | str) -> dict[str, Any]:
 
 
 def _joined(
-    runs: pd.DataFrame, read: Callable[[RunDirectory], pd.DataFrame], columns: tuple[str, ...]
+    runs: pd.DataFrame, read: Callable[[RunDirectory], pd.DataFrame], columns: Iterable[str]
 ) -> pd.DataFrame:
     """What `read` finds in every run, one below another, after the columns `KEYS` of the run.
 

@@ -130,7 +130,7 @@ class Study:
 
     @cached_property
     def metrics(self) -> pd.DataFrame:
-        """Epochs of `runs`: losses, learning rates, times and, where evaluated, scores (fractions)."""
+        """Epochs of `runs`: losses, learning rates, times and, where evaluated, scores (percent)."""
         frame = self.all_metrics[self.all_metrics["run"].isin(self.runs["run"])]
         return load_metrics(self.runs.iloc[:0]) if frame.empty else frame
 
@@ -271,6 +271,21 @@ def open_study(
 
     Raises:
         UnknownNameError: no such profile, table or field.
+
+    Example:
+        >>> study = open_study("results/published/mini", tables=[1, "controls"])
+        >>> study
+        study    results/published/mini, profile mini
+        tables   1, controls
+        rows     8 of 6 experiments
+        runs     18 done
+        seeds    0, 1, 2
+        >>> ap = study.cells.query("metric == 'AP'")
+        >>> ap[["table", "row", "value", "delta", "delta_low", "delta_high"]].round(2).head(3)
+               table       row  value  delta  delta_low  delta_high
+        0          1  baseline  26.01    NaN        NaN         NaN
+        6          1     + iFA  26.27   0.26      -6.46        6.97
+        12  controls  baseline  26.01    NaN        NaN         NaN
     """
     profile_named(profile)
     named = [tables] if isinstance(tables, str | int) else tables

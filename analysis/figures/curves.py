@@ -47,7 +47,7 @@ def ap_data(metrics: pd.DataFrame) -> pd.DataFrame:
 
     Raises NothingToShow where no epoch was evaluated.
     """
-    return over_runs(_percent(metrics), {"AP": "AP"}, "AP")
+    return over_runs(metrics, {"AP": "AP"}, "AP")
 
 
 @styled()
@@ -70,7 +70,7 @@ def ap_hours_data(metrics: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
         NothingToShow: no epoch was evaluated.
     """
     ranks = runs.set_index("run")["ranks"].astype(float)
-    known = _percent(metrics).sort_values(["run", "epoch"])
+    known = metrics.sort_values(["run", "epoch"])
     if "seconds" not in known:
         raise NothingToShow("No run has recorded its seconds, so AP cannot be shown over device hours.")
     spent = known.groupby("run")["seconds"].cumsum() * known["run"].map(ranks).fillna(1.0) / 3600
@@ -145,10 +145,6 @@ def conflict(data: pd.DataFrame) -> Figure:
     for each in made.axes:
         each.axhline(0, color=GREY, linewidth=0.8)
     return made
-
-
-def _percent(metrics: pd.DataFrame) -> pd.DataFrame:
-    return metrics.assign(AP=100 * metrics["AP"].astype(float)) if "AP" in metrics else metrics
 
 
 def _panels(

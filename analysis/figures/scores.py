@@ -38,7 +38,7 @@ def ap_by_run_data(runs: pd.DataFrame) -> pd.DataFrame:
     scored = runs[(runs["state"] == "done") & runs["AP"].notna()]
     if scored.empty:
         raise NothingToShow("No finished run has an AP yet; `ablate launch` makes runs.")
-    frame = scored[["experiment", "run", "seed"]].assign(AP=100 * scored["AP"])
+    frame = scored[["experiment", "run", "seed", "AP"]].copy()
     seeds = frame.groupby(["experiment", "seed"])["AP"].mean()
     found = {name: over_seeds(list(values)) for name, values in seeds.groupby(level="experiment")}
     frame["mean"] = [found[name].mean for name in frame["experiment"]]

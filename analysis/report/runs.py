@@ -221,14 +221,14 @@ def panels(metrics: pd.DataFrame) -> list[Panel]:
     found = []
     for column in data.columns[1:]:
         known = data[["epoch", column]].dropna()
-        values = [float(value) * (100 if column == "AP" else 1) for value in known[column]]
+        values = [float(value) for value in known[column]]
         name = PANELS.get(column) or f"{column.removeprefix(LOSS)} loss"
         found.append(_panel(name, [int(epoch) for epoch in known["epoch"]], values))
     return found
 
 
 def panel_data(metrics: pd.DataFrame) -> pd.DataFrame:
-    """The epochs and the columns behind the panels: losses, and AP as a fraction."""
+    """The epochs and the columns behind the panels: losses, and AP (percent)."""
     losses = [str(column) for column in metrics.columns if str(column).startswith(LOSS)]
     wanted = dict.fromkeys(["epoch", *(c for c in PANELS if c in metrics and c != "AP"), *losses, "AP"])
     frame = metrics[[column for column in wanted if column in metrics]]

@@ -201,10 +201,7 @@ def experiment_page(experiment: Experiment, study: Study, links: Links) -> Exper
             Entry(str(row["run"]), links.run(str(row["run"]))),
             Entry(_seed(row["seed"]), sort=row["seed"]),
             Entry(str(row["state"])),
-            *(
-                Entry(number(name, _score(name, row[name]), more=1), sort=_score(name, row[name]))
-                for name in metrics
-            ),
+            *(Entry(number(name, _score(row[name]), more=1), sort=_score(row[name])) for name in metrics),
         )
         for _, row in own.sort_values("seed").iterrows()
     )
@@ -244,16 +241,14 @@ def _pair(row: pd.Series, metrics: Sequence[str], links: Links) -> list[Entry]:
         Entry(str(row["run other"]), links.run(str(row["run other"]))),
     ]
     for metric in metrics:
-        a, b = (_score(metric, row[name]) for name in (metric, f"{metric} other"))
+        a, b = (_score(row[name]) for name in (metric, f"{metric} other"))
         delta = None if a is None or b is None else a - b
         entries.append(Entry(MISSING if delta is None else number(metric, delta, "+", 1), sort=delta))
     return entries
 
 
-def _score(metric: str, value: Any) -> float | None:
-    if pd.isna(value):
-        return None
-    return float(value) * (1 if metric in CONFLICT else 100)
+def _score(value: Any) -> float | None:
+    return None if pd.isna(value) else float(value)
 
 
 def _seed(value: Any) -> str:

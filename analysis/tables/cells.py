@@ -20,12 +20,12 @@ MEASURED, NOT_RUN, QUOTED_ROW = "measured", "not run", "quoted"
 class Cell:
     """One metric of one row. Scores in percent, cosines as they are; None where there is no number."""
 
-    table: str
-    row: str
+    table: str  # its name
+    row: str  # its label
     experiment: str | None  # None in a row that is quoted
-    metric: str
-    profile: str
-    paper: float | None = None
+    metric: str  # a score, or a count of the model
+    profile: str  # of the runs
+    paper: float | None = None  # the printed cell
     paper_delta: float | None = None  # against the baseline's printed cell
     value: float | None = None  # mean over seeds
     std: float | None = None  # sample standard deviation over seeds; None for one seed
@@ -34,17 +34,17 @@ class Cell:
     delta: float | None = None  # mean over the seeds that row and baseline share
     delta_std: float | None = None  # of the paired differences
     delta_low: float | None = None  # 95 % interval of `delta`, paired by seed, on this validation set
-    delta_high: float | None = None
+    delta_high: float | None = None  # the other end
     p: float | None = None  # two-sided, of no difference
     p_holm: float | None = None  # corrected for the table's variants, on AP
     images_low: float | None = None  # 95 % interval of `delta` on images like these
-    images_high: float | None = None
-    images_p: float | None = None
+    images_high: float | None = None  # the other end
+    images_p: float | None = None  # two-sided, of no difference on images like these
     variance_left: float | None = None  # by pairing, of the unpaired variance
     verdict: str | None = None  # on the paper's difference; see `statistics.seeds.judge`
-    why: str | None = None
-    seeds: tuple[int, ...] = ()
-    runs: tuple[str, ...] = ()
+    why: str | None = None  # the verdict is so, or there is none
+    seeds: tuple[int, ...] = ()  # of the runs
+    runs: tuple[str, ...] = ()  # ids of the runs behind `value`
     lacks: str | None = None  # the task whose absence is why there can be no number
     against: str | None = None  # label of the row that both differences are against; None where there is none
 
@@ -144,11 +144,10 @@ def _measured(cell: Cell, runs: pd.DataFrame | None, base: pd.DataFrame | None) 
 
 
 def _by_seed(runs: pd.DataFrame | None, metric: str) -> pd.Series[float]:
-    """Percent (cosines as they are) by (seed, data fingerprint): differences pair runs on the same data."""
+    """The metric by (seed, data fingerprint): differences pair runs on the same data."""
     if runs is None or runs.empty:
         return pd.Series(dtype=float)
-    values = runs.dropna(subset=[metric]).groupby(["seed", "fingerprint"], dropna=False)[metric]
-    return values.mean() * (1 if metric in CONFLICT else 100)
+    return runs.dropna(subset=[metric]).groupby(["seed", "fingerprint"], dropna=False)[metric].mean()
 
 
 def _difference(a: float | None, b: float | None) -> float | None:

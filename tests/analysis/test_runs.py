@@ -28,7 +28,7 @@ def test_a_finished_run_has_identity_progress_and_metrics(tmp_path: Path, fabric
     known = (row["run"], row["experiment"], row["seed"], row["profile"])
     assert known == (name, "csp-fast.add-fa", 2, "mini")
     assert (row["state"], row["epoch"], row["epochs"], row["seconds"]) == ("done", 3, 24, 9.5)
-    assert (row["AP"], row["AP50"]) == (0.25, 0.26)
+    assert (row["AP"], row["AP50"]) == (25, 26)
     assert pd.isna(row["APL"])
     assert row["data"] == "shapes, 640 + 200 images"
     assert Path(row["path"]).name == name
@@ -45,9 +45,9 @@ def test_scores_of_every_task_are_columns_and_the_cosine_is_a_mean(
     fabricate("csp.jde", ap=0.38, scores={"embedding": people}, cosines=pairs)
     runs = load_runs(tmp_path).set_index("experiment")
     alone, joint = runs.loc["csp.classification-alone"], runs.loc["csp.jde"]
-    assert (alone["cls mAP"], alone["cls F1 micro"], alone["cls F1 macro"]) == (0.5, 0.6, 0.4)
+    assert (alone["cls mAP"], alone["cls F1 micro"], alone["cls F1 macro"]) == (50, 60, 40)
     assert alone[["AP", "AR100", "emb mAP", "task cosine"]].isna().all()
-    assert (joint["AP"], joint["emb recall@1"], joint["emb mAP"], joint["emb AUC"]) == (0.38, 0.7, 0.3, 0.8)
+    assert (joint["AP"], joint["emb recall@1"], joint["emb mAP"], joint["emb AUC"]) == (38, 70, 30, 80)
     assert pd.isna(joint["cls mAP"])
     # Epochs without a cosine do not count, and pairs of tasks count alike.
     assert runs["task cosine"][["csp.jdc", "csp.jde"]].tolist() == pytest.approx([(-0.2 + 0.1) / 2, 0.25])
@@ -60,7 +60,7 @@ def test_a_damaged_metrics_file_of_a_joint_run_is_told(tmp_path: Path, fabricate
     runs = load_runs(tmp_path).set_index("run")
     assert runs.loc[names[0], "state"] == "unreadable"
     assert "metrics.jsonl" in str(runs.loc[names[0], "reason"])
-    assert runs.loc[names[1], "AP"] == 0.4  # a model of one task has no cosine, and the file is not read
+    assert runs.loc[names[1], "AP"] == 40  # a model of one task has no cosine, and the file is not read
 
 
 def test_queued_unreadable_and_stray_entries_do_not_stop_the_others(
@@ -78,7 +78,7 @@ def test_queued_unreadable_and_stray_entries_do_not_stop_the_others(
     (runs / "note.txt").write_text("not a run")
     frame = load_runs(tmp_path).set_index("run")
     assert set(frame.index) == {done, "queued", "broken", "listed", "empty"}
-    assert frame.loc[done, "AP"] == 0.4
+    assert frame.loc[done, "AP"] == 40
     assert frame.loc["queued", "state"] == "queued"
     assert frame.loc["broken", "state"] == "unreadable"
     assert "Expecting value" in str(frame.loc["broken", "reason"])
@@ -110,7 +110,7 @@ def test_a_damaged_result_is_told_and_does_not_stop_the_others(
     frame = load_runs(tmp_path).set_index("run")
     assert frame.loc[damaged, "state"] == "unreadable"
     assert reason in str(frame.loc[damaged, "reason"])
-    assert frame.loc[sound, "AP"] == 0.4
+    assert frame.loc[sound, "AP"] == 40
     shown = CliRunner().invoke(main, ["tables", "1", "--results", str(tmp_path)])
     assert shown.exit_code == 0, shown.output
     assert shown.stderr.startswith("1 run folder cannot be read: ")

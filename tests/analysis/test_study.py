@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,9 @@ import pandas as pd
 import pytest
 
 import analysis
+from ablations.costs import PUBLISHED
 from analysis.errors import NothingToShow
+from analysis.figures import curves, scores
 from analysis.study import open_study
 from tests.analysis.report.conftest import make_run
 from yolor_core.errors import UnknownNameError
@@ -100,3 +103,17 @@ def test_a_dataset_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     study = open_study(tmp_path, "mini", ["1"])
     assert study.training_data is None and study.class_boxes == {}
     assert "dataset.json cannot be read: train needs the lists" in study.unread[folder.name]
+
+
+def test_every_frame_has_scores_in_percent_and_files_have_fractions() -> None:
+    study = open_study(PUBLISHED / "mini", tables=1)
+    (run,) = study.runs.query("experiment == 'csp-fast' and seed == 0").to_dict("records")
+    ap = json.loads((Path(run["path"]) / "evaluation.json").read_text())["detection"]["AP"]
+    assert 0.2 < ap < 0.3
+    last = study.metrics.query("run == @run['run']").dropna(subset=["AP"]).iloc[-1]
+    drawn = scores.ap_by_run_data(study.runs).query("run == @run['run']")
+    over_epochs = curves.ap_data(study.metrics)
+    assert run["AP"] == last["AP"] == drawn["AP"].item() == 100 * ap
+    assert over_epochs["mean"].max() == pytest.approx(study.runs.groupby("experiment")["AP"].mean().max())
+    assert study.cells.query("metric == 'AP'")["value"].between(20, 30).all()
+    assert study.class_scores["AP"].max() > 1

@@ -70,7 +70,7 @@ def test_the_interval_is_the_crossed_one_of_shared_resamples(results: Path) -> N
     arms = [[match(truth, found(truth, chance, seed)) for seed in range(SEEDS)] for chance in ARMS.values()]
     drawn = np.array([100 * each.metrics["AP"] for each in bootstrap([*arms[0], *arms[1]], 200, 0)])
     runs = load_runs(results).set_index(["experiment", "seed"])["AP"]
-    base, variant = (100 * runs[slug].sort_index().to_numpy() for slug in ARMS)
+    base, variant = (runs[slug].sort_index().to_numpy() for slug in ARMS)
     expected = on_images_like_these(variant - base, (drawn[SEEDS:] - drawn[:SEEDS]).T, 200)
     assert (cell.images_low, cell.images_high) == pytest.approx((expected.low, expected.high))
     assert cell.delta == pytest.approx(expected.mean)
