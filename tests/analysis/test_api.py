@@ -143,7 +143,7 @@ def test_the_example_of_a_function_shows_what_it_says(name: str, monkeypatch: py
     space = dict(vars(importlib.import_module(function.__module__)))
     (example,) = doctest.DocTestFinder(recurse=False).find(function, name, globs=space)
     assert len(example.examples) >= 1
-    assert doctest.DocTestRunner().run(example).failed == 0
+    assert doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE).run(example).failed == 0
 
 
 if __name__ == "__main__":
