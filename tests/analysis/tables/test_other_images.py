@@ -81,7 +81,7 @@ def test_the_interval_is_the_crossed_one_of_shared_resamples(results: Path) -> N
 
 def test_the_command_prints_both_targets(results: Path) -> None:
     words = ["tables", "1", "--results", str(results), "--images", "200"]
-    shown = CliRunner().invoke(main, words)
+    shown = CliRunner().invoke(main, words, env={"COLUMNS": "400"})  # whatever a test process has
     assert shown.exit_code == 0, shown.output
     assert "Δ, other images" in shown.stdout and "the effect on images like these, training" in shown.stdout
     assert "is not shown (--images)" not in shown.stdout
