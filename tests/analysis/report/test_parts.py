@@ -73,7 +73,7 @@ def test_curves_fill_their_panel_and_name_their_range() -> None:
             "epoch": [1, 2, 3],
             "loss/box": [3.0, 1.0, 2.0],
             "loss/id": [5.0, 5.0, 5.0],
-            "AP": [None, None, 0.25],
+            "AP": [None, None, 25.0],
         }
     )
     box, identity, ap = panels(metrics)
@@ -104,7 +104,7 @@ def test_ap_by_run_has_the_t_interval_over_seeds() -> None:
             "experiment": ["x", "x", "y", "y"],
             "seed": [0, 1, 0, 1],
             "state": ["done", "done", "done", "running"],
-            "AP": [0.1, 0.3, 0.4, 0.9],
+            "AP": [10.0, 30.0, 40.0, 90.0],
         }
     )
     data = ap_by_run_data(runs)
