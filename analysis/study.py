@@ -19,7 +19,6 @@ from ablations.profiles import profile_named
 from ablations.registry import as_overrides, merge, resolve, select_tables
 from ablations.table import Table
 from analysis.comparison import Comparison, compare_runs, most_different
-from analysis.errors import NothingToShow
 from analysis.implicit import load_spectra
 from analysis.runs import (
     Outputs,
@@ -174,11 +173,14 @@ class Study:
         return self._read(lambda rows: load_implicit(rows, "all"), self.runs[self.runs["run"] == run])
 
     @cached_property
-    def first_history(self) -> pd.DataFrame:
-        """`history` of the first run with implicit knowledge. Raises NothingToShow without any."""
-        if self.implicit.empty:
-            raise NothingToShow("No run with implicit knowledge has begun; Table 1 has some.")
-        return self.history(str(self.implicit["run"].iloc[0]))
+    def implicit_over_epochs(self) -> pd.DataFrame:
+        """g(z) of the `settled` runs after every epoch."""
+        return self._read(lambda rows: load_implicit(rows, "all"), self.settled)
+
+    def effects_over_epochs(self, experiment: str) -> pd.DataFrame:
+        """`effects` of an experiment, by slug, after every epoch."""
+        own = self.settled[self.settled["experiment"] == experiment]
+        return self._read(lambda rows: load_effects(rows, "all"), own)
 
     @cached_property
     def _described(self) -> tuple[Outputs, dict[str, Any]] | None:

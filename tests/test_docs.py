@@ -784,26 +784,29 @@ def test_what_the_readme_says_of_the_study_is_measured() -> None:
         assert re.findall(said, readme) == [str(row["seeds"])]
 
 
-PICTURES = ("effects-by-row", "detections")
+PICTURES = ("effects-by-row", "detections", "figure-9", "figure-10", "figure-11")
 
 
 def pictures() -> dict[str, str]:
-    """The README's pictures, {path: SVG}: figures of the catalogue, of the published study."""
+    """Pictures of README and docs, {path: SVG}: figures of the catalogue, of the published study."""
     made, _ = read_manifest(STUDY)
     study = reopened(STUDY, made, no_costs)
     drawn = {each.name: each for each in published_drawings(study) if each.name in PICTURES}
     return {
-        f"docs/images/{key}.svg": svg(each.draw(each.data(study)), each.title, each.caption, key)
+        f"docs/images/{key}.svg": svg(
+            each.draw(each.data(study), width="page"), each.title, each.caption, key
+        )
         for key, each in drawn.items()
     }
 
 
 @pytest.mark.slow
-def test_the_pictures_of_the_readme_are_drawn_from_the_published_study() -> None:
+def test_the_pictures_of_the_pages_are_drawn_from_the_published_study() -> None:
     """By their words and numbers: where lines end is up to matplotlib's version."""
     for path, drawn in pictures().items():
         words = [re.findall(r"<text[^>]*>([^<]+)</text>", each) for each in (text(path), drawn)]
         assert words[0] == words[1] and len(words[0]) > 20, f"{path}: python -m tests.test_docs draws it anew"
+        assert len(text(path)) < 150_000, path
 
 
 def test_the_readme_analyses_the_published_study() -> None:

@@ -4,31 +4,52 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from ablations.table import Row, Table
+from ablations.experiments import ADD_FA, ADD_PR, CAT_FA, CSP_FAST, MUL_FA, MUL_PR
+from ablations.registry import resolve
+from ablations.table import Table
 from analysis.errors import NothingToShow
 from analysis.figures import curves, effects, features, implicit, pictures, scores
 from analysis.study import Study
 
-SCORES, CURVES = "Scores", "Training"
+SCORES, PAPER, CURVES = "Scores", "The paper's figures", "Training"
 IMPLICIT, DIFFERENCES = "Implicit knowledge", "Differences"
-SECTIONS = (SCORES, IMPLICIT, CURVES, DIFFERENCES)  # in the order of the report
+SECTIONS = (SCORES, PAPER, IMPLICIT, CURVES, DIFFERENCES)  # in the order of the report
 RUNS = ("run", "run_a", "run_b")  # columns with ids of runs
 EXPERIMENTS = ("experiment", "series", "a", "b")  # columns with slugs, to which a word is added: `csp seed 0`
+ADDED = CSP_FAST.plus(ADD_PR)
+CURVES_OF = {CSP_FAST.slug: "baseline", CSP_FAST.plus(ADD_FA, MUL_PR).slug: "implicit knowledge"}
+OPERATORS = {
+    CSP_FAST.plus(ADD_FA).slug: "(a) addition",
+    CSP_FAST.plus(MUL_FA).slug: "(b) multiplication",
+    CSP_FAST.plus(CAT_FA).slug: "(c) concatenation",
+}
+
+
+RISE = (
+    "Objectness rises at first: its target where an object is, the overlap (CIoU) of the box predicted "
+    "there, grows as boxes get better, and it starts near 0 everywhere, so that cells without an object "
+    "cost nothing yet."
+)
+JUMP = (
+    " The jump at fine-tuning is no loss of skill: these are losses of the augmented training images, and "
+    "fine-tuning has harder ones (mosaics of nine, more scaling, mixup)."
+)
 
 
 @dataclass(frozen=True)
 class Drawing:
     """A figure: `data` of a study gives the frame that `draw` draws.
 
-    Both raise NothingToShow where there is nothing to show. `name` is that of its files. Figures that draw
-    the same frame share a file of data: `data_of` names the one that it is named after.
+    Both raise NothingToShow where there is nothing to show. `name` is that of its files. `draw` also takes
+    `width`: "column" by default, or "page".
     """
 
     name: str
@@ -36,13 +57,12 @@ class Drawing:
     caption: str
     section: str
     data: Callable[[Study], pd.DataFrame]
-    draw: Callable[[pd.DataFrame], Figure]
-    data_of: str | None = None
+    draw: Callable[..., Figure]
 
     @property
     def csv(self) -> str:
         """The file of its data, below a report or a published folder."""
-        return f"figures/{self.data_of or self.name}.csv"
+        return f"figures/{self.name}.csv"
 
 
 def table_anchor(table: Table) -> str:
@@ -63,47 +83,58 @@ def drawings(study: Study) -> tuple[Drawing, ...]:
     `1: + iFA`; the data beside them have slugs and ids of runs.
     """
     tables = [table for table in study.tables if table.experiments]
-    rows = {table.name: [(row.label, row) for row in table.rows] for table in tables}
-    everywhere = [(f"{table}: {label}", row) for table, own in rows.items() for label, row in own]
+    rows = {table.name: [(row.label, row.slug) for row in table.rows] for table in tables}
+    everywhere = [(f"{table}: {label}", slug) for table, own in rows.items() for label, slug in own]
 
-    def own(drawing: Callable[[Table], Drawing]) -> list[Drawing]:
-        return [_named(study, rows[table.name], [drawing(table)])[0] for table in tables]
+    def own(drawing: Callable[[Study, Table], Drawing]) -> list[Drawing]:
+        return [_named(study, rows[table.name], [drawing(study, table)])[0] for table in tables]
 
-    effect_figures = zip(own(EFFECTS), own(ANCHORS), strict=True)
     return (
         *_named(study, everywhere, FINAL),
-        *own(LOSSES),
-        *own(AP),
-        *_named(study, everywhere, [*TRAINING, *KNOWLEDGE, _anchor_sizes(study)]),
-        *(each for pair in effect_figures for each in pair),
+        *own(_ap_differences),
+        *_named(study, [("+ iPR", ADDED.slug)], FIGURE_9),
+        *_named(study, [(label, slug) for slug, label in OPERATORS.items()], FIGURE_10),
+        *_named(study, [(label, slug) for slug, label in CURVES_OF.items()], FIGURE_11),
+        *own(_effects),
+        *_named(study, everywhere, [*KNOWLEDGE, _anchor_sizes(study)]),
+        *own(_losses),
+        *_named(study, everywhere, TRAINING),
         *_named(study, everywhere, [_detections(study), COMPARED, _changed_images(study)]),
     )
 
 
-def _named(study: Study, rows: Iterable[tuple[str, Row]], drawn: Iterable[Drawing]) -> list[Drawing]:
-    """Figures in which the experiments of these rows, the first of each, have the rows' labels."""
+def _named(study: Study, rows: Iterable[tuple[str, str | None]], drawn: Iterable[Drawing]) -> list[Drawing]:
+    """Figures in which experiments, by slug, have the labels given, the first of each."""
     labels: dict[str, str] = {}
-    for label, row in rows:
-        if row.slug is not None:
-            labels.setdefault(row.slug, label)
+    for label, slug in rows:
+        if slug is not None:
+            labels.setdefault(slug, label)
     known = study.runs[study.runs["experiment"].isin(list(labels))]
     names = known["experiment"].map(labels).astype(str) + ", seed " + known["seed"].astype(str)
     runs = dict(zip(known["run"], names.where(~names.duplicated(keep=False), known["run"]), strict=True))
 
-    def renaming(draw: Callable[[pd.DataFrame], Figure]) -> Callable[[pd.DataFrame], Figure]:
-        return lambda data: draw(_renamed(data, labels, runs))
+    def renaming(draw: Callable[..., Figure]) -> Callable[..., Figure]:
+        return lambda data, **options: draw(_renamed(data, labels, runs), **options)
 
     return [replace(each, draw=renaming(each.draw)) for each in drawn]
 
 
 def _renamed(data: pd.DataFrame, labels: Mapping[str, str], runs: Mapping[str, str]) -> pd.DataFrame:
+    """A frame with labels for slugs, in the order of the labels."""
+
     def label(name: object) -> object:
         slug, space, rest = str(name).partition(" ")
         return f"{labels[slug]}{space}{rest}" if slug in labels else name
 
     found = {column: data[column].map(label) for column in EXPERIMENTS if column in data}
     found |= {column: data[column].map(lambda run: runs.get(run, run)) for column in RUNS if column in data}
-    return data.assign(**found)
+    renamed = data.assign(**found)
+    ordered = next((column for column in ("series", "a") if column in data), None)
+    if ordered is None:
+        return renamed
+    places = {slug: place for place, slug in enumerate(labels)}
+    order = data[ordered].map(lambda name: places.get(str(name).partition(" ")[0], len(places)))
+    return renamed.iloc[np.argsort(order.to_numpy(), kind="stable")]
 
 
 FINAL = (
@@ -128,13 +159,14 @@ FINAL = (
 
 TRAINING = (
     Drawing(
-        "ap-hours",
-        "AP over device hours",
-        "AP of the averaged weights on the validation images, where it was evaluated during training. A "
-        "device is a GPU, or a process where there is none; other work on the machine counts as time.",
+        "cost",
+        "Time and speed of training",
+        "A ring for each run: device minutes or hours of training, evaluation not counted, and images a "
+        "second of all its processes together. A device is a GPU, or a process where there is none. Runs on "
+        "one machine slow each other down, and other work on it counts as time.",
         CURVES,
-        lambda study: curves.ap_hours_data(study.metrics, study.runs),
-        curves.ap_hours,
+        lambda study: curves.cost_data(study.metrics, study.runs),
+        curves.cost,
     ),
     Drawing(
         "learning-rate",
@@ -143,14 +175,6 @@ TRAINING = (
         CURVES,
         lambda study: curves.learning_rate_data(study.metrics),
         curves.learning_rate,
-    ),
-    Drawing(
-        "speed",
-        "Training speed",
-        "Images a second, of all processes of a run together. Runs on one machine slow each other down.",
-        CURVES,
-        lambda study: curves.speed_data(study.metrics),
-        curves.speed,
     ),
     Drawing(
         "conflict",
@@ -163,44 +187,88 @@ TRAINING = (
     ),
 )
 
-KNOWLEDGE = (
+FIGURE_9 = (
     Drawing(
-        "learned",
-        "What prediction refinement learned",
-        "g(z) after the predictor at the last epoch, a line for each pyramid level (the paper's Fig. 9).",
-        IMPLICIT,
-        lambda study: implicit.learned_data(study.implicit),
+        "figure-9",
+        "Figure 9: what prediction refinement learned",
+        "g(z) of + iPR after the predictor at the last epoch, a line for each pyramid level; 0 changes "
+        "nothing.",
+        PAPER,
+        lambda study: implicit.learned_data(_only(study.implicit, [ADDED.slug])),
         implicit.learned,
     ),
+)
+FIGURE_10 = (
     Drawing(
-        "evolution",
-        "How one run's representation changed",
-        "Change of every value since the start, over the epochs of the first run with implicit knowledge.",
+        "figure-10",
+        "Figure 10: the operators, by what they do",
+        "The paper's figure is a drawing of the three operators. Here is what each of them, before the "
+        "predictor (FA), adds to the raw outputs (logits) for the mean feature of a level.",
+        PAPER,
+        lambda study: effects.dimensions_data(_only(study.effects, OPERATORS)),
+        implicit.learned,
+    ),
+)
+FIGURE_11 = (
+    Drawing(
+        "figure-11",
+        "Figure 11: losses with and without implicit knowledge",
+        f"YOLOv4-CSP-fast, without and with + iFA and × iPR (Table 7). {RISE}",
+        PAPER,
+        lambda study: curves.losses_data(_only(study.metrics, CURVES_OF)),
+        curves.losses,
+    ),
+)
+
+
+def _only(frame: pd.DataFrame, slugs: Collection[str]) -> pd.DataFrame:
+    """The rows of some experiments, in their order."""
+    found = frame[frame["experiment"].isin(list(slugs))]
+    order = {slug: place for place, slug in enumerate(slugs)}
+    return found.sort_values("experiment", key=lambda column: column.map(order), kind="stable")
+
+
+def _evolution_data(study: Study) -> pd.DataFrame:
+    """The effects of the first row with implicit knowledge, of every seed at every epoch."""
+    known = set(study.effects["experiment"])
+    shown = next((each.slug for each in study.experiments if each.slug in known), None)
+    if shown is None:
+        raise NothingToShow("No run with implicit knowledge has begun; Table 1 has some.")
+    history = study.effects_over_epochs(shown)
+    return implicit.evolution_data(history.assign(value=history["effect"]))
+
+
+KNOWLEDGE = (
+    Drawing(
+        "evolution-by-seed",
+        "How the effect came about, seed by seed",
+        "Change of the effect on every raw output (logits) since the start, of the first row of the study "
+        "that has implicit knowledge. Channels before a predictor have no common order; the outputs have.",
         IMPLICIT,
-        lambda study: implicit.evolution_data(study.first_history),
-        implicit.heat_map,
+        _evolution_data,
+        lambda data, **options: implicit.heat_map(data, "change of the effect (logits)", **options),
     ),
     Drawing(
-        "trajectories",
-        "The values that moved most",
-        "Of the same run, over its epochs.",
+        "distance-left",
+        "When the representations settled",
+        "How far a representation still is from its last value: 1 at the start, 0 at the end.",
         IMPLICIT,
-        lambda study: implicit.evolution_data(study.first_history),
-        implicit.trajectories,
-        data_of="evolution",
-    ),
-    Drawing(
-        "settling",
-        "When the representation settled",
-        "Of the same run: direction and length of the change since the start, beside the last one.",
-        IMPLICIT,
-        lambda study: implicit.settling_data(study.first_history),
+        lambda study: implicit.settling_data(study.implicit_over_epochs),
         implicit.settling,
+    ),
+    Drawing(
+        "effects-by-block",
+        "Effect on boxes, objectness and classes",
+        "Mean over anchors and seeds of what implicit knowledge adds to the raw outputs (logits), by pyramid "
+        "level.",
+        IMPLICIT,
+        lambda study: effects.blocks_data(study.effects),
+        effects.blocks,
     ),
     Drawing(
         "effects-by-class",
         "Effect on the predictions by class",
-        "Change of a class's logit against how often the class occurs and how well it is detected.",
+        "Mean change of a class's logit, the rarest class first.",
         IMPLICIT,
         lambda study: effects.classes_data(study.effects, study.class_boxes, study.class_scores),
         effects.classes,
@@ -208,7 +276,8 @@ KNOWLEDGE = (
     Drawing(
         "similarity",
         "Similarity of the effects",
-        "Cosines between what seeds and experiments do to the raw predictions.",
+        "Mean cosine between what the seeds of two experiments do to the raw predictions; on the diagonal "
+        "between the seeds of one. White: models with other outputs, and a single run.",
         IMPLICIT,
         lambda study: effects.similarity_data(study.effects),
         effects.similarity,
@@ -216,7 +285,7 @@ KNOWLEDGE = (
     Drawing(
         "components",
         "Principal components of the effects",
-        "Every run in the plane of the first two components; the number is its seed.",
+        "The effects of all runs in the plane of their first two components: where the seeds of a row lie.",
         IMPLICIT,
         lambda study: effects.components_data(study.effects),
         effects.components,
@@ -224,7 +293,8 @@ KNOWLEDGE = (
     Drawing(
         "centre-offsets",
         "Shift of the boxes' centres",
-        "By anchor and level, in pixels of the training size.",
+        "In pixels of the training size. That next to nothing moves is the result: of all raw outputs, those "
+        "of the centre are changed least.",
         IMPLICIT,
         lambda study: effects.geometry_data(study.effects, study.outputs),
         effects.centre_offsets,
@@ -271,71 +341,61 @@ def _anchor_sizes(study: Study) -> Drawing:
         "sigmoid, so it cannot move a raw value of 0.",
         IMPLICIT,
         lambda study: effects.geometry_data(study.effects, study.outputs),
-        lambda data: effects.anchor_sizes(data, study.training_data),
+        lambda data, **options: effects.anchor_sizes(data, study.training_data, **options),
     )
 
 
-def _by_table(
-    name: str,
-    title: str,
-    caption: str,
-    section: str,
-    data: Callable[[Study, Callable[[pd.DataFrame], pd.DataFrame]], pd.DataFrame],
-    draw: Callable[[pd.DataFrame], Figure],
-) -> Callable[[Table], Drawing]:
-    """A figure of every table; `data` is given a function that leaves the table's experiments of a frame."""
-
-    def of(table: Table) -> Drawing:
-        slugs = [each.slug for each in table.experiments]
-
-        def own(frame: pd.DataFrame) -> pd.DataFrame:
-            return frame[frame["experiment"].isin(slugs)]
-
-        return Drawing(
-            f"{name}-{table_anchor(table)}",
-            f"{title}, Table {table.name}",
-            caption,
-            section,
-            lambda study: data(study, own),
-            draw,
-        )
-
-    return of
+def _phases(study: Study, table: Table) -> dict[int, str]:
+    """The epochs with which later phases of the table's trainings begin, and what these are."""
+    found: dict[int, str] = {}
+    for each in table.experiments:
+        phases = resolve(each, study.profile, study.overrides).train.phases
+        for place, phase in enumerate(phases[1:], 1):
+            kind = "fine-tuning" if phase.start_from_average else f"phase {place + 1}"
+            start = sum(before.epochs for before in phases[:place]) + 1
+            found[start] = f"{kind} on mosaics of {phase.augment.mosaic_images}"
+    return dict(sorted(found.items()))
 
 
-LOSSES = _by_table(
-    "losses",
-    "Losses over epochs",
-    "Box, objectness and classification loss with and without implicit knowledge (the paper's Fig. 11).",
-    CURVES,
-    lambda study, own: curves.losses_data(own(study.metrics)),
-    curves.losses,
-)
-AP = _by_table(
-    "ap",
-    "AP over epochs",
-    "AP of the averaged weights on the validation images, where it was evaluated.",
-    CURVES,
-    lambda study, own: curves.ap_data(own(study.metrics)),
-    curves.ap,
-)
-EFFECTS = _by_table(
-    "effects",
-    "Effect on every raw output",
-    "What implicit knowledge adds to the raw outputs (logits) at a level's mean feature, by "
-    "dimension as in Fig. 9: for + iFA it is W a. Here seeds, operators and forms can be compared.",
-    IMPLICIT,
-    lambda study, own: effects.dimensions_data(own(study.effects)),
-    implicit.learned,
-)
-ANCHORS = _by_table(
-    "anchors",
-    "Effect by anchor",
-    "The same, as means over the outputs of a block.",
-    IMPLICIT,
-    lambda study, own: effects.anchors_data(own(study.effects)),
-    effects.anchors,
-)
+def _ap_differences(study: Study, table: Table) -> Drawing:
+    pairs = {row.slug: table.baseline(row, "AP").slug for row in table.rows if row.slug is not None}
+    baselines = {slug: base for slug, base in pairs.items() if base is not None}
+    phases = _phases(study, table)
+    return Drawing(
+        f"ap-differences-{table_anchor(table)}",
+        f"Difference in AP over epochs, Table {table.name}",
+        "AP of each row less that of its baseline, of the averaged weights on the validation images, paired "
+        "by seed. After the baseline's last epoch its last AP counts.",
+        SCORES,
+        lambda of: curves.ap_differences_data(of.metrics, baselines),
+        lambda data, **options: curves.ap_differences(data, phases, **options),
+    )
+
+
+def _losses(study: Study, table: Table) -> Drawing:
+    phases = _phases(study, table)
+    slugs = [each.slug for each in table.experiments]
+    return Drawing(
+        f"losses-{table_anchor(table)}",
+        f"Losses over epochs, Table {table.name}",
+        f"Box, objectness and classification loss on the training images. {RISE}{JUMP if phases else ''}",
+        CURVES,
+        lambda of: curves.losses_data(of.metrics[of.metrics["experiment"].isin(slugs)]),
+        lambda data, **options: curves.losses(data, phases, **options),
+    )
+
+
+def _effects(study: Study, table: Table) -> Drawing:
+    slugs = [each.slug for each in table.experiments]
+    return Drawing(
+        f"effects-{table_anchor(table)}",
+        f"Effect on every raw output, Table {table.name}",
+        "What implicit knowledge adds to the raw outputs (logits) at a level's mean feature, by "
+        "dimension as in Fig. 9: for + iFA it is W a. Here seeds, operators and forms can be compared.",
+        IMPLICIT,
+        lambda of: effects.dimensions_data(of.effects[of.effects["experiment"].isin(slugs)]),
+        implicit.learned,
+    )
 
 
 PAIR = "A run of the row whose AP differs most (B) and the same seed of its baseline (A)"
@@ -382,7 +442,9 @@ def _detections(study: Study) -> Drawing:
         "overlaps it by an IoU of 0.5 or more.",
         DIFFERENCES,
         lambda of: pictures.found_data(_shown_run(of)),
-        lambda data: pictures.found(data, pictures.photographs(_shown_run(study), data["image"].unique())),
+        lambda data, **options: pictures.found(
+            data, pictures.photographs(_shown_run(study), data["image"].unique()), **options
+        ),
     )
 
 
@@ -394,5 +456,7 @@ def _changed_images(study: Study) -> Drawing:
         f"{PAIR}: detections with a score of 0.3 or more, and the true boxes.",
         DIFFERENCES,
         _changed_data,
-        lambda data: pictures.changed(data, pictures.photographs(study.compared[0], data["image"].unique())),
+        lambda data, **options: pictures.changed(
+            data, pictures.photographs(study.compared[0], data["image"].unique()), **options
+        ),
     )

@@ -1,4 +1,4 @@
-"""What happened over the epochs: losses (Fig. 11), AP, learning rates, speed, conflict between tasks.
+"""What happened over the epochs: losses (Fig. 11), AP, learning rates, conflict between tasks; and costs.
 
 Each figure is a pair: `…_data` turns the frame of `analysis.runs.load_metrics` into the frame behind the
 figure, and the function without `_data` draws that. Runs may be of any number and have come to any epoch.
@@ -8,24 +8,43 @@ The frames are those of `analysis.series`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from analysis.errors import NothingToShow
-from analysis.figures.style import GREY, Look, Width, band, figure, legend, looks, plain, styled, whole
-from analysis.series import BANDS, FEW, over_runs, series_names
+from analysis.figures.style import (
+    GREY,
+    LINE,
+    PALETTE,
+    REST,
+    RING,
+    SERIES,
+    Look,
+    Width,
+    curves,
+    cut,
+    drawn,
+    facets,
+    figure,
+    legend,
+    looks,
+    plain,
+    signed,
+    spread,
+    whole,
+)
+from analysis.series import over_runs, series_names
+from analysis.statistics.seeds import over_seeds
 
 LOSSES = {"loss/box": "box", "loss/obj": "objectness", "loss/cls": "classification"}
 RATES = {"lr/weights": "weights", "lr/bias": "biases"}
 CONFLICT = "conflict/"
-UNITS = (("hours", 1), ("minutes", 60), ("seconds", 3600))
-MARKS = 8  # markers along a line
-MANY = 6  # series; with more of them a single panel is as wide as the page, for its legend
+COSTS = {"minutes": "device minutes", "speed": "images / s"}
+ROWS = 12  # panels of differences
 
 
 def losses_data(metrics: pd.DataFrame) -> pd.DataFrame:
@@ -36,10 +55,13 @@ def losses_data(metrics: pd.DataFrame) -> pd.DataFrame:
     return over_runs(metrics, LOSSES, "a loss of detection")
 
 
-@styled()
-def losses(data: pd.DataFrame) -> Figure:
-    """Fig. 11: three panels over epochs, a line for each experiment, a band over its seeds."""
-    return _panels(data, LOSSES, "loss")
+@drawn
+def losses(data: pd.DataFrame, phases: Mapping[int, str] | None = None, width: Width = "column") -> Figure:
+    """Fig. 11: a panel for each loss over epochs, a line for each experiment, a band over its seeds.
+
+    phases: the epochs with which a later phase of a training begins, and what it is called.
+    """
+    return _panels(data, LOSSES, "loss", width, phases)
 
 
 def ap_data(metrics: pd.DataFrame) -> pd.DataFrame:
@@ -50,42 +72,122 @@ def ap_data(metrics: pd.DataFrame) -> pd.DataFrame:
     return over_runs(metrics, {"AP": "AP"}, "AP")
 
 
-@styled()
-def ap(data: pd.DataFrame) -> Figure:
+@drawn
+def ap(data: pd.DataFrame, width: Width = "column") -> Figure:
     """AP in percent over epochs."""
-    return _panels(data, {"AP": ""}, "AP (%)")
+    return _panels(data, {"AP": ""}, "AP (%)", width)
 
 
-def ap_hours_data(metrics: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
-    """AP (percent) after so many device hours of training; `hours` are the mean over the runs at that epoch.
+def ap_differences_data(metrics: pd.DataFrame, baselines: Mapping[str, str]) -> pd.DataFrame:
+    """Difference in AP (percentage points) of experiments to their baselines, over the evaluated epochs.
 
-    A device is a GPU, or a process where there is none. Hours are the seconds of all epochs so far,
-    evaluation not counted, times the ranks of the run.
+    Runs are paired by seed. An epoch after the baseline's last is compared with that last one. Columns
+    series, against, epoch, mean, low, high (95 % t-interval over seeds, missing for one) and runs (pairs).
+
+    Args:
+        metrics: of `load_metrics`.
+        baselines: of each experiment, by slug.
+
+    Raises:
+        NothingToShow: no experiment and its baseline were evaluated with a seed and at an epoch in common.
+    """
+    if "AP" not in metrics:
+        raise NothingToShow("No epoch was evaluated yet.")
+    scores = metrics.dropna(subset=["AP"]).groupby(["experiment", "seed", "epoch"])["AP"].mean()
+    rows = []
+    for experiment, baseline in baselines.items():
+        if experiment == baseline or not {experiment, baseline} <= set(scores.index.get_level_values(0)):
+            continue
+        for epoch, pairs in _paired(scores[experiment], scores[baseline]).groupby(level="epoch"):
+            found = over_seeds(list(pairs))
+            rows.append((experiment, baseline, epoch, found.mean, found.low, found.high, found.n))
+    if not rows:
+        raise NothingToShow(
+            "No row and its baseline were evaluated with the same seed at the same epoch yet."
+        )
+    data = pd.DataFrame(rows, columns=["series", "against", "epoch", "mean", "low", "high", "runs"])
+    return data.astype({"low": float, "high": float})
+
+
+def _paired(own: pd.Series, base: pd.Series) -> pd.Series:
+    """Differences by seed and epoch; the baseline's last epoch stands for all after it."""
+    left, right = own.unstack("seed"), base.unstack("seed")
+    right = right.reindex(right.index.union(left.index))
+    ended = right[::-1].isna().cummin()[::-1]
+    return pd.Series((left - right.where(~ended, right.ffill())).stack()).dropna()
+
+
+@drawn
+def ap_differences(
+    data: pd.DataFrame, phases: Mapping[int, str] | None = None, width: Width = "column"
+) -> Figure:
+    """A panel for each row, all on one scale, with the last difference above; the line at 0 is no difference.
+
+    phases: as for `losses`.
+    """
+    names, rest = cut(data["series"].unique(), ROWS)
+    last = data.groupby("series").last()
+    titles = {name: f"{name}\n{_interval(last.loc[name])}" for name in names}
+    shown = data[data["series"].isin(names)]
+    shown = shown.assign(panel=shown["series"].map(titles), one="")
+    across = 2 if width == "column" else 4
+    made, axes = facets(shown, "panel", width, across, 1.5, sharey=True)
+    marked: dict[int, str] = {}
+    for panel, each in axes.items():
+        rows = shown[shown["panel"] == panel]
+        each.axhline(0, color=GREY, lw=0.8)
+        curves(each, rows, "epoch", "one", looks([""]), legend=False)
+        each.set(xlabel="epoch")
+        whole(each.xaxis, 4)
+        marked |= _mark(each, phases, rows["epoch"].max())
+    for each in list(axes.values())[::across]:
+        each.set_ylabel("Δ AP (points)")
+    band = "95 % t-interval over seeds" if data["low"].notna().any() else "none, one seed"
+    legend(made, [], 1, f"Line: mean of the pairs of runs; band: {band}{rest}{_phases(marked)}")
+    return made
+
+
+def _interval(row: pd.Series) -> str:
+    """`+0.4 [−5.4, +5.9]`."""
+    both = f" [{signed(row['low'], 1)}, {signed(row['high'], 1)}]" if pd.notna(row["low"]) else ""
+    return f"{signed(row['mean'], 1)}{both}"
+
+
+def cost_data(metrics: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
+    """What training cost: a row for each run, columns series, run, seed, minutes and speed.
+
+    `minutes` are those of all epochs, evaluation not counted, times the devices; a device is a GPU, or a
+    process where there is none. `speed` is images a second of all of them together, median over epochs.
 
     Args:
         metrics: of `load_metrics`.
         runs: of `load_runs`, for their `ranks`.
 
     Raises:
-        NothingToShow: no epoch was evaluated.
+        NothingToShow: no run has recorded its times.
     """
+    if metrics.empty or not {"seconds", "images_per_second"} <= set(metrics):
+        raise NothingToShow("No run has recorded its seconds and its images per second yet.")
     ranks = runs.set_index("run")["ranks"].astype(float)
-    known = metrics.sort_values(["run", "epoch"])
-    if "seconds" not in known:
-        raise NothingToShow("No run has recorded its seconds, so AP cannot be shown over device hours.")
-    spent = known.groupby("run")["seconds"].cumsum() * known["run"].map(ranks).fillna(1.0) / 3600
-    data = over_runs(known, {"AP": "AP"}, "AP")
-    hours = known.assign(series=series_names(known), hours=spent).dropna(subset=["AP"])
-    mean = hours.groupby(["series", "epoch"], as_index=False)["hours"].mean()
-    return data.merge(mean, on=["series", "epoch"])
+    named = metrics.assign(series=series_names(metrics))
+    found = named.groupby(["series", "run", "seed"], sort=False).agg(
+        minutes=("seconds", "sum"), speed=("images_per_second", "median")
+    )
+    data = found.reset_index()
+    return data.assign(minutes=data["minutes"] * data["run"].map(ranks).fillna(1.0) / 60)
 
 
-@styled()
-def ap_hours(data: pd.DataFrame) -> Figure:
-    """AP in percent over device hours, or minutes or seconds where no run took an hour."""
-    unit, factor = next(each for each in UNITS if data["hours"].max() * each[1] >= 1 or each is UNITS[-1])
-    spent = data.assign(spent=factor * data["hours"])
-    return _panels(spent, {"AP": ""}, "AP (%)", "spent", f"device {unit} of training")
+@drawn
+def cost(data: pd.DataFrame, width: Width = "column") -> Figure:
+    """A row for each experiment, a ring for each run: device minutes, or hours, and images a second."""
+    long = data["minutes"].max() >= 600
+    shown = data.assign(minutes=data["minutes"] / (60 if long else 1))
+    titles = COSTS | {"minutes": "device hours" if long else COSTS["minutes"]}
+    made, axes = figure(width, REST + LINE * data["series"].nunique(), columns=2, sharey=True)
+    for each, (column, title) in zip(axes[0], titles.items(), strict=True):
+        sns.stripplot(shown, x=column, y="series", edgecolor=PALETTE[0], size=4, ax=each, **RING)
+        each.set(xlabel=title, ylabel="", xlim=(0, 1.08 * shown[column].max()))
+    return made
 
 
 def learning_rate_data(metrics: pd.DataFrame) -> pd.DataFrame:
@@ -94,33 +196,20 @@ def learning_rate_data(metrics: pd.DataFrame) -> pd.DataFrame:
     Raises NothingToShow without epochs.
     """
     data = over_runs(metrics, RATES, "a learning rate")
-    curves = data.assign(mean=data["mean"].round(12)).groupby("series")["mean"].agg(tuple)
-    alike = [list(group.index) for _, group in curves.groupby(curves)]
+    values = data.assign(mean=data["mean"].round(12)).groupby("series")["mean"].agg(tuple)
+    alike = [list(group.index) for _, group in values.groupby(values)]
     names = {first: f"{first} and {len(others)} alike" if others else first for first, *others in alike}
     kept = data[data["series"].isin(names)]
     return kept.assign(series=kept["series"].map(names))
 
 
-@styled()
-def learning_rate(data: pd.DataFrame) -> Figure:
+@drawn
+def learning_rate(data: pd.DataFrame, width: Width = "column") -> Figure:
     """Learning rates over epochs, logarithmic: weights (with the implicit vectors) and biases."""
-    made = _panels(data, RATES, "learning rate")
+    made = _panels(data, RATES, "learning rate", width, sharey=True)
     for each in made.axes if (data["mean"] > 0).any() else ():
         each.set_yscale("log")
         plain(each.yaxis, (1, 2, 5))
-    return made
-
-
-def speed_data(metrics: pd.DataFrame) -> pd.DataFrame:
-    """Images a second in training, of all ranks together. Raises NothingToShow without epochs."""
-    return over_runs(metrics, {"images_per_second": "speed"}, "images per second")
-
-
-@styled()
-def speed(data: pd.DataFrame) -> Figure:
-    """Images a second over epochs."""
-    made = _panels(data, {"images_per_second": ""}, "images / s")
-    made.axes[0].set_ylim(bottom=0)
     return made
 
 
@@ -137,11 +226,11 @@ def conflict_data(metrics: pd.DataFrame) -> pd.DataFrame:
     return over_runs(metrics, pairs, "a cosine of task gradients")
 
 
-@styled()
-def conflict(data: pd.DataFrame) -> Figure:
+@drawn
+def conflict(data: pd.DataFrame, width: Width = "column") -> Figure:
     """Cosines over epochs, a panel for each pair of tasks; below the line at 0 the tasks pull apart."""
     names = {pair: pair.removeprefix(CONFLICT).replace("-", " and ") for pair in data["quantity"].unique()}
-    made = _panels(data, names, "cosine of task gradients", sharey=True)
+    made = _panels(data, names, "cosine", width, sharey=True)
     for each in made.axes:
         each.axhline(0, color=GREY, linewidth=0.8)
     return made
@@ -151,55 +240,62 @@ def _panels(
     data: pd.DataFrame,
     titles: Mapping[str, str],
     label: str,
-    x: str = "epoch",
-    xlabel: str = "epoch",
-    **subplots: Any,
+    width: Width,
+    phases: Mapping[int, str] | None = None,
+    sharey: bool = False,
 ) -> Figure:
-    """A panel for each quantity of `titles` in one row; a legend says what lines and bands are."""
-    styles = looks(data["series"])
-    width: Width = "page" if len(titles) > 1 or len(styles) > MANY else "column"
-    made, axes = figure(width, 2.2, columns=len(titles), **subplots)
-    for each, (quantity, title) in zip(axes.flat, titles.items(), strict=True):
-        _lines(each, data[data["quantity"] == quantity], styles, x)
-        each.set(title=title, xlabel=xlabel)
-    axes[0, 0].set_ylabel(label)
-    legend(made, made.axes, 3, _explanation(data))
+    """A panel for each quantity of `titles`, with at most `SERIES` series; a legend says what is drawn."""
+    names, rest = cut(data["series"].unique(), SERIES)
+    shown = data[data["series"].isin(names)]
+    shown = shown.assign(panel=shown["quantity"].map(titles))
+    across = len(titles) if width == "page" else 1
+    made, axes = facets(shown, "panel", width, across, 1.5 if len(titles) > 1 else 2.1, sharey=sharey)
+    styles = looks(names)
+    for panel, each in axes.items():
+        _lines(each, shown[shown["panel"] == panel], styles)
+        marked = _mark(each, phases, shown["epoch"].max())
+        each.set(title=panel, ylabel=label)
+    for each in list(axes.values())[-across:]:
+        each.set_xlabel("epoch")
+    legend(made, made.axes, 3, _explanation(data) + rest + _phases(marked))
     return made
 
 
-def _lines(axes: Axes, data: pd.DataFrame, styles: Mapping[str, Look], x: str) -> None:
+def _lines(axes: Axes, data: pd.DataFrame, styles: Look) -> None:
     """A line for each series as far as all its runs have come, and a thin one where only some have.
 
-    Where there is a single epoch, the series stand side by side.
+    Where there is a single epoch, the series stand side by side, with bars.
     """
-    single = x == "epoch" and data["epoch"].nunique() == 1
-    present = dict(list(data.sort_values("epoch").groupby("series")))
-    beside = np.linspace(-0.3, 0.3, len(present) + 2)[1:-1] if single else np.zeros(len(present))
-    for place, series in enumerate(each for each in styles if each in present):
-        rows, style = present[series], styles[series]
-        rows = rows.assign(**{x: rows[x] + beside[place]})
-        every = max(len(rows) // MARKS, 1)
-        shared = rows[rows["runs"] == rows["of"]]
-        rest = rows[rows["epoch"] >= shared["epoch"].max()] if len(shared) else rows
-        band(axes, shared[x], shared, series, **style, markevery=every)
-        if len(shared) == 1:
-            axes.vlines(shared[x], shared["low"], shared["high"], color=style["color"])
-        axes.plot(rest[x], rest["mean"], linewidth=0.5, **{**style, "marker": ""})
-    if single:
-        axes.set_xlim(data["epoch"].min() - 0.5, data["epoch"].max() + 0.5)
-    if x == "epoch":
-        whole(axes.xaxis)
-    else:
-        axes.xaxis.set_major_locator(MaxNLocator(5))
+    epochs = data["epoch"].unique()
+    if len(epochs) == 1:
+        names = list(dict.fromkeys(data["series"]))
+        beside = dict(zip(names, np.linspace(-0.3, 0.3, len(names) + 2)[1:-1], strict=True))
+        data = data.assign(epoch=data["epoch"] + data["series"].map(beside))
+        axes.set_xlim(epochs[0] - 0.5, epochs[0] + 0.5)
+    shared = data[data["runs"] == data["of"]]
+    curves(axes, shared, "epoch", "series", styles, err_style="bars" if len(epochs) == 1 else "band")
+    ends = shared.groupby("series")["epoch"].max()
+    rest = data[data["epoch"] >= data["series"].map(ends).fillna(0)]
+    thin = rest[rest.groupby("series")["epoch"].transform("nunique") > (rest["series"].isin(ends.index))]
+    if len(thin):
+        curves(
+            axes, thin, "epoch", "series", styles, markers=False, linewidth=0.5, errorbar=None, legend=False
+        )
+    whole(axes.xaxis)
+
+
+def _mark(axes: Axes, phases: Mapping[int, str] | None, last: int) -> dict[int, str]:
+    """Dotted lines where phases begin; returns those that the panel has."""
+    found = {epoch: name for epoch, name in (phases or {}).items() if epoch <= last}
+    for epoch in found:
+        axes.axvline(epoch - 0.5, color=GREY, lw=0.9, ls=":")
+    return found
+
+
+def _phases(found: Mapping[int, str]) -> str:
+    return "\nDotted: " + ", ".join(f"from epoch {e} {name}" for e, name in found.items()) if found else ""
 
 
 def _explanation(data: pd.DataFrame) -> str:
-    least, most = data["of"].min(), data["of"].max()
-    if most == 1:
-        return "One run each."
-    number = f"{least}" if least == most else f"{least} to {most}"
-    bands = [name for name in BANDS if (data["band"] == name).any()]
-    named = f"; band: {f' or, of {FEW} and more, '.join(bands)}" if bands else ""
-    text = f"Line: mean of {number} runs{named}."
     thin = " Thin: some runs have not come so far." if (data["runs"] < data["of"]).any() else ""
-    return text + thin
+    return f"{spread(data.assign(runs=data['of']))}.{thin}"

@@ -14,8 +14,8 @@ and where the raw value is 0 it does nothing.
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Mapping, Sequence
+import textwrap
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -26,35 +26,38 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
 from analysis.errors import NothingToShow
-from analysis.figures.implicit import CLASSES, block, by_dimension
+from analysis.figures.implicit import CLASSES, block, by_dimension, named
 from analysis.figures.style import (
+    DIVERGING,
     GREY,
+    LINE,
+    PALETTE,
+    REST,
+    SMALL,
     Look,
-    bars,
+    Width,
     cut,
+    drawn,
+    facets,
     figure,
-    grid,
     legend,
     looks,
     plain,
-    scatter,
     signed,
-    spread,
-    styled,
 )
 from analysis.implicit import sigmoid
 from analysis.runs import BOX, Outputs
 from analysis.series import banded, series_names
 
 GROUPS = ("x, y", "w, h", "obj", CLASSES)
-NAMED = 12  # classes
+NAMED = 12  # columns of classes
 DECADE = 10
-NUMBERED = 14  # runs whose similarities can be written into the cells
-PANELS = 6  # experiments and sites in a figure of boxes
-SITES = ("pr-wh", "pr", "fa-cluster", "fa")  # those that act on sizes most directly come first
-BOXES = LinearSegmentedColormap.from_list("boxes", ["#FFFFFF", "#9A9A9A"])  # marks stand out on its darkest
+NUMBERED = 9  # runs whose cosines are drawn one by one, with their numbers
+PANELS, SMALL_PANELS = 4, 18  # experiments and sites in a figure
+ORDER = ("pr-wh", "pr", "fa-cluster", "fa")  # those that act on sizes most directly come first
+SHADES = LinearSegmentedColormap.from_list("boxes", ["#FFFFFF", "#9A9A9A"])  # marks stand out on its darkest
 SIDES = {"w": "width", "h": "height"}
-FILLS = ("full", "none")  # of the marks of two quantities side by side
+MOMENTS = ("before", "after")
 
 
 def _series(effects: pd.DataFrame) -> pd.DataFrame:
@@ -82,37 +85,46 @@ def dimensions_data(effects: pd.DataFrame) -> pd.DataFrame:
     return by_dimension(frame.assign(quantity=quantity, value=frame["effect"]))
 
 
-def anchors_data(effects: pd.DataFrame) -> pd.DataFrame:
-    """Mean effect (logits) on each block of an anchor's outputs.
+def blocks_data(effects: pd.DataFrame) -> pd.DataFrame:
+    """Mean effect (logits) on each block of outputs, over all anchors.
 
-    Columns series, site, level, anchor, block, mean, low, high, runs, band. Raises NothingToShow.
+    Columns series, site, level, block, mean, low, high, runs, band. Raises NothingToShow.
     """
     frame = _series(effects)
-    by = ["series", "site", "level", "anchor", "block"]
-    return _over_runs(frame.assign(block=frame["output"].map(block)), by)
+    return _over_runs(frame.assign(block=frame["output"].map(block)), ["series", "site", "level", "block"])
 
 
-@styled()
-def anchors(data: pd.DataFrame) -> Figure:
-    """Effect on boxes, objectness and classes by anchor: a row for each experiment and site."""
-    rows = list(data.groupby(["series", "site"], sort=False))
-    levels = sorted(set(data["level"]))
-    styles = looks(sorted(set(data["anchor"])))
-    height = 1.6 * len(rows)
-    made, axes = figure("page", height, rows=len(rows), columns=len(levels), sharex=True, sharey="row")
-    for line, ((series, site), part) in zip(axes, rows, strict=True):
-        for each, level in zip(line, levels, strict=True):
-            here = part[part["level"] == level]
-            for place, (anchor, own) in enumerate(here.groupby("anchor")):
-                beside = 0.16 * (place - (here["anchor"].nunique() - 1) / 2)
-                x = own["block"].map(GROUPS.index) + beside
-                bars(each, x, own, f"anchor {anchor + 1}", **styles[anchor])
-            each.axhline(0, color=GREY, lw=0.6)
-            each.set_xticks(range(len(GROUPS)), GROUPS)
-            each.set_title(level)
-        line[0].set_ylabel(f"{series}\n{site}: effect (logits)", fontsize=6)
-    legend(made, made.axes, columns=4)
+@drawn
+def blocks(data: pd.DataFrame, width: Width = "column") -> Figure:
+    """Heat map of the mean effect: a row for each experiment and site, a column for each level and block."""
+    named_ = data.assign(row=named(data), column=data["level"] + " " + data["block"])
+    columns = [f"{level} {group}" for group in GROUPS for level in sorted(set(data["level"]))]
+    table = named_.pivot(index="row", columns="column", values="mean")
+    table = table.loc[named_["row"].unique(), [name for name in columns if name in table]]
+    made, axes = _heat_map(table, "mean effect on the raw outputs (logits)", width)
+    for edge in range(data["level"].nunique(), table.shape[1], data["level"].nunique()):
+        axes.axvline(edge, color=GREY, lw=0.6)
     return made
+
+
+def _heat_map(
+    table: pd.DataFrame, label: str, width: Width, largest: float | None = None
+) -> tuple[Figure, Axes]:
+    """seaborn's heat map around 0, a line of text high for each row, its scale below."""
+    longest = max(len(str(name)) for name in table.columns)
+    made, axes = figure(width, 0.15 * len(table) + 0.06 * longest + 0.75)
+    largest = largest or float(np.nanmax(np.abs(table.to_numpy(float)))) or 1.0
+    bar = {"label": label, "location": "bottom", "aspect": 40, "pad": 0.02}
+    scale = {"vmin": -largest, "vmax": largest, "cmap": DIVERGING, "cbar_kws": bar}
+    ticks = {"xticklabels": True, "yticklabels": True, "rasterized": True}
+    sns.heatmap(table, ax=axes[0, 0], **scale, **ticks)
+    each = axes[0, 0]
+    each.grid(False)
+    each.set(xlabel="", ylabel="")
+    each.tick_params(labelsize=SMALL, labelbottom=False, labeltop=True, bottom=False, left=False)
+    each.tick_params("x", rotation=90)
+    each.tick_params("y", rotation=0)
+    return made, each
 
 
 def classes_data(
@@ -144,34 +156,30 @@ def classes_data(
     return found.assign(AP=found["output"].map(ap).astype(float))
 
 
-@styled()
-def classes(data: pd.DataFrame) -> Figure:
-    """Effect on a class against its boxes in the training data and, where it is known, against its AP."""
-    panels = {"boxes": "boxes in the training data", "AP": "AP of the class, mean of the runs (%)"}
-    known = [column for column in panels if data[column].notna().any()]
-    named = data["series"] + ", " + data["site"]
-    styles = looks(named)
-    made, axes = grid(len(known), 2, 2.9, sharey=True)
-    tops = data.loc[data.groupby("output")["mean"].idxmax()]
-    largest = tops.loc[tops["mean"].abs().nlargest(NAMED).index]
-    for each, column in zip(axes, known, strict=True):
-        for name, rows in data.groupby(named, sort=False):
-            bars(each, rows[column], rows, str(name), **styles[name])
-        for row in largest.dropna(subset=[column]).to_dict("records"):
-            _beside(each, row["output"], (row[column], row["mean"]), 6)
-        each.axhline(0, color=GREY, lw=0.6)
-        each.set_xlabel(panels[column])
-        each.margins(x=0.1)
-    if data["boxes"].max() > DECADE * data["boxes"].min() > 0:
-        axes[0].set_xscale("log")
-        plain(axes[0].xaxis)
-    axes[0].set_ylabel("mean effect on its logit")
-    legend(made, axes, columns=3)
-    return made
+@drawn
+def classes(data: pd.DataFrame, width: Width = "column") -> Figure:
+    """Heat map of the mean effect: a row for each experiment and site, a column for each class.
 
-
-def _beside(axes: Axes, text: object, place: tuple[float, float], size: int) -> None:
-    axes.annotate(str(text), place, fontsize=size, xytext=(3, 2), textcoords="offset points")
+    The rarest class comes first, with its boxes in the training data and its AP. Of many classes a column
+    is the mean of those that occur about as often.
+    """
+    of = data.groupby("output")[["boxes", "AP"]].first().sort_values("boxes", kind="stable")
+    if len(of) <= NAMED:
+        named_ = {
+            name: f"{name}, {boxes:.0f} boxes" + ("" if pd.isna(ap) else f", AP {ap:.0f}")
+            for name, boxes, ap in of.itertuples()
+        }
+    else:
+        groups = [of.iloc[places] for places in np.array_split(np.arange(len(of)), NAMED)]
+        named_ = {
+            name: f"{each['boxes'].iloc[0]:.0f} to {each['boxes'].iloc[-1]:.0f} boxes"
+            for each in groups
+            for name in each.index
+        }
+    shown = data.assign(row=named(data), column=data["output"].map(named_))
+    table = shown.pivot_table(index="row", columns="column", values="mean", sort=False)
+    table = table.loc[shown["row"].unique(), list(dict.fromkeys(named_.values()))]
+    return _heat_map(table, "mean effect on a class's logit", width)[0]
 
 
 def vectors(effects: pd.DataFrame) -> pd.DataFrame:
@@ -208,36 +216,31 @@ def similarity_data(effects: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame({**columns, "cosine": cosine.ravel()})
 
 
-@styled()
-def similarity(data: pd.DataFrame) -> Figure:
-    """Heat map of the cosines, seeds side by side; numbers where they have room, white: other outputs."""
-    rows = list(dict.fromkeys(zip(data["a"], data["site_a"], strict=True)))
-    table = data["cosine"].to_numpy().reshape(len(rows), len(rows))
-    groups = [f"{name.rsplit(' seed ', 1)[0]}, {site}" for name, site in rows]
-    edges = [0, *(k for k in range(1, len(rows)) if groups[k] != groups[k - 1]), len(rows)]
-    spans = list(itertools.pairwise(edges))
-    names = [f"{groups[left]} ({right - left})" for left, right in spans]
-    made, axes = figure("page", 5.6)
-    each = axes[0, 0]
-    few = len(rows) <= NUMBERED
-    sns.heatmap(
-        table,
-        vmin=-1,
-        vmax=1,
-        cmap="PuOr",
-        annot=np.vectorize(lambda cosine: signed(cosine, 1))(table) if few else None,
-        fmt="",
-        annot_kws={"fontsize": 5},
-        cbar_kws={"label": "cosine of the effects (runs in brackets)", "shrink": 0.8},
-        rasterized=True,
-        ax=each,
-    )
-    each.grid(False)
-    middles = [(left + right) / 2 for left, right in spans]
-    each.set_xticks(middles, names, fontsize=6, rotation=90)
-    each.set_yticks(middles, names, fontsize=6, rotation=0)
-    for line in (each.hlines, each.vlines):
-        line(edges[1:-1], 0, len(rows), color=GREY, lw=0.4)
+@drawn
+def similarity(data: pd.DataFrame, width: Width = "column") -> Figure:
+    """Heat map of the cosines between few runs; of many the means between experiments.
+
+    On the diagonal of the means are the seeds of one experiment. White: models with other outputs, which have
+    no cosine, and a single seed.
+    """
+    few = len(data) <= NUMBERED**2
+    known = data if few else data[(data["a"] != data["b"]) | (data["site_a"] != data["site_b"])]
+    sides = {}
+    for side in "ab":
+        series = (
+            data[side].str.replace(" seed ", ", seed ")
+            if few
+            else data[side].str.rsplit(" seed ", n=1).str[0]
+        )
+        sides[side] = named(pd.DataFrame({"series": series, "site": data[f"site_{side}"]}))
+    order = list(dict.fromkeys(sides["a"]))
+    table = known.assign(**sides).pivot_table(index="a", columns="b", values="cosine", sort=False)
+    label = f"{'' if few else 'mean '}cosine of the effects"
+    made, axes = _heat_map(table.reindex(index=order, columns=order), label, width, 1.0)
+    for (row, column), cosine in np.ndenumerate(table.reindex(index=order, columns=order)) if few else ():
+        shade = "white" if abs(cosine) > 0.6 else "black"
+        text = "" if np.isnan(cosine) else signed(cosine, 1)
+        axes.text(column + 0.5, row + 0.5, text, ha="center", va="center", fontsize=SMALL, color=shade)
     return made
 
 
@@ -269,23 +272,24 @@ def components_data(effects: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-@styled()
-def components(data: pd.DataFrame) -> Figure:
-    """Every run as a point in the plane of the first two components, seeds written beside."""
-    made, axes = figure("page", 3.4)
-    each = axes[0, 0]
-    named = data.assign(name=data["series"] + ", " + data["site"])
-    scatter(each, named, "first", "second", "name", looks(named["name"]), s=16)
-    for row in data.to_dict("records"):
-        _beside(each, row["seed"], (row["first"], row["second"]), 5)
+@drawn
+def components(data: pd.DataFrame, width: Width = "column") -> Figure:
+    """The plane of the first two components, a panel for each experiment and site, its runs among all."""
+    shown = data.assign(panel=named(data))
+    names, rest = cut(shown["panel"].unique(), SMALL_PANELS)
+    own = shown[shown["panel"].isin(names)]
+    made, axes = facets(own, "panel", width, 3 if width == "column" else 6, 0.95, sharex=True, sharey=True)
+    for panel, each in axes.items():
+        sns.scatterplot(data, x="first", y="second", color="#D0D0D0", s=8, linewidth=0, ax=each)
+        here = own[own["panel"] == panel]
+        sns.scatterplot(here, x="first", y="second", color=PALETTE[0], s=14, ax=each)
+        each.set(xlabel="", ylabel="")
+        each.set_title(textwrap.fill(str(panel), 16), fontsize=7)
     first, second = data["share_first"].iloc[0], data["share_second"].iloc[0]
-    each.set(
-        xlabel=f"first component ({first:.0%} of the variance), logits",
-        ylabel=f"second ({second:.0%}), logits",
-    )
     others = data["left_out"].iloc[0]
     note = f"; {others} not shown, of models with other levels or classes" if others else ""
-    legend(made, made.axes, columns=3, title=f"Numbers beside the marks are seeds{note}")
+    title = f"Right: first component ({first:.0%} of the variance); up: second ({second:.0%}); logits."
+    legend(made, [], title=f"{title}\nBlue: the runs of this row; grey: all others{note}{rest}")
     return made
 
 
@@ -325,49 +329,72 @@ def geometry_data(effects: pd.DataFrame, outputs: Mapping[str, Outputs]) -> pd.D
     return data.sort_values(by[:4], kind="stable", ignore_index=True)
 
 
-@styled()
-def anchor_sizes(data: pd.DataFrame, boxes: Mapping[str, Any] | None = None) -> Figure:
-    """Anchors before and after, over the sizes of the dataset's boxes; and the change of each in percent.
+@drawn
+def anchor_sizes(
+    data: pd.DataFrame, boxes: Mapping[str, Any] | None = None, width: Width = "column"
+) -> Figure:
+    """Anchors without and with a site, over the dataset's boxes: a panel for each site that moves them.
 
-    A row for each experiment and site. Raises NothingToShow where no site changes a size.
+    Raises NothingToShow where no site changes a size.
 
     Args:
         data: of `geometry_data`.
         boxes: a split of `analysis.runs.dataset`, for `size_edges` and `sizes`; None draws no boxes.
     """
-    sides = list(SIDES.values())
-    rows, rest = _acting(data, sides, "%", "No site changes the size of a box: launch Table 5.")
-    made, axes = figure("page", 2.4 * len(rows), rows=len(rows), columns=2, width_ratios=(1, 1.25))
-    styles = looks(sorted(set(data["level"])))
-    for (sizes, changes), (name, part) in zip(axes, rows.items(), strict=True):
+    rows, rest = _acting(
+        data, list(SIDES.values()), "%", "No site changes the size of a box: launch Table 5."
+    )
+    shown = pd.concat([part.assign(panel=name) for name, part in rows.items()])
+    made, axes = facets(shown, "panel", width, 2 if width == "column" else 4, 1.6, sharex=True, sharey=True)
+    styles = looks(sorted(set(shown["level"])))
+    for (name, each), part in zip(axes.items(), rows.values(), strict=True):
         if boxes is not None:
-            _boxes(sizes, boxes)
-        _anchors(sizes, part, styles)
-        sizes.set(xlabel="width (px)", ylabel="height (px)", title=name)
-        _by_anchor(changes, part, styles, sides, "%")
-        changes.set(ylabel="change of size (%)", title="full: width, open: height")
+            _boxes(each, boxes)
+        changes = part[part["quantity"].isin(SIDES.values()) & (part["unit"] == "%")]["mean"]
+        _anchors(each, part, styles)
+        each.set(xlabel="width (px)", ylabel="height (px)")
+        each.set_title(
+            f"{textwrap.fill(name, 24)}\n{signed(changes.min(), 0)} to {signed(changes.max(), 0)} %"
+        )
+    sides = shown[shown["quantity"].isin([f"{side} {when}" for side in SIDES.values() for when in MOMENTS])]
+    low, high = sides["mean"].min() / 1.3, sides["mean"].max() * 1.3
+    held = _held(boxes) if boxes is not None else (low, high)
+    each.set(xscale="log", yscale="log", xlim=(min(low, held[0]), max(high, held[1])))
+    each.set_ylim(each.get_xlim())
+    for panel in axes.values():
+        for axis in (panel.xaxis, panel.yaxis):
+            plain(axis, (1,) if each.get_xlim()[1] > DECADE * each.get_xlim()[0] else (1, 2, 5))
     grey = "; the darker, the more boxes of the dataset" if boxes is not None else ""
-    title = f"{spread(data, 'Mark', 'bar')}\nLeft, from open to full: without and with the site{grey}{rest}"
-    legend(made, axes[:, 0], len(styles) + 1, title)
+    title = f"Mark: mean of {data['runs'].max()} runs. Open: without the site, full: with it{grey}{rest}"
+    legend(made, axes.values(), len(styles["hue_order"]) + 1, title)
     return made
 
 
-@styled()
-def centre_offsets(data: pd.DataFrame) -> Figure:
-    """Shift of the centre in pixels by anchor and level: a panel for each experiment and site.
+@drawn
+def centre_offsets(data: pd.DataFrame, width: Width = "column") -> Figure:
+    """Shift of the centre in pixels: a row for each experiment and site, a mark for each level and anchor.
 
     Raises NothingToShow where no site moves a centre.
     """
-    rows, rest = _acting(
-        data, ["x", "y"], "px", "No site moves the centre of a box; × iPR* cannot: launch Table 2."
+    moved = data[data["quantity"].isin(["x", "y"]) & (data["unit"] == "px")]
+    moved = moved.assign(row=named(moved))
+    if not moved[["low", "high"]].abs().to_numpy().max(initial=0) > 0:
+        raise NothingToShow("No site moves the centre of a box; × iPR* cannot: launch Table 2.")
+    made, axes = figure(width, REST + LINE * moved["row"].nunique())
+    each = axes[0, 0]
+    each.axvline(0, color=GREY, lw=0.8)
+    side = {"x": "to the right", "y": "down"}
+    marks = {"hue": moved["quantity"].map(side).to_numpy(), "palette": PALETTE[:2], "dodge": True}
+    sns.stripplot(moved, x="mean", y="row", size=3, alpha=0.8, jitter=False, ax=each, **marks)
+    reach = max(moved["mean"].abs().max() * 1.1, 1.0)
+    each.set(xlabel="mean shift of a box's centre (px)", ylabel="", xlim=(-reach, reach))
+    around = ((moved["low"] <= 0) & (moved["high"] >= 0)).mean()
+    largest = moved["mean"].abs().max()
+    title = (
+        f"A mark for each level and anchor. The largest mean shift is {largest:.2g} px; for {around:.0%} of "
+        "them the runs lie on both sides of 0."
     )
-    styles = looks(sorted(set(data["level"])))
-    made, axes = grid(len(rows), 2, 2.35)
-    for each, (name, part) in zip(axes, rows.items(), strict=True):
-        _by_anchor(each, part, styles, ["x", "y"], "px")
-        each.set(ylabel="shift of the centre (px)", title=name)
-    title = f"{spread(data, 'Mark', 'bar')}; full: x, to the right; open: y, down{rest}"
-    legend(made, axes, len(styles), title)
+    legend(made, made.axes, 2, title)
     return made
 
 
@@ -380,55 +407,33 @@ def _acting(
     names = set(zip(moved["series"], moved["site"], strict=True))
     if not names:
         raise NothingToShow(otherwise)
-    order = {site: place for place, site in enumerate(SITES)}
+    order = {site: place for place, site in enumerate(ORDER)}
     shown, rest = cut(sorted(names, key=lambda name: (order.get(name[1], len(order)), name[0])), PANELS)
-    by_name = dict(list(data.groupby(["series", "site"])))
-    return {f"{series}, site {site}": by_name[series, site] for series, site in shown}, rest
+    parts = dict(list(data.assign(name=named(data)).groupby(["series", "site"])))
+    return {str(parts[key]["name"].iloc[0]): parts[key] for key in shown}, rest
+
+
+def _held(boxes: Mapping[str, Any]) -> tuple[float, float]:
+    """The smallest and the largest side that a box of the dataset has (px)."""
+    counts = np.array(boxes["sizes"])
+    held = np.flatnonzero(counts.sum(0) + counts.sum(1))
+    edges = boxes["size_edges"]
+    return (edges[held[0]], edges[held[-1] + 1]) if len(held) else (edges[0], edges[-1])
 
 
 def _boxes(axes: Axes, boxes: Mapping[str, Any]) -> None:
-    """The dataset's boxes by width and height, the darkest where most are; the empty rim is cut off."""
+    """The dataset's boxes by width and height, the darkest where most are."""
     edges, counts = np.array(boxes["size_edges"]), np.array(boxes["sizes"])
-    axes.pcolormesh(edges, edges, np.sqrt(counts.T), cmap=BOXES, vmin=0, rasterized=True)
-    held = np.flatnonzero(counts.sum(0) + counts.sum(1))
+    axes.pcolormesh(edges, edges, np.sqrt(counts.T), cmap=SHADES, vmin=0, rasterized=True)
     axes.grid(False)
-    if len(held):
-        limits = edges[held[0]], edges[held[-1] + 1]
-        axes.set(xlim=limits, ylim=limits)
 
 
-def _anchors(axes: Axes, data: pd.DataFrame, styles: Mapping[str, Look]) -> None:
-    """A line for each anchor, from its size before (open) to that after."""
-    wide = data.pivot(index=["level", "anchor"], columns="quantity", values="mean")
-    limits = [axes.get_xlim(), axes.get_ylim()] if axes.collections else [(np.inf, 0.0)] * 2
+def _anchors(axes: Axes, data: pd.DataFrame, styles: Look) -> None:
+    """A line for each anchor, from its size without the site (open) to that with it."""
+    wide = data.pivot(index=["level", "anchor"], columns="quantity", values="mean").reset_index()
+    marks = {"hue": "level", "style": "level", "s": 16, "ax": axes, **styles}
     for level, rows in wide.groupby("level"):
-        style = styles[str(level)] | {"linestyle": ""}
-        before, after = ([rows[f"{side} {when}"] for side in SIDES.values()] for when in ("before", "after"))
-        axes.plot(*before, markerfacecolor="white", **style)
-        axes.plot(*after, label=str(level), **style)
-        for x, y in zip(*(zip(b, a, strict=True) for b, a in zip(before, after, strict=True)), strict=True):
-            axes.plot(x, y, color=style["color"], lw=0.8)
-    for scale, (low, high), side in zip(("x", "y"), limits, SIDES.values(), strict=True):
-        sizes = wide[[f"{side} before", f"{side} after"]].to_numpy()
-        axes.set(**{f"{scale}scale": "log"})
-        axes.set(**{f"{scale}lim": (min(low, sizes.min() / 1.3), max(high, sizes.max() * 1.3))})
-    for axis in (axes.xaxis, axes.yaxis):
-        plain(axis)
-
-
-def _by_anchor(
-    axes: Axes, data: pd.DataFrame, styles: Mapping[str, Look], quantities: Sequence[str], unit: str
-) -> None:
-    """Marks of two quantities side by side for each anchor, levels one after another."""
-    anchors = int(data["anchor"].max()) + 1
-    here = data[data["unit"] == unit]
-    own = [level for level in styles if (here["level"] == level).any()]
-    axes.axhline(0, color=GREY, lw=0.8)
-    for side, quantity, fill in zip((-0.15, 0.15), quantities, FILLS, strict=True):
-        for place, level in enumerate(own):
-            rows = here[(here["quantity"] == quantity) & (here["level"] == level)]
-            label = level if fill == "full" else None
-            bars(axes, place * anchors + rows["anchor"] + side, rows, label, **styles[level], fillstyle=fill)
-    names = [f"{level}\n1" if not anchor else f"{anchor + 1}" for level in own for anchor in range(anchors)]
-    axes.set_xticks(range(len(names)), names)
-    axes.set_xlabel("level and anchor")
+        sides = [[rows[f"{side} {when}"] for when in MOMENTS] for side in SIDES.values()]
+        axes.plot(*sides, color=styles["palette"][level], lw=0.8)
+        axes.plot(sides[0][0], sides[1][0], "o", color=styles["palette"][level], mfc="white", ms=3)
+    sns.scatterplot(wide, x="width after", y="height after", **marks)

@@ -20,12 +20,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
+import seaborn as sns
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from analysis.errors import NothingToShow
-from analysis.figures.style import PALETTE, cut, figure, legend, looks, scatter, styled
+from analysis.figures.style import PALETTE, SMALL, Width, cut, drawn, figure, legend, looks
 from analysis.implicit import auc, effective_dimension, misalignment
 from analysis.runs import BACKGROUND, KEYS, NO_FEATURES
 from analysis.series import series_names
@@ -37,7 +37,7 @@ RANGE = (2.5, 97.5)  # percent of them
 BINS = 30
 ROWS = 5  # experiments, or experiments and sites, in one figure
 BY = ["series", "site", "operator", "level"]
-CELLS = {"object": (PALETTE[0], "-", 0.35), "background": (PALETTE[1], "--", 0.0)}  # colour, line, filling
+CELLS = ("object", "background")
 MEANS = ["chance_low", "chance_high", "dimension_before", "dimension_after"]
 MOMENTS = ("before", "after")
 
@@ -142,23 +142,28 @@ def _histogram(runs: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(parts)[[*BY, "cells", "left", "right", "share", "runs"]]
 
 
-@styled()
-def projection(data: pd.DataFrame) -> Figure:
-    """Fig. 3: a row for each experiment and site, a panel for each level; numbers in the corner."""
+@drawn
+def projection(data: pd.DataFrame, width: Width = "column") -> Figure:
+    """Fig. 3: a row for each experiment and site, a panel for each level; numbers above."""
     rows, rest = cut(data.groupby(["series", "site", "operator"], sort=False), ROWS)
     levels = sorted(set(data["level"]))
-    made, axes = figure("page", 1.75 * len(rows), rows=len(rows), columns=len(levels))
+    made, axes = figure(width, 1.5 * len(rows), rows=len(rows), columns=len(levels))
     for line, ((series, site, operator), part) in zip(axes, rows, strict=True):
         for each, level in zip(line, levels, strict=True):
             here = part[part["level"] == level]
             if here.empty:
                 each.set_axis_off()
                 continue
-            _histograms(each, here)
-            each.set_title(level)
-        line[0].set_ylabel(f"{series}\nsite {site}, {operator}\ncells (%)", fontsize=6)
-    for each in axes[-1]:
-        each.set_xlabel("inner product")
+            edges = [*here["left"].unique(), here["right"].max()]
+            for cells, colour, dashes in zip(CELLS, PALETTE, ("-", "--"), strict=False):
+                bins = {"x": "left", "weights": "share", "bins": edges, "element": "step"}
+                kind = {"fill": cells == CELLS[0], "alpha": 0.35 if cells == CELLS[0] else 1}
+                own = here[here["cells"] == cells]
+                sns.histplot(own, **bins, **kind, color=colour, linestyle=dashes, label=cells, ax=each)
+            each.set_title(_scores(here.iloc[0]), fontsize=SMALL)
+            each.set(xlabel="inner product" if line is axes[-1] else "", ylabel="")
+            each.locator_params("x", nbins=3)
+        line[0].set_ylabel(f"{series}\n{site}, {operator}\ncells (%)", fontsize=SMALL)
     title = (
         f"AUC 0.5: tells nothing, 0 or 1: all; in brackets 95 % of {CHANCE} random vectors.\n"
         f"dim.: effective dimension of the features before → after{rest}"
@@ -167,19 +172,11 @@ def projection(data: pd.DataFrame) -> Figure:
     return made
 
 
-def _histograms(axes: Axes, data: pd.DataFrame) -> None:
-    for cells, (colour, line, filling) in CELLS.items():
-        bins = data[data["cells"] == cells]
-        edges = [*bins["left"], bins["right"].iloc[-1]]
-        axes.stairs(bins["share"], edges, color=colour, ls=line, lw=1.1, label=cells)
-        axes.stairs(bins["share"], edges, color=colour, fill=True, alpha=filling, lw=0)
-    first = data.iloc[0]
-    several = f" ({first['auc_low']:.2f} to {first['auc_high']:.2f})" if first["runs"] > 1 else ""
+def _scores(first: pd.Series) -> str:
+    several = f"\n({first['auc_low']:.2f} to {first['auc_high']:.2f})" if first["runs"] > 1 else ""
     score = f"AUC {first['auc']:.2f}{several}\n[{first['chance_low']:.2f}, {first['chance_high']:.2f}]"
     text = score if pd.notna(first["auc"]) else "no objects"
-    text += f"\ndim. {first['dimension_before']:.1f} → {first['dimension_after']:.1f}"
-    axes.set_ylim(top=1.55 * max(data["share"].max(), 1))
-    axes.text(0.97, 0.97, text, transform=axes.transAxes, fontsize=6, va="top", ha="right")
+    return f"{first['level']}: {text}\ndim. {first['dimension_before']:.1f} → {first['dimension_after']:.1f}"
 
 
 def misalignment_data(features: pd.DataFrame) -> pd.DataFrame:
@@ -271,25 +268,29 @@ def _points(rows: pd.DataFrame, moment: str) -> NDArray[np.float64]:
     return np.stack(rows[moment].to_list()).astype(np.float64)
 
 
-@styled()
-def alignment(data: pd.DataFrame) -> Figure:
+@drawn
+def alignment(data: pd.DataFrame, width: Width = "column") -> Figure:
     """Fig. 4: a row for each experiment, before and after side by side, centroids as large marks."""
     rows = list(data.groupby("series", sort=False))
     styles = looks(sorted(set(data["level"])))
-    made, axes = figure("page", 2.5 * len(rows), len(rows), 2, sharex="row", sharey="row")
+    made, axes = figure(width, 1.75 * len(rows), len(rows), 2, sharex="row", sharey="row")
     for line, (name, part) in zip(axes, rows, strict=True):
         for each, (moment, here) in zip(line, part.groupby("moment", sort=False), strict=True):
-            scatter(each, here, "first", "second", "level", styles, s=8, alpha=0.4, lw=0, legend=False)
+            marks = {"x": "first", "y": "second", "hue": "level", "style": "level", "ax": each, **styles}
+            sns.scatterplot(here, **marks, s=7, alpha=0.4, linewidth=0, legend=False)
             centroids = here.groupby("level", as_index=False)[["first", "second"]].mean()
-            scatter(each, centroids, "first", "second", "level", styles, s=50, edgecolor="white", zorder=4)
+            sns.scatterplot(centroids, **marks, s=40, edgecolor="white", zorder=4)
             first = here.iloc[0]
-            over = f", {first['low']:.2f} to {first['high']:.2f} over {first['runs']} runs"
+            over = f"\n({first['low']:.2f} to {first['high']:.2f}, {first['runs']} runs)"
             number = f"{first['misalignment']:.2f}{over if first['runs'] > 1 else ''}"
-            each.set_title(f"{moment}: centroids apart by {number}")
-            each.set_xlabel(f"first component ({first['share_first']:.0%} of the variance), logits")
-        line[0].set_ylabel(f"{name}, seed {first['seed']}\nsecond ({first['share_second']:.0%}), logits")
-    title = "Anchors with an object; large: their centroids, whose distance is in spreads inside a level"
+            each.set_title(f"{moment}: {number}", fontsize=7)
+            each.set_xlabel(f"first ({first['share_first']:.0%} of variance)", fontsize=7)
+        line[0].set_ylabel(f"{name}, seed {first['seed']}\nsecond ({first['share_second']:.0%})", fontsize=7)
+    title = (
+        "Raw outputs (logits) of anchors with an object. Large: the levels' centroids; the number is their "
+        "mean distance in spreads inside a level"
+    )
     others = data["left_out"].iloc[0]
     title += f"\n{others} more experiments are not shown" if others else ""
-    legend(made, made.axes, len(styles), title)
+    legend(made, made.axes, 4, title)
     return made

@@ -12,27 +12,31 @@ leaves the reference's.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import textwrap
 
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.transforms import blended_transform_factory
 
 from analysis.errors import NothingToShow
 from analysis.figures.style import (
+    DIVERGING,
     GREY,
+    SMALL,
     Look,
-    band,
+    Width,
+    curves,
     cut,
-    grid,
+    drawn,
+    facets,
+    figure,
     legend,
-    look,
     looks,
     plain,
     spread,
-    styled,
     whole,
 )
 from analysis.implicit import effective_rank, random_spectrum
@@ -41,9 +45,10 @@ from analysis.series import banded, series_names
 
 BLOCKS = {"x": "x, y", "y": "x, y", "w": "w, h", "h": "w, h", "obj": "obj"}  # all else are classes
 CLASSES = "classes"
-TRACES = 12  # values followed over the epochs
-NAMED = 2  # of them, whose names have room
-MATRICES = 6  # panels of spectra
+BOXES = {"x, y": "box", "w, h": "box"}  # of which a narrow figure cannot name the parts
+EFFECT = r"^effect of ([\w-]+) \(logits\)$"  # quantities in one unit
+SITES = {"fa": "FA", "pr": "PR", "pr-wh": "PR*", "fa-cluster": "FA*"}
+VECTORS, MAPS, PANELS, MATRICES = 8, 4, 18, 6  # panels, or rows of them, in one figure
 
 
 def block(output: str) -> str:
@@ -73,169 +78,168 @@ def by_dimension(frame: pd.DataFrame) -> pd.DataFrame:
     return found.assign(block=found["output"].map(block))
 
 
-@styled()
-def learned(data: pd.DataFrame) -> Figure:
-    """Fig. 9: a panel for each experiment and quantity, a line for each level, the outputs' blocks marked."""
-    panels = list(data.groupby(["series", "quantity"], sort=False))
-    made, axes = grid(len(panels), 1, 2.1)
+@drawn
+def learned(data: pd.DataFrame, width: Width = "column") -> Figure:
+    """Fig. 9: a panel for each experiment and quantity, a line for each level, the outputs' blocks marked.
+
+    Panels of one unit have one scale.
+    """
+    several = data.groupby("series")["quantity"].transform("nunique") > 1
+    site = data["quantity"].str.extract(EFFECT)[0].replace(SITES).fillna(data["quantity"])
+    shown = data.assign(panel=data["series"].where(~several, data["series"] + ", " + site))
+    panels, rest = cut(shown["panel"].unique(), VECTORS)
+    shown = shown[shown["panel"].isin(panels)].sort_values("index", kind="stable")
+    shown = shown.assign(unit=shown["quantity"].str.replace(EFFECT, "effect (logits)", regex=True))
+    across, height = 1 if width == "column" else min(len(panels), 3), 1.35 if len(panels) > 1 else 2.0
+    made, axes = facets(shown, "panel", width, across, height, sharey=False)
     styles = looks(sorted(set(data["level"])))
-    for each, ((name, quantity), rows) in zip(axes, panels, strict=True):
-        for level, style in styles.items():
-            here = rows[rows["level"] == level].sort_values("index")
-            marked = {"markevery": max(len(here) // 30, 1), "markersize": 2.5}
-            band(each, here["index"], here, level, **style | marked)
-        _blocks(each, rows[rows["level"] == next(iter(styles))])
-        runs = rows["runs"].max()
-        over = f"mean of {runs} runs, band: {rows['band'].iloc[0]}" if runs > 1 else "one run"
-        each.set_title(f"{name} ({over})", pad=12)
-        each.set_ylabel(str(quantity))
-    axes[-1].set_xlabel("dimension: anchors × (x, y, w, h, obj, classes)")
-    legend(made, axes, columns=len(styles), title="Pyramid level")
+    for panel, each in axes.items():
+        rows = shown[shown["panel"] == panel]
+        curves(each, rows, "index", "level", styles, markers=False)
+        _blocks(each, rows[rows["level"] == rows["level"].iloc[0]])
+        each.set_title(panel, pad=10)
+        each.set_ylabel(unit := rows["unit"].iloc[0])
+        same = shown[shown["unit"] == unit]
+        margin = 0.05 * (same["high"].max() - same["low"].min())
+        each.set_ylim(same["low"].min() - margin, same["high"].max() + margin)
+    for each in list(axes.values())[-across:]:
+        each.set_xlabel("dimension")
+    order = "Dimensions: anchor by anchor x, y, w, h, obj, classes."
+    legend(made, axes.values(), columns=4, title=f"{order} {spread(data)}{rest}")
     return made
 
 
 def _blocks(axes: Axes, rows: pd.DataFrame) -> None:
-    """Shade every other block of outputs and name it above the panel."""
-    ordered = rows.sort_values("index")
-    starts = ordered[["anchor", "block"]].ne(ordered[["anchor", "block"]].shift()).any(axis=1)
-    edges = [*ordered.loc[starts, "index"], ordered["index"].max() + 1]
+    """Shade every other block of outputs and name it above the panel; of many outputs only the anchors."""
+    ordered = rows.sort_values("index", kind="stable")
     wide = len(ordered) > 60
+    name = "anchor " + (ordered["anchor"] + 1).astype(str) if wide else ordered["block"].replace(BOXES)
+    starts = name.ne(name.shift()) | ordered["anchor"].ne(ordered["anchor"].shift())
+    edges = [*ordered.loc[starts, "index"], ordered["index"].max() + 1]
     above = blended_transform_factory(axes.transData, axes.transAxes)
-    spans = zip(ordered.loc[starts, "block"], edges, edges[1:], strict=False)
-    for place, (name, left, right) in enumerate(spans):
+    for place, (text, left, right) in enumerate(zip(name[starts], edges, edges[1:], strict=False)):
         if place % 2:
             axes.axvspan(left - 0.5, right - 0.5, color="#000000", alpha=0.05, lw=0)
-        if not wide or name == CLASSES:
-            middle = (left + right - 1) / 2
-            axes.text(middle, 1.02, name, transform=above, ha="center", fontsize=6, color=GREY)
+        middle = (left + right - 1) / 2
+        axes.text(middle, 1.02, text, transform=above, ha="center", fontsize=SMALL, color=GREY)
     for edge in ordered.loc[ordered["output"] == BOX[0], "index"]:
         axes.axvline(edge - 0.5, color=GREY, lw=0.6, ls=":")
     axes.set_xlim(edges[0] - 0.5, edges[-1] - 0.5)
 
 
 def evolution_data(history: pd.DataFrame) -> pd.DataFrame:
-    """How one run's representations came about: `history` is `load_implicit(runs, "all")` of one run.
+    """How values came about over the epochs, of one or several runs.
 
-    Columns run, site, level, epoch, index, output, value and change (since the initial value). Raises
-    NothingToShow for a run without implicit knowledge, ValueError for several runs.
+    Columns run, site, level, epoch, index, output, value and change (since the first epoch recorded).
+
+    Args:
+        history: with a `value` at every epoch, as of `load_implicit(runs, "all")`.
+
+    Raises:
+        NothingToShow: a run without implicit knowledge.
     """
     if history.empty:
         raise NothingToShow("This run has no implicit knowledge, or has not begun.")
-    if history["run"].nunique() > 1:
-        raise ValueError("evolution_data takes the history of one run")
-    keys = ["site", "level", "index"]
+    keys = ["run", "site", "level", "index"]
+    history = history.reset_index(drop=True)
     first = history.loc[history.groupby(keys, observed=True)["epoch"].idxmin(), [*keys, "value"]]
     joined = history.merge(first.rename(columns={"value": "start"}), on=keys)
     joined["change"] = joined["value"] - joined["start"]
     columns = ["run", "site", "level", "epoch", "index", "output", "value", "change"]
-    return joined[columns].sort_values(["site", "level", "epoch", "index"], ignore_index=True)
+    return joined[columns].sort_values(["run", "site", "level", "epoch", "index"], ignore_index=True)
 
 
-@styled()
-def heat_map(data: pd.DataFrame) -> Figure:
-    """Change of every value over the epochs, a panel for each site and level; dimensions upwards.
+@drawn
+def heat_map(
+    data: pd.DataFrame, label: str = "change of g(z) since the start", width: Width = "column"
+) -> Figure:
+    """Change of every value over the recorded epochs: a row for each run and site, a panel for each level.
 
-    Not seaborn's, whose columns are all of one width: epochs may be recorded at uneven distances.
+    label: what changes.
     """
-    made, panels = _by_level(data, 2.0)
+    rows, rest = cut(data.groupby(["run", "site"], sort=False), MAPS)
+    levels = sorted(set(data["level"]))
+    made, axes = figure(
+        width, 1.5 * len(rows) + 0.5, rows=len(rows), columns=len(levels), sharex=True, sharey="row"
+    )
     largest = float(data["change"].abs().max()) or 1.0
-    for each, here in panels:
-        table = here.pivot(index="index", columns="epoch", values="change")
-        dimensions = np.arange(len(table) + 1) - 0.5
-        mesh = each.pcolormesh(
-            _edges(table.columns.to_numpy()),
-            dimensions,
-            table.to_numpy(),
-            vmin=-largest,
-            vmax=largest,
-            cmap="PuOr",
-            rasterized=True,
-        )
-        each.grid(False)
-        each.set(xlabel="epoch", ylabel="dimension")
-    made.colorbar(mesh, ax=made.axes, label="change of g(z) since the start")
+    for line, ((run, site), own) in zip(axes, rows, strict=True):
+        for each, level in zip(line, levels, strict=True):
+            table = own[own["level"] == level].pivot(index="index", columns="epoch", values="change")
+            if table.empty:
+                each.set_axis_off()
+                continue
+            scale = {"vmin": -largest, "vmax": largest, "cmap": DIVERGING, "rasterized": True}
+            sns.heatmap(table, cbar=False, ax=each, **scale)
+            every = max(-(-len(table) // 6), 1)
+            each.set_yticks(np.arange(0, len(table), every) + 0.5, table.index[::every], rotation=0)
+            step = max(-(-len(table.columns) // 4), 1)
+            each.set_xticks(np.arange(0, table.shape[1], step) + 0.5, table.columns[::step], rotation=0)
+            each.set(xlabel="epoch" if line is axes[-1] else "", ylabel="", title=level)
+            each.invert_yaxis()
+            each.grid(False)
+        of = f"{SITES.get(str(site), site)}, " if data["site"].nunique() > 1 else ""
+        line[0].set_ylabel(f"{run}\n{of}dimension")
+    bar = made.colorbar(axes[0, 0].collections[0], ax=axes, location="bottom", aspect=40, pad=0.02)
+    bar.set_label(label + rest)
     return made
 
 
 def settling_data(history: pd.DataFrame) -> pd.DataFrame:
-    """When one run's representations settled: the cosine of every epoch's change with the last one's.
+    """How far representations still are from their last value: 1 at the start, 0 at the end.
 
-    Raw representations can be compared within one run only. Columns run, site, level, epoch, cosine and size
-    (the norm of the change over the last one's). Raises as `evolution_data`, and NothingToShow for a run in
-    which nothing has changed yet.
+    The norm of what is left to go over that of the whole change, of each run, over the runs of an experiment.
+    Columns series, site, level, epoch, mean, low, high, runs, band and change (the norm of the whole change,
+    mean over runs). Raises NothingToShow without such runs and where nothing has changed yet.
+
+    Args:
+        history: of `load_implicit(runs, "all")`.
     """
-    data = evolution_data(history)
-    keys = ["run", "site", "level", "epoch"]
+    if history.empty:
+        raise NothingToShow("No run with implicit knowledge has begun; Table 1 has some.")
+    keys = ["run", "site", "level"]
+    named = history.assign(series=series_names(history))
     rows = []
-    for (run, site, level), part in data.groupby(keys[:3], observed=True, sort=False):
-        table = part.pivot(index="epoch", columns="index", values="change").sort_index()
+    for key, part in named.groupby(keys, observed=True, sort=False):
+        table = part.pivot(index="epoch", columns="index", values="value").sort_index()
         values = table.to_numpy(np.float64)  # sums of float32 differ between processors
-        norms = np.linalg.norm(values, axis=1)
-        if norms[-1] == 0:
-            continue
-        cosine = values @ values[-1] / np.maximum(norms * norms[-1], 1e-30)
-        moved = norms > 0
-        columns = {"epoch": table.index[moved], "cosine": cosine[moved], "size": norms[moved] / norms[-1]}
-        rows.append(pd.DataFrame(columns).assign(run=str(run), site=str(site), level=str(level)))
+        left = np.linalg.norm(values - values[-1], axis=1)
+        if left[0] > 0:
+            columns = {"epoch": table.index, "value": left / left[0], "change": left[0]}
+            rows.append(
+                pd.DataFrame(columns).assign(
+                    series=part["series"].iloc[0], **dict(zip(keys, map(str, key), strict=True))
+                )
+            )
     if not rows:
-        raise NothingToShow("The implicit knowledge of this run has not changed since its start.")
-    return pd.concat(rows, ignore_index=True)[[*keys, "cosine", "size"]]
+        raise NothingToShow("The implicit knowledge of no run has changed since its start.")
+    by = ["series", "site", "level", "epoch"]
+    long = pd.concat(rows)
+    return banded(long, by).merge(long.groupby(by)["change"].mean().reset_index())
 
 
-@styled()
-def settling(data: pd.DataFrame) -> Figure:
-    """Direction and length of the change since the start over the epochs, a line for each site and level."""
-    made, axes = grid(2, 2, 2.4, sharex=True)
-    panels = {"cosine": "cosine with the last change", "size": "length over the last one's"}
-    names = data["level"] + ", site " + data["site"]
-    styles = looks(names)
-    for each, (column, label) in zip(axes, panels.items(), strict=True):
-        for name, rows in data.groupby(names, sort=False):
-            style = styles[name] | {"markevery": max(len(rows) // 8, 1)}
-            each.plot(rows["epoch"], rows[column], label=name, **style)
-        each.set(xlabel="epoch", ylabel=label)
-        whole(each.xaxis)
-    legend(made, axes, columns=4, title=str(data["run"].iloc[0]))
+@drawn
+def settling(data: pd.DataFrame, width: Width = "column") -> Figure:
+    """A panel for each experiment and site, a line for each level: 1 at the start, 0 once nothing moves."""
+    names, rest = cut(named(data).unique(), PANELS)
+    shown = data.assign(panel=named(data))
+    shown = shown[shown["panel"].isin(names)]
+    made, axes = facets(shown, "panel", width, 3 if width == "column" else 6, 1.05, sharex=True, sharey=True)
+    styles = looks(sorted(set(data["level"])))
+    for panel, each in axes.items():
+        curves(each, shown[shown["panel"] == panel], "epoch", "level", styles)
+        each.set(xlabel="epoch", yticks=(0, 0.5, 1))
+        each.set_title(textwrap.fill(str(panel), 16), fontsize=7)
+        whole(each.xaxis, 3)
+    made.supylabel("distance left to go (of all)", fontsize=8)
+    legend(made, axes.values(), columns=4, title=f"{spread(data)}{rest}")
     return made
 
 
-@styled()
-def trajectories(data: pd.DataFrame) -> Figure:
-    """The values that moved most, over the epochs; named where they act on one output."""
-    made, panels = _by_level(data, 2.2)
-    for each, here in panels:
-        last = here[here["epoch"] == here["epoch"].max()].set_index("index")
-        most = last["change"].abs().nlargest(TRACES).index
-        for place, index in enumerate(most):
-            trace = here[here["index"] == index].sort_values("epoch")
-            style = look(place) | {"markevery": [-1]}
-            each.plot(trace["epoch"], trace["change"], **style)
-            if place < NAMED:
-                name = last.loc[index, "output"] or index
-                end = trace["epoch"].iloc[-1], trace["change"].iloc[-1]
-                each.text(*end, f"  {name}", fontsize=6, va="center", color=style["color"])
-        each.margins(x=0.14)
-        each.set(xlabel="epoch", ylabel="change of g(z)")
-    return made
-
-
-def _by_level(data: pd.DataFrame, height: float) -> tuple[Figure, list[tuple[Axes, pd.DataFrame]]]:
-    """A figure named after the run, a panel for each site and level with its rows; levels side by side."""
-    parts = list(data.groupby(["site", "level"], observed=True, sort=False))
-    made, axes = grid(len(parts), data["level"].nunique(), height, sharex=True)
-    made.suptitle(str(data["run"].iloc[0]))
-    for each, ((site, level), _) in zip(axes, parts, strict=True):
-        each.set_title(f"{level}, site {site}")
-        whole(each.xaxis, 4)
-    return made, [(each, here) for each, (_, here) in zip(axes, parts, strict=True)]
-
-
-def _edges(epochs: np.ndarray) -> np.ndarray:
-    """Borders of cells around epochs, halfway between neighbours."""
-    if len(epochs) == 1:
-        return np.array([epochs[0] - 0.5, epochs[0] + 0.5])
-    middle = (epochs[1:] + epochs[:-1]) / 2
-    return np.concatenate([[2 * epochs[0] - middle[0]], middle, [2 * epochs[-1] - middle[-1]]])
+def named(data: pd.DataFrame) -> pd.Series:
+    """What panels and rows are called: the experiment, with the site where it has several."""
+    several = data.groupby("series")["site"].transform("nunique") > 1
+    return data["series"].where(~several, data["series"] + ", " + data["site"].replace(SITES))
 
 
 def spectra_data(frame: pd.DataFrame) -> pd.DataFrame:
@@ -277,36 +281,37 @@ def _expected(part: pd.DataFrame) -> pd.DataFrame:
     return part.assign(expected=expected[part["index"]], expected_rank=effective_rank(expected))
 
 
-@styled()
-def spectra(data: pd.DataFrame) -> Figure:
+@drawn
+def spectra(data: pd.DataFrame, width: Width = "column") -> Figure:
     """Singular values, logarithmic, the largest first: a panel for each experiment, a line for each level."""
-    panels, rest = cut(data.groupby(["series", "site", "tensor", "layer"], sort=False), MATRICES)
-    made, axes = grid(len(panels), 2, 2.9, sharey=True)
+    tensor = data["tensor"].where(
+        data.groupby("series")["layer"].transform("max") == 0,
+        data["tensor"] + " of layer " + (data["layer"] + 1).astype(str),
+    )
+    data = data.assign(panel=named(data) + ": " + tensor, place=(data["index"] + 0.5) / data["count"])
+    names, rest = cut(data["panel"].unique(), MATRICES)
+    made, axes = facets(data[data["panel"].isin(names)], "panel", width, 1 if width == "column" else 2, 2.2)
     styles = looks(sorted(set(data["level"])))
-    layered = set(data.loc[data["layer"] > 0, "series"])
-    for each, ((series, site, tensor, layer), part) in zip(axes, panels, strict=True):
-        _spectrum(each, part, styles)
-        name = f"{tensor} of layer {int(str(layer)) + 1}" if series in layered else tensor
-        each.set_title(f"{series}, site {site}: {name}")
-        each.set_xlabel("place among the singular values (0 largest, 1 smallest)")
-    for each in axes[::2]:
+    for panel, each in axes.items():
+        _spectrum(each, data[data["panel"] == panel], styles)
         each.set_ylabel("relative to the largest")
-    legend(made, axes, columns=len(styles) + 1, title=spread(data) + rest)
+    each.set_xlabel("place of the singular value (0 largest, 1 smallest)")
+    legend(made, axes.values(), columns=2, title=spread(data) + rest)
     return made
 
 
-def _spectrum(axes: Axes, data: pd.DataFrame, styles: Mapping[str, Look]) -> None:
+def _spectrum(axes: Axes, data: pd.DataFrame, styles: Look) -> None:
     ranks = ["effective rank"]
-    for level, part in sorted(set(zip(data["level"], data["part"], strict=True))):
-        rows = data[(data["level"] == level) & (data["part"] == part)]
-        place = (rows["index"] + 0.5) / rows["count"]
-        every = max(len(rows) // 8, 1)
-        axes.plot(place, rows["expected"], color=GREY, lw=2.5, alpha=0.4, label="random matrix", zorder=1)
-        band(axes, place, rows, level, **styles[level] | {"markevery": (part % every, every)})
+    for (level, part), rows in data.groupby(["level", "part"]):
+        axes.plot(
+            rows["place"], rows["expected"], color=GREY, lw=2.5, alpha=0.4, label="random matrix", zorder=1
+        )
         first = rows.iloc[0]
-        name = level if data["part"].nunique() == 1 else f"{level}, anchor {part + 1}"
+        name = level if data["part"].nunique() == 1 else f"{level}, anchor {int(str(part)) + 1}"
         random = f", random {first['expected_rank']:.1f}" if pd.notna(first["expected_rank"]) else ""
         ranks.append(f"{name}: {first['effective_rank']:.1f} of {first['count']}{random}")
+    for _, rows in data.groupby("part"):
+        curves(axes, rows, "place", "level", styles)
     axes.set_yscale("log")
     plain(axes.yaxis, (1, 2, 5))
-    axes.text(0.03, 0.04, "\n".join(ranks), transform=axes.transAxes, fontsize=6, va="bottom")
+    axes.text(0.03, 0.04, "\n".join(ranks), transform=axes.transAxes, fontsize=SMALL, va="bottom")

@@ -18,7 +18,7 @@ from PIL import Image
 
 from analysis.comparison import Comparison, stored
 from analysis.errors import NothingToShow
-from analysis.figures.style import PALETTE, PHOTOGRAPH, figure, legend, signed, styled
+from analysis.figures.style import PALETTE, PHOTOGRAPH, SMALL, Width, drawn, figure, legend, signed
 from yolor_core.config import RunConfig
 from yolor_core.data.annotations import class_labels
 from yolor_core.data.images import Pixels, Sample
@@ -36,8 +36,7 @@ COLUMNS = (
 OVERLAP = 0.5  # IoU from which a box of the right class is right
 LONGEST = 240  # pixels of a picture's long side in a figure
 PANEL = (118.0, 110.0)  # points, about the width and height of a picture in the figure
-SMALL = 5  # points, the size of labels
-LETTER = 0.62 * SMALL  # points, their width
+LETTER = 0.62 * SMALL  # points, the width of a label's letter
 PLATE = {"facecolor": "white", "alpha": 0.75, "linewidth": 0, "pad": 0.4}
 HALO = [withStroke(linewidth=2, foreground="white")]
 TRUTH: dict[str, Any] = {"edgecolor": "black", "linestyle": ":", "linewidth": 1.1, "path_effects": HALO}
@@ -114,27 +113,29 @@ def photographs(run: Path, images: Iterable[int], longest: int = LONGEST) -> dic
     return {image: _small(known.sample(places[image]), longest) for image in images}
 
 
-@styled()
-def changed(data: pd.DataFrame, pixels: Mapping[int, Pixels]) -> Figure:
-    """Two panels for each image, A and B, two images in a row.
+@drawn
+def changed(data: pd.DataFrame, pixels: Mapping[int, Pixels], width: Width = "column") -> Figure:
+    """A row for each image, with A and B side by side; two images in a row of a page.
 
     Args:
         data: of `changed_data`.
         pixels: of `photographs`, of every image of `data`.
+        width: of the figure.
     """
     images = list(dict.fromkeys(data["image"]))
-    rows = -(-len(images) // 2)
-    made, axes = figure("page", 1.75 * rows, rows, 4)
+    across = 1 if width == "column" else 2
+    rows = -(-len(images) // across)
+    made, axes = figure(width, 1.75 * rows, rows, 2 * across)
     for each in axes.flat:
         each.axis("off")
     for place, image in enumerate(images):
         own = data[data["image"] == image]
         for side, model in enumerate("AB"):
-            panel = axes[place // 2, 2 * (place % 2) + side]
+            panel = axes[place // across, 2 * (place % across) + side]
             _panel(panel, own[own["model"] == model], pixels[image], f"{PHOTOGRAPH}{2 * place + side}")
             part = f": {signed(own['part'].iloc[0], 2)}" if side else ""
             panel.set_title(f"{model}, image {image}{part}", fontsize=7)
-    runs = "; ".join(f"{model}: {name}" for model, name in data.groupby("model")["run"].first().items())
+    runs = "\n".join(f"{model}: {name}" for model, name in data.groupby("model")["run"].first().items())
     title = (
         f"{runs}\nNumbers above B: what the image adds to the difference of AP, B − A (percentage points). "
         "Labels that find no place are left out."
@@ -143,19 +144,23 @@ def changed(data: pd.DataFrame, pixels: Mapping[int, Pixels]) -> Figure:
     return made
 
 
-@styled()
-def found(data: pd.DataFrame, pixels: Mapping[int, Pixels]) -> Figure:
-    """A row of images with true boxes and detections.
+@drawn
+def found(data: pd.DataFrame, pixels: Mapping[int, Pixels], width: Width = "column") -> Figure:
+    """Images with true boxes and detections, two in a row, or four in a row of a page.
 
     Args:
         data: of `found_data`.
         pixels: of `photographs`, of every image of `data`.
+        width: of the figure.
     """
     images = list(dict.fromkeys(data["image"]))
-    made, axes = figure("page", 1.75, 1, len(images))
-    for place, image in enumerate(images):
-        axes[0, place].axis("off")
-        _panel(axes[0, place], data[data["image"] == image], pixels[image], f"{PHOTOGRAPH}{place}")
+    across = min(2 if width == "column" else 4, len(images))
+    rows = -(-len(images) // across)
+    made, axes = figure(width, 1.75 * rows, rows, across)
+    for each in axes.flat:
+        each.axis("off")
+    for place, (image, each) in enumerate(zip(images, axes.flat, strict=False)):
+        _panel(each, data[data["image"] == image], pixels[image], f"{PHOTOGRAPH}{place}")
     title = f"The run: {data['run'].iloc[0]}. Labels that find no place are left out."
     _box_legend(made, axes[0, 0], data, title)
     return made

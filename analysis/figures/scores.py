@@ -6,19 +6,32 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.transforms import blended_transform_factory
 
 from ablations.table import DETECTION
 from analysis.comparison import Comparison, Difference
 from analysis.errors import NothingToShow
-from analysis.figures.style import GREY, PALETTE, figure, legend, signed, styled
+from analysis.figures.style import (
+    GREY,
+    KNOWN,
+    LINE,
+    PALETTE,
+    REST,
+    RING,
+    Width,
+    drawn,
+    figure,
+    legend,
+    signed,
+    spans,
+)
 from analysis.statistics.seeds import over_seeds
 from analysis.tables.fill import FilledTable, tidy
 
-LINE, REST = 0.2, 0.8  # inches: a row of a figure, and all that is no row
+THIN = {"linewidth": 1.3}  # intervals
 CLASSES = 20  # of which a comparison shows the difference
-RING = {"markerfacecolor": "none", "markersize": 6.0, "zorder": 3}
 COMPARED = ("kind", "name", "run_a", "run_b", "a", "b", "delta", "low", "high")
 EFFECT = (
     "table", "row", "experiment", "delta", "delta_low", "delta_high", "pairs", "paper_delta", "p_holm",
@@ -48,18 +61,14 @@ def ap_by_run_data(runs: pd.DataFrame) -> pd.DataFrame:
     return frame.sort_values(["mean", "experiment", "seed"], ascending=[False, True, True], ignore_index=True)
 
 
-@styled()
-def ap_by_run(data: pd.DataFrame) -> Figure:
+@drawn
+def ap_by_run(data: pd.DataFrame, width: Width = "column") -> Figure:
     """Every run a ring, the mean a bar across, its 95 % interval a line; the best experiment on top."""
-    places, names = pd.factorize(data["experiment"])
-    made, axes = figure("page", REST + LINE * len(names))
-    axis = axes[0, 0]
-    axis.hlines(places, data["low"], data["high"], color=PALETTE[0], linewidth=1.5)
-    axis.plot(data["mean"], places, "|", markersize=9, markeredgewidth=1.5, color=PALETTE[0])
-    axis.plot(data["AP"], places, "o", markerfacecolor="none", color=PALETTE[1])
-    axis.set_yticks(range(len(names)), names)
-    axis.set_ylim(len(names) - 0.5, -0.5)
-    axis.set_xlabel("AP (%)")
+    made, axes = figure(width, REST + LINE * data["experiment"].nunique())
+    mark = {"marker": "|", "markersize": 8, "markeredgewidth": 1.5, "linestyle": "none", "err_kws": THIN}
+    sns.pointplot(spans(data), x="value", y="experiment", color=PALETTE[0], ax=axes[0, 0], **mark, **KNOWN)
+    sns.stripplot(data, x="AP", y="experiment", edgecolor=PALETTE[1], size=4, ax=axes[0, 0], **RING)
+    axes[0, 0].set(xlabel="AP (%)", ylabel="")
     return made
 
 
@@ -77,20 +86,21 @@ def effects_by_row_data(filled: Sequence[FilledTable]) -> pd.DataFrame:
     return frame.reset_index(drop=True)
 
 
-@styled()
-def effects_by_row(data: pd.DataFrame) -> Figure:
+@drawn
+def effects_by_row(data: pd.DataFrame, width: Width = "column") -> Figure:
     """Ours a dot with its interval, the paper's a diamond; a comparison that several tables have, once."""
     data = data.drop_duplicates(["experiment", "delta", "delta_low", "delta_high"])
-    made, axes = figure("page", REST + LINE * len(data))
+    data = data.assign(name=data["table"] + ": " + data["row"])
+    ours = data.rename(columns={"delta": "mean", "delta_low": "low", "delta_high": "high"})
+    made, axes = figure(width, REST + LINE * len(data))
     axis = axes[0, 0]
     axis.axvline(0, color=GREY, linewidth=0.8)
-    places = range(len(data))
-    axis.hlines(places, data["delta_low"], data["delta_high"], color=PALETTE[0], linewidth=1.5)
-    axis.plot(data["delta"], places, "o", color=PALETTE[0], label="here, with 95 % interval over seeds")
-    axis.plot(data["paper_delta"], places, "D", markerfacecolor="none", color=PALETTE[1], label="the paper")
-    axis.set_yticks(places, [f"{t}: {r}" for t, r in zip(data["table"], data["row"], strict=True)])
-    axis.set_ylim(len(data) - 0.5, -0.5)
-    axis.set_xlabel("Δ AP against the row's baseline (percentage points)")
+    here = {"color": PALETTE[0], "linestyle": "none", "markersize": 3.5, "err_kws": THIN}
+    here["label"] = "here, with 95 % interval over seeds"
+    sns.pointplot(spans(ours), x="value", y="name", ax=axis, **here, **KNOWN)
+    paper = {"edgecolor": PALETTE[1], "marker": "D", "size": 4, "label": "the paper"}
+    sns.stripplot(data, x="paper_delta", y="name", ax=axis, **paper, **RING)
+    axis.set(xlabel="Δ AP to the row's baseline (points)", ylabel="")
     legend(made, made.axes)
     return made
 
@@ -114,34 +124,36 @@ def differences_data(comparison: Comparison, a: str, b: str) -> pd.DataFrame:
     return data.reset_index(drop=True)
 
 
-@styled()
-def differences(data: pd.DataFrame) -> Figure:
+@drawn
+def differences(data: pd.DataFrame, width: Width = "column") -> Figure:
     """A forest plot: both runs' scores on the left, their difference with its interval on the right.
 
     Of the classes the `CLASSES` that differ most are drawn.
     """
     classes = data[data["kind"] == "class"]
     shown = pd.concat([data[data["kind"] == "score"], classes.head(CLASSES)], ignore_index=True)
-    made, axes = figure("page", REST + LINE * (len(shown) + 1), columns=2, sharey=True, width_ratios=(2, 3))
-    places = np.arange(len(shown)) + (shown["kind"] == "class").to_numpy(int)  # a gap between the kinds
+    made, axes = figure(width, REST + LINE * (len(shown) + 1), columns=2, sharey=True, width_ratios=(2, 3))
     left, right = axes[0]
+    runs = {"a": f"A: {shown['run_a'].iloc[0]}", "b": f"B: {shown['run_b'].iloc[0]}"}
+    scores = shown.melt("name", list(runs), var_name="run", value_name="AP")
+    scores["run"] = scores["run"].map(runs)
+    marks = {"hue": "run", "style": "run", "markers": ("o", "s"), "palette": PALETTE[:2], "s": 22}
+    sns.scatterplot(scores, x="AP", y="name", ax=left, **marks)
+    left.hlines(shown["name"], shown["a"], shown["b"], color=GREY, linewidth=0.6)
     top = max(shown[["a", "b"]].to_numpy(float).max(), 1.0)
-    left.hlines(places, shown["a"], shown["b"], color=GREY, linewidth=0.6)
-    left.plot(shown["a"], places, "o", color=PALETTE[0], label=f"A: {shown['run_a'].iloc[0]}", **RING)
-    left.plot(shown["b"], places, "s", color=PALETTE[1], markersize=3, label=f"B: {shown['run_b'].iloc[0]}")
-    left.set(xlabel="AP (%)", xlim=(-0.03 * top, 1.05 * top))
-    left.set_yticks(places, shown["name"])
-    left.set_ylim(places.max() + 0.7, -0.7)
+    left.set(xlabel="AP (%)", ylabel="", xlim=(-0.05 * top, 1.08 * top), ylim=(len(shown) - 0.4, -0.6))
+    for each in (left, right):
+        each.axhline((shown["kind"] == "score").sum() - 0.5, color=GREY, lw=0.6, ls=":")
     right.axvline(0, color=GREY, linewidth=0.8)
-    right.hlines(places, shown["low"], shown["high"], color="black", linewidth=1.2)
-    right.plot(shown["delta"], places, "D", color="black")
-    right.set_xlabel("B − A (percentage points)")
-    right.tick_params(labelleft=False)
+    known = spans(shown.rename(columns={"delta": "mean"}))
+    mark = {"color": "black", "marker": "D", "markersize": 3, "linestyle": "none", "err_kws": THIN}
+    sns.pointplot(known, x="value", y="name", ax=right, **mark, **KNOWN)
+    right.set(xlabel="B − A (points)", ylabel="")
     margin = blended_transform_factory(right.transAxes, right.transData)
-    for place, value in zip(places, shown["delta"], strict=True):
-        right.text(1.01, place, signed(value, 1), transform=margin, va="center", fontsize=7)
+    for name, value in zip(shown["name"], shown["delta"], strict=True):
+        right.text(1.01, name, signed(value, 1), transform=margin, va="center", fontsize=7)
     hidden = f"; the {CLASSES} of {len(classes)} classes that differ most" if len(classes) > CLASSES else ""
-    legend(made, [left], 2, f"Bars: 95 % over the images, not over trainings{hidden}.")
+    legend(made, [left], 1, f"Bars: 95 % over the images, not over trainings{hidden}.")
     return made
 
 

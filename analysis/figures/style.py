@@ -1,22 +1,25 @@
 """One look for all figures: made for a paper's column, readable in print, without colour and on a phone.
 
-Functions that draw are decorated with `@styled()`, so that all they add has the same sizes.
+Functions that draw are decorated with `@drawn`. They take `width`: "column", 3.3 inches, or "page", the 7
+inches of both columns. Their figure is saved in the same style, fonts as text that can be searched:
+`curves.losses(data, width="page").savefig("figure.pdf")`.
 """
 
 from __future__ import annotations
 
 import base64
+import functools
 import io
 import re
 import textwrap
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from html import escape
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, ParamSpec, TypeVar
 
 import matplotlib as mpl
-import numpy as np
+import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
 from cycler import cycler
@@ -31,18 +34,24 @@ from PIL import Image
 from analysis.series import BANDS
 
 Width = Literal["column", "page"]
-Look = dict[str, Any]  # colour, line style and marker of a series
+Look = dict[str, Any]  # arguments for seaborn
+Parameters = ParamSpec("Parameters")
 
 WIDTHS: dict[str, float] = {"column": 3.3, "page": 7.0}  # inches
 PANEL = 2.1  # inches, height of a row of panels
 # Okabe and Ito's colours for all kinds of colour vision, without yellow, which is too pale on white.
-PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9")
-LINES = ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)))
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9", "#949494")
+SERIES = len(PALETTE)  # in a panel, at most
+MARKS = 8  # on a line
+SMALL = 6  # points, the smallest text
+SPAN = ["mean", "low", "high"]
+KNOWN: dict[str, Any] = {"estimator": "median", "errorbar": ("pi", 100)}  # of `spans`, for seaborn
+RING: dict[str, Any] = {"facecolor": "none", "linewidth": 0.9, "jitter": False}  # for a stripplot
+DIVERGING = "PuOr"  # of heat maps around 0
 PHOTOGRAPH = "photograph"  # how the gid of an image begins that may lose detail to be small
 QUALITY = 75  # of JPEG
 POINTS = 72  # of an SVG, in an inch
-LINE = 0.16  # inches, height of a line of a legend
+LINE, REST = 0.16, 0.7  # inches: a line of a legend or row of a figure, and what is around rows
 LETTERS, HANDLE = 16, 9  # letters of a legend in an inch; what the line before a label takes, in letters
 GREY = "#5F5F5F"  # for what is no series; 6 : 1 on white
 
@@ -79,6 +88,8 @@ RC: dict[str, Any] = {
     "text.hinting": "none",  # as wide as browsers draw it
     "svg.fonttype": "none",
     "svg.hashsalt": "yolor",
+    "pdf.fonttype": 42,  # TrueType, as conferences ask for
+    "ps.fonttype": 42,
 }
 
 # Beside RC, matplotlib's own values, whatever a person or seaborn has set.
@@ -95,10 +106,24 @@ LONG = re.compile(r"-?\d+\.\d{3,}")
 
 @contextmanager
 def styled() -> Iterator[None]:
-    """The project's style, as a context or as a decorator of a function that draws."""
+    """The project's style, as a context."""
     with mpl.rc_context():
         mpl.rcParams.update(DEFAULTS | RC)
         yield
+
+
+def drawn(draw: Callable[Parameters, Figure]) -> Callable[Parameters, Figure]:
+    """A function that draws in the project's style, and whose figure is also saved in it by `savefig`."""
+
+    @functools.wraps(draw)
+    def made_by(*args: Parameters.args, **options: Parameters.kwargs) -> Figure:
+        with styled():
+            made = draw(*args, **options)
+            made.set_layout_engine("constrained")
+        made.savefig = styled()(made.savefig)  # type: ignore[method-assign]
+        return made
+
+    return made_by
 
 
 @styled()
@@ -117,68 +142,60 @@ def figure(
     return made, made.subplots(rows, columns, squeeze=False, **subplots)
 
 
-def grid(panels: int, columns: int, height: float, **subplots: Any) -> tuple[Figure, list[Axes]]:
-    """A figure as wide as the page and its axes, `columns` in a row and each row `height` inches high.
+def facets(
+    data: pd.DataFrame, panel: str, width: Width, columns: int, height: float, **shared: Any
+) -> tuple[Figure, dict[Any, Axes]]:
+    """seaborn's grid of panels, one for each value of a column, named after it; and its axes by value.
 
-    subplots: for `Figure.subplots`.
+    Args:
+        data: the frame behind the figure.
+        panel: the column.
+        width: of the figure.
+        columns: panels in a row, at most.
+        height: of a panel, inches.
+        shared: for `seaborn.FacetGrid`, as sharex and sharey.
     """
-    rows = -(-panels // columns)
-    made, axes = figure("page", height * rows, rows=rows, columns=min(panels, columns), **subplots)
-    for spare in axes.flat[panels:]:
-        spare.remove()
-    return made, list(axes.flat[:panels])
+    across = min(columns, data[panel].nunique())
+    size = {"height": height, "aspect": WIDTHS[width] / across / height}
+    with plt.ioff():
+        grid = sns.FacetGrid(data, col=panel, col_wrap=across, **size, **shared)
+    plt.close(grid.figure)  # pyplot would keep it
+    grid.set_titles("{col_name}")
+    return grid.figure, grid.axes_dict
 
 
-def look(index: int) -> Look:
-    """Colour, line style and marker of series `index`; 280 series go by before one looks like another."""
-    return {
-        "color": PALETTE[index % len(PALETTE)],
-        "linestyle": LINES[index % len(LINES)],
-        "marker": MARKERS[index % len(MARKERS)],
-    }
+def looks(names: Iterable[Any]) -> Look:
+    """How the series of a figure are told apart, as arguments for seaborn: the same in all panels.
 
-
-def looks(names: Iterable[Any]) -> dict[Any, Look]:
-    """How each series is drawn, the same in all panels of a figure."""
-    return {name: look(place) for place, name in enumerate(dict.fromkeys(names))}
-
-
-def band(axes: Axes, x: pd.Series, rows: pd.DataFrame, label: str | None = None, **style: Any) -> None:
-    """A line through the means and a band from low to high: of the columns `mean`, `low` and `high`."""
-    axes.plot(x, rows["mean"], label=label, **style)
-    axes.fill_between(x, rows["low"], rows["high"], color=style["color"], alpha=0.2, lw=0)
-
-
-def bars(axes: Axes, x: pd.Series, rows: pd.DataFrame, label: str | None = None, **style: Any) -> None:
-    """Marks at the means and bars from low to high, of the same columns.
-
-    Not seaborn's: it computes the intervals it draws from raw values, and these are known.
+    Colours come back after `SERIES`, dashes and marks are seaborn's.
     """
-    reach = np.clip([rows["mean"] - rows["low"], rows["high"] - rows["mean"]], 0, None)
-    axes.errorbar(x, rows["mean"], reach, label=label, lw=0.8, **style | {"linestyle": ""})
+    found = list(dict.fromkeys(names))
+    palette = {name: PALETTE[place % len(PALETTE)] for place, name in enumerate(found)}
+    return {"hue_order": found, "style_order": found, "palette": palette}
 
 
-def scatter(
-    axes: Axes,
-    data: pd.DataFrame,
-    x: str,
-    y: str,
-    series: str,
-    styles: Mapping[Any, Look],
-    **more: Any,
-) -> None:
-    """Marks of several series, each in the colour and shape of `styles`, labelled for `legend`."""
-    sns.scatterplot(
-        data,
+def spans(data: pd.DataFrame) -> pd.DataFrame:
+    """Every row three times, with its mean, low and high as `value`, for seaborn's functions and `KNOWN`.
+
+    They compute what they draw from values. The median of these three is the mean, their range the interval.
+    """
+    kept = [name for name in data if name not in SPAN]
+    return data.melt(kept, SPAN, var_name="end", value_name="value")
+
+
+def curves(axes: Axes, data: pd.DataFrame, x: str, series: str, styles: Look, **more: Any) -> None:
+    """seaborn's lines through the means with bands from low to high; at most `MARKS` marks on each line."""
+    every = max(data[x].nunique() // MARKS, 1)
+    sns.lineplot(
+        spans(data),
         x=x,
-        y=y,
+        y="value",
         hue=series,
         style=series,
-        palette={name: style["color"] for name, style in styles.items()},
-        markers={name: style["marker"] for name, style in styles.items()},
+        **{"markers": True, "markevery": every, "markeredgewidth": 0.3, **KNOWN, **styles, **more},
         ax=axes,
-        **more,
     )
+    axes.set(xlabel="", ylabel="")
 
 
 def whole(axis: Axis, most: int = 5) -> None:
@@ -216,11 +233,11 @@ def legend(made: Figure, axes: Iterable[Axes], columns: int = 2, title: str | No
             found.setdefault(label, handle)
         if (own := each.get_legend()) is not None:  # seaborn's
             own.remove()
-    if not found:
+    if not found and not title:
         return
     width, height = made.get_size_inches()
     letters = int(LETTERS * width)
-    columns = min(columns, max(letters // (max(map(len, found)) + HANDLE), 1))
+    columns = min(columns, max(letters // (max(map(len, found), default=0) + HANDLE), 1))
     words = [textwrap.fill(line, letters) for line in (title or "").split("\n") if line]
     lines = -(-len(found) // columns) + sum(text.count("\n") + 1 for text in words)
     made.set_size_inches(width, height + LINE * lines)

@@ -362,20 +362,13 @@ def check_texts(folder: Path, made: Made, costs: Costs) -> list[Check]:
 
 
 def _figures(check: Check, study: Study) -> dict[str, tuple[bytes, pd.DataFrame | None]]:
-    """{path in the folder: content and numbers} of every figure that shows something, as a report has it.
-
-    Of figures that share a file the first one counts.
-    """
+    """{path in the folder: content and numbers} of every figure that shows something, as a report has it."""
     found: dict[str, tuple[bytes, pd.DataFrame | None]] = {}
-    shared = set()
     for drawing in published.published_drawings(study):
-        if drawing.csv in shared:
-            continue
         try:
             frame = drawing.data(study)
             name, content = csv_file(frame, drawing.csv)
             found[name] = (content, frame)
-            shared.add(drawing.csv)
         except NothingToShow:
             pass
         except Exception as error:  # one figure must not cost the check of the others

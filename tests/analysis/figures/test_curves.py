@@ -61,6 +61,11 @@ def labelled(axes: Axes) -> dict[str, Any]:
     return dict(zip(labels, handles, strict=True))
 
 
+def drawn(axes: Axes) -> list[Any]:
+    """The lines of a panel in order of their series."""
+    return [line for line in axes.get_lines() if len(line.get_xdata())]
+
+
 def title(made: Figure) -> str:
     return " ".join(made.legends[0].get_title().get_text().split())
 
@@ -95,23 +100,22 @@ def test_fig_11_has_a_line_with_and_one_without_implicit_knowledge_in_each_panel
     made = curves.losses(data)
     assert [axes.get_title() for axes in made.axes] == ["box", "objectness", "classification"]
     for axes, scale in zip(made.axes, (1, 2, 3), strict=True):
-        found = labelled(axes)
-        assert list(found) == ["csp-fast", "csp-fast.add-fa"]
-        assert found["csp-fast"].get_ydata() == pytest.approx([scale, scale / 2, scale / 3])
-        assert found["csp-fast.add-fa"].get_ydata() == pytest.approx([scale, scale / 2])
-        assert axes.get_xlabel() == "epoch"
-        styles = {(line.get_linestyle(), line.get_marker()) for line in found.values()}
+        assert list(labelled(axes)) == ["csp-fast", "csp-fast.add-fa"]
+        lines = drawn(axes)
+        assert lines[0].get_ydata() == pytest.approx([scale, scale / 2, scale / 3])
+        assert lines[1].get_ydata() == pytest.approx([scale, scale / 2])
+        styles = {(line.get_linestyle(), line.get_marker()) for line in labelled(axes).values()}
         assert len(styles) == 2
+    assert made.axes[-1].get_xlabel() == "epoch"
 
 
 def test_epochs_that_only_some_seeds_have_reached_are_thin_and_said() -> None:
     data = curves.losses_data(together(run(epochs=4), run(seed=1, epochs=2)))
     assert at(data, "csp", "loss/box", 4)["runs"] == 1
     made = curves.losses(data)
-    full = labelled(made.axes[0])["csp"]
+    full, thin = [line for line in made.axes[0].get_lines() if len(line.get_xdata())]
     assert list(full.get_xdata()) == [1, 2]
-    thin = [line for line in made.axes[0].get_lines() if line is not full]
-    assert list(thin[0].get_xdata()) == [2, 3, 4] and thin[0].get_linewidth() < full.get_linewidth()
+    assert list(thin.get_xdata()) == [2, 3, 4] and thin.get_linewidth() < full.get_linewidth()
     assert "Thin: some runs have not come so far." in title(made)
 
 
@@ -133,31 +137,52 @@ def test_ap_is_in_percent_and_only_of_evaluated_epochs() -> None:
 def test_one_evaluation_of_several_seeds_shows_its_spread() -> None:
     data = curves.ap_data(together(run(epochs=1), run(epochs=1, seed=1)))
     (bar,) = [each for each in curves.ap(data).axes[0].collections if hasattr(each, "get_segments")]
-    assert bar.get_segments()[0][:, 1] == pytest.approx([10, 11])
+    assert sorted(bar.get_segments()[0][:, 1]) == pytest.approx([10, 11])
 
 
 def test_series_of_a_single_epoch_stand_side_by_side() -> None:
     data = curves.ap_data(together(run("a", epochs=1), run("b", epochs=1), run("c", epochs=1)))
     axes = curves.ap(data).axes[0]
-    places = [float(line.get_xdata()[0]) for line in labelled(axes).values()]
+    places = sorted({float(line.get_xdata()[0]) for line in drawn(axes)})
     assert places == pytest.approx([0.85, 1, 1.15])
     assert [tick for tick in axes.get_xticks() if 0.5 < tick < 1.5] == [1]
 
 
-@pytest.mark.parametrize(
-    ("seconds", "unit", "last"), [(1800, "hours", 1.5), (60, "minutes", 3), (1, "seconds", 3)]
-)
-def test_device_hours_count_every_epoch_on_every_rank(seconds: float, unit: str, last: float) -> None:
+def test_costs_count_every_epoch_on_every_rank() -> None:
     runs = pd.DataFrame({"run": ["csp-mini-s0", "p6-mini-s0"], "ranks": [8, 1]})
-    data = curves.ap_hours_data(
-        together(run(seconds=float(seconds)), run("p6", seconds=float(seconds))), runs
-    )
-    hours = data.set_index("series")["hours"] * 3600 / seconds
-    assert hours["csp"].tolist() == pytest.approx([16, 24])
-    assert hours["p6"].tolist() == pytest.approx([2, 3])
-    axes = curves.ap_hours(data[data["series"] == "p6"]).axes[0]
-    assert axes.get_xlabel() == f"device {unit} of training"
-    assert labelled(axes)["p6"].get_xdata()[-1] == pytest.approx(last)
+    data = curves.cost_data(together(run(), run("p6")), runs).set_index("series")
+    assert data["minutes"].to_dict() == {"csp": 8 * 3 * 30, "p6": 3 * 30}
+    assert data["speed"].tolist() == [50, 50]
+    made = curves.cost(data.reset_index())
+    assert [axes.get_xlabel() for axes in made.axes] == ["device hours", "images / s"]
+    hours = [
+        offsets[:, 0].tolist() for each in made.axes[0].collections if len(offsets := each.get_offsets())
+    ]
+    assert hours == [[12], [1.5]]
+    short = curves.cost_data(run(seconds=60.0), runs)
+    assert curves.cost(short).axes[0].get_xlabel() == "device minutes"
+
+
+def test_differences_in_ap_are_paired_by_seed_and_the_baselines_last_epoch_stays() -> None:
+    base = [run(seed=seed, AP=[10.0, 20.0 + seed, np.nan]) for seed in (0, 1)]
+    longer = [run("a", seed, epochs=4, AP=[10.0, np.nan, 50.0, 60.0 + seed]) for seed in (0, 1, 2)]
+    data = curves.ap_differences_data(together(*base, *longer), {"csp": "csp", "a": "csp", "gone": "csp"})
+    assert data["series"].tolist() == ["a"] * 3 and data["against"].tolist() == ["csp"] * 3
+    assert data["epoch"].tolist() == [1, 3, 4], "at epoch 2 only the baseline was evaluated"
+    assert data["mean"].tolist() == pytest.approx([0, 29.5, 40]) and (data["runs"] == 2).all()
+    expected = over_seeds([30, 29])
+    assert data.loc[1, ["low", "high"]].tolist() == pytest.approx([expected.low, expected.high])
+    made = curves.ap_differences(data, {3: "fine-tuning"})
+    assert made.axes[0].get_title() == "a\n+40.0 [+40.0, +40.0]"
+    assert "Dotted: from epoch 3 fine-tuning" in title(made)
+    assert [line.get_xdata()[0] for line in made.axes[0].get_lines() if line.get_linestyle() == ":"] == [2.5]
+    with pytest.raises(NothingToShow, match="same seed at the same epoch"):
+        curves.ap_differences_data(together(base[0], longer[2]), {"a": "csp"})
+
+
+def test_more_series_than_a_panel_has_room_for_are_said() -> None:
+    made = curves.ap(curves.ap_data(together(*(run(f"e{place}") for place in range(10)))))
+    assert len(labelled(made.axes[0])) == 8 and "2 more are in the data only" in title(made)
 
 
 def test_equal_learning_rates_are_drawn_once() -> None:
@@ -169,12 +194,6 @@ def test_equal_learning_rates_are_drawn_once() -> None:
     made.draw_without_rendering()
     ticks = [label.get_text() for label in made.axes[0].get_yticklabels()]
     assert "0.01" in ticks and not any("$" in tick for tick in ticks)
-
-
-def test_speed_starts_at_nothing() -> None:
-    data = curves.speed_data(together(run(), run(seed=2)))
-    assert data["mean"].tolist() == pytest.approx([51] * 3)
-    assert curves.speed(data).axes[0].get_ylim()[0] == 0
 
 
 def test_conflict_has_a_panel_for_each_pair_and_a_line_at_nothing() -> None:
@@ -189,7 +208,7 @@ def test_conflict_has_a_panel_for_each_pair_and_a_line_at_nothing() -> None:
     assert set(data["series"]) == {"jde", "jdc"}
     for axes in made.axes:
         assert any(list(line.get_ydata()) == [0, 0] for line in axes.get_lines())
-    colours = [next(iter(labelled(axes).values())).get_color() for axes in made.axes]
+    colours = [drawn(axes)[0].get_color() for axes in made.axes]
     assert colours[0] != colours[1], "a series looks the same in all panels, and two series differ"
 
 
@@ -204,7 +223,6 @@ def test_values_that_are_no_numbers_are_left_out() -> None:
         (curves.losses_data, "loss"),
         (curves.ap_data, "AP"),
         (curves.learning_rate_data, "learning rate"),
-        (curves.speed_data, "images per second"),
         (curves.conflict_data, "several tasks"),
     ],
 )
@@ -214,9 +232,8 @@ def test_what_is_missing_is_named(make: Callable[[pd.DataFrame], pd.DataFrame], 
             make(frame)
 
 
-def test_hours_without_an_evaluation_or_times_are_not_shown() -> None:
+def test_costs_without_times_are_not_shown() -> None:
     runs = pd.DataFrame({"run": ["csp-mini-s0"], "ranks": [1]})
-    with pytest.raises(NothingToShow, match="AP"):
-        curves.ap_hours_data(run().drop(columns="AP"), runs)
-    with pytest.raises(NothingToShow, match="seconds"):
-        curves.ap_hours_data(EMPTY, runs)
+    for frame in (EMPTY, run().drop(columns="seconds")):
+        with pytest.raises(NothingToShow, match="seconds"):
+            curves.cost_data(frame, runs)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from analysis.errors import NothingToShow
@@ -65,6 +66,10 @@ def moved(
     return run(one * ANCHORS * len(LEVELS), seed, experiment, site, before=before)
 
 
+def title(made: Figure) -> str:
+    return " ".join(made.legends[0].get_title().get_text().split())
+
+
 def boxes(*runs: pd.DataFrame) -> pd.DataFrame:
     frame = pd.concat(runs, ignore_index=True)
     return effects.geometry_data(frame, dict.fromkeys(frame["run"], KNOWN))
@@ -83,37 +88,51 @@ def logit(p: float) -> float:
 # Raw predictions
 
 
-def test_anchors_are_means_over_the_outputs_of_a_block() -> None:
-    data = effects.anchors_data(pd.concat([run(), run(RISING + 2, seed=1)]))
-    found = data.set_index(["level", "anchor", "block"])["mean"]
-    assert found["P3", 0, "x, y"] == 0.5 + 1 and found["P4", 1, "classes"] == (26 + 27) / 2 + 1
-    assert set(data["runs"]) == {2} and (data["high"] - data["low"] == 2).all()
-    made = effects.anchors(data)
-    assert [axes.get_title() for axes in made.axes] == ["P3", "P4"]
-    (legend,) = made.legends
-    assert [text.get_text() for text in legend.get_texts()] == ["anchor 1", "anchor 2"]
-    handles, labels = made.axes[1].get_legend_handles_labels()
-    bars: Any = handles[labels.index("anchor 2")]
-    drawn = dict(
-        zip(np.round(np.asarray(bars[0].get_xdata(), float)), bars[2][0].get_segments(), strict=True)
+def mesh(made: Figure) -> pd.DataFrame:
+    """The values of a heat map by the names of its rows and columns."""
+    panel = made.axes[0]
+    rows, columns = (
+        [text.get_text() for text in labels] for labels in (panel.get_yticklabels(), panel.get_xticklabels())
     )
-    for place, block in enumerate(("x, y", "w, h", "obj", "classes")):
-        mean = found["P4", 1, block]
-        assert drawn[place][:, 1] == pytest.approx([mean - 1, mean + 1])
+    values: Any = panel.collections[0].get_array()
+    return pd.DataFrame(values.filled(np.nan).reshape(len(rows), -1), rows, columns)
 
 
-def test_classes_stand_beside_their_frequency_and_ap() -> None:
+def test_blocks_are_means_over_anchors_and_runs() -> None:
+    data = effects.blocks_data(pd.concat([run(), run(RISING + 2, seed=1)]))
+    found = data.set_index(["level", "block"])["mean"]
+    assert (
+        found["P3", "x, y"] == np.mean([0, 1, 7, 8]) + 1
+        and found["P4", "classes"] == np.mean([19, 20, 26, 27]) + 1
+    )
+    assert set(data["runs"]) == {2} and (data["high"] - data["low"] == 2).all()
+    table = mesh(effects.blocks(data))
+    blocks = ("x, y", "w, h", "obj", "classes")
+    assert list(table.columns) == [f"{level} {block}" for block in blocks for level in ("P3", "P4")]
+    assert table.loc["csp-fast.add-fa", "P4 obj"] == np.mean([18, 25]) + 1
+
+
+def test_classes_stand_with_their_frequency_and_ap_the_rarest_first() -> None:
     scores = pd.DataFrame({"run": ["csp-fast.add-fa-0"] * 2, "output": ["disc", "ring"], "AP": [30.0, 50.0]})
-    frequency = {"disc": 10, "ring": 400}
+    frequency = {"disc": 400, "ring": 10}
     data = effects.classes_data(run(), frequency, scores).set_index("output")
-    assert data.loc["disc", "mean"] == np.mean([5, 12, 19, 26]) and data.loc["ring", "boxes"] == 400
-    assert data["AP"].tolist() == [30.0, 50.0]
-    made = effects.classes(data.reset_index())
-    labels = [axes.get_xlabel() for axes in made.axes]
-    assert labels == ["boxes in the training data", "AP of the class, mean of the runs (%)"]
-    assert {text.get_text() for text in made.axes[0].texts} == {"disc", "ring"}
+    assert data.loc["disc", "mean"] == np.mean([5, 12, 19, 26]) and data.loc["ring", "boxes"] == 10
+    table = mesh(effects.classes(data.reset_index()))
+    assert list(table.columns) == ["ring, 10 boxes, AP 50", "disc, 400 boxes, AP 30"]
+    assert table.iloc[0].tolist() == [np.mean([6, 13, 20, 27]), np.mean([5, 12, 19, 26])]
     without = effects.classes_data(run(), frequency)
-    assert without["AP"].isna().all() and len(effects.classes(without).axes) == 1
+    assert without["AP"].isna().all()
+    assert list(mesh(effects.classes(without)).columns) == ["ring, 10 boxes", "disc, 400 boxes"]
+
+
+def test_many_classes_are_put_together_by_frequency() -> None:
+    one = effects.classes_data(run(), {"disc": 1, "ring": 2}).iloc[:1]
+    many = pd.concat(
+        one.assign(output=f"c{place}", boxes=float(place), mean=float(place)) for place in range(24)
+    )
+    table = mesh(effects.classes(many))
+    assert list(table.columns[:2]) == ["0 to 1 boxes", "2 to 3 boxes"] and table.shape == (1, 12)
+    assert table.iloc[0].tolist() == [2 * place + 0.5 for place in range(12)]
 
 
 def test_similarity_is_the_cosine_whatever_the_length() -> None:
@@ -126,9 +145,13 @@ def test_similarity_is_the_cosine_whatever_the_length() -> None:
     np.testing.assert_allclose(table[0], [1, 1, -1, 0], atol=1e-12)
     np.testing.assert_allclose(table, table.T)
     assert data["a"].iloc[4] == "csp-fast.add-fa seed 1"
-    panel = effects.similarity(data).axes[0]
-    np.testing.assert_allclose(np.asarray(panel.collections[0].get_array()).reshape(4, 4), table)
-    assert [text.get_text() for text in panel.texts][:4] == ["+1.0", "+1.0", "−1.0", "0.0"]
+    few = effects.similarity(data)
+    np.testing.assert_allclose(mesh(few), table)
+    assert [text.get_text() for text in few.axes[0].texts][:4] == ["+1.0", "+1.0", "−1.0", "0.0"]
+    alike = pd.concat(run(unit, seed, name) for seed in range(4) for name in ("a", "b"))
+    other = pd.concat(run(sign * unit, seed, "c") for seed, sign in enumerate((1, 1, -1)))
+    means = mesh(effects.similarity(effects.similarity_data(pd.concat([alike, other]))))
+    np.testing.assert_allclose(means, [[1, 1, 1 / 3], [1, 1, 1 / 3], [1 / 3, 1 / 3, -1 / 3]])
 
 
 def test_components_find_the_direction_in_which_runs_differ() -> None:
@@ -140,10 +163,9 @@ def test_components_find_the_direction_in_which_runs_differ() -> None:
     expected = np.array([-2.5, -0.5, 0.5, 2.5]) * np.linalg.norm(direction)
     np.testing.assert_allclose(np.abs(data["first"]), np.abs(expected))
     assert np.sign(data["first"].iloc[0]) == -np.sign(data["first"].iloc[3])
-    panel = effects.components(data).axes[0]
-    assert len(panel.texts) == 4
-    places = np.concatenate([np.asarray(marks.get_offsets()) for marks in panel.collections])
-    np.testing.assert_allclose(places, data[["first", "second"]])
+    others, own = [np.asarray(marks.get_offsets()) for marks in effects.components(data).axes[0].collections]
+    np.testing.assert_allclose(others, data[["first", "second"]])
+    np.testing.assert_allclose(own, data[["first", "second"]])
 
 
 def test_models_with_other_outputs_are_not_compared_and_counted() -> None:
@@ -153,10 +175,12 @@ def test_models_with_other_outputs_are_not_compared_and_counted() -> None:
     table = similar["cosine"].to_numpy().reshape(4, 4)
     assert np.isnan(table[3, :3]).all() and np.isnan(table[:3, 3]).all() and table[3, 3] == pytest.approx(1)
     assert not np.isnan(table[:3, :3]).any()
-    assert len(effects.similarity(similar).axes[0].texts) == 10, "no number where there is no cosine"
+    shown = effects.similarity(similar)
+    assert mesh(shown).isna().to_numpy().sum() == 6
+    assert len([text for text in shown.axes[0].texts if text.get_text()]) == 10, "no number without a cosine"
     data = effects.components_data(pd.concat(frames))
     assert len(data) == 3 and (data["left_out"] == 1).all()
-    assert "1 not shown" in effects.components(data).legends[0].get_title().get_text()
+    assert "1 not shown" in title(effects.components(data))
 
 
 def test_fig_9_shows_effects_of_every_site() -> None:
@@ -164,12 +188,15 @@ def test_fig_9_shows_effects_of_every_site() -> None:
     quantities = ["effect of fa (logits)", "effect of pr (logits)"]
     row = data[(data["quantity"] == quantities[0]) & (data["level"] == "P4")].iloc[3]
     assert (row["mean"], row["runs"], row["output"], row["block"]) == (14 + 3 + 1, 2, "h", "w, h")
-    assert [axes.get_ylabel() for axes in learned(data).axes] == quantities
+    made = learned(data)
+    assert [axes.get_title() for axes in made.axes] == ["csp-fast.add-fa, FA", "csp-fast.add-fa, PR"]
+    assert {axes.get_ylabel() for axes in made.axes} == {"effect (logits)"}
+    assert len({axes.get_ylim() for axes in made.axes}) == 1, "effects can be compared"
 
 
 def test_what_is_missing_is_said() -> None:
     none = run().iloc[:0]
-    for call in (effects.anchors_data, effects.similarity_data, effects.components_data, effects.vectors):
+    for call in (effects.blocks_data, effects.similarity_data, effects.components_data, effects.vectors):
         with pytest.raises(NothingToShow, match="ablate launch 1"):
             call(none)
     with pytest.raises(NothingToShow, match="needs two"):
@@ -216,13 +243,11 @@ def test_centre_moves_by_twice_the_probability_in_strides_and_seeds_are_joined()
     assert at(found, "x", "P4", 1)["high"] == pytest.approx(2 * 0.25 * 16)
     assert at(found, "y")["low"] == pytest.approx(-2 * 0.25 * 8)
     made = effects.centre_offsets(found)
-    axes = made.axes[0]
-    assert [label.get_text() for label in axes.get_xticklabels()] == ["P3\n1", "2", "P4\n1", "2"]
-    handles, labels = axes.get_legend_handles_labels()
-    errors: Any = dict(zip(labels, handles, strict=True))["P3"]
-    assert list(errors[0].get_ydata()) == pytest.approx([3, 3])
-    assert errors[2][0].get_segments()[0][:, 1] == pytest.approx([2, 4])
-    assert "mean of 2 runs; bar: min–max" in made.legends[0].get_title().get_text()
+    (axes,) = made.axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["csp"]
+    shifts = np.concatenate([np.asarray(marks.get_offsets())[:, 0] for marks in axes.collections])
+    assert sorted(shifts) == pytest.approx(sorted(found[found["quantity"].isin(["x", "y"])]["mean"]))
+    assert "The largest mean shift is 6 px; for 50%" in title(made)
 
 
 def test_runs_of_unknown_outputs_are_left_out() -> None:
@@ -235,20 +260,21 @@ def test_sizes_are_drawn_from_before_to_after_over_the_boxes() -> None:
     sizes = np.zeros((4, 4), int)
     sizes[0, 2] = 5  # width 4 to 8, height 16 to 32
     axes = effects.anchor_sizes(boxes(moved(0.5, w=1.0)), BOXES | {"sizes": sizes.tolist()}).axes[0]
-    marks = {str(line.get_label()): line for line in axes.get_lines()}
-    assert list(marks["P3"].get_xdata()) == pytest.approx([(2 / (1 + np.exp(-1))) ** 2 * w for w in (10, 30)])
-    assert marks["P3"].get_marker() != marks["P4"].get_marker()
-    mesh: Any = axes.collections[0]
-    row, column = np.argwhere(np.asarray(mesh.get_array()).reshape(4, 4))[0]
-    assert tuple(mesh.get_coordinates()[row, column]) == (4, 16)
+    mesh_, after = axes.collections
+    widths = [(2 / (1 + np.exp(-1))) ** 2 * w for level in LEVELS for w, _ in level.anchors]
+    assert np.asarray(after.get_offsets())[:, 0] == pytest.approx(widths)
+    grid: Any = mesh_
+    row, column = np.argwhere(np.asarray(grid.get_array()).reshape(4, 4))[0]
+    assert tuple(grid.get_coordinates()[row, column]) == (4, 16)
     assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
     assert "(px)" in axes.get_xlabel() and "(px)" in axes.get_ylabel()
+    assert axes.get_title().splitlines() == ["csp", "0 to +38 %"]
 
 
 @pytest.mark.parametrize("given", [BOXES, None])
 def test_all_anchors_are_in_view(given: dict[str, Any] | None) -> None:
     axes = effects.anchor_sizes(boxes(moved(-3.0, w=3.0)), given).axes[0]
-    for line in axes.get_lines():
+    for line in (each for each in axes.get_lines() if len(each.get_xdata())):
         for values, (low, high) in ((line.get_xdata(), axes.get_xlim()), (line.get_ydata(), axes.get_ylim())):
             assert low < np.min(values) and np.max(values) < high
 
@@ -259,5 +285,5 @@ def test_sites_that_refine_sizes_come_first_and_those_that_do_nothing_are_left_o
         moved(0.5, experiment="b", site="pr-wh", w=1.0),
         moved(0.5, experiment="c", site="pr"),
     )
-    titles = [axes.get_title() for axes in effects.anchor_sizes(found).axes[::2]]
-    assert titles == ["b, site pr-wh", "a, site fa"]
+    titles = [axes.get_title().splitlines()[0] for axes in effects.anchor_sizes(found).axes]
+    assert titles == ["b", "a"]

@@ -61,10 +61,11 @@ def test_a_line_for_every_level_and_the_blocks_are_named() -> None:
     assert len(made.axes) == 2
     for axes in made.axes:
         lines = [line for line in axes.lines if len(line.get_xdata()) == 14]
-        assert [line.get_label() for line in lines] == ["P3", "P4"]
+        assert axes.get_legend_handles_labels()[1] == ["P3", "P4"]
         np.testing.assert_allclose(lines[1].get_ydata(), 400 + np.arange(14) * 1.4)
-        assert [t.get_text() for t in axes.texts] == ["x, y", "w, h", "obj", "classes"] * 2
-    assert "csp-fast.add-pr (one run)" in made.axes[0].get_title()
+        assert [t.get_text() for t in axes.texts] == ["box", "obj", "classes"] * 2
+    assert made.axes[0].get_title() == "csp-fast.add-pr"
+    assert made.legends[0].get_title().get_text().endswith("One run each")
     assert {line.get_linestyle() for line in lines} == {"-", "--"}  # told apart without colour
 
 
@@ -80,38 +81,34 @@ def test_evolution_is_the_change_since_the_first_epoch() -> None:
     assert row["change"] == pytest.approx(2.0) and row["value"] == pytest.approx(307.0)
     assert (data[data["epoch"] == 0]["change"] == 0).all()
     panels = [axes for axes in implicit.heat_map(data).axes if axes.get_title()]
-    assert [axes.get_title() for axes in panels] == ["P3, site pr", "P4, site pr"]
+    assert [axes.get_title() for axes in panels] == ["P3", "P4"]
     mesh = panels[0].collections[0].get_array().reshape(14, 3)
     np.testing.assert_allclose(mesh[:, 2], np.arange(14) * 0.4)
-    moved = implicit.trajectories(data).axes[0]
-    assert len(moved.lines) == 12
-    assert [t.get_text().strip() for t in moved.texts] == ["ring", "disc"], "those that moved most are named"
-    with pytest.raises(ValueError, match="one run"):
-        implicit.evolution_data(pd.concat([values(), values(seed=1)]))
+    both = implicit.evolution_data(pd.concat([values(epochs=(0, 4)), values(seed=1, epochs=(0, 4))]))
+    made = implicit.heat_map(both, "change")
+    runs = [axes.get_ylabel() for axes in made.axes if axes.get_ylabel()]
+    assert runs == ["csp-fast.add-pr-mini-s0-1\ndimension", "csp-fast.add-pr-mini-s1-1\ndimension"]
     with pytest.raises(NothingToShow, match="no implicit knowledge"):
         implicit.evolution_data(values().iloc[:0])
 
 
-def test_cells_of_uneven_epochs_end_halfway_between_them_and_one_epoch_can_be_drawn() -> None:
-    data = implicit.evolution_data(values(epochs=(0, 4, 6)))
-    mesh: Any = implicit.heat_map(data).axes[0].collections[0]
-    assert mesh.get_coordinates()[0, :, 0].tolist() == [-2, 2, 5, 7]
-    single = implicit.evolution_data(values(epochs=(0,)))
-    assert len(implicit.heat_map(single).axes) == 3 and len(implicit.trajectories(single).axes) == 2
-
-
-def test_settling_compares_every_change_with_the_last() -> None:
+def test_settling_is_the_distance_left_to_the_last_value() -> None:
     frame = values(epochs=(0, 2, 4))
-    turned = (frame["epoch"] == 2) & (frame["level"] == "P4")
-    start = 400 + frame["index"]
-    frame.loc[turned, "value"] = (2 * start - frame["value"])[turned]  # the opposite change
-    data = implicit.settling_data(frame).set_index(["level", "epoch"])
-    assert data.index.tolist() == [("P3", 2), ("P3", 4), ("P4", 2), ("P4", 4)]  # none before anything changed
-    np.testing.assert_allclose(data["cosine"], [1, 1, -1, 1])
-    np.testing.assert_allclose(data["size"], [0.5, 1, 0.5, 1])
-    assert [len(axes.lines) for axes in implicit.settling(data.reset_index()).axes] == [2, 2]
-    with pytest.raises(NothingToShow, match="has not changed"):
+    moved = frame["epoch"] == 2
+    start = 100 * frame["level"].str[1].astype(int) + frame["index"]
+    frame.loc[moved, "value"] = start[moved] + 0.1 * frame.loc[moved, "index"]  # a quarter of the way
+    other = values(seed=1, epochs=(0, 2, 4))
+    data = implicit.settling_data(pd.concat([frame, other])).set_index(["level", "epoch"])
+    np.testing.assert_allclose(data.loc["P3", "mean"], [1, (0.75 + 0.5) / 2, 0])
+    np.testing.assert_allclose(data.loc["P3", "low"], [1, 0.5, 0])
+    np.testing.assert_allclose(data["change"], np.linalg.norm(0.4 * np.arange(14)))
+    assert (data["runs"] == 2).all()
+    (panel,) = implicit.settling(data.reset_index()).axes
+    assert panel.get_title() == "csp-fast.add-pr" and len(panel.get_legend_handles_labels()[1]) == 2
+    with pytest.raises(NothingToShow, match="has changed"):
         implicit.settling_data(values(epochs=(0,)))
+    with pytest.raises(NothingToShow, match="Table 1"):
+        implicit.settling_data(values().iloc[:0])
 
 
 def spectrum(*values: float, seed: int = 0, level: str = "P3", tensor: str = "W") -> pd.DataFrame:
@@ -149,12 +146,16 @@ def test_nonnegative_matrices_have_no_random_ones_beside_them() -> None:
 def test_spectra_have_a_panel_for_each_matrix_and_a_line_for_each_level() -> None:
     parts = [spectrum(4, 2, 1), spectrum(1, 1, level="P4"), spectrum(1, 1, tensor="Z")]
     made = implicit.spectra(implicit.spectra_data(pd.concat(parts)))
-    assert [axes.get_title() for axes in made.axes] == ["csp, site fa: W", "csp, site fa: Z"]
-    lines = {str(line.get_label()): line for line in made.axes[0].get_lines()}
-    assert lines["P3"].get_ydata() == pytest.approx([1, 0.5, 0.25])
-    assert lines["P3"].get_xdata() == pytest.approx([1 / 6, 3 / 6, 5 / 6])
-    assert "random matrix" in lines and made.axes[0].get_yscale() == "log"
-    assert lines["P3"].get_marker() != lines["P4"].get_marker()
+    assert [axes.get_title() for axes in made.axes] == ["csp: W", "csp: Z"]
+    (first,) = [
+        line for line in made.axes[0].get_lines() if len(line.get_xdata()) == 3 and line.get_alpha() is None
+    ]
+    assert first.get_ydata() == pytest.approx([1, 0.5, 0.25])
+    assert first.get_xdata() == pytest.approx([1 / 6, 3 / 6, 5 / 6])
+    handles, labels = made.axes[0].get_legend_handles_labels()
+    assert {"random matrix", "P3", "P4"} == set(labels) and made.axes[0].get_yscale() == "log"
+    marks: Any = dict(zip(labels, handles, strict=True))
+    assert marks["P3"].get_marker() != marks["P4"].get_marker()
     assert "P4: 2.0 of 2" in made.axes[0].texts[0].get_text()
     with pytest.raises(NothingToShow, match="Table 6"):
         implicit.spectra_data(parts[0].iloc[:0])

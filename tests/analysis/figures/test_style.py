@@ -6,22 +6,38 @@ import base64
 import re
 import warnings
 import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
+import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from analysis.figures.style import PHOTOGRAPH, figure, legend, look, signed, styled, svg
+from analysis.figures.style import (
+    PHOTOGRAPH,
+    Width,
+    curves,
+    drawn,
+    facets,
+    figure,
+    legend,
+    looks,
+    signed,
+    styled,
+    svg,
+)
 
 SVG = "{http://www.w3.org/2000/svg}"
 
 
-@styled()
-def drawn(series: int = 2) -> Figure:
-    made, axes = figure("page", columns=2)
+@drawn
+def example(series: int = 2, width: Width = "page") -> Figure:
+    made, axes = figure(width, columns=2)
     for index in range(series):
-        axes[0, 0].plot([0, 1, 2], np.arange(3) ** index, label=f"series {index}", **look(index))
+        axes[0, 0].plot([0, 1, 2], np.arange(3) ** index, label=f"series {index}")
     axes[0, 1].imshow(np.arange(16).reshape(4, 4))
     legend(made, axes.flat)
     return made
@@ -33,7 +49,7 @@ def text(made: Figure, prefix: str = "one") -> str:
 
 @pytest.fixture(scope="module")
 def written() -> str:
-    return text(drawn())
+    return text(example())
 
 
 def test_axes_are_always_a_grid_and_widths_are_those_of_a_paper() -> None:
@@ -51,16 +67,34 @@ def test_style_ends_with_its_context_and_ignores_what_was_set_before() -> None:
         assert mpl.rcParams["font.size"] == 20
 
 
-def test_series_differ_without_colour() -> None:
-    looks = [(look(i)["linestyle"], look(i)["marker"]) for i in range(40)]
-    assert len(set(looks)) == 40
-    everything = [tuple(look(i).values()) for i in range(280)]
-    assert len(set(everything)) == 280
-    assert tuple(look(280).values()) == everything[0]
+def test_a_figure_saves_itself_in_the_style_for_one_or_two_columns(tmp_path: Path) -> None:
+    for width, inches in (("column", 3.3), ("page", 7.0)):
+        with mpl.rc_context({"pdf.fonttype": 3, "text.parse_math": True}):
+            example(width=width).savefig(tmp_path / f"{width}.pdf")  # type: ignore[arg-type]
+        written = (tmp_path / f"{width}.pdf").read_bytes()
+        assert b"/FontFile2" in written and b"/Type3" not in written, "fonts are TrueType (type 42)"
+        (box,) = re.findall(rb"/MediaBox \[ 0 0 ([\d.]+) ", written)
+        assert float(box) == pytest.approx(72 * inches, abs=0.1)
+
+
+def test_seaborn_draws_known_means_and_intervals_and_keeps_no_figure() -> None:
+    rows = [(level, x, x + 1.0, x - 1.0, x + 3.0) for level in ("P3", "P4") for x in range(3)]
+    data = pd.DataFrame(rows, columns=["level", "x", "mean", "low", "high"]).assign(panel="one")
+    made, axes = facets(data, "panel", "column", 2, 1.5)
+    curves(axes["one"], data, "x", "level", looks(data["level"]))
+    lines = [line for line in axes["one"].get_lines() if len(line.get_xdata())]
+    assert [line.get_ydata().tolist() for line in lines] == [[1, 2, 3]] * 2
+    edges = axes["one"].collections[0].get_paths()[0].vertices[:, 1]
+    assert (edges.min(), edges.max()) == (-1, 5)
+    handles, labels = axes["one"].get_legend_handles_labels()
+    assert labels == ["P3", "P4"]
+    told: list[Any] = handles
+    assert len({(each.get_linestyle(), each.get_marker()) for each in told}) == 2, "without colour too"
+    assert made.get_size_inches().tolist() == pytest.approx([3.3, 1.5]) and plt.get_fignums() == []
 
 
 def test_same_figure_gives_same_text_however_often_it_is_written(written: str) -> None:
-    made = drawn()
+    made = example()
     assert text(made) == text(made) == written
 
 
@@ -91,7 +125,7 @@ def test_title_and_description_are_escaped() -> None:
 
 
 def test_ids_of_two_figures_never_clash_and_every_reference_has_its_id(written: str) -> None:
-    texts = [written, text(drawn(), "two")]
+    texts = [written, text(example(), "two")]
     found = [set(re.findall(r'\bid="([^"]+)"', each)) for each in texts]
     assert found[0] and not found[0] & found[1]
     for each, ids in zip(texts, found, strict=True):

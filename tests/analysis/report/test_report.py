@@ -123,18 +123,6 @@ def test_a_figure_has_its_data_beside_it_and_one_without_says_why(report: Path) 
     assert drawn >= 6
 
 
-def test_figures_of_the_same_data_refer_to_one_file(report: Path) -> None:
-    figures, index = report / "figures", first_pages(report)
-    assert (figures / "evolution.svg").exists() and (figures / "trajectories.svg").exists()
-    assert (figures / "evolution.csv").exists() and not (figures / "trajectories.csv").exists()
-    assert index.links.count("figures/evolution.csv") == 2
-    study = open_study(report.parent, "mini", ["1", "4"])
-    by_name = {drawing.name: drawing for drawing in drawings(study)}
-    for drawing in by_name.values():
-        if drawing.data_of is not None:
-            pd.testing.assert_frame_equal(drawing.data(study), by_name[drawing.data_of].data(study))
-
-
 def test_the_same_runs_give_the_same_report_apart_from_the_date(report: Path, tmp_path: Path) -> None:
     study = open_study(report.parent, "mini", ["1", "4"])
     write_report(study, tmp_path / "again", date=DATE)
@@ -361,7 +349,7 @@ def test_files_of_an_unexpected_kind_cost_what_is_in_them(
     assert "AP of every run" in page.text and "could not be drawn" not in page.text
     if name != "detections.parquet":  # that is a figure's own sentence
         assert f"{name} cannot be read" in page.text or "per_class is [1, 2]" in page.text
-    assert (found.folder / "figures" / "learned.svg").exists() is False
+    assert (found.folder / "figures" / "figure-9.svg").exists() is False
 
 
 def test_a_figure_that_fails_costs_no_other(
