@@ -97,7 +97,7 @@ def blocks_data(effects: pd.DataFrame) -> pd.DataFrame:
 @drawn
 def blocks(data: pd.DataFrame, width: Width = "column") -> Figure:
     """Heat map of the mean effect: a row for each experiment and site, a column for each level and block."""
-    named_ = data.assign(row=named(data), column=data["level"] + " " + data["block"])
+    named_ = data.assign(row=named(data), column=data["level"].astype(str) + " " + data["block"])
     columns = [f"{level} {group}" for group in GROUPS for level in sorted(set(data["level"]))]
     table = named_.pivot(index="row", columns="column", values="mean")
     table = table.loc[named_["row"].unique(), [name for name in columns if name in table]]
@@ -176,7 +176,7 @@ def classes(data: pd.DataFrame, width: Width = "column") -> Figure:
             for each in groups
             for name in each.index
         }
-    shown = data.assign(row=named(data), column=data["output"].map(named_))
+    shown = data.assign(row=named(data), column=data["output"].astype(str).map(named_))
     table = shown.pivot_table(index="row", columns="column", values="mean", sort=False)
     table = table.loc[shown["row"].unique(), list(dict.fromkeys(named_.values()))]
     return _heat_map(table, "mean effect on a class's logit", width)[0]

@@ -239,7 +239,7 @@ def settling(data: pd.DataFrame, width: Width = "column") -> Figure:
 def named(data: pd.DataFrame) -> pd.Series:
     """What panels and rows are called: the experiment, with the site where it has several."""
     several = data.groupby("series")["site"].transform("nunique") > 1
-    return data["series"].where(~several, data["series"] + ", " + data["site"].replace(SITES))
+    return data["series"].where(~several, data["series"] + ", " + data["site"].astype(str).replace(SITES))
 
 
 def spectra_data(frame: pd.DataFrame) -> pd.DataFrame:

@@ -96,7 +96,7 @@ def test_implicit_vectors_show_what_was_learnt(execute: Callable[..., NotebookNo
     assert set(figures(notebook)) >= {
         "What was learnt, by dimension",
         "Effect on every raw output",
-        "Effect by anchor",
+        "Effect on boxes, objectness and classes",
         "Effect by class",
         "Shift of the boxes' centres",
         "Size of the anchors before and after",
@@ -124,9 +124,8 @@ def test_curves_show_every_quantity_of_a_choice_and_are_in_an_exported_page(
     assert figures(notebook) == [
         "Losses over epochs",
         "AP over epochs",
-        "AP over GPU time",
         "Learning rate",
-        "Training speed",
+        "Time and speed of training",
     ]
     assert words(notebook, "choose") == "Chosen: 1 of 6 runs: csp-fast; seeds 1.\n"
     assert "only runs of several tasks do" in words(notebook, "conflict")

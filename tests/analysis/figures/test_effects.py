@@ -99,6 +99,8 @@ def mesh(made: Figure) -> pd.DataFrame:
 
 
 def test_blocks_are_means_over_anchors_and_runs() -> None:
+    alone = run().astype({"level": "category", "site": "category", "output": "category"})
+    assert mesh(effects.blocks(effects.blocks_data(alone))).loc["csp-fast.add-fa", "P3 x, y"] == 4
     data = effects.blocks_data(pd.concat([run(), run(RISING + 2, seed=1)]))
     found = data.set_index(["level", "block"])["mean"]
     assert (
