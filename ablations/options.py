@@ -10,6 +10,9 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
+#: Of analysis.tables.formats, which is slow to import.
+FORMATS = ("text", "markdown", "csv", "latex", "html", "json")
+
 
 def examples(*commands: str) -> str:
     """The end of a command's help: how it is called. Every line is parsed by a test."""
@@ -48,8 +51,6 @@ def _names(kind: str, ctx: click.Context) -> Iterable[str]:
 
         return ARCHITECTURES
     if kind == "formats":
-        from ablations.commands.tables import FORMATS
-
         return FORMATS
     runs = Path(ctx.params.get("results") or os.environ.get("ABLATE_RESULTS") or "results") / "runs"
     return sorted(path.name for path in runs.iterdir() if path.is_dir()) if runs.is_dir() else ()

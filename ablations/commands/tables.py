@@ -12,6 +12,7 @@ import click
 
 from ablations.columns import aligned, counted
 from ablations.options import (
+    FORMATS,
     completing,
     examples,
     json_option,
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from analysis.tables.seeds_needed import RowNeeds
 
 FEW = 3  # things named in one line
-FORMATS = ("text", "markdown", "csv", "latex", "html", "json")  # of tables.formats, which is slow to import
 
 
 @click.command(

@@ -101,7 +101,7 @@ def test_the_report_counts_identities_and_those_of_a_single_box(two_images: Fold
 def test_the_check_of_a_dataset_tells_where_identities_come_from(two_images: Folder) -> None:
     two_images.write()
     found = CliRunner().invoke(main, ["data", "check", str(two_images.root), "--train", "train"])
-    assert "no field 'identity': the 2 categories stand in as identities" in found.output
+    assert "no field 'identity': categories (2) stand in as identities" in found.output
     with_identities(two_images, 1, 1, None).write()
     found = CliRunner().invoke(main, ["data", "check", str(two_images.root), "--train", "train"])
     assert "1 identities, 0 of them of a single box; 1 boxes without one" in found.output
