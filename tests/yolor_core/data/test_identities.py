@@ -104,7 +104,7 @@ def test_the_check_of_a_dataset_tells_where_identities_come_from(two_images: Fol
     assert "no field 'identity': categories (2) stand in as identities" in found.output
     with_identities(two_images, 1, 1, None).write()
     found = CliRunner().invoke(main, ["data", "check", str(two_images.root), "--train", "train"])
-    assert "1 identities, 0 of them of a single box; 1 boxes without one" in found.output
+    assert "1 identity, 0 of them of a single box; 1 box without one" in found.output
 
 
 def test_an_unreadable_image_has_no_identities(two_images: Folder) -> None:
