@@ -41,7 +41,8 @@ def figures(notebook: NotebookNode) -> list[str]:
         if SVG in output.get("data", {}):
             root = ElementTree.fromstring(output.data[SVG])
             drawn = [each.tag.rpartition("}")[2] for each in root.iter()]
-            assert sum(drawn.count(tag) for tag in ("path", "use", "image", "text")) > 30
+            # A heat map's cells are one image, which empty axes have not.
+            assert "image" in drawn or sum(drawn.count(tag) for tag in ("path", "use", "text")) > 30
             titles.append(output.data["text/plain"])
     return titles
 
