@@ -96,7 +96,7 @@ def learned(data: pd.DataFrame, width: Width = "column") -> Figure:
     for panel, each in axes.items():
         rows = shown[shown["panel"] == panel]
         curves(each, rows, "index", "level", styles, markers=False)
-        _blocks(each, rows[rows["level"] == rows["level"].iloc[0]])
+        _blocks(each, rows[rows["level"] == rows["level"].iloc[0]], narrow=across > 1)
         each.set_title(panel, pad=10)
         each.set_ylabel(unit := rows["unit"].iloc[0])
         same = shown[shown["unit"] == unit]
@@ -109,11 +109,11 @@ def learned(data: pd.DataFrame, width: Width = "column") -> Figure:
     return made
 
 
-def _blocks(axes: Axes, rows: pd.DataFrame) -> None:
-    """Shade every other block of outputs and name it above the panel; of many outputs only the anchors."""
+def _blocks(axes: Axes, rows: pd.DataFrame, narrow: bool) -> None:
+    """Shade every other block of outputs and name it above; of many, or in little room, only the anchors."""
     ordered = rows.sort_values("index", kind="stable")
-    wide = len(ordered) > 60
-    name = "anchor " + (ordered["anchor"] + 1).astype(str) if wide else ordered["block"].replace(BOXES)
+    coarse = narrow or len(ordered) > 60
+    name = "anchor " + (ordered["anchor"] + 1).astype(str) if coarse else ordered["block"].replace(BOXES)
     starts = name.ne(name.shift()) | ordered["anchor"].ne(ordered["anchor"].shift())
     edges = [*ordered.loc[starts, "index"], ordered["index"].max() + 1]
     above = blended_transform_factory(axes.transData, axes.transAxes)
