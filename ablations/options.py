@@ -172,7 +172,8 @@ class Seeds(click.ParamType):
 
 
 def seeds_option(
-    default: str | None = "1", text: str = "So many seeds, as in 5; or these, as in 0-4 or 0,3 or 7,"
+    default: str | None = "1",
+    text: str = "So many seeds, as in 5; or these: 0-4, or 0,3, or '7,' for seed 7 alone.",
 ) -> Any:
     """`--seeds`; None as the default means that the option was not given."""
     return click.option(
@@ -181,7 +182,8 @@ def seeds_option(
 
 
 these_seeds_option = seeds_option(
-    None, "Use these seeds only, as in 5 (the first five) or 0,3 or 7,; all there are by default."
+    None,
+    "Use these seeds only: 5 (the first five), or 0,3, or '7,' for seed 7 alone; all there are by default.",
 )
 fingerprint_option = click.option(
     "--fingerprint", metavar="PREFIX", help="Use runs on data of this fingerprint only."

@@ -220,7 +220,7 @@ def check_seeds(seeds: Sequence[int]) -> list[int]:
 
 def parse_seeds(text: str) -> list[int]:
     """'5' -> the five seeds 0 to 4; '0,3', '2-4' and '7,' -> those seeds. Raises ConfigError otherwise."""
-    allowed = "allowed are a number of seeds, as 5, or seeds by name, as 0-4 or 0,2 or 7,"
+    allowed = "allowed are a number of seeds (5), or seeds by name: 0-4, or 0,2, or '7,' for seed 7 alone"
     parts = [part.strip() for part in text.split(",")]
     if len(parts) == 1 and parts[0].isdecimal():
         parts = [f"0-{int(parts[0]) - 1}"] if int(parts[0]) else [""]

@@ -101,7 +101,9 @@ FEATURES = {
     "before": "(5 + classes,) raw prediction without implicit knowledge",
     "after": "(5 + classes,) raw prediction with it",
 }
-NO_FEATURES = "No features of real images yet: `ablate features RUN` writes them beside a finished run."
+NO_FEATURES = (
+    "No features of real images: `ablate features RUN` writes them beside a run that has its weights."
+)
 OTHER_SCORES = ("classification/", "embedding/")  # as names in metrics.jsonl begin; COCO's have no task
 BACKGROUND = -1  # in the column `class` of features
 BOX = ("x", "y", "w", "h", "obj")  # the first outputs of an anchor; classes follow

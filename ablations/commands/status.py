@@ -109,9 +109,10 @@ def logs(run: str, results: Path, follow: bool, lines: int, rank: int) -> None:
     view = one(overview(results), run)
     paths = log_files(view.run_dir, view.token, rank)
     if not paths and not (follow and view.state in (State.QUEUED, State.STARTING)):
-        raise RunError(
-            f"{view.run} ({view.state}) has written nothing" + (f": {view.reason}" if view.reason else "")
-        )
+        said = f"{view.run} ({view.state}) has written nothing" + (f": {view.reason}" if view.reason else "")
+        if view.state is not State.DONE:
+            raise RunError(said)
+        click.echo(said, err=True)
     try:
         _print(view, results, paths, follow, lines, rank)
     except KeyboardInterrupt:

@@ -50,7 +50,9 @@ FEW = 3  # things named in one line
     shell_complete=completing("formats"),
     help="text, markdown, csv, latex, html or json.",
 )
-@click.option("--metrics", metavar="NAMES", help="Columns to show, as in AP,AP50; all by default.")
+@click.option(
+    "--metrics", metavar="NAMES", multiple=True, help="Columns to show, as in AP,AP50; all by default."
+)
 @click.option(
     "--images",
     type=click.IntRange(min=200),
@@ -60,7 +62,7 @@ FEW = 3  # things named in one line
 def tables_command(
     names: tuple[str, ...],
     form: str,
-    metrics: str | None,
+    metrics: tuple[str, ...],
     profile: str,
     results: Path,
     seeds: list[int] | None,
@@ -105,21 +107,21 @@ def tables_command(
 
         filled = [with_other_images(each, images, threads=cores()) for each in filled]
     width = shutil.get_terminal_size((0, 0)).columns or None  # 0 where there is neither terminal nor COLUMNS
-    click.echo(render(filled, form, width, every=metrics is not None), nl=False)
+    click.echo(render(filled, form, width, every=bool(metrics)), nl=False)
     _hint_at_settings(filled, profile, runs, overrides)
 
 
-def _of_metrics(tables: Sequence[Table], metrics: str | None) -> Sequence[Table]:
+def _of_metrics(tables: Sequence[Table], metrics: Sequence[str]) -> Sequence[Table]:
     """The tables with these columns alone; one that has none of them is left out, with a line on stderr.
 
     Raises UnknownNameError for a column that no table has.
     """
-    if metrics is None:
+    if not metrics:
         return tables
     from yolor_core.errors import UnknownNameError
 
     known = dict.fromkeys(metric for table in tables for metric in table.metrics)
-    wanted = [name.strip() for name in metrics.split(",")]
+    wanted = dict.fromkeys(name.strip() for name in ",".join(metrics).split(","))
     for name in wanted:
         if name not in known:
             raise UnknownNameError("metric", name, known)

@@ -260,7 +260,7 @@ KNOWLEDGE = (
         "effects-by-block",
         "Effect on boxes, objectness and classes",
         "Mean over anchors and seeds of what implicit knowledge adds to the raw outputs (logits), by pyramid "
-        "level.",
+        "level. Grey: the model has no such level, or the row adds nothing there.",
         IMPLICIT,
         lambda study: effects.blocks_data(study.effects),
         effects.blocks,
@@ -277,7 +277,7 @@ KNOWLEDGE = (
         "similarity",
         "Similarity of the effects",
         "Mean cosine between what the seeds of two experiments do to the raw predictions; on the diagonal "
-        "between the seeds of one. White: models with other outputs, and a single run.",
+        "between the seeds of one. Grey: models with other outputs, and a single run.",
         IMPLICIT,
         lambda study: effects.similarity_data(study.effects),
         effects.similarity,

@@ -52,6 +52,7 @@ from analysis.series import banded, series_names
 GROUPS = ("x, y", "w, h", "obj", CLASSES)
 NAMED = 12  # columns of classes
 DECADE = 10
+ABSENT = "#D5D5D5"  # a cell that has no value; a value of 0 is nearly white
 NUMBERED = 9  # runs whose cosines are drawn one by one, with their numbers
 PANELS, SMALL_PANELS = 4, 18  # experiments and sites in a figure
 ORDER = ("pr-wh", "pr", "fa-cluster", "fa")  # those that act on sizes most directly come first
@@ -101,7 +102,7 @@ def blocks(data: pd.DataFrame, width: Width = "column") -> Figure:
     columns = [f"{level} {group}" for group in GROUPS for level in sorted(set(data["level"]))]
     table = named_.pivot(index="row", columns="column", values="mean")
     table = table.loc[named_["row"].unique(), [name for name in columns if name in table]]
-    made, axes = _heat_map(table, "mean effect on the raw outputs (logits)", width)
+    made, axes = _heat_map(table, "mean effect (logits)", width)
     for edge in range(data["level"].nunique(), table.shape[1], data["level"].nunique()):
         axes.axvline(edge, color=GREY, lw=0.6)
     return made
@@ -120,6 +121,7 @@ def _heat_map(
     sns.heatmap(table, ax=axes[0, 0], **scale, **ticks)
     each = axes[0, 0]
     each.grid(False)
+    each.set_facecolor(ABSENT)
     each.set(xlabel="", ylabel="")
     each.tick_params(labelsize=SMALL, labelbottom=False, labeltop=True, bottom=False, left=False)
     each.tick_params("x", rotation=90)

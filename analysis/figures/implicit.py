@@ -175,11 +175,13 @@ def heat_map(
             each.set_yticks(np.arange(0, len(table), every) + 0.5, table.index[::every], rotation=0)
             step = max(-(-len(table.columns) // 4), 1)
             each.set_xticks(np.arange(0, table.shape[1], step) + 0.5, table.columns[::step], rotation=0)
-            each.set(xlabel="epoch" if line is axes[-1] else "", ylabel="", title=level)
+            each.set(xlabel="", ylabel="", title=level)
             each.invert_yaxis()
             each.grid(False)
         of = f"{SITES.get(str(site), site)}, " if data["site"].nunique() > 1 else ""
-        line[0].set_ylabel(f"{run}\n{of}dimension")
+        line[0].set_ylabel(f"{run}\n{of}dimension" if len(rows) > 1 else f"{of}dimension")
+    for each in axes[-1]:
+        each.set_xlabel("epoch")
     bar = made.colorbar(axes[0, 0].collections[0], ax=axes, location="bottom", aspect=40, pad=0.02)
     bar.set_label(label + rest)
     return made

@@ -14,8 +14,15 @@ import pandas as pd
 from ablations.profiles import profile_named
 from ablations.table import CLASSIFICATION, EMBEDDING
 from analysis.figures.catalogue import table_anchor
-from analysis.report.verdicts import OPEN, VerdictLine, sentence, verdict_lines
-from analysis.statistics.seeds import holm
+from analysis.report.verdicts import (
+    OPEN,
+    OPEN_INTERVAL,
+    VerdictLine,
+    measured,
+    sentence,
+    tally,
+    verdict_lines,
+)
 from analysis.study import Study
 from analysis.tables.cells import FAMILY, Cell
 from analysis.tables.formats import FORMATS, MISSING, number, render
@@ -37,8 +44,6 @@ HEAD = (
     "table", "row", "AP", "against", "its AP", "pairs", "Δ AP [95 %]", "measured", "p", "p, Holm", "paper",
     "verdict", "why",
 )  # fmt: skip
-OPEN_INTERVAL, ONE_PAIR, UNMEASURED = "inconclusive", "one pair, no interval", "not measured"
-APART = ("higher", "lower")
 
 
 def counted_runs(study: Study) -> pd.DataFrame:
@@ -97,7 +102,7 @@ def summary(study: Study) -> str:
         _origin(study),
         f"Profile {study.profile}: {profile_named(study.profile).caveat}"
         + (f"; with {settings}." if settings else "."),
-        f"## Verdicts\n\n{sentence(lines)} {_tally(study)}",
+        f"## Verdicts\n\n{sentence(lines)} {tally(study)}",
         MEANING,
         _table(study, lines),
         *_controls(study, lines),
@@ -107,15 +112,6 @@ def summary(study: Study) -> str:
         "docs/published.md.",
     ]
     return "\n\n".join(parts) + "\n"
-
-
-def measured(cell: Cell) -> str:
-    """What a difference says by itself, without the paper."""
-    if cell.delta is None:
-        return MISSING
-    if cell.delta_low is None or cell.delta_high is None:
-        return ONE_PAIR
-    return "higher" if cell.delta_low > 0 else "lower" if cell.delta_high < 0 else OPEN_INTERVAL
 
 
 def _record(path: str) -> dict[str, Any]:
@@ -174,31 +170,6 @@ def _origin(study: Study) -> str:
         "size": f"runs, tables and figures {size / 1e6:.2f} MB",
     }
     return "\n".join(["| | |", "| --- | --- |", *(f"| {name} | {text} |" for name, text in lines.items())])
-
-
-def _tally(study: Study) -> str:
-    """How many differences are there, in which direction, and how many are left by a correction over all."""
-    pairs = {
-        (cell.experiment, base.slug): cell
-        for filled in study.filled.values()
-        for cell, base in filled.variants
-    }
-    if not pairs:
-        return ""
-    kinds = [UNMEASURED if cell.delta is None else measured(cell) for cell in pairs.values()]
-    named = (*APART, OPEN_INTERVAL, ONE_PAIR, UNMEASURED)
-    said = (
-        f"They are {len(pairs)} different comparisons, since tables share experiments; by the 95 % interval "
-        f"over seeds alone: {', '.join(f'{kinds.count(kind)} {kind}' for kind in named if kind in kinds)}."
-    )
-    if apart := sum(kind in APART for kind in kinds):
-        corrected = holm([cell.p for cell in pairs.values()], len(pairs))
-        left = sum(p is not None and p < 0.05 for p in corrected)
-        said += (
-            f" Holm's correction over all {len(pairs)} leaves a p below 0.05 for {left} of the {apart} whose "
-            "interval excludes 0."
-        )
-    return said
 
 
 def _table(study: Study, lines: list[VerdictLine]) -> str:

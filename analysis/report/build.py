@@ -28,7 +28,7 @@ from analysis.report.tables import (
     prose,
     table_view,
 )
-from analysis.report.verdicts import nothing, sentence, verdict_lines, warnings
+from analysis.report.verdicts import nothing, sentence, tally, verdict_lines, warnings
 from analysis.study import Study
 from analysis.tables.formats import to_csv
 from yolor_core.runs.directory import RunDirectory
@@ -111,7 +111,7 @@ def _fill(folder: Path, study: Study, log_files: LogFiles, date: datetime, watch
         "index.html",
         key=next((each for each in shown if each.drawing.name == KEY and not each.nothing), None),
         verdicts=verdicts,
-        summary=sentence(verdicts),
+        summary=f"{sentence(verdicts)} {tally(study)}".strip(),
         warnings=said,
         caveat=profile_named(study.profile).caveat,
         states=study.runs["state"].value_counts().sort_index().to_dict(),

@@ -11,10 +11,14 @@ import pandas as pd
 from ablations.profiles import profile_named
 from analysis.figures.catalogue import table_anchor
 from analysis.report.tables import against
+from analysis.statistics.seeds import holm
 from analysis.study import Study
 from analysis.tables.cells import FAMILY, NOT_RUN, Cell
 from analysis.tables.formats import MISSING, half_of, number
 from yolor_core.runs.life import GOING_ON, LOST, State
+
+OPEN_INTERVAL, ONE_PAIR, UNMEASURED = "inconclusive", "one pair, no interval", "not measured"
+APART = ("higher", "lower")
 
 OPEN = "no verdict"
 
@@ -86,6 +90,40 @@ def sentence(lines: Sequence[VerdictLine]) -> str:
     counts = Counter(line.verdict for line in lines)
     parts = ", ".join(f"{count} {word}" for word, count in counts.most_common())
     return f"{len(lines)} rows are compared with a baseline in AP: {parts}."
+
+
+def measured(cell: Cell) -> str:
+    """What a difference says by itself, without the paper."""
+    if cell.delta is None:
+        return MISSING
+    if cell.delta_low is None or cell.delta_high is None:
+        return ONE_PAIR
+    return "higher" if cell.delta_low > 0 else "lower" if cell.delta_high < 0 else OPEN_INTERVAL
+
+
+def tally(study: Study) -> str:
+    """How many differences are there, in which direction, and how many are left by a correction over all."""
+    pairs = {
+        (cell.experiment, base.slug): cell
+        for filled in study.filled.values()
+        for cell, base in filled.variants
+    }
+    if not pairs:
+        return ""
+    kinds = [UNMEASURED if cell.delta is None else measured(cell) for cell in pairs.values()]
+    named = (*APART, OPEN_INTERVAL, ONE_PAIR, UNMEASURED)
+    said = (
+        f"They are {len(pairs)} different comparisons, since tables share experiments; by the 95 % interval "
+        f"over seeds alone: {', '.join(f'{kinds.count(kind)} {kind}' for kind in named if kind in kinds)}."
+    )
+    if apart := sum(kind in APART for kind in kinds):
+        corrected = holm([cell.p for cell in pairs.values()], len(pairs))
+        left = sum(p is not None and p < 0.05 for p in corrected)
+        said += (
+            f" Holm's correction over all {len(pairs)} leaves a p below 0.05 for {left} of the {apart} whose "
+            "interval excludes 0."
+        )
+    return said
 
 
 UNFINISHED = (*GOING_ON, State.PREEMPTED, State.INTERRUPTED, State.CANCELLED, State.NOT_SENT)

@@ -110,7 +110,7 @@ def fill_table(
     if not mixed:
         _refuse_mixture(table, used)
     cells = tuple(table_cells(table, profile, chosen, costs or {}))
-    notes, marks = footnotes(table, cells, costs or {})
+    notes, marks = footnotes(table, cells, costs or {}, seeds or ())
     if survived:
         rows = ". ".join(f"{row}: of the runs that finished, {said}" for row, said in survived.items())
         finishing = "These numbers, and differences from them, are conditional on a run's finishing."
@@ -227,9 +227,12 @@ def _facts(table: Table, profile: str, used: pd.DataFrame, overrides: Sequence[O
 
 
 def footnotes(
-    table: Table, cells: Sequence[Cell], costs: Mapping[str, Cost]
+    table: Table, cells: Sequence[Cell], costs: Mapping[str, Cost], wanted: Sequence[int] = ()
 ) -> tuple[tuple[str, ...], Marks]:
-    """The notes below a filled table, in order, and the signs that tie some of them to cells."""
+    """The notes below a filled table, in order, and the signs that tie some of them to cells.
+
+    `wanted`: the seeds that were asked for.
+    """
     notes: list[str] = []
     marks: Marks = {}
     for cell in cells:
@@ -257,7 +260,7 @@ def footnotes(
             f"{CONFLICT[0].capitalize()}: between the gradients of two tasks on the parameters that both "
             "train, mean over the measured steps of all epochs; below 0, what helps one hurts the other."
         )
-    notes += [*_baselines(table, cells), *_dashes(cells), *_absent_seeds(cells), *_pairing(cells)]
+    notes += [*_baselines(table, cells), *_dashes(cells), *_absent_seeds(cells, wanted), *_pairing(cells)]
     return (*notes, *table.notes), marks
 
 
@@ -313,8 +316,8 @@ def _dashes(cells: Sequence[Cell]) -> list[str]:
     return [f"– because the model has no {task}: {'; '.join(labels)}." for task, labels in rows.items()]
 
 
-def _absent_seeds(cells: Sequence[Cell]) -> list[str]:
-    """Which measured rows lack seeds that another row has; nothing where all have the same."""
+def _absent_seeds(cells: Sequence[Cell], wanted: Sequence[int]) -> list[str]:
+    """Which seeds that were asked for no row has, and which measured rows lack some that another row has."""
     seeds: dict[str, set[int]] = {}
     for cell in cells:
         if cell.seeds:
@@ -324,10 +327,15 @@ def _absent_seeds(cells: Sequence[Cell]) -> list[str]:
     for row, own in seeds.items():
         if own != every:
             lacking.setdefault(tuple(sorted(every - own)), []).append(row)
+    nowhere = sorted(set(wanted) - every) if every else []
+    found = [f"Asked for, but in no row: seeds {', '.join(map(str, nowhere))}."] if nowhere else []
     if not lacking:
-        return []
+        return found
     parts = [f"{'; '.join(rows)} without {', '.join(map(str, lost))}" for lost, rows in lacking.items()]
-    return [f"Not every row has every seed: {'. '.join(parts)}. Δ is over the seeds that two rows share."]
+    return [
+        *found,
+        f"Not every row has every seed: {'. '.join(parts)}. Δ is over the seeds that two rows share.",
+    ]
 
 
 def _pairing(cells: Sequence[Cell]) -> list[str]:

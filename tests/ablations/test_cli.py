@@ -191,6 +191,13 @@ def test_tables_show_the_metrics_that_were_asked_for_and_name_a_table_without_th
     (head,) = (line for line in shown.stdout.splitlines() if line.startswith("row"))
     assert head.split() == ["row", "cls", "mAP", "APS"]
     assert "note: table 7 has none of these; it has AP, parameters, MFLOPs" in shown.stderr
+    twice = ("--metrics", "APS,APS", "--metrics", "AP,APS")
+    shown = ablate("tables", "1", *twice, "--results", "results/published/mini", "--format", "json")
+    once = ablate("tables", "1", "--results", "results/published/mini", "--format", "json")
+    cells = {(cell["row"], cell["metric"]): cell for cell in json.loads(once.stdout)}
+    found = json.loads(shown.stdout)
+    assert [cell["metric"] for cell in found] == ["APS", "AP"] * 2
+    assert all(cell == cells[cell["row"], cell["metric"]] for cell in found)  # Holm's p among them
 
 
 def test_tables_fit_the_columns_that_are_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

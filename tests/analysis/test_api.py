@@ -83,7 +83,10 @@ def page() -> str:
         function = getattr(analysis, name)
         about, _, example = (inspect.getdoc(function) or "").partition("Example:\n")
         lines += [f"### {name}", "", "```python", f"{name}{signature(function)}", "```", ""]
-        lines += ["```text", about.strip(), "```", "", "```pycon", inspect.cleandoc(example), "```", ""]
+        for part in about.strip().split("\n\n"):
+            block = re.match(r"(Args|Returns|Raises):", part)
+            lines += ["```text", part, "```", ""] if block else [part, ""]
+        lines += ["```pycon", inspect.cleandoc(example), "```", ""]
     lines += [
         "## A study",
         "",

@@ -88,6 +88,7 @@ def test_evolution_is_the_change_since_the_first_epoch() -> None:
     made = implicit.heat_map(both, "change")
     runs = [axes.get_ylabel() for axes in made.axes if axes.get_ylabel()]
     assert runs == ["csp-fast.add-pr-mini-s0-1\ndimension", "csp-fast.add-pr-mini-s1-1\ndimension"]
+    assert [axes.get_xlabel() for axes in made.axes if axes.get_title()] == ["", "", "epoch", "epoch"]
     with pytest.raises(NothingToShow, match="no implicit knowledge"):
         implicit.evolution_data(values().iloc[:0])
 

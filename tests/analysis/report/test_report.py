@@ -90,6 +90,12 @@ def test_the_first_page_has_cells_intervals_verdicts_and_what_to_know_first(repo
     assert "profile mini, reduced profile: not comparable with the paper's numbers" in text
 
 
+def test_the_first_page_counts_comparisons_as_the_published_summary_does(report: Path) -> None:
+    first = (report / "index.html").read_text()
+    assert "different comparisons, since tables share experiments" in first
+    assert "p is corrected by Holm for the rows of its own table alone" in first
+
+
 def test_the_page_of_a_run_says_what_it_was(report: Path) -> None:
     (path,) = (report / "runs").glob("csp-fast.add-fa-mini-s1-*.html")
     text = Page(path).text

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -337,9 +337,9 @@ def test_a_table_of_ones_own_says_it_too_in_every_format(tmp_path: Path) -> None
     assert sum(line.startswith("own,both,") and line.endswith(",with iFA,not run") for line in csv) == 2
 
 
-def notes(*cells: Cell) -> tuple[str, ...]:
+def notes(*cells: Cell, wanted: Sequence[int] = ()) -> tuple[str, ...]:
     table = Table("own", "Mine", (Row("baseline", CSP_FAST, "nothing"),), metrics=("AP",))
-    return footnotes(table, cells, {})[0]
+    return footnotes(table, cells, {}, wanted)[0]
 
 
 def ap(row: str, seeds: tuple[int, ...], left: float | None = None) -> Cell:
@@ -351,6 +351,8 @@ def test_rows_that_lack_seeds_are_named() -> None:
     (note,) = notes(*(ap(row, seeds) for row, seeds in rows.items()))
     assert note.startswith("Not every row has every seed: a; b without 1. c without 0, 2. ")
     assert notes(ap("baseline", (0, 1)), ap("a", (0, 1)), ap("not run", ())) == notes() == ()
+    assert notes(ap("a", (0, 1)), wanted=(0, 1, 2, 3)) == ("Asked for, but in no row: seeds 2, 3.",)
+    assert notes(ap("not run", ()), wanted=(0, 1)) == notes(ap("a", (0, 1)), wanted=(0,)) == ()
 
 
 def test_a_pairing_that_did_not_help_says_so() -> None:
