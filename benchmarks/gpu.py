@@ -130,7 +130,9 @@ class Report:
         if self.on == "CPU":
             lines += ["", "**A CPU. These figures show that the command works and say nothing about a GPU.**"]
         rows = [{"part": part} | ended for part, ended in self.parts.items()]
-        lines += ["", "## Parts", "", *table(rows), *self.profile()]
+        done = sum(ended["state"] == "done" for ended in self.parts.values())
+        lines += ["", f"{done} of {len(LIMITS)} parts complete.", "", "## Parts", "", *table(rows)]
+        lines += self.profile()
         for key, title in TITLES.items():
             if key in tables:
                 # Batches are measured by their importance.
@@ -219,7 +221,7 @@ def run_all(options: argparse.Namespace, work: Path, report: Report) -> None:
         if part == "peer" and not os.environ.get("YOLOR_PEER"):
             report.add(part, "left out", error="YOLOR_PEER names no checkout of the released code")
         elif left < SHORTEST:
-            report.add(part, "no time left", error=f"the {options.minutes:g} minutes were over")
+            report.add(part, "no time left", error=f"the time was over: --minutes {options.minutes:g}")
         else:
             run(part, options, min(left, LIMITS[part] * max(1, options.minutes / MINUTES)), work, report)
             if part == "device" and not report.on:
@@ -245,6 +247,10 @@ def parse() -> argparse.Namespace:
     if not 0 < options.minutes < float("inf"):
         parser.error(f"--minutes {options.minutes}: allowed is a number above 0")
     options.out = options.out.absolute()
+    try:
+        options.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        parser.error(f"--out {options.out}: {error.strerror}; allowed is a folder, which may be new")
     options.parts = ["device", *options.parts]
     return options
 
@@ -252,7 +258,6 @@ def parse() -> argparse.Namespace:
 def main() -> int:
     """Run the parts; the exit code."""
     options = parse()
-    options.out.mkdir(parents=True, exist_ok=True)
     report = Report(options.out, " ".join(["python -m benchmarks.gpu", *sys.argv[1:]]))
     signal.signal(signal.SIGTERM, terminated)
     try:

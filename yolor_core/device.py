@@ -29,7 +29,8 @@ def choose_device(name: str, local_rank: int | None = None) -> torch.device:
 
     `local_rank`: of several processes that train together, which one on this machine; with `auto` and `cuda`
     each takes a GPU of its own. On a GPU float32 is float32 in this process from now on: torch would round
-    convolutions to TF32, and `evaluate` would then score a run otherwise than its training did.
+    convolutions to TF32, and `evaluate` would then score a run otherwise than its training did; but a run
+    trained with `numerics.precision=tf32` is scored in TF32 by its training and in float32 by `evaluate`.
     """
     device = _chosen(name, local_rank)
     if is_gpu(device):
@@ -46,16 +47,18 @@ def _chosen(name: str, local_rank: int | None) -> torch.device:
         torch.cuda.set_device(device)
         return device
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    unknown = ConfigError(f"execution.device = {name!r}; allowed: auto, cpu, cuda, cuda:N")
     try:
         device = torch.device(name)
-    except RuntimeError as error:
-        raise ConfigError(f"execution.device = {name!r}: {error}; allowed: auto, cpu, cuda, cuda:N") from None
+    except RuntimeError:  # which names twenty kinds of device, but not these
+        raise unknown from None
     if device.type not in KINDS:
-        raise ConfigError(f"execution.device = {name!r}; allowed: auto, cpu, cuda, cuda:N")
+        raise unknown
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ConfigError(f"execution.device = {name!r}, but torch sees no GPU here; allowed: auto, cpu")
-    return device
+    # `init_process_group` refuses a device without an index.
+    return torch.device("cuda", torch.cuda.current_device()) if name == "cuda" else device
 
 
 def is_gpu(device: torch.device) -> bool:
@@ -135,7 +138,7 @@ class Numerics:
         They are compiled once for all blocks, sizes and batches, in half a minute. A whole model would take
         minutes for every architecture and size, and again for the last, smaller batch of an epoch. Later runs
         find the code in the user's cache (ABLATE_CACHE), or in TORCHINDUCTOR_CACHE_DIR where that is set.
-        Raises ConfigError where this machine cannot compile.
+        Raises ConfigError where this machine cannot compile, torch.OutOfMemoryError where the GPU is full.
         """
         if not self.config.compile:
             return
@@ -153,6 +156,8 @@ class Numerics:
             try:
                 with self.autocast():
                     compiled(example, copy.deepcopy(norm), act).sum().backward()
+            except torch.OutOfMemoryError:
+                raise
             except Exception as error:
                 raise ConfigError(f"numerics.compile = true: {_why_not(error)}") from error
 

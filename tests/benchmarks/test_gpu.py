@@ -62,6 +62,18 @@ def test_the_report_has_what_was_measured_and_names_the_part_that_failed(tmp_pat
     assert {"device", "commit", "torch", "cores for this process", "Python's headers"} <= facts
     page = (tmp_path / "report.md").read_text()
     assert page.startswith("# CPU: ") and "YOLOR_PEER = '/nowhere'" in page
+    assert "\n1 of 11 parts complete.\n" in page
+
+
+def test_a_file_is_no_folder_for_the_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("kept")
+    monkeypatch.setattr(sys, "argv", ["gpu", "--out", str(tmp_path / "file")])
+    with pytest.raises(SystemExit, match="2"):
+        gpu.main()
+    assert "file: File exists; allowed is a folder" in capsys.readouterr().err
+    assert (tmp_path / "file").read_text() == "kept"
 
 
 def test_a_part_stopped_at_its_limit_leaves_what_it_had_and_the_next_one_runs(tmp_path: Path) -> None:
@@ -82,7 +94,7 @@ def test_no_time_left_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     report = gpu.Report(tmp_path, "a test")
     gpu.run_all(options, tmp_path, report)
     assert report.parts["ddp"]["state"] == "no time left"
-    assert "the 0.01 minutes were over" in capsys.readouterr().out
+    assert "the time was over: --minutes 0.01" in capsys.readouterr().out
 
 
 def test_what_a_gpu_did_goes_into_a_cluster_profile(tmp_path: Path) -> None:

@@ -52,10 +52,29 @@ def test_freed_memory_is_used_again_without_fetching_fresh_pages() -> None:
     assert faults("leave") > 100  # else there would be nothing to keep
 
 
-@pytest.mark.parametrize("name", ["mps", "meta", "xpu:1", "gpu", "cuda:x"])
+@pytest.mark.parametrize("name", ["mps", "meta", "xpu:1", "gpu", "cuda:x", "tpu"])
 def test_a_device_that_nothing_here_knows_is_refused_and_the_others_named(name: str) -> None:
-    with pytest.raises(ConfigError, match=f"execution.device = '{name}'.*; allowed: auto, cpu, cuda, cuda:N"):
+    with pytest.raises(ConfigError) as refused:
         choose_device(name)
+    assert str(refused.value) == f"execution.device = '{name}'; allowed: auto, cpu, cuda, cuda:N"
+
+
+@pytest.mark.parametrize(("name", "index"), [("auto", 1), ("cuda", 1), ("cuda:0", 0)])
+def test_a_gpu_has_its_index(name: str, index: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)  # so that it is put back
+    assert choose_device(name) == torch.device("cuda", index)
+
+
+def test_a_full_gpu_is_no_missing_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(torch, "compile", lambda *_, **__: full)
+    model = create_model(ModelConfig(architecture="yolov4_csp_fast", width=0.0625, depth=0.33))
+    with pytest.raises(torch.OutOfMemoryError):
+        Numerics(NumericsConfig(compile=True), torch.device("cpu")).compile(model)
 
 
 def test_tensors_are_exchanged_by_what_their_device_has() -> None:

@@ -134,7 +134,8 @@ def ciou(first: Tensor, second: Tensor) -> Tensor:
     """
     low1, high1 = first[:, :2] - first[:, 2:] / 2, first[:, :2] + first[:, 2:] / 2
     low2, high2 = second[:, :2] - second[:, 2:] / 2, second[:, :2] + second[:, 2:] / 2
-    overlap = (torch.minimum(high1, high2) - torch.maximum(low1, low2)).clamp(min=0).prod(1)
+    sides = (torch.minimum(high1, high2) - torch.maximum(low1, low2)).clamp(min=0)
+    overlap = sides[:, 0] * sides[:, 1]  # not `prod`, whose backward pass waits for the GPU to count zeros
     width1, height1 = first[:, 2], first[:, 3] + EPSILON
     width2, height2 = second[:, 2], second[:, 3] + EPSILON
     union = width1 * height1 + width2 * height2 - overlap + EPSILON

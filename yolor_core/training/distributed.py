@@ -178,6 +178,8 @@ def joined(device: torch.device, timeout: float, group_of_one: bool = False) -> 
             device_id=device if is_gpu(device) else None,
         )  # fmt: skip
     except (RuntimeError, ValueError) as error:
+        if here.ranks == 1:
+            raise RankLostError(f"a group of one process cannot be made: {summary(error)}") from error
         where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
         raise RankLostError(
             f"rank {here.rank} of {here.ranks} did not find the others at {where}: {summary(error)}"

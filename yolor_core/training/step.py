@@ -142,7 +142,9 @@ class TrainingStep:
         self.pending_images += batch.ids
         complete = state.pending >= settings.accumulate
         norm = self._gradient_norm() if complete else sums.new_zeros(())
-        *values, norm_value = torch.cat([sums, norm[None]]).tolist()  # the one time the GPU is waited for
+        # The one wait for the GPU that tests find without one, among the operators called and in the backward
+        # pass. Whether CUDA's kernels wait inside, only a GPU shows.
+        *values, norm_value = torch.cat([sums, norm[None]]).tolist()
         terms = dict(zip(names, values, strict=True))
         self._check(terms, norm_value)
         state.totals.add(batch.total, terms)

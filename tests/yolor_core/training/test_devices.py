@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.profiler import ProfilerActivity, profile
 
 from tests.yolor_core.evaluation.test_postprocess import clustered
 from tests.yolor_core.evaluation.test_postprocess import joined as as_rows
@@ -48,7 +49,7 @@ SITES = (ImplicitConfig(site="fa", operator="add"), ImplicitConfig(site="pr", op
 def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[torch.device]:
     """The device that a test is given by name."""
     if request.param != "pretend":
-        yield torch.device(request.param, 0)
+        yield devices.choose_device(request.param)
         return
     if not torch.__version__.startswith(KNOWN_TORCH):
         pytest.skip(f"torch {torch.__version__}: its private interfaces are not known; {KNOWN_TORCH} are")
@@ -269,6 +270,26 @@ def test_a_step_waits_for_the_device_once(
         with waits_noted(device) as waits:
             step(batches[1], schedule.at(0, 2), measure_conflict=True)
         assert len(waits) == 2, waits  # once more for each pair of tasks
+
+
+READS = ("aten::item", "aten::_local_scalar_dense", "aten::nonzero", "aten::is_nonzero", "aten::equal")
+
+
+@kinds
+def test_the_backward_pass_reads_no_value(tiny: Tiny, name: str) -> None:
+    """Whole operators with their backward passes, which the pretended device does not see as they are."""
+    step, batches, schedule = first_step(kind(tiny, name), torch.device("cpu"))
+    with profile(activities=[ProfilerActivity.CPU]) as noted:
+        step(batches[0], schedule.at(0, 0))
+    inside = []
+    for event in noted.events():
+        outer = event
+        while outer.cpu_parent is not None:
+            outer = outer.cpu_parent
+        if outer.name.startswith("autograd::engine"):
+            inside.append((outer.name, event.name))
+    assert any("ConvolutionBackward0" in outer for outer, _ in inside)
+    assert [(outer, event) for outer, event in inside if event in READS] == []
 
 
 WAITS: dict[str, Callable[[torch.Tensor], object]] = {
