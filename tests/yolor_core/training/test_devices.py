@@ -25,7 +25,7 @@ from tests.yolor_core.training.test_tasks import embedding, joint
 from yolor_core import device as devices
 from yolor_core.config import EvaluationConfig, ImplicitConfig, OptimiserConfig, RunConfig
 from yolor_core.data import Batch
-from yolor_core.errors import InputError
+from yolor_core.errors import InputError, RankLostError
 from yolor_core.evaluation.postprocess import suppress
 from yolor_core.evaluation.predict import predict
 from yolor_core.evaluation.speed import describe_device, measure_speed
@@ -190,6 +190,15 @@ def test_a_group_of_one_trains_as_a_process_alone(tiny: Tiny, device: torch.devi
     assert_near(found, steps(config, device, None, Double), 1e-4)
 
 
+def test_one_process_without_a_group_names_no_meeting_place() -> None:
+    # torch refuses a GPU without its index before it looks for one, which is why `choose_device` gives it.
+    with (
+        pytest.raises(RankLostError, match="^a group of one process cannot be made: .*index"),
+        joined(torch.device("cuda"), 60, group_of_one=True),
+    ):
+        pass
+
+
 @everywhere
 @pytest.mark.parametrize("suppression", ["released", "exact"])
 def test_suppression_finds_the_boxes_of_the_cpu(device: torch.device, suppression: str) -> None:
@@ -279,7 +288,7 @@ READS = ("aten::item", "aten::_local_scalar_dense", "aten::nonzero", "aten::is_n
 def test_the_backward_pass_reads_no_value(tiny: Tiny, name: str) -> None:
     """Whole operators with their backward passes, which the pretended device does not see as they are."""
     step, batches, schedule = first_step(kind(tiny, name), torch.device("cpu"))
-    with profile(activities=[ProfilerActivity.CPU]) as noted:
+    with profile(activities=[ProfilerActivity.CPU], acc_events=True) as noted:
         step(batches[0], schedule.at(0, 0))
     inside = []
     for event in noted.events():
