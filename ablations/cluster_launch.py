@@ -75,6 +75,7 @@ def check(plan: ClusterPlan, force: bool = False) -> None:
     check_path(plan.results.absolute())
     if plan.cluster.python and not plan.cluster.container and not Path(plan.cluster.python).exists():
         raise ClusterError(f"environment = {plan.cluster.environment!r}: {plan.cluster.python} is not there")
+    together = {request.name: array.per_job for array in rehearsal(plan)[1] for request in array.requests}
     for request in plan.requests:
         run, wanted = plan.runs[request.name], request.resources
         try:
@@ -91,7 +92,7 @@ def check(plan: ClusterPlan, force: bool = False) -> None:
                 f"for saving (signal_delay), {START_SECONDS} s for starting. Raise `time` or lower "
                 "`signal_delay`, or say --force"
             )
-        epoch = estimate.epoch * wanted.runs_per_gpu / wanted.ranks
+        epoch = estimate.epoch * together[request.name] / wanted.ranks
         if epoch > usable and not force:
             basis = "finished runs here took" if estimate.measured else "by its FLOPs (the profile's tflops)"
             raise ClusterError(

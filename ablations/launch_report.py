@@ -34,7 +34,7 @@ def describe_plan(plan: ClusterPlan, tables: Mapping[str, Iterable[str]]) -> str
     for record in by_table(plan, tables):
         numbers = (record[key] for key in ("runs", "done", "submitted", "to_send"))
         lines.append((record["table"], *map(str, numbers), hours(record["gpu_hours"])))
-    if len(tables) != 1:
+    if len(tables) != 1 or int(lines[-1][1]) != len(plan.states):  # runs that these continue come along
         states = list(plan.states.values())
         taken = sum(state in (State.QUEUED, State.RUNNING) for state in states)
         done, sent = states.count(State.DONE), len(plan.requests)
@@ -49,11 +49,11 @@ def packing(plan: ClusterPlan) -> list[str]:
     """That runs share GPUs, where some do."""
     from ablations.cluster_launch import rehearsal
 
-    arrays = [array for array in rehearsal(plan)[1] if array.per_job > 1]
-    if not arrays:
+    arrays = rehearsal(plan)[1]
+    most = max((array.per_job for array in arrays), default=1)
+    if most == 1:
         return []
-    runs, jobs = (sum(counts) for counts in zip(*((len(a.requests), a.jobs) for a in arrays), strict=True))
-    most = max(array.per_job for array in arrays)
+    runs, jobs = len(plan.requests), sum(array.jobs for array in arrays)
     together = f"{counted(runs, 'run')} in {counted(jobs, 'job')}, up to {most} on each GPU (runs_per_gpu)"
     return [f"{together}; they share its hours"]
 
@@ -84,12 +84,10 @@ def scripts(plan: ClusterPlan) -> str:
     for number, array in enumerate(arrays):
         seen.setdefault((array.resources, array.waits, array.per_job > 1), []).append(number)
     parts = []
-    for (_, waits, packed), numbers in seen.items():
+    for (_, waits, _), numbers in seen.items():
         first = arrays[numbers[0]]
         count = sum(len(arrays[number].requests) for number in numbers)
-        jobs = "1 job" if len(numbers) == 1 else f"{len(numbers)} jobs or arrays"
-        if packed:
-            jobs = counted(sum(arrays[number].jobs for number in numbers), "job")
+        jobs = counted(sum(arrays[number].jobs for number in numbers), "job")
         after = ", each after the one it continues" if waits else ""
         about = f"# {counted(count, 'run')} in {jobs}{after}"
         parts.append(f"{about}\n{sender.script(first, numbers[0], 'JOB' if waits else None)}")

@@ -26,26 +26,48 @@ FOLDER = Path(__file__).parent / "clusters"
 TIME = re.compile(r"(?:(?P<days>\d+)-)?(?P<clock>\d+(?::\d+){0,2})")
 ONE_WORD = re.compile(r"[A-Za-z0-9_.,:@/+-]*")  # what SLURM's own names are made of
 CONSTRAINT = re.compile(r"[A-Za-z0-9_.,:@/+&|\[\]()*-]*")
-OPTION = re.compile(r"[a-z][a-z-]*")
+OPTION = re.compile(r"[a-z][a-z-]+")  # a short one would not be found in OURS
 FURTHER = re.compile(r"[^\n\r\"'`$\\]*")
 OURS = {  # options of sbatch that have a key of their own, or are the suite's
     **{name: f"use the profile's `{name}`" for name in ("partition", "account", "qos", "nodes", "time")},
     **{name: f"use the profile's `{name}`" for name in ("constraint", "exclude")},
     **dict.fromkeys(("mem", "mem-per-cpu", "mem-per-gpu"), "use the profile's `memory_gb`"),
-    **dict.fromkeys(("gpus", "gpus-per-node", "gpus-per-task"), "use the profile's `gpus` and `gpu_type`"),
-    **dict.fromkeys(("ntasks", "ntasks-per-node"), "use the profile's `gpus` or `processes`"),
+    **dict.fromkeys(
+        ("gpus", "gpus-per-node", "gpus-per-task", "tres-per-task"), "use the profile's `gpus` and `gpu_type`"
+    ),
+    **dict.fromkeys(
+        ("ntasks", "ntasks-per-node", "tasks-per-node", "ntasks-per-gpu"),
+        "use the profile's `gpus` or `processes`",
+    ),
     "cpus-per-task": "use the profile's `cpus`",
     "signal": "use the profile's `signal_delay`",
     **dict.fromkeys(
         ("array", "dependency", "output", "error", "job-name", "requeue", "no-requeue", "open-mode"),
         "a launch sets it",
     ),
-    **dict.fromkeys(("kill-on-invalid-dep", "wrap", "chdir", "export", "test-only"), "a launch sets it"),
+    **dict.fromkeys(
+        ("kill-on-invalid-dep", "wrap", "chdir", "workdir", "export", "test-only"), "a launch sets it"
+    ),
+    **dict.fromkeys(("parsable", "quiet"), "a launch reads sbatch's usual answer"),
+    **dict.fromkeys(("help", "usage", "version"), "sbatch would send nothing"),
+    **dict.fromkeys(("uid", "gid"), "a job is sent by the user who launches"),
+    "wait": "a launch would not return before the job has ended",
+    "hold": "the job would not start by itself",
+    "input": "a run reads nothing",
 }
 
 Name = Annotated[str, Field(pattern=f"^{ONE_WORD.pattern}$")]
-Natural = Annotated[int, Field(ge=1)]
-Memory = Annotated[float, Field(ge=0.1, allow_inf_nan=False)]
+
+
+def _number(value: Any) -> Any:
+    if isinstance(value, bool):  # else pydantic reads true as 1
+        raise ValueError("a number is needed")
+    return value
+
+
+Natural = Annotated[int, BeforeValidator(_number), Field(ge=1)]
+Whole = Annotated[int, BeforeValidator(_number), Field(ge=0)]
+Memory = Annotated[float, BeforeValidator(_number), Field(ge=0.1, allow_inf_nan=False)]
 Time = Annotated[str, BeforeValidator(lambda value: str(value) if type(value) is int else value)]
 
 
@@ -58,7 +80,7 @@ class Resources(_Model):
 
     partition: Name = ""
     nodes: Natural = 1
-    gpus: Annotated[int, Field(ge=0)] = 1  # per node, one process each; 0: the processor trains
+    gpus: Whole = 1  # per node, one process each; 0: the processor trains
     gpu_type: Name = ""
     processes: Natural = 1  # per node where there are no GPUs
     runs_per_gpu: Natural = 1  # runs of one process that share a job, its GPU and its memory
@@ -117,7 +139,7 @@ class Override(_Model):
     experiments: str  # as in "p6*": shell pattern over the names of `ablate list`
     partition: Name | None = None
     nodes: Natural | None = None
-    gpus: Annotated[int, Field(ge=0)] | None = None
+    gpus: Whole | None = None
     gpu_type: Name | None = None
     processes: Natural | None = None
     runs_per_gpu: Natural | None = None
@@ -143,14 +165,14 @@ class Cluster(Resources):
     variables: dict[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")], str] = {}
     parallel: Natural = 64  # runs of an array at a time
     max_array: Natural | None = None  # longest array; None: what the cluster allows
-    signal_delay: Annotated[int, Field(ge=10)] = 120  # seconds before the limit at which a run saves and goes
-    requeues: Annotated[int, Field(ge=0)] = 100  # restarts of a run by preemption, time limit or lost nodes
-    retries: Annotated[int, Field(ge=0)] = 2  # restarts of a run after crashes
+    signal_delay: Annotated[Natural, Field(ge=10)] = 120  # seconds before the limit: a run saves and goes
+    requeues: Whole = 100  # restarts of a run by preemption, time limit or lost nodes
+    retries: Whole = 2  # restarts of a run after crashes
     results: str = ""  # folder on a file system that all nodes share; --results goes before it
     data: str = ""  # folder in COCO's layout; --data goes before it
     local_disk: str = ""  # folder on a node's own disk, as $SLURM_TMPDIR; packed data are copied to it
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda)$")] = "auto"
-    tflops: Annotated[float, Field(gt=0, allow_inf_nan=False)] = (
+    tflops: Annotated[float, BeforeValidator(_number), Field(gt=0, allow_inf_nan=False)] = (
         20.0  # one GPU (or process) really does in training, to estimate
     )
     override: tuple[Override, ...] = ()
@@ -163,14 +185,20 @@ class Cluster(Resources):
                 chosen |= override.model_dump(exclude={"experiments"}, exclude_none=True)
         return _validated(Resources, chosen, f"cluster profile {self.name!r}, override for {experiment!r}")
 
-    @field_validator("sbatch")
+    @field_validator("sbatch", mode="before")
     @classmethod
-    def _further(cls, value: dict[str, str | int | bool]) -> dict[str, str | int | bool]:
-        for name, what in value.items():
+    def _further(cls, value: Any) -> Any:
+        for name, what in value.items() if isinstance(value, dict) else ():
             if name in OURS:
                 raise ValueError(f"{name} is not a further option: {OURS[name]}")
-            if not OPTION.fullmatch(name) or not FURTHER.fullmatch(str(what)) or what is False:
+            if len(name) == 1:
+                raise ValueError(f"{name} = {what!r}: write an option's long name, as tmp = '200G'")
+            known = OPTION.fullmatch(name) and isinstance(what, str | int) and what is not False
+            if not known or not FURTHER.fullmatch(str(what)):
                 raise ValueError(f"{name} = {what!r} is no option, as tmp = '200G' or exclusive = true")
+            if name == "gres" and not _other_than_gpus(what):
+                raise ValueError(f"gres = {what!r}: name what else is needed, as 'lscratch:200'; GPUs have "
+                                 "the profile's `gpus` and `gpu_type`")  # fmt: skip
         return value
 
     @property
@@ -187,6 +215,12 @@ class Cluster(Resources):
     def python(self) -> str:
         """The interpreter of the environment; empty for the one that launches."""
         return str(Path(self.environment) / "bin" / "python") if self.environment else ""
+
+
+def _other_than_gpus(gres: Any) -> bool:
+    """Whether each part of a value of `--gres` names something, and none of them GPUs."""
+    names = [part.strip().removeprefix("gres/") for part in str(gres).split(",")]
+    return isinstance(gres, str) and all(names) and not any(re.match(r"gpu([:=]|$)", n) for n in names)
 
 
 def minutes(text: str) -> int:

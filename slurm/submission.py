@@ -124,19 +124,25 @@ def layout(requests: Sequence[Request], longest: int) -> list[Array]:
     for resources, group in groups.items():
         most = longest * resources.runs_per_gpu
         arrays += [Array(tuple(group[start : start + most])) for start in range(0, len(group), most)]
-    return arrays + _jobs_that_wait(waiting)
+    return arrays + _jobs_that_wait(waiting, arrays)
 
 
-def _jobs_that_wait(waiting: list[Request]) -> list[Array]:
-    """A job for each, or for as many as share a GPU and do not wait for each other."""
+def _jobs_that_wait(waiting: list[Request], before: list[Array]) -> list[Array]:
+    """A job for each, or for as many as share a GPU and wait for the same job (whose end they share)."""
+    jobs: dict[str, object] = {  # name of a request: its job, in any form that tells jobs apart
+        request.name: (number, index // array.per_job)
+        for number, array in enumerate(before)
+        for index, request in enumerate(array.requests)
+    }
     packs: list[list[Request]] = []
+    last: dict[tuple[Resources, object], int] = {}  # of packs of equal resources behind the same job
     for request in _in_order(waiting):
-        last = packs[-1] if packs else []
-        room = last and last[0].resources == request.resources and len(last) < request.resources.runs_per_gpu
-        if room and request.after not in {other.name for other in last}:
-            last.append(request)
-        else:
-            packs.append([request])
+        kind = request.resources, request.after_job or jobs[str(request.after)]
+        if kind not in last or len(packs[last[kind]]) == request.resources.runs_per_gpu:
+            last[kind] = len(packs)
+            packs.append([])
+        packs[last[kind]].append(request)
+        jobs[request.name] = (len(before) + last[kind], 0)
     return [Array(tuple(pack)) for pack in packs]
 
 

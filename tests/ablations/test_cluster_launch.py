@@ -186,12 +186,14 @@ def test_a_limit_shorter_than_an_epoch_is_refused_unless_forced(results: Path, s
         check(plan)
     check(plan, force=True)
     check(plan_of(results, "csp-fast", tflops=1000, time="10"))
-    plan = plan_of(results, "csp-fast", time="10")  # 20 runs on a GPU take 20 times as long by the clock
+    plan = plan_of(results, "csp-fast", time="10")  # 30 runs on a GPU take 30 times as long by the clock
     (estimate,) = plan.estimates.values()
     enough = 20 * estimate.epoch / 400 * plan.cluster.tflops  # with 600 s, less 120 to start and 120 to save
-    check(plan_of(results, "csp-fast", tflops=enough, time="10"))
+    cluster = Cluster(tflops=enough, time="10", runs_per_gpu=40)
+    runs = plan_runs(["csp-fast"], "smoke", range(30), results=results)
+    check(plan_on_cluster(runs[:10], cluster, results))
     with pytest.raises(ClusterError, match="shorter than an epoch"):
-        check(plan_of(results, "csp-fast", tflops=enough, time="10", runs_per_gpu=30))
+        check(plan_on_cluster(runs, cluster, results))
     with pytest.raises(ClusterError, match="signal_delay"):  # no time is left to train
         check(plan_of(results, "csp-fast", tflops=1000, time="3"))
 

@@ -146,7 +146,7 @@ def test_the_way_from_the_launch_to_the_table(tree: Path) -> None:
     results = tree / "try"
     options = ("--profile", "smoke", "--results", results)
     scripts = ablate(tree, "launch", "gate.py", *options, "--cluster", "testbed", "--dry-run").stdout
-    assert "# 4 runs in 1 job" in scripts
+    assert "# 4 runs in 4 jobs" in scripts
     ablate(tree, "launch", "gate.py", *options)
     printed = ablate(tree, "tables", "gate.py", *options).stdout
     row = next(line for line in printed.splitlines() if line.startswith("gate iFA"))

@@ -150,6 +150,16 @@ def test_what_is_no_time_is_refused(text: str) -> None:
         ("[sbatch]\ncomment = '$(x)'", ["comment = '$(x)'", "tmp = '200G'"]),
         ("[sbatch]\nexclusive = false", ["exclusive = False"]),
         ("[sbatch]\n'tmp=1 --uid' = 0", ["tmp=1 --uid"]),
+        ("[sbatch]\nn = 4", ["n = 4", "long name"]),
+        ("[sbatch]\nmem-bind = 3.5", ["mem-bind = 3.5 is no option"]),
+        ("sbatch = 3", ["sbatch = 3", "dictionary"]),
+        ("[sbatch]\ngres = ''", ["gres = ''", "`gpus`"]),
+        ("[sbatch]\ngres = true", ["gres = True", "`gpus`"]),
+        ("[sbatch]\ngres = 'gpu:2'", ["gres = 'gpu:2'", "`gpus`"]),
+        ("[sbatch]\ngres = 'lscratch:9, gres/gpu'", ["gres = 'lscratch:9, gres/gpu'", "`gpus`"]),
+        ("runs_per_gpu = true", ["runs_per_gpu = True: a number is needed"]),
+        ("memory_gb = true", ["memory_gb = True: a number is needed"]),
+        ("[[override]]\nexperiments = 'p6*'\nruns_per_gpu = true", ["override.0.runs_per_gpu = True"]),
         ("gpus = ", ["is not TOML"]),
         ("gpus = 1\ngpus = 2", ["is not TOML"]),
     ],
@@ -159,9 +169,36 @@ def test_a_mistake_is_named_with_its_file_key_and_value(tmp_path: Path, text: st
     with pytest.raises(ClusterError) as caught:
         load_cluster(path)
     message = str(caught.value)
-    assert "\n" not in message
+    assert "\n" not in message and "; sbatch" not in message
     for word in words:
         assert word in message
+
+
+@pytest.mark.parametrize(
+    ("names", "why"),
+    [
+        ("parsable quiet", "a launch reads sbatch's usual answer"),
+        ("help usage version", "sbatch would send nothing"),
+        ("wait", "a launch would not return"),
+        ("hold", "would not start by itself"),
+        ("input", "reads nothing"),
+        ("uid gid", "by the user who launches"),
+        ("workdir", "a launch sets it"),
+        ("tasks-per-node ntasks-per-gpu", "`gpus` or `processes`"),
+        ("tres-per-task", "`gpus` and `gpu_type`"),
+    ],
+)
+def test_options_that_would_break_a_launch_are_refused(tmp_path: Path, names: str, why: str) -> None:
+    for name in names.split():
+        with pytest.raises(ClusterError, match=f"{name} is not a further option: .*{why}"):
+            load_cluster(profile(tmp_path, f"[sbatch]\n{name} = 1"))
+
+
+@pytest.mark.parametrize("gres", ["lscratch:200", "gpumem:20g", "shard:2,license"])
+def test_gres_that_are_no_gpus_go_with_those_of_the_profile(tmp_path: Path, gres: str) -> None:
+    assert f"#SBATCH --gres=gpu:1,{gres}" in script(
+        load_cluster(profile(tmp_path, f"[sbatch]\ngres = '{gres}'"))
+    )
 
 
 @pytest.mark.parametrize("text", ["gpus = -1", "[[override]]\nexperiments = 'p6*'\ntime = 'long'"])

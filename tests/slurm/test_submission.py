@@ -140,6 +140,22 @@ def test_runs_that_share_a_gpu_are_packed_those_that_wait_too(tmp_path: Path) ->
     assert [(array.jobs, array.per_job) for array in arrays] == [(2, 2), (1, 1), (1, 1), (1, 2), (1, 1)]
 
 
+def test_runs_that_wait_share_a_job_only_behind_the_same_one(tmp_path: Path) -> None:
+    """A job that is cancelled takes along all that wait for it."""
+    waiting = [
+        *shared(tmp_path, "s", after="a"),
+        *shared(tmp_path, "t", after="c"),
+        *shared(tmp_path, "u", after="b"),
+        *shared(tmp_path, "v", after="d"),
+        *shared(tmp_path, "w", after="a"),
+        *(request(tmp_path, name, SHARED, after_job=job) for name, job in zip("xyz", "565", strict=True)),
+        *shared(tmp_path, "gh", after="s"),
+    ]
+    arrays = layout([*shared(tmp_path, "abcd"), *waiting], 100)
+    packs = [["s", "u"], ["t", "v"], ["w"], ["x", "z"], ["y"], ["g", "h"]]
+    assert names(arrays) == [["a", "b", "c", "d"], *packs]
+
+
 def test_the_script_of_runs_that_share_a_gpu_is_as_it_was(tmp_path: Path, slurm: FakeSlurm) -> None:
     text = sender(tmp_path).script(Array(tuple(shared(tmp_path, "abc"))), 0)
     assert plain(text, tmp_path) == (GOLDEN / "pack.sh").read_text()
@@ -189,13 +205,15 @@ def test_runs_that_share_a_gpu_know_their_job_and_their_place_in_it(
     requests = [
         *shared(tmp_path, "abc"),
         *shared(tmp_path, "x", after="a"),
-        *shared(tmp_path, "y", after="c"),
+        *shared(tmp_path, "y", after="b"),
+        *shared(tmp_path, "z", after="c"),
     ]
     sent = sender(tmp_path).submit(requests)
-    assert sent.jobs == {"a": "7_0", "b": "7_0", "c": "7_1", "x": "8", "y": "8"}
+    assert sent.jobs == {"a": "7_0", "b": "7_0", "c": "7_1", "x": "8", "y": "8", "z": "9"}
     asked = flags((scripts / "7.sh").read_text())
     assert (asked["array"][:3], asked["gres"], asked["ntasks-per-node"]) == ("0-1", "gpu:1", "2")
-    assert flags((scripts / "8.sh").read_text())["dependency"] == "afterok:7_0:7_1"
+    behind = [flags((scripts / f"{job}.sh").read_text())["dependency"] for job in (8, 9)]
+    assert behind == ["afterok:7_0", "afterok:7_1"]
     folder = tmp_path / "launches" / "L1" / "arrays" / "0"
     monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "7")
     for index, mine in enumerate(["ab", "c"]):
@@ -204,7 +222,7 @@ def test_runs_that_share_a_gpu_know_their_job_and_their_place_in_it(
     tokens = [current(r.run_dir) for r in requests]
     logs = [(token.pack, token.log.name) for token in tokens if token is not None and token.log is not None]
     assert logs[:3] == [(2, "7_0_0_log.out"), (2, "7_0_1_log.out"), (1, "7_1_0_log.out")]
-    assert logs[3:] == [(2, "8_0_log.out"), (2, "8_1_log.out")]
+    assert logs[3:5] == [(2, "8_0_log.out"), (2, "8_1_log.out")]
 
 
 def flags(script: str) -> dict[str, str]:

@@ -104,8 +104,9 @@ def explained(error: BaseException, config: RunConfig) -> BaseException:
         train = config.science.train
         return RunError(
             f"out of memory at batch {train.batch}, {train.size} pixels ({summary(error)[:200]}). {KEPT}. "
-            "To use less: more ranks, fewer workers, no execution.cache_images; or, as another experiment, "
-            "train.batch (gradients accumulate up to the nominal batch) or numerics.precision=bfloat16"
+            "To use less: more ranks, fewer runs on one GPU (runs_per_gpu, --jobs), fewer workers, no "
+            "execution.cache_images; or, as another experiment, train.batch (gradients accumulate up to the "
+            "nominal batch) or numerics.precision=bfloat16"
         )
     if runtime and "DataLoader worker" in str(error):
         return RunError(

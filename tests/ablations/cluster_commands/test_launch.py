@@ -26,7 +26,7 @@ def test_a_dry_run_prints_scripts_and_touches_nothing(
 ) -> None:
     result = ablate("launch", *NAMES, "--profile", "smoke", "--cluster", profile, "--dry-run")
     assert result.exit_code == 0, result.output
-    assert "# 3 runs in 1 job" in result.stdout
+    assert "# 3 runs in 3 jobs" in result.stdout
     assert "#SBATCH --array=0-2%3" in result.stdout
     assert "module load cuda" in result.stdout
     assert result.stdout.count("#!/bin/bash") == 1
@@ -62,12 +62,25 @@ def test_runs_that_share_a_gpu_are_counted_with_their_jobs(ablate: Ablate, profi
     words = ("launch", "csp-fast", "p6-light.add-fa.mul-pr.finetuned", "--seeds", "3", "--profile", "smoke")
     result = ablate(*words, "--cluster", profile, "--dry-run")
     assert result.exit_code == 0, result.output
-    assert "8 runs in 4 jobs, up to 2 on each GPU (runs_per_gpu); they share its hours" in result.stdout
+    assert "9 runs in 5 jobs, up to 2 on each GPU (runs_per_gpu); they share its hours" in result.stdout
     heads = [line for line in result.stdout.splitlines() if line.startswith("# ") and " in " in line]
     alone = "# 1 run in 1 job, each after the one it continues"
-    assert heads == ["# 6 runs in 3 jobs", "# 2 runs in 1 job, each after the one it continues", alone]
+    assert heads == ["# 6 runs in 3 jobs", alone, "# 2 runs in 1 job, each after the one it continues"]
+    assert re.search(r"^in all +9 +0 +0 +9 ", result.stdout, re.MULTILINE)
     first, second, third = result.stdout.split("#!/bin/bash")[1:]
-    assert ["ntasks-per-node=2" in script for script in (first, second, third)] == [True, True, False]
+    assert ["ntasks-per-node=2" in script for script in (first, second, third)] == [True, False, True]
+
+
+def test_a_limit_is_held_against_the_runs_that_share_a_job_not_against_those_that_could(
+    ablate: Ablate, profile: str
+) -> None:
+    # At that speed an epoch takes half an hour: two runs side by side have time for one, sixteen have not.
+    Path(profile).write_text('runs_per_gpu = 16\ntime = "04:00:00"\ntflops = 0.087\n')
+    words = ("--profile", "proxy", "--data", "shapes", "--cluster", profile, "--dry-run")
+    result = ablate("launch", "8", *words)
+    assert result.exit_code == 0, result.output
+    refused = ablate("launch", "8", "--seeds", "16", *words)
+    assert refused.exit_code != 0 and "is shorter than an epoch" in refused.stderr
 
 
 def test_a_launch_submits_freezes_the_code_and_returns(launched: Path, results: Path) -> None:
@@ -211,7 +224,7 @@ def test_a_thousand_runs_are_planned_as_arrays_of_what_the_cluster_allows(
     assert len(planned) == len(set(planned)) == 19 * 53
     text = ablate(*words, "--data", "shapes").stdout
     # 53 fine-tuned runs are jobs of their own; 954 others fit into one array of up to 1,001.
-    assert "# 954 runs in 1 job" in text and "# 53 runs in 53 jobs or arrays" in text
+    assert "# 954 runs in 954 jobs" in text and "# 53 runs in 53 jobs, each after" in text
 
 
 def records_of(result: Result) -> list[str]:

@@ -58,7 +58,7 @@ def test_out_of_memory_says_what_to_change_and_the_run_goes_on(
     with pytest.raises(RunError, match="out of memory at batch 4, 64 pixels") as raised:
         train(tiny(), run.path)
     assert raised.value.__cause__ is error
-    for way_out in ("more ranks", "train.batch", "bfloat16"):
+    for way_out in ("more ranks", "runs_per_gpu", "train.batch", "bfloat16"):
         assert way_out in reason(run)
     assert train(tiny(), run.path) == "done"
     assert_same_result(plain_run, run)
