@@ -191,9 +191,9 @@ def test_a_group_of_one_trains_as_a_process_alone(tiny: Tiny, device: torch.devi
 
 
 def test_one_process_without_a_group_names_no_meeting_place() -> None:
-    # torch refuses a GPU without its index before it looks for one, which is why `choose_device` gives it.
+    # torch refuses a GPU without its index before it looks for one; beside the pretended device, any GPU.
     with (
-        pytest.raises(RankLostError, match=r"^a group of one process cannot be made: .*index"),
+        pytest.raises(RankLostError, match=r"^a group of one process cannot be made: .*device_id"),
         joined(torch.device("cuda"), 60, group_of_one=True),
     ):
         pass
