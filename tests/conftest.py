@@ -12,6 +12,8 @@ import pytest
 from xdist.scheduler import LoadScopeScheduling
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+for _size in ("COLUMNS", "LINES"):  # which readline sets for the processes that pytest starts
+    os.environ.pop(_size, None)
 
 # Background jobs of a shell begin with these ignored, and so would every process that a test interrupts.
 for _signal in (signal.SIGINT, signal.SIGHUP):

@@ -99,7 +99,7 @@ def test_one_run_without_implicit_knowledge(
 ) -> None:
     shown = look(name, copies(1, "csp-fast"))
     assert "1 run (1 done)" in shown.text
-    figures = {"01_tables": 1, "03_training_curves": 5}
+    figures = {"01_tables": 1, "03_training_curves": 4}
     assert len(shown.figures) == figures.get(name, 0)
     if name == "02_implicit_vectors":
         assert "There is no run with implicit knowledge to look at." in shown.text
@@ -117,7 +117,7 @@ def test_runs_still_going_are_shown_as_far_as_they_are(
     shown = look(name, results)
     assert "3 runs (3 running)" in shown.text
     if name == "02_implicit_vectors":
-        assert "Effect by anchor" in shown.figures
+        assert "Effect on boxes, objectness and classes" in shown.figures
     if name == "03_training_curves":
         assert "Losses over epochs" in shown.figures
 
