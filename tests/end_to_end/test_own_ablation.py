@@ -184,7 +184,7 @@ def test_the_way_from_the_launch_to_the_table(tree: Path) -> None:
     mixed = ablate(tree, "tables", "gate.py", *options, "--mixed").stdout
     assert {source_hash()[:8], hash_of(tree)[:8]} <= set(re.findall(r"\b[0-9a-f]{8}\b", mixed))
     one = ablate(tree, "tables", "gate.py", *options, "--source", hash_of(tree)[:8]).stdout
-    assert re.search(r"baseline +ours: not run", one) and "gate iFA   ours  " in one
+    assert re.search(r"baseline +ours: not run", one) and re.search(r"gate iFA +ours +\d", one)
 
 
 @pytest.mark.parametrize("command", ["tables", "report", "plan", "publish"])
