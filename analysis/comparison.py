@@ -221,24 +221,17 @@ def renumbered(detections: Detections, own: Content, other: Content, where: str,
 def most_different(filled: Iterable[FilledTable]) -> tuple[Path, Path]:
     """The folders of a baseline's run and a variant's: of the row whose AP differs most, the lowest seed.
 
-    Rows that train as long as their baseline come first.
-
     Raises NothingToShow where no row and its baseline have finished on the same seed and data.
     """
     found = [
-        (
-            set(each.runs[base.slug]["epochs"]) == set(each.runs[cell.experiment]["epochs"]),
-            abs(cell.delta),
-            each.runs[base.slug],
-            each.runs[cell.experiment],
-        )
+        (abs(cell.delta), each.runs[base.slug], each.runs[cell.experiment])
         for each in filled
         for cell, base in each.variants
         if cell.delta is not None and cell.experiment is not None and base.slug is not None
     ]
     if not found:
         raise NothingToShow("No row and its baseline have both finished with the same seed yet.")
-    *_, base_runs, runs = max(found, key=lambda one: one[:2])
+    _, base_runs, runs = max(found, key=lambda one: one[0])
     first = paired(base_runs, runs).dropna(subset=[FAMILY, f"{FAMILY} other"]).iloc[0]
     return Path(first["path"]), Path(first["path other"])
 

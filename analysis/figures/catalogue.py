@@ -398,7 +398,10 @@ def _effects(study: Study, table: Table) -> Drawing:
     )
 
 
-PAIR = "A run of the row whose AP differs most (B) and the same seed of its baseline (A)"
+PAIR = (
+    "A run of the row whose AP differs most (B), which may train for longer (Table 8), and the same seed of "
+    "its baseline (A)"
+)
 
 
 def _differences_data(study: Study) -> pd.DataFrame:

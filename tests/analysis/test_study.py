@@ -12,7 +12,6 @@ import pytest
 
 import analysis
 from ablations.costs import PUBLISHED
-from analysis.comparison import most_different
 from analysis.errors import NothingToShow
 from analysis.figures import curves, scores
 from analysis.study import open_study
@@ -104,16 +103,6 @@ def test_a_dataset_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     study = open_study(tmp_path, "mini", ["1"])
     assert study.training_data is None and study.class_boxes == {}
     assert "dataset.json cannot be read: train needs the lists" in study.unread[folder.name]
-
-
-def test_two_runs_that_are_compared_have_trained_for_as_long() -> None:
-    study = open_study(PUBLISHED / "mini", tables=[7, 8])
-    far = max(
-        (c for each in study.filled.values() for c, _ in each.variants), key=lambda c: abs(c.delta or 0)
-    )
-    assert far.experiment == "p6-light.add-fa.mul-pr.finetuned"  # of 36 epochs, its baseline of 24
-    epochs = study.runs.set_index("path")["epochs"]
-    assert [epochs[str(run)] for run in most_different(study.filled.values())] == [24, 24]
 
 
 def test_every_frame_has_scores_in_percent_and_files_have_fractions() -> None:
