@@ -60,7 +60,8 @@ def to_wandb(
     folder = folder.absolute()  # wandb's service may have been started elsewhere
     content = _content(record)
     numbers = sum(map(len, content.rows.values())) + len(record.scores)
-    older = sorted((folder / "wandb").glob(f"offline-run-*-{record.key}")) if offline else []
+    # wandb puts `-1` at the end of the folder of a second run within one second.
+    older = sorted((folder / "wandb").glob(f"offline-run-*-{record.key}*")) if offline else []
     for each in older:
         file = each / f"run-{record.key}.wandb"
         if not _lacks(file, content):
