@@ -16,9 +16,10 @@ from ablations.experiments import Experiment
 from ablations.machine import cores
 from ablations.overrides import Override
 from ablations.profiles import profile_named
-from ablations.registry import as_overrides, merge, resolve, select_tables
+from ablations.registry import as_overrides, everything, merge, resolve, select_tables
 from ablations.table import Table
 from analysis.comparison import Comparison, compare_runs, most_different
+from analysis.design import Design, Pair, compared
 from analysis.implicit import load_spectra
 from analysis.runs import (
     Outputs,
@@ -87,7 +88,24 @@ class Study:
         """Runs in any state with the settings of the tables' experiments; columns of `analysis.runs`."""
         wanted = {signature(resolve(each, self.profile, self.overrides)) for each in self.experiments}
         frame = self.everything[self.everything["signature"].isin(wanted)]
-        return frame if self.seeds is None else frame[frame["seed"].isin(self.seeds)]
+        return frame if self.seeds is None else self._of_seeds(frame)
+
+    def _of_seeds(self, frame: pd.DataFrame) -> pd.DataFrame:
+        return frame[frame["seed"].isin(self.seeds or ())]
+
+    @cached_property
+    def design(self) -> Design:
+        """The arms × seeds of every experiment that is known, so that all tables have the same intervals."""
+        known = merge([*everything().experiments, *self.experiments])
+        wanted = {each.slug: signature(resolve(each, self.profile, self.overrides)) for each in known}
+        counted = self.everything if self.seeds is None else self._of_seeds(self.everything)
+        return Design({slug: counted[counted["signature"] == name] for slug, name in wanted.items()})
+
+    @cached_property
+    def comparisons(self) -> tuple[Pair, ...]:
+        """The rows of the tables that are compared in AP, each once: experiment and control."""
+        pairs = (pair for table in self.tables for pair in compared(table))
+        return tuple(dict.fromkeys(pairs))
 
     @cached_property
     def listed(self) -> pd.DataFrame:

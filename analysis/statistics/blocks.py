@@ -36,7 +36,8 @@ class Comparison:
     interval: Interval  # by `method`
     method: Method
     row: Interval  # of the paired differences by themselves
-    lost: int = 0  # runs of the arm or its control that the other arms' seeds have and these have not
+    lost: int = 0  # runs of the arm or its control that ended without a score
+    bound: float = 0.0  # by how much these can have moved the mean of the others, see `survivors_bound`
 
 
 @dataclass(frozen=True)
@@ -125,49 +126,62 @@ def own_variances(ap: NDArray[np.floating]) -> NDArray[np.float64]:
     return np.asarray(np.maximum((squares / (seeds - 1) - shared) / (1 - 2 / arms), 0.0))
 
 
-def compare(ap: NDArray[np.floating], control: int = 0, level: float = LEVEL) -> list[Comparison | None]:
+def compare(
+    ap: NDArray[np.floating],
+    control: int = 0,
+    level: float = LEVEL,
+    lost: NDArray[np.bool_] | None = None,
+) -> list[Comparison | None]:
     """Every arm less the control, in the order of the arms; None for the control and where nothing is known.
 
     Args:
         ap: (arms, seeds), in points; NaN where a run is missing.
         control: which arm.
         level: of confidence, for each comparison by itself.
+        lost: (arms, seeds) the missing runs that may be so because of their own result; by default all whose
+            seed some arm has.
 
-    A row is pooled unless its arm's or its control's spread has p < `ODD`; spreads are compared over the
-    seeds that every arm has. Two arms, or seeds too few to compare spreads, leave the paired t.
+    A row is pooled unless its arm's or its control's spread has p < `ODD`; spreads are compared over seeds
+    that the two and as many others as possible have. Two arms, or seeds too few to compare spreads, leave the
+    paired t. An arm that shares no seed with the control has no comparison.
     """
     ap = np.asarray(ap, np.float64)
     there = np.isfinite(ap)
-    used = there.any(1)
-    rows = [_row(ap[a] - ap[control], level) if a != control else None for a in range(len(ap))]
-    complete = ap[used][:, there[used].all(0)]
-    if used.sum() < 3 or not used[control] or complete.shape[1] < 2:
-        return [
-            None if row is None else Comparison(row, "row", row, _lost(there, a, control))
-            for a, row in enumerate(rows)
-        ]
-    place = np.cumsum(used) - 1
-    whole = fit(ap[used], int(place[control]))
-    p, own = spread_p(complete), own_variances(complete)
-    seeds = complete.shape[1]
+    gone = ~there & (there.any(0) if lost is None else lost)
+    share = gone.sum(1) / np.maximum((gone | there).sum(1), 1)
+    joined = _connected(there, control)
+    place = np.cumsum(joined) - 1
+    by_itself: Method = "row"
+    whole: Fit | None = None
     found: list[Comparison | None] = []
-    for a, row in enumerate(rows):
+    for a in range(len(ap)):
+        row = _row(ap[a] - ap[control], level) if a != control else None
         if row is None:
             found.append(None)
             continue
-        i, c = int(place[a]), int(place[control])
-        mean, error = float(whole.estimates[i]), float(whole.errors[i])
-        if min(p[i], p[c]) >= ODD:
-            interval = student(mean, error * math.sqrt(whole.variance), whole.freedom, row.n, level)
-            method: Method = "pooled"
-        elif (total := float(own[i] + own[c])) > 0:
-            freedom = total**2 / ((own[i] ** 2 + own[c] ** 2) / (seeds - 1))
-            # `error` is √(2/n) on a complete table, where this is (σ_a² + σ_0²) / n
-            interval = student(mean, error * math.sqrt(total / 2), freedom, row.n, level)
-            method = "own spreads"
-        else:
-            interval, method = row, "row"
-        found.append(Comparison(interval, method, row, _lost(there, a, control)))
+        part = _complete(there & joined[:, None], a, control)
+        # σ of one run of the arm and of the control
+        spreads = [0.0 if row.error is None else row.error * math.sqrt(row.n / 2)] * 2
+        interval, method = row, by_itself
+        if part is not None:
+            whole = whole or fit(ap[joined], int(place[control]))
+            arms, seeds = part
+            complete = ap[arms][:, seeds]
+            i, c = arms.index(a), arms.index(control)
+            mean, error = float(whole.estimates[place[a]]), float(whole.errors[place[a]])
+            p, own = spread_p(complete), own_variances(complete)
+            if min(p[i], p[c]) >= ODD:
+                spreads = [math.sqrt(whole.variance)] * 2
+                interval = student(mean, error * spreads[0], whole.freedom, row.n, level)
+                method = "pooled"
+            elif (total := float(own[i] + own[c])) > 0:
+                spreads = [math.sqrt(own[i]), math.sqrt(own[c])]
+                freedom = total**2 / ((own[i] ** 2 + own[c] ** 2) / (len(seeds) - 1))
+                # `error` is √(2/n) on a complete table, where this is (σ_a² + σ_0²) / n
+                interval = student(mean, error * math.sqrt(total / 2), freedom, row.n, level)
+                method = "own spreads"
+        bound = sum(survivors_bound(share[x], s) for x, s in zip((a, control), spreads, strict=True))
+        found.append(Comparison(interval, method, row, int(gone[[a, control]].sum()), bound))
     return found
 
 
@@ -176,8 +190,30 @@ def _row(differences: NDArray[np.float64], level: float) -> Interval | None:
     return over_seeds(known.tolist(), level) if len(known) else None
 
 
-def _lost(there: NDArray[np.bool_], arm: int, control: int) -> int:
-    return int((~there[[arm, control]] & there.any(0)).sum())
+def _connected(there: NDArray[np.bool_], control: int) -> NDArray[np.bool_]:
+    """(arms,) those that seeds join to the control, one by way of another: they can be fitted with it."""
+    joined = np.zeros(len(there), bool)
+    more = joined.copy()
+    more[control] = there[control].any()
+    while more.any():
+        joined |= more
+        more = there[:, there[joined].any(0)].any(1) & ~joined
+    return joined
+
+
+def _complete(there: NDArray[np.bool_], arm: int, control: int) -> tuple[list[int], list[int]] | None:
+    """Arms with these two among them, and seeds that all of them have: what leaves most degrees of freedom.
+
+    None for fewer than three arms or two seeds. Arms join in the order of how many of the seeds they have.
+    """
+    arms, shared = [arm, control], there[arm] & there[control]
+    counts = (there & shared).sum(1)
+    best, most = None, 0
+    for other in sorted(set(range(len(there))) - {arm, control}, key=lambda each: -counts[each]):
+        arms, shared = [*arms, other], shared & there[other]
+        if (freedom := (len(arms) - 1) * (int(shared.sum()) - 1)) > most:
+            best, most = (sorted(arms), np.flatnonzero(shared).tolist()), freedom
+    return best
 
 
 def at_level(interval: Interval, level: float) -> tuple[float, float]:

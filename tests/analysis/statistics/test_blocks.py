@@ -183,3 +183,20 @@ def test_how_far_survivors_can_mislead() -> None:
     assert [round(survivors_bound(q, 1.0), 3) for q in (0.05, 0.10, 0.20)] == [0.109, 0.195, 0.350]
     draws = np.sort(np.random.default_rng(5).normal(size=400_000))
     assert draws[len(draws) // 5 :].mean() == pytest.approx(survivors_bound(0.2, 1.0), abs=0.005)
+
+
+def test_an_arm_that_has_just_begun_does_not_cost_the_others_their_pooling() -> None:
+    ap = scores(np.random.default_rng(8), 6, 5)
+    ap[4, 1:] = np.nan  # one seed so far
+    ap[5] = np.nan
+    ap = np.hstack([ap, np.full((6, 2), np.nan)])
+    ap[5, 5:] = 1.0, 2.0  # seeds that no other arm has
+    found = compare(ap)
+    without = compare(ap[:4, :5])
+    assert [each and each.method for each in found[:4]] == [each and each.method for each in without]
+    assert "pooled" in {each.method for each in found if each}
+    one = found[4]
+    assert one is not None and one.method == "row" and one.interval.low is None and one.lost == 4 + 2 + 2
+    assert found[5] is None
+    none_lost = compare(ap, lost=np.zeros(ap.shape, bool))
+    assert none_lost[4] is not None and (none_lost[4].lost, none_lost[4].bound) == (0, 0)

@@ -1,0 +1,139 @@
+"""The arms × seeds of a study: which runs stand beside each other, and what follows for every comparison.
+
+An arm is an experiment; a block is a seed. Runs share a layout where data and code are the same. Any column
+of scores will do: AP, another score, a loss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from ablations.table import Table
+from analysis.statistics.blocks import Comparison, compare
+from analysis.statistics.seeds import LEVEL, over_seeds
+from yolor_core.runs.life import LOST
+
+GROUP = ("fingerprint", "source_hash")  # what runs of one layout share, beside profile and settings
+Pair = tuple[str, str]  # an arm and its control
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The scores of all runs on the same data by the same code."""
+
+    arms: tuple[str, ...]
+    seeds: tuple[int, ...]
+    scores: NDArray[np.float64]  # (arms, seeds); NaN where no run has finished
+    lost: NDArray[np.bool_]  # (arms, seeds) whether the run diverged or failed
+    _known: dict[tuple[str, float], list[Comparison | None]] = field(
+        default_factory=dict, repr=False, compare=False
+    )
+
+    def compare(self, arm: str, control: str, level: float = LEVEL) -> Comparison | None:
+        """The arm less the control, by `blocks.compare` on the whole layout; None where no seed has both."""
+        key = control, level
+        if key not in self._known:
+            self._known[key] = compare(self.scores, self.arms.index(control), level, self.lost)
+        return self._known[key][self.arms.index(arm)]
+
+
+class Design:
+    """The runs of a study by arm, in any state, and their comparisons in any score.
+
+    Args:
+        runs: the runs of each arm; columns of `analysis.runs.load_runs`, `column` of the methods among them.
+
+    Example:
+        >>> from analysis import open_study
+        >>> design = open_study("results/published/mini").design
+        >>> found = design.compare("csp-fast.mul-pr-wh", "csp-fast")
+        >>> found.method, round(found.interval.mean, 2), round(found.interval.half_width, 2)
+        ('pooled', -3.35, 2.25)
+    """
+
+    def __init__(self, runs: Mapping[str, pd.DataFrame]) -> None:
+        self.runs = runs
+        # Experiments of two names and equal settings are one arm: its runs must not count twice.
+        first = {
+            str(frame["signature"].iloc[0]): arm for arm, frame in reversed(list(runs.items())) if len(frame)
+        }
+        self._arms = {arm: first[str(f["signature"].iloc[0])] for arm, f in runs.items() if len(f)}
+        self._layouts: dict[str, dict[tuple[object, ...], Layout]] = {}
+
+    def layouts(self, column: str = "AP") -> dict[tuple[object, ...], Layout]:
+        """The layouts of the scores in a column, by the values of `GROUP`."""
+        if column not in self._layouts:
+            named = [self.runs[arm].assign(arm=arm) for arm in dict.fromkeys(self._arms.values())]
+            every = pd.concat(named) if named else pd.DataFrame(columns=[*GROUP, column, "arm"])
+            scored = every[_scored(every, column)] if named else every
+            groups = scored.groupby(list(GROUP), dropna=False)
+            self._layouts[column] = {key: _layout(group, every, column) for key, group in groups}
+        return self._layouts[column]
+
+    def compare(self, arm: str, control: str, column: str = "AP", level: float = LEVEL) -> Comparison | None:
+        """The arm less the control, in the unit of the scores; None where they share no seed and data.
+
+        Runs of several data or codes (`--mixed`) share no layout; of them the paired t of their differences
+        is left, those of one seed on several data being one value.
+        """
+        arm, control = (self._arms.get(each, each) for each in (arm, control))
+        of = [each for each in self.layouts(column).values() if arm in each.arms or control in each.arms]
+        if len(of) == 1:
+            known = arm in of[0].arms and control in of[0].arms
+            return of[0].compare(arm, control, level) if known else None
+        own, other = (_by_seed(self.runs.get(slug), column) for slug in (arm, control))
+        paired = (own - other).dropna().groupby(level="seed").mean()
+        if paired.empty:
+            return None
+        row = over_seeds(list(paired), level)
+        return Comparison(row, "row", row)
+
+    def compare_all(
+        self, pairs: Iterable[Pair], column: str = "AP", level: float = LEVEL
+    ) -> dict[Pair, Comparison]:
+        """`compare` each pair, the unknown ones left out."""
+        found = {pair: self.compare(*pair, column, level) for pair in pairs}
+        return {pair: each for pair, each in found.items() if each is not None}
+
+
+def compared(table: Table, column: str = "AP") -> list[Pair]:
+    """The rows of a table that are compared in a score: their experiment and that of their control."""
+    return [
+        (row.slug, base.slug)
+        for row in table.rows
+        if row.slug is not None and row.lacks(column) is None and column in table.metrics
+        if (base := table.baseline(row, column)) is not row and base.slug is not None
+    ]
+
+
+def _scored(runs: pd.DataFrame, column: str) -> pd.Series[bool]:
+    return runs["state"].eq("done") & runs[column].notna()
+
+
+def _by_seed(runs: pd.DataFrame | None, column: str) -> pd.Series[float]:
+    """The score by (seed, data fingerprint): differences pair runs on the same data."""
+    if runs is None or runs.empty:
+        return pd.Series(
+            dtype=float, index=pd.MultiIndex.from_arrays([[], []], names=["seed", "fingerprint"])
+        )
+    return runs[_scored(runs, column)].groupby(["seed", "fingerprint"], dropna=False)[column].mean()
+
+
+def _layout(group: pd.DataFrame, every: pd.DataFrame, column: str) -> Layout:
+    """The layout of the scored runs of one group; the lost ones of its arms are among `every` run."""
+    gone = every[every["state"].isin(LOST) & every["arm"].isin(group["arm"])]
+    for name in GROUP:  # a run that was lost early may not say
+        gone = gone[gone[name].isna() | gone[name].eq(group[name].iloc[0])]
+    arms = tuple(dict.fromkeys(group["arm"]))
+    seeds = sorted({int(seed) for seed in [*group["seed"], *gone["seed"]]})
+    scores = group.groupby(["arm", "seed"])[column].mean().unstack("seed").reindex(index=arms, columns=seeds)
+    array = scores.to_numpy(float)
+    lost = np.zeros(array.shape, bool)
+    for arm, seed in zip(gone["arm"], gone["seed"], strict=True):
+        lost[arms.index(arm), seeds.index(int(seed))] = True
+    return Layout(arms, tuple(seeds), array, lost & np.isnan(array))
