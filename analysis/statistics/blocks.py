@@ -296,21 +296,22 @@ def largest_possible(interval: Interval) -> float:
 Outcome = Literal["higher", "lower", "no effect", "higher, small", "lower, small", "inconclusive"]
 
 
-def outcome(interval: Interval, margin: float) -> Outcome:
+def outcome(interval: Interval, margin: float, sign: float = LEVEL, small: float = 2 * LEVEL - 1) -> Outcome:
     """What a comparison says by itself: a sign by the 95 % interval, smallness by the 90 % interval.
 
     Each is false with at most 5 %: "higher" or "lower" where the 95 % interval excludes 0, "no effect"
-    (beyond the margin) where the 90 % interval lies inside ± margin, both where both hold.
+    (beyond the margin) where the 90 % interval lies inside ± margin, both where both hold. One look of
+    several has higher levels, `sign` and `small` (`statistics.stopping`).
     """
     if interval.error is None:
         return "inconclusive"
-    low, high = at_level(interval, LEVEL)
-    small = equivalence_p(interval, margin) < (1 - LEVEL)
+    low, high = at_level(interval, sign)
+    within = equivalence_p(interval, margin) < (1 - small) / 2
     if low > 0:
-        return "higher, small" if small else "higher"
+        return "higher, small" if within else "higher"
     if high < 0:
-        return "lower, small" if small else "lower"
-    return "no effect" if small else "inconclusive"
+        return "lower, small" if within else "lower"
+    return "no effect" if within else "inconclusive"
 
 
 def survivors_bound(lost: float, sigma: float) -> float:
