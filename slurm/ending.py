@@ -77,7 +77,7 @@ CRASH, ELSEWHERE = "crash", "elsewhere"  # it may be tried again; another submis
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Decision:
     """What to do: "leave", "requeue" or "fail"; and what the attempt has come to: a state, or one above."""
 
     action: str
@@ -85,7 +85,7 @@ class Verdict:
     reason: str = ""
 
 
-def judge(
+def decide(
     outcomes: list[dict[str, Any]],
     exit_code: int,
     cancelled: str | None,
@@ -99,7 +99,7 @@ def judge(
     began: bool = True,
     unwritable: str = "",
     stalled: bool = False,
-) -> Verdict:
+) -> Decision:
     """Decide about an attempt that is over.
 
     Args:
@@ -119,39 +119,39 @@ def judge(
     failures = [outcome for outcome in outcomes if outcome.get("state") == State.FAILED]
     final = [outcome for outcome in failures if outcome.get("final")]
     if exit_code == 0 and State.DONE in states:
-        return Verdict("leave", State.DONE)
+        return Decision("leave", State.DONE)
     if ELSEWHERE in states:
-        return Verdict("leave", ELSEWHERE)
+        return Decision("leave", ELSEWHERE)
     if cancelled or State.CANCELLED in states:
-        return Verdict("leave", State.CANCELLED, f"cancelled by {cancelled}; launch again to go on")
+        return Decision("leave", State.CANCELLED, f"cancelled by {cancelled}; launch again to go on")
     if final and not unwritable:
-        return Verdict("fail", State.FAILED, str(final[0].get("reason")))
+        return Decision("fail", State.FAILED, str(final[0].get("reason")))
     if seen is not None and seen.restarts > restart:
-        return Verdict("leave", State.PREEMPTED, "SLURM has put it back in the queue")
+        return Decision("leave", State.PREEMPTED, "SLURM has put it back in the queue")
     lost = seen is not None and seen.state == "NODE_FAIL"
     saved = State.PREEMPTED in states and not failures
     if saved and stalled and not lost and not unwritable:
-        return Verdict("fail", State.FAILED, NO_STEP)
+        return Decision("fail", State.FAILED, NO_STEP)
     if lost or unwritable or saved:
         if preemptions < requeues:
-            return Verdict("requeue", State.PREEMPTED, unwritable or ("its node was lost" if lost else ""))
+            return Decision("requeue", State.PREEMPTED, unwritable or ("its node was lost" if lost else ""))
         often = f"{preemptions} time{'' if preemptions == 1 else 's'}"
-        return Verdict("fail", State.FAILED, f"restarted {often}, as often as `requeues` allows")
+        return Decision("fail", State.FAILED, f"restarted {often}, as often as `requeues` allows")
     if not began and TIME_LIMIT.search(log):
-        return Verdict("fail", State.FAILED, NO_TIME)
+        return Decision("fail", State.FAILED, NO_TIME)
     if not began and exit_code in (126, 127):
         gone = exit_code == 127 and shutil.which("srun") is None
-        return Verdict("fail", State.FAILED, NO_SRUN if gone else NO_PROGRAM.format(exit_code))
+        return Decision("fail", State.FAILED, NO_SRUN if gone else NO_PROGRAM.format(exit_code))
     # Before a run has begun, a site's own welcome may speak of memory.
     if out_of_memory(log if began else "\n".join(filter(OWN_WORDS.match, log.splitlines()))):
-        return Verdict("fail", State.FAILED, TOO_LITTLE)
+        return Decision("fail", State.FAILED, TOO_LITTLE)
     # A rank that lost another one knows less than the one that was lost.
     first = min(failures, key=lambda outcome: "rank" in str(outcome.get("reason")), default=None)
     reason = str(first.get("reason")) if first else TOO_LATE if TIME_LIMIT.search(log) else _exit(exit_code)
     if crashes < retries:
-        return Verdict("requeue", CRASH, reason)
+        return Decision("requeue", CRASH, reason)
     retried = f"{crashes} {'retry' if crashes == 1 else 'retries'}"
-    return Verdict("fail", State.FAILED, f"{reason} (after {retried})" if crashes else reason)
+    return Decision("fail", State.FAILED, f"{reason} (after {retried})" if crashes else reason)
 
 
 def _exit(code: int) -> str:
@@ -161,7 +161,7 @@ def _exit(code: int) -> str:
 
 
 def end(folder: Path, exit_code: int, place: int | None = None) -> int:
-    """Judge this job's attempt and carry the verdict out; returns the job's own exit code.
+    """Judge this job's attempt and carry the decision out; returns the job's own exit code.
 
     Of runs that share a job each is judged when its process has ended (`place`: which one), and those that
     are to go on once more at the end of the job, of which SLURM has said more by then. The job goes back to
@@ -169,15 +169,15 @@ def end(folder: Path, exit_code: int, place: int | None = None) -> int:
     """
     job, runs = job_id(), entries(folder)
     packed = "pack" in runs[0]
-    again: list[tuple[dict[str, Any], Verdict]] = []
+    again: list[tuple[dict[str, Any], Decision]] = []
     for about in runs if place is None else runs[place : place + 1]:
-        verdict = _judged(folder, about, exit_code, packed)
-        if verdict.action == "requeue":
-            again.append((about, verdict))
-        elif verdict.action == "fail":
-            _fail(folder, about, verdict.reason)
-        elif verdict.kind == State.CANCELLED:
-            _leave(about, State.PREEMPTED, verdict.reason)
+        decision = _decide_about(folder, about, exit_code, packed)
+        if decision.action == "requeue":
+            again.append((about, decision))
+        elif decision.action == "fail":
+            _fail(folder, about, decision.reason)
+        elif decision.kind == State.CANCELLED:
+            _leave(about, State.PREEMPTED, decision.reason)
     if place is not None:
         return 0
     if again:
@@ -193,19 +193,19 @@ def end(folder: Path, exit_code: int, place: int | None = None) -> int:
     if packed:
         return 0
     # What waits for this run must not take it for done.
-    return exit_code if verdict.kind == State.DONE else exit_code or 1
+    return exit_code if decision.kind == State.DONE else exit_code or 1
 
 
-def _judged(folder: Path, about: Mapping[str, Any], exit_code: int, packed: bool) -> Verdict:
+def _decide_about(folder: Path, about: Mapping[str, Any], exit_code: int, packed: bool) -> Decision:
     """Decide about a run of this job, and note it."""
     job, restart = job_id(), restarts()
     run_dir, number = Path(about["run_dir"]), int(about["number"])
     token = read(run_dir, number)
     if superseded(run_dir, number, str(about["launch"])):
         print("ending: elsewhere -> leave", flush=True)
-        return Verdict("leave", ELSEWHERE)
+        return Decision("leave", ELSEWHERE)
     if packed and token.ended_as not in (None, *AGAIN):  # it was over before, or has been judged
-        return Verdict("leave", ELSEWHERE)
+        return Decision("leave", ELSEWHERE)
     attempts = token.attempts()
     ended = (record for record in attempts if record.get("event") == "end")
     ends = {record.get("restart", -index): record for index, record in enumerate(ended, 1)}
@@ -214,7 +214,7 @@ def _judged(folder: Path, about: Mapping[str, Any], exit_code: int, packed: bool
     crashes = kinds.count(CRASH)
     log = _log(folder, about)
     seen, came_to = scheduler.own(job), progress(run_dir)
-    verdict = judge(
+    decision = decide(
         token.outcomes(restart),
         exit_code if told is None else int(told["exit"]),
         _canceller(token, seen, log),
@@ -230,13 +230,13 @@ def _judged(folder: Path, about: Mapping[str, Any], exit_code: int, packed: bool
         stalled(ends.values(), came_to),
     )
     name = f"{about['run']}: " if packed else ""
-    print(f"ending: {name}{verdict.kind} {verdict.reason} -> {verdict.action}", flush=True)
-    if told is None or (told["kind"], told["reason"]) != (verdict.kind, verdict.reason):
-        how = {"kind": verdict.kind, "exit": exit_code, "reason": verdict.reason}
+    print(f"ending: {name}{decision.kind} {decision.reason} -> {decision.action}", flush=True)
+    if told is None or (told["kind"], told["reason"]) != (decision.kind, decision.reason):
+        how = {"kind": decision.kind, "exit": exit_code, "reason": decision.reason}
         # A full disk must not keep the run from going on when there is space again.
         with suppress(OSError):
             token.note("end", job=job, restart=restart, **how, progress=came_to)
-    return verdict
+    return decision
 
 
 def _fail(folder: Path, about: Mapping[str, Any], reason: str) -> None:

@@ -163,13 +163,8 @@ def _software(where: str, seen: Mapping[str, Any], tell: Tell, loads: bool = Fal
 
 
 def gpus(gres: str, kind: str = "") -> int:
-    """GPUs of a node by sinfo's word, as `gpu:a100:4(S:0-1),gpu:v100:2`; of one kind if it is named."""
-    total = 0
-    for part in re.sub(r"\([^)]*\)", "", gres).split(","):
-        fields = part.split(":")
-        if fields[0] == "gpu" and fields[-1].isdecimal() and (not kind or kind in fields[1:-1]):
-            total += int(fields[-1])
-    return total
+    """GPUs of a node by sinfo's word; of one kind if it is named."""
+    return sum(count for types, count in site.gres(gres) if not kind or kind in types.split(":"))
 
 
 def _preemption(settings: dict[str, str], tell: Tell) -> None:
@@ -295,7 +290,7 @@ def _await(job: str, results: Path, folder: Path, patience: float, tell: Tell) -
     return None
 
 
-def judge(cluster: Cluster, seen: dict[str, Any], results: Path, code: Path, tell: Tell) -> bool:
+def conclude(cluster: Cluster, seen: dict[str, Any], results: Path, code: Path, tell: Tell) -> bool:
     """What the tiny job saw, in words; whether runs would work."""
     good = True
 

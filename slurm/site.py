@@ -127,12 +127,17 @@ def _user() -> str:
         return str(os.geteuid())
 
 
+def gres(text: str) -> list[tuple[str, int]]:
+    """Type and number of a node's GPUs by sinfo's word, as `gpu:a100:4(S:0-1),gpu:v100:2`; "" for no type."""
+    parts = (part.split(":") for part in re.sub(r"\([^)]*\)", "", text).split(","))
+    return [(":".join(p[1:-1]), int(p[-1])) for p in parts if p[0] == "gpu" and p[-1].isdecimal()]
+
+
 def kinds(rows: list[tuple[str, str, int]]) -> Counter[str]:
     """Nodes by the GPUs that they have: from (gres, features, nodes), types where gres names them."""
     found: Counter[str] = Counter()
-    for gres, features, nodes in rows:
-        parts = re.sub(r"\([^)]*\)", "", gres).split(",")
-        types = sorted({":".join(p.split(":")[1:-1]) for p in parts if re.fullmatch(r"gpu(:[^:,]+)*:\d+", p)})
+    for text, features, nodes in rows:
+        types = sorted({kind for kind, _ in gres(text)})
         if types:
             untyped = types == [""] and features not in ("", "(null)")
             found[f"features {features}" if untyped else ", ".join(t or "untyped" for t in types)] += nodes

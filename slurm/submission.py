@@ -34,8 +34,8 @@ ROOT = Path(__file__).parent.parent
 PACKAGES = ("yolor_core", "ablations", "slurm", "analysis")
 NO_LIMIT = 10**9  # minutes
 KINDS = (".py", ".csv", ".toml", ".json", ".typed", ".html", ".css", ".js")
-# Each run of a pack is judged as soon as its process has ended, while the others go on.
-JUDGED = (
+# What becomes of each run of a pack is decided as soon as its process has ended, while the others go on.
+THEN_ENDING = (
     'trap "" USR2 TERM; ending=$1 folder=$2; shift 2; "$@"; '
     'exec "$ending" -m slurm.ending "$folder" $? "$SLURM_PROCID"'
 )
@@ -296,7 +296,7 @@ class Sender:
         ending = shlex.quote(sys.executable) if cluster.container else python
         packed = array.per_job > 1
         own = python if cluster.of_srun else ending  # what srun starts is in its container
-        prefix = f"sh -c {shlex.quote(JUDGED)} sh {own} {shlex.quote(str(folder))} " if packed else ""
+        prefix = f"sh -c {shlex.quote(THEN_ENDING)} sh {own} {shlex.quote(str(folder))} " if packed else ""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             executor = _Executor(

@@ -73,7 +73,7 @@ def check(ctx: click.Context, profile: str, results: Path, timeout: int, as_json
     """
     from slurm.cluster import load_cluster
     from slurm.files import replace_json
-    from slurm.probe import Finding, judge, look_around, send_probe
+    from slurm.probe import Finding, conclude, look_around, send_probe
     from slurm.scheduler import ClusterError
     from slurm.submission import freeze
     from yolor_core.identity import code_commit
@@ -97,7 +97,7 @@ def check(ctx: click.Context, profile: str, results: Path, timeout: int, as_json
             tell(Finding("problem", "submission", str(error)))
         else:
             if seen is not None:
-                judge(cluster, seen, results, code, tell)
+                conclude(cluster, seen, results, code, tell)
                 replace_json(results / "clusters" / f"{cluster.name}.json", {"shared": True, **seen})
     good = all(finding.level != "problem" for finding in found)
     if as_json:

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from ablations.cli import main
 from ablations.plan import plan_runs
-from slurm.scheduler import check_path
+from slurm.scheduler import ClusterError, check_path
 from slurm.tokens import claim
 from yolor_core.runs import directory
 from yolor_core.runs.directory import RunDirectory
@@ -18,8 +18,9 @@ from yolor_core.runs.directory import RunDirectory
 
 @pytest.mark.parametrize("sign", ["%", "\\", ":", '"', "'", "\t", "\n"])
 def test_the_signs_that_a_path_must_not_have_are_refused(sign: str) -> None:
-    with pytest.raises(Exception, match="choose another folder"):
+    with pytest.raises(ClusterError, match="choose another folder"):
         check_path(Path(f"/shared/a{sign}b"))
+    check_path(Path("/shared/a b (copy); $HOME"))
 
 
 @pytest.mark.parametrize(("mask", "shared"), [(0o002, True), (0o022, False)])

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from slurm import ending
-from slurm.ending import end, judge, main
+from slurm.ending import Decision, decide, end, main
 from slurm.files import BEGINNING, TOO_LATE
 from slurm.scheduler import Own
 from slurm.tokens import AGAIN, Token, claim
@@ -27,92 +27,71 @@ DONE, SAVED = outcome(0, "done"), outcome(0, "preempted")
 CRASH = outcome(0, "failed", "ValueError: too wide")
 
 
-@pytest.mark.parametrize(
-    ("outcomes", "code", "given", "action", "kind"),
-    [
-        pytest.param([DONE], 0, {}, "leave", "done", id="done"),
-        pytest.param([DONE, outcome(1, "done")], 0, {}, "leave", "done", id="two-done"),
-        pytest.param([DONE], 0, {"cancelled": "ann"}, "leave", "done", id="done-before-it-was-cancelled"),
-        pytest.param([outcome(0, "elsewhere")], 0, {}, "leave", "elsewhere", id="submitted-anew"),
-        pytest.param([SAVED], 0, {}, "requeue", "preempted", id="saved"),
-        pytest.param(
-            [SAVED], 0, {"crashes": 9}, "requeue", "preempted", id="crashes-do-not-count-as-restarts"
-        ),
-        pytest.param([SAVED], 0, {"preemptions": 4}, "requeue", "preempted", id="the-last-restart"),
-        pytest.param([SAVED], 0, {"preemptions": 5}, "fail", "failed", id="restarted-too-often"),
-        pytest.param([SAVED], 0, {"cancelled": "ann"}, "leave", "cancelled", id="saved-as-it-was-cancelled"),
-        pytest.param(
-            [CRASH], 1, {"cancelled": "ann"}, "leave", "cancelled", id="crashed-as-it-was-cancelled"
-        ),
-        pytest.param([], 143, {"cancelled": "scancel"}, "leave", "cancelled", id="cancelled-before-it-began"),
-        pytest.param([outcome(0, "cancelled")], 0, {}, "leave", "cancelled", id="found-the-mark"),
-        pytest.param([CRASH], 1, {}, "requeue", "crash", id="crashed"),
-        pytest.param(
-            [CRASH], 1, {"preemptions": 9}, "requeue", "crash", id="restarts-do-not-count-as-crashes"
-        ),
-        pytest.param([CRASH], 1, {"crashes": 1}, "requeue", "crash", id="the-last-retry"),
-        pytest.param([CRASH], 1, {"crashes": 2}, "fail", "failed", id="crashed-too-often"),
-        pytest.param([CRASH], 1, {"retries": 0}, "fail", "failed", id="no-retries"),
-        pytest.param([SAVED, CRASH], 1, {}, "requeue", "crash", id="one-saved-and-one-crashed"),
-        pytest.param([DONE], 1, {}, "requeue", "crash", id="one-done-and-one-that-died-silently"),
-        pytest.param([outcome(0, "failed", "no such key", True)], 1, {}, "fail", "failed", id="comes-again"),
-        pytest.param([], 137, {}, "requeue", "crash", id="killed"),
-        pytest.param(
-            [], 1, {"log": "slurmstepd: error: Detected 1 oom-kill event"}, "fail", "failed", id="oom"
-        ),
-        pytest.param([CRASH], 1, {"log": "CUDA Out Of Memory"}, "fail", "failed", id="gpu-memory"),
-    ],
-)
-def test_the_ending_of_an_attempt_decides_what_comes_next(
-    outcomes: list[dict[str, Any]], code: int, given: dict[str, Any], action: str, kind: str
-) -> None:
-    usual = {"cancelled": None, "log": "", "preemptions": 0, "crashes": 0, "requeues": 5, "retries": 2}
-    verdict = judge(outcomes, code, **usual | given)
-    assert (verdict.action, verdict.kind) == (action, kind)
-
-
 NODE_LOST, PUT_BACK, RUNS = Own("NODE_FAIL", 0), Own("COMPLETING", 1), Own("COMPLETING", 0)
 LIMIT = "slurmstepd-n1: error: *** JOB 50 ON n1 CANCELLED AT 2026-11-28T23:28:34 DUE TO TIME LIMIT ***"
 BANNER = "Welcome! Jobs that run out of memory are killed.\n"
-
-
-@pytest.mark.parametrize(
-    ("outcomes", "code", "given", "expected"),
-    [
-        pytest.param([], 143, {"seen": PUT_BACK}, ("leave", "preempted"), id="requeued-by-an-administrator"),
-        pytest.param([SAVED], 0, {"seen": PUT_BACK}, ("leave", "preempted"), id="saved-and-requeued"),
-        pytest.param([CRASH], 1, {"seen": PUT_BACK}, ("leave", "preempted"), id="a-rank-that-lost-the-other"),
-        pytest.param([], 9, {"seen": PUT_BACK, "restart": 1}, ("requeue", "crash"), id="an-earlier-restart"),
-        pytest.param([], 0, {"seen": NODE_LOST}, ("requeue", "preempted"), id="node-down-and-srun-says-0"),
-        pytest.param(
-            [CRASH], 1, {"seen": NODE_LOST, "preemptions": 5}, ("fail", "failed"), id="lost-too-many-nodes"
-        ),
-        pytest.param([DONE], 0, {"seen": PUT_BACK}, ("leave", "done"), id="done-and-requeued"),
-        pytest.param([], 9, {"seen": PUT_BACK, "cancelled": "ann"}, ("leave", "cancelled"), id="not-wanted"),
-        pytest.param([], 137, {"seen": RUNS}, ("requeue", "crash"), id="killed"),
-        pytest.param([], 1, {"began": False, "log": BANNER}, ("requeue", "crash"), id="a-sites-banner"),
-        pytest.param(
-            [], 1, {"began": False, "log": f"{BANNER}slurmstepd: error: Detected 1 oom_kill event"},
-            ("fail", "failed"), id="memory-before-the-run-began",
-        ),
-        pytest.param([], 1, {"log": LIMIT}, ("requeue", "crash"), id="no-time-to-save"),
-        pytest.param([], 1, {"began": False, "log": LIMIT}, ("fail", "failed"), id="no-time-to-begin"),
-        pytest.param([], 127, {"began": False}, ("fail", "failed"), id="no-program"),
-        pytest.param([], 127, {}, ("requeue", "crash"), id="a-run-may-end-with-127"),
-        pytest.param([CRASH], 1, {"unwritable": "full", "crashes": 2}, ("requeue", "preempted"), id="full"),
-        pytest.param(
-            [outcome(0, "failed", "no space is left", True)], 1, {"unwritable": "full"},
-            ("requeue", "preempted"), id="a-full-disk-may-pass",
-        ),
-        pytest.param([CRASH], 1, {"unwritable": "full", "preemptions": 5}, ("fail", "failed"), id="or-not"),
-    ],
+OOM = "slurmstepd: error: Detected 1 oom_kill event"
+LEFT, AGAIN_SAVED, AGAIN_CRASHED, FAILS = (
+    ("leave", "cancelled"), ("requeue", "preempted"), ("requeue", "crash"), ("fail", "failed"),
 )  # fmt: skip
-def test_what_slurm_has_done_is_told_from_a_crash(
-    outcomes: list[dict[str, Any]], code: int, given: dict[str, Any], expected: tuple[str, str]
-) -> None:
+
+
+def decided(outcomes: list[dict[str, Any]], code: int, **given: Any) -> Decision:
     usual = {"cancelled": None, "log": "", "preemptions": 0, "crashes": 0, "requeues": 5, "retries": 2}
-    verdict = judge(outcomes, code, **usual | given)
-    assert (verdict.action, verdict.kind) == expected
+    return decide(outcomes, code, **usual | given)
+
+
+ENDINGS: dict[str, tuple[list[dict[str, Any]], int, dict[str, Any], tuple[str, str]]] = {
+    "done": ([DONE], 0, {}, ("leave", "done")),
+    "two done": ([DONE, outcome(1, "done")], 0, {}, ("leave", "done")),
+    "done before it was cancelled": ([DONE], 0, {"cancelled": "ann"}, ("leave", "done")),
+    "submitted anew": ([outcome(0, "elsewhere")], 0, {}, ("leave", "elsewhere")),
+    "saved": ([SAVED], 0, {}, AGAIN_SAVED),
+    "crashes do not count as restarts": ([SAVED], 0, {"crashes": 9}, AGAIN_SAVED),
+    "the last restart": ([SAVED], 0, {"preemptions": 4}, AGAIN_SAVED),
+    "restarted too often": ([SAVED], 0, {"preemptions": 5}, FAILS),
+    "saved as it was cancelled": ([SAVED], 0, {"cancelled": "ann"}, LEFT),
+    "crashed as it was cancelled": ([CRASH], 1, {"cancelled": "ann"}, LEFT),
+    "cancelled before it began": ([], 143, {"cancelled": "scancel"}, LEFT),
+    "found the mark": ([outcome(0, "cancelled")], 0, {}, LEFT),
+    "crashed": ([CRASH], 1, {}, AGAIN_CRASHED),
+    "restarts do not count as crashes": ([CRASH], 1, {"preemptions": 9}, AGAIN_CRASHED),
+    "the last retry": ([CRASH], 1, {"crashes": 1}, AGAIN_CRASHED),
+    "crashed too often": ([CRASH], 1, {"crashes": 2}, FAILS),
+    "no retries": ([CRASH], 1, {"retries": 0}, FAILS),
+    "one saved and one crashed": ([SAVED, CRASH], 1, {}, AGAIN_CRASHED),
+    "one done and one that died silently": ([DONE], 1, {}, AGAIN_CRASHED),
+    "comes again": ([outcome(0, "failed", "no such key", True)], 1, {}, FAILS),
+    "killed": ([], 137, {"seen": RUNS}, AGAIN_CRASHED),
+    "killed, and SLURM says nothing": ([], 137, {}, AGAIN_CRASHED),
+    "memory": ([], 1, {"log": "slurmstepd: error: Detected 1 oom-kill event"}, FAILS),
+    "memory of a GPU": ([CRASH], 1, {"log": "CUDA Out Of Memory"}, FAILS),
+    # What SLURM has done is told from a crash.
+    "requeued by an administrator": ([], 143, {"seen": PUT_BACK}, ("leave", "preempted")),
+    "saved and requeued": ([SAVED], 0, {"seen": PUT_BACK}, ("leave", "preempted")),
+    "a rank that lost the other": ([CRASH], 1, {"seen": PUT_BACK}, ("leave", "preempted")),
+    "an earlier restart": ([], 9, {"seen": PUT_BACK, "restart": 1}, AGAIN_CRASHED),
+    "node down and srun says 0": ([], 0, {"seen": NODE_LOST}, AGAIN_SAVED),
+    "lost too many nodes": ([CRASH], 1, {"seen": NODE_LOST, "preemptions": 5}, FAILS),
+    "done and requeued": ([DONE], 0, {"seen": PUT_BACK}, ("leave", "done")),
+    "not wanted": ([], 9, {"seen": PUT_BACK, "cancelled": "ann"}, LEFT),
+    "a site's banner": ([], 1, {"began": False, "log": BANNER}, AGAIN_CRASHED),
+    "memory before the run began": ([], 1, {"began": False, "log": f"{BANNER}{OOM}"}, FAILS),
+    "no time to save": ([], 1, {"log": LIMIT}, AGAIN_CRASHED),
+    "no time to begin": ([], 1, {"began": False, "log": LIMIT}, FAILS),
+    "no program": ([], 127, {"began": False}, FAILS),
+    "a run may end with 127": ([], 127, {}, AGAIN_CRASHED),
+    "a full disk": ([CRASH], 1, {"unwritable": "full", "crashes": 2}, AGAIN_SAVED),
+    "a full disk may pass": ([outcome(0, "failed", "full", True)], 1, {"unwritable": "full"}, AGAIN_SAVED),
+    "or not": ([CRASH], 1, {"unwritable": "full", "preemptions": 5}, FAILS),
+}
+
+
+@pytest.mark.parametrize("how", ENDINGS)
+def test_the_ending_of_an_attempt_decides_what_comes_next(how: str) -> None:
+    outcomes, code, given, expected = ENDINGS[how]
+    decision = decided(outcomes, code, **given)
+    assert (decision.action, decision.kind) == expected
 
 
 def test_reasons_why_no_run_was_started_name_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,8 +124,7 @@ def test_only_what_the_attempt_itself_printed_is_judged() -> None:
 
 
 def reason(outcomes: list[dict[str, Any]], code: int, **given: Any) -> str:
-    usual = {"cancelled": None, "log": "", "preemptions": 0, "crashes": 2, "requeues": 5, "retries": 2}
-    return judge(outcomes, code, **usual | given).reason
+    return decided(outcomes, code, **{"crashes": 2} | given).reason
 
 
 def test_reasons_say_what_happened() -> None:
@@ -176,23 +154,9 @@ class Job:
         assert token is not None
         self.token: Token = token
         self.folder.mkdir()
-        about = {
-            "run": "run",
-            "run_dir": str(self.run_dir),
-            "number": 1,
-            "launch": "x",
-            "requeues": 5,
-            "retries": 2,
-            "work": "tests.slurm.fakes",
-        }
-        other = {
-            "run": "other",
-            "run_dir": str(root / "other"),
-            "number": 3,
-            "launch": "x",
-            "requeues": 0,
-            "retries": 0,
-        }
+        about = {"run": "run", "run_dir": str(self.run_dir), "number": 1, "launch": "x"}
+        about |= {"requeues": 5, "retries": 2, "work": "tests.slurm.fakes"}
+        other = {"run": "other", "run_dir": str(root / "other"), "number": 3, "launch": "x"}
         (self.folder / "jobs.json").write_text(json.dumps({"jobs": [other, about]}))
         monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "50")
         monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "1")
@@ -298,18 +262,16 @@ def test_a_restart_after_a_crash_is_no_preemption(job: Job) -> None:
     assert (job.ends(), job.requeued()) == (["crash", "crash", "preempted"], 1)
 
 
-def test_a_cancelled_run_can_go_on_later(job: Job) -> None:
-    job.token.cancel()
+@pytest.mark.parametrize("by", ["ablate cancel", "scancel"])
+def test_a_cancelled_run_can_go_on_later(job: Job, by: str) -> None:
+    if by == "scancel":
+        job.state("CANCELLED")
+    else:
+        job.token.cancel()
     job.token.ended(0, 0, state="preempted")
     assert end(job.folder, 0) != 0
     assert (job.ends(), job.requeued()) == (["cancelled"], 0)
     assert (job.how_left() or [""])[0] == "preempted"
-
-
-def test_scancel_cancels_too(job: Job) -> None:
-    job.state("CANCELLED")
-    end(job.folder, 143)
-    assert (job.ends(), job.requeued()) == (["cancelled"], 0)
 
 
 def test_a_refused_requeue_is_a_failure_with_slurms_words(job: Job) -> None:

@@ -13,7 +13,7 @@ import pytest
 from slurm import probe
 from slurm.cluster import Cluster, Override
 from slurm.files import replace_json
-from slurm.probe import Finding, gpus, judge, look_around, look_from_inside, send_probe
+from slurm.probe import Finding, conclude, gpus, look_around, look_from_inside, send_probe
 from slurm.scheduler import ClusterError
 from tests.slurm.fake_slurm import FakeSlurm
 
@@ -173,20 +173,20 @@ SOFTWARE = {
 def test_a_nodes_clock_is_compared_as_well_as_it_can_be(
     clock: float, here: list[float], level: str, words: str
 ) -> None:
-    good, found = judged(Cluster(), clock=clock, clock_here=here)
+    good, found = concluded(Cluster(), clock=clock, clock_here=here)
     assert good and found["clock"].level == level and words in found["clock"].words
 
 
 def test_what_a_node_has_is_told_in_a_line_each() -> None:
     scratch = {"name": "$SLURM_TMPDIR", "folder": "/scratch/7", "kind": "xfs", "free": 812.0}
-    good, found = judged(Cluster(), software=SOFTWARE, scratch=scratch)
+    good, found = concluded(Cluster(), software=SOFTWARE, scratch=scratch)
     assert good
     for word in ("Lmod, loaded: cuda/12.8", "enroot", "in a container (apptainer)", "without Python.h,"):
         assert word in found["node"].words
     assert "a C compiler" not in found["node"].words
     assert found["node"].facts == SOFTWARE
     assert "$SLURM_TMPDIR is /scratch/7, xfs, 812 GB free" in found["local disk"].words
-    good, found = judged(Cluster(), software=SOFTWARE | {"module_function": False, "loaded": ""})
+    good, found = concluded(Cluster(), software=SOFTWARE | {"module_function": False, "loaded": ""})
     assert "read its init file" in found["node"].words and found["node"].level == "ok"
 
 
@@ -201,7 +201,7 @@ def test_what_a_node_has_is_told_in_a_line_each() -> None:
     ],
 )
 def test_modules_that_a_profile_loads_in_vain_are_told(line: str, loaded: str, level: str) -> None:
-    _, found = judged(Cluster(setup=(line,)), software=SOFTWARE | {"loaded": loaded})
+    _, found = concluded(Cluster(setup=(line,)), software=SOFTWARE | {"loaded": loaded})
     assert (found["node"].level, "none is loaded" in found["node"].words) == (level, level == "note")
 
 
@@ -218,10 +218,10 @@ SEEN = {
 }
 
 
-def judged(cluster: Cluster, **changes: Any) -> tuple[bool, dict[str, Finding]]:
+def concluded(cluster: Cluster, **changes: Any) -> tuple[bool, dict[str, Finding]]:
     found: list[Finding] = []
     seen = {key: value for key, value in (SEEN | changes).items() if value is not None}
-    good = judge(cluster, seen, Path("/results"), Path("/results/code/abc"), found.append)
+    good = conclude(cluster, seen, Path("/results"), Path("/results/code/abc"), found.append)
     return good, {finding.what: finding for finding in found}
 
 
@@ -241,8 +241,8 @@ def judged(cluster: Cluster, **changes: Any) -> tuple[bool, dict[str, Finding]]:
         (Cluster(), {"disk_error": "/scratch: No such file or directory"}, "local disk"),
     ],
 )
-def test_what_the_job_saw_is_judged(cluster: Cluster, changes: dict[str, Any], problem: str | None) -> None:
-    good, found = judged(cluster, **changes)
+def test_what_the_job_saw_is_told(cluster: Cluster, changes: dict[str, Any], problem: str | None) -> None:
+    good, found = concluded(cluster, **changes)
     assert good == (problem is None)
     assert [what for what, finding in found.items() if finding.level == "problem"] == (
         [problem] if problem else []
@@ -326,16 +326,10 @@ def test_a_job_that_left_no_file_means_that_the_folder_is_not_shared(slurm: Fake
     assert "do not see this results folder" in " ".join(found["job"].words.split())
 
 
-def test_a_refused_probe_raises(slurm: FakeSlurm, results: Path) -> None:
+def test_a_refused_probe_raises_and_leaves_no_launch(slurm: FakeSlurm, results: Path) -> None:
     slurm.answer("sbatch", error="sbatch: error: Invalid qos", code=1)
     with pytest.raises(ClusterError, match="Invalid qos"):
         sent(slurm, results)
+    assert list((results / "launches").iterdir()) == []
     with pytest.raises(ClusterError, match="choose another"):
         sent(slurm, results / "50%")
-
-
-def test_a_refused_probe_leaves_no_launch(slurm: FakeSlurm, results: Path) -> None:
-    slurm.answer("sbatch", error="sbatch: error: Invalid qos", code=1)
-    with pytest.raises(ClusterError):
-        sent(slurm, results)
-    assert list((results / "launches").iterdir()) == []

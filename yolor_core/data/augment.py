@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from yolor_core.config import AugmentConfig
+from yolor_core.data.images import GREY, letterbox
 from yolor_core.data.mosaic import Labelled, Part, compose, layout4, layout9
-from yolor_core.data.resize import GREY, letterbox
 
 Pixels = NDArray[np.uint8]
 STRIP = 128  # rows

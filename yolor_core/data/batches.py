@@ -17,11 +17,10 @@ from torch.utils.data import DataLoader, Dataset
 from yolor_core.config import AugmentConfig
 from yolor_core.data.augment import training_sample
 from yolor_core.data.decode import agrees
-from yolor_core.data.images import ImageSet
+from yolor_core.data.images import ImageSet, fitted, letterbox
 from yolor_core.data.mosaic import Labelled, Part
 from yolor_core.data.ordering import Draw, by_aspect, epoch_order, generator, kept, rectangle, share
 from yolor_core.data.report import DataReport, Note
-from yolor_core.data.resize import fitted, letterbox
 from yolor_core.errors import DataError, YolorError
 
 T = TypeVar("T")
@@ -148,7 +147,7 @@ class EvaluationBatches:
         return len(self._steps)
 
     def __iter__(self) -> Iterator[EvaluationBatch]:
-        return run(_Build(self), self._steps, self.workers, self.images.report)
+        return run(self.build, self._steps, self.workers, self.images.report)
 
     def build(self, step: int) -> tuple[EvaluationBatch, list[Note]]:
         """Batch number `step` of all ranks' batches, and notes of what its images needed."""
@@ -165,16 +164,6 @@ class EvaluationBatches:
         images = torch.from_numpy(np.ascontiguousarray(stack.transpose(0, 3, 1, 2)))
         indices = tuple(members.tolist())
         return EvaluationBatch(images, indices, scales, pads, self.images.sizes[members]), notes
-
-
-@dataclass
-class _Build:
-    """Builds the batches; picklable, for the workers."""
-
-    source: EvaluationBatches
-
-    def __call__(self, step: int) -> tuple[EvaluationBatch, list[Note]]:
-        return self.source.build(step)
 
 
 @dataclass

@@ -6,8 +6,8 @@ import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,17 +39,6 @@ class FileReader(Reader):
         return decode(self.path(index), self.ids[index], width, height)
 
 
-@dataclass(frozen=True)
-class AnnotationFile:
-    """Reads the content again when it is wanted: a train split's would fill gigabytes if it were kept."""
-
-    path: Path
-
-    def __call__(self) -> dict[str, Any]:
-        content: dict[str, Any] = read_json(self.path)
-        return content
-
-
 def load_coco(root: Path, split: str, packs: str | Path | None = None, use_packs: bool = True) -> ImageSet:
     """Read, check and clean one split; its packs are used where there are any (see `data.pack`).
 
@@ -74,7 +63,8 @@ def load_coco(root: Path, split: str, packs: str | Path | None = None, use_packs
         except DataError:
             rest = None  # the packs may be all that a node has
         reader = PackedReader(root, split, usable, rest, files, ids, sizes)
-    return ImageSet(annotations, report, reader, AnnotationFile(path), fingerprint)
+    # Read again when it is wanted: a train split's content would fill gigabytes if it were kept.
+    return ImageSet(annotations, report, reader, partial(read_json, path), fingerprint)
 
 
 def read_annotations(root: Path, split: str) -> tuple[Path, Annotations, DataReport, str]:

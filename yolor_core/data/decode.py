@@ -10,15 +10,14 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from PIL.ImageFile import StubImageFile
 
+from yolor_core.data.images import GREY, Pixels
 from yolor_core.data.metadata import ORIENTATION, exif_orientation, without_metadata
 from yolor_core.data.report import Note
 from yolor_core.errors import ConfigError
 
-Pixels = NDArray[np.uint8]
 # Sampling of luma against chroma that decoders of all ages upsample alike; 4:4:0 is not among them.
 SAMPLINGS = (0x11, 0x21, 0x22)
 LARGEST = 50_000_000  # pixels; beyond, Pillow has a say about what is too large
@@ -98,11 +97,8 @@ def _decode(data: bytes) -> Pixels | None:
     return np.asarray(pixels.permute(1, 2, 0).numpy(), np.uint8)
 
 
-cv2.setNumThreads(0)  # parallelism is the loader's; a pool per worker process would only fight over the cores
-
 Findings = list[tuple[str, str]]
 """What was done to an image: kinds of `report.KINDS`, each with a detail."""
-GREY = 114
 DARK = 64  # of 256: what 16-bit samples stay below that use 14 bits or fewer
 MAX_PIXELS = "ABLATE_MAX_PIXELS"
 # What turns a stored picture upright, by EXIF orientation; from 5 on width and height change places.

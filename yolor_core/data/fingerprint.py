@@ -143,7 +143,7 @@ def _are_drawn(root: Path, split: str, packs: str | None, pictures: str, found: 
     remembered = _recall(key)
     if remembered is None:
         from yolor_core.data.coco import load_coco
-        from yolor_core.data.resize import resize
+        from yolor_core.data.images import resize
         from yolor_core.data.shapes.render import render
 
         images = load_coco(root, split, packs)

@@ -6,8 +6,9 @@ import copy
 import hashlib
 import logging
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from yolor_core.config import CocoConfig, ShapesConfig
 from yolor_core.data.annotations import clean
@@ -50,16 +51,6 @@ class ShapesReader(Reader):
         return render(self.seed, self.size, self.split, index), []
 
 
-@dataclass(frozen=True)
-class Copies:
-    """Hands out copies of annotation content."""
-
-    content: dict[str, Any]
-
-    def __call__(self) -> dict[str, Any]:
-        return copy.deepcopy(self.content)
-
-
 def load_shapes(config: ShapesConfig, split: Split) -> ImageSet:
     """A split of the synthetic dataset, equal to what `write_dataset` writes."""
     images = config.train_images if split == "train" else config.val_images
@@ -67,4 +58,4 @@ def load_shapes(config: ShapesConfig, split: Split) -> ImageSet:
     annotations, report = clean(content, f"shapes, seed {config.seed}, {split}")
     fingerprint = hashlib.sha256(annotation_bytes(content)).hexdigest()
     reader = ShapesReader(config.seed, config.size, split)
-    return ImageSet(annotations, report, reader, Copies(content), fingerprint)
+    return ImageSet(annotations, report, reader, partial(copy.deepcopy, content), fingerprint)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from yolor_core.data.resize import GREY
+from yolor_core.data.images import GREY
 
 Pixels = NDArray[np.uint8]
 Boxes = NDArray[np.float32]
@@ -152,16 +152,6 @@ def compose(layout: Layout, parts: Sequence[Part], view: Rectangle | None = None
     return _with_area(Labelled(canvas, np.concatenate(boxes), *labels))
 
 
-def mosaic4(rng: np.random.Generator, parts: Sequence[Part], size: int) -> Labelled:
-    """A whole mosaic of four images, 2 size x 2 size."""
-    return _rgb(compose(layout4(rng, parts, size), parts))
-
-
-def mosaic9(rng: np.random.Generator, parts: Sequence[Part], size: int) -> Labelled:
-    """A whole mosaic of nine images, 2 size x 2 size."""
-    return _rgb(compose(layout9(rng, parts, size), parts))
-
-
 def _covered(part: Part, tile: Tile) -> Rectangle:
     """What of the canvas a part covers."""
     x1, y1, x2, y2 = tile.cell
@@ -182,10 +172,6 @@ def _moved(boxes: Boxes, covered: Rectangle, tile: Tile, layout: Layout) -> Boxe
     if layout.cut:
         boxes = (boxes - np.array([layout.x, layout.y] * 2, np.float32)).clip(0, layout.side)
     return boxes
-
-
-def _rgb(image: Labelled) -> Labelled:
-    return replace(image, pixels=np.ascontiguousarray(image.pixels[..., :3]))
 
 
 def _with_area(image: Labelled) -> Labelled:

@@ -265,33 +265,9 @@ class DataReport:
         """One line on a split without anything to learn or find, else None; crowds are no boxes."""
         if self.boxes:
             return None
-        rest = f"{self.crowd} crowd regions and {self.dropped} boxes without area inside their image"
+        crowd, dropped = self.count("crowd"), self.count("dropped")
+        rest = f"{crowd} crowd regions and {dropped} boxes without area inside their image"
         return f"{self.source}: not a single box: {self.annotations} annotations, among them {rest}"
-
-    @property
-    def crowd(self) -> int:
-        """Crowd regions."""
-        return self.count("crowd")
-
-    @property
-    def clipped(self) -> int:
-        """Boxes that were clipped to their image."""
-        return self.count("clipped")
-
-    @property
-    def dropped(self) -> int:
-        """Boxes that are not trained on because nothing of them is left."""
-        return self.count("dropped")
-
-    @property
-    def empty(self) -> int:
-        """Images without annotations."""
-        return self.count("empty")
-
-    @property
-    def unreadable(self) -> int:
-        """Images found undecodable so far."""
-        return self.count("unreadable")
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON content: counts for every kind, examples where there are any."""

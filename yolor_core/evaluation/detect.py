@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from yolor_core.config import EvaluationConfig
 from yolor_core.data.decode import read, reason
-from yolor_core.data.resize import letterbox, resize
+from yolor_core.data.images import letterbox, resize
 from yolor_core.errors import ConfigError, DataError
 from yolor_core.evaluation.postprocess import suppress
 from yolor_core.evaluation.predict import input_stride, of_task

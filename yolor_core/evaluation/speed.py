@@ -19,7 +19,7 @@ from torch import Tensor
 
 from yolor_core.config import EvaluationConfig, ShapesConfig
 from yolor_core.data import load_images
-from yolor_core.data.resize import letterbox, resize
+from yolor_core.data.images import letterbox, resize
 from yolor_core.device import device_name, free_memory, is_gpu, synchronize
 from yolor_core.errors import InputError
 from yolor_core.evaluation.postprocess import select, suppress

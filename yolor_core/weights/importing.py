@@ -224,13 +224,19 @@ def _open(path: Path, config: ModelConfig, key: str | None) -> tuple[Format, Fou
         values = read_darknet(path, config)
         found = Found(dict(values), "the file itself", "layers in order", "only", ())
         return kind, found, values.__getitem__
-    if kind == "safetensors":
-        loaded = _load_safetensors(path)
-        found = find_tensors(loaded, str(path), key)
-        return kind, found, lambda name: found.tensors[name]  # type: ignore[return-value]
-    container: Container = ZipContainer(path) if kind == "torch zip" else LegacyContainer(path)
-    found = find_tensors(container.graph, str(path), key)
-    return kind, found, lambda name: container.tensor(found.tensors[name], name)  # type: ignore[arg-type]
+    container: Container | None = None
+    if kind != "safetensors":
+        container = ZipContainer(path) if kind == "torch zip" else LegacyContainer(path)
+    found = find_tensors(container.graph if container else _load_safetensors(path), str(path), key)
+
+    def read(name: str) -> Tensor:
+        stored = found.tensors[name]
+        if isinstance(stored, Tensor):
+            return stored
+        assert container is not None
+        return container.tensor(stored, name)
+
+    return kind, found, read
 
 
 def _load_safetensors(path: Path) -> dict[str, Tensor]:

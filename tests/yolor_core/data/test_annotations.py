@@ -50,7 +50,7 @@ def test_boxes_partly_outside_are_clipped_and_counted(two_images: Folder) -> Non
     ]
     images = load_images(two_images.write(), "train")
     np.testing.assert_array_equal(images.boxes(0), [[0, 40, 15, 48], [60, 0, 64, 7], [0, 0, 64, 48]])
-    assert images.report.clipped == 2
+    assert images.report.count("clipped") == 2
     assert "annotation 1 of image 11" in images.report.findings["clipped"].examples[0]
 
 
@@ -62,7 +62,7 @@ def test_boxes_without_area_inside_are_left_out_and_counted(two_images: Folder, 
     two_images.content["annotations"].append(annotation(500, 11, box))
     images = load_images(two_images.write(), "train")
     assert len(images.boxes(0)) == 1
-    assert images.report.dropped == 1
+    assert images.report.count("dropped") == 1
     assert "annotation 500 of image 11" in images.report.findings["dropped"].examples[0]
     assert images.report.annotations == 4
     assert images.report.boxes == 3
@@ -74,7 +74,7 @@ def test_crowds_are_no_targets_but_stay_for_the_evaluation(two_images: Folder) -
     two_images.content["annotations"].append(annotation(9, 11, [0, 0, 64, 48], iscrowd=1, segmentation=crowd))
     images = load_images(two_images.write(), "train")
     assert len(images.boxes(0)) == 1
-    assert images.report.crowd == 1
+    assert images.report.count("crowd") == 1
     reference = COCO()
     reference.dataset = images.coco
     reference.createIndex()
@@ -131,7 +131,7 @@ def test_images_without_annotations_are_kept_and_counted(two_images: Folder) -> 
     images = load_images(two_images.write(), "train")
     assert len(images) == 3
     assert images.boxes(2).shape == (0, 4)
-    assert images.report.empty == 1
+    assert images.report.count("empty") == 1
     assert "empty.png" in images.report.findings["empty"].examples[0]
 
 
@@ -150,7 +150,7 @@ def test_what_makes_numbers_wrong_is_warned_of_when_a_training_reads_it(
 def test_examples_are_bounded_and_counts_are_not(two_images: Folder) -> None:
     two_images.content["annotations"] += [annotation(1000 + k, 11, [1, 1, 0, 0]) for k in range(50)]
     report = load_images(two_images.write(), "train").report
-    assert report.dropped == 50
+    assert report.count("dropped") == 50
     assert len(report.as_dict()["dropped"]["examples"]) == MOST_EXAMPLES
     assert report.as_dict()["dropped"]["count"] == 50
 

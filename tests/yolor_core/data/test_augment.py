@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import colorsys
 from collections.abc import Sequence
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -20,8 +21,8 @@ from yolor_core.data.augment import (
     training_sample,
     worth_keeping,
 )
-from yolor_core.data.mosaic import Labelled, mosaic4, mosaic9
-from yolor_core.data.resize import letterbox, resize
+from yolor_core.data.images import letterbox, resize
+from yolor_core.data.mosaic import Labelled, compose, layout4, layout9
 
 STILL = AugmentConfig(mosaic=0, scale=0, hsv_h=0, hsv_s=0, hsv_v=0, flip_horizontal=0)
 IDENTITY = 1000  # more than the class of a painted box
@@ -64,13 +65,18 @@ def _parts(count: int, seed: int) -> list[Labelled]:
     return parts
 
 
+def mosaic(rng: np.random.Generator, parts: list[Labelled], size: int = 64) -> Labelled:
+    """A whole mosaic of four or nine images, 2 size x 2 size."""
+    image = compose((layout4 if len(parts) == 4 else layout9)(rng, parts, size), parts)
+    return replace(image, pixels=np.ascontiguousarray(image.pixels[..., :3]))
+
+
 @pytest.mark.parametrize("count", [4, 9])
 def test_mosaic_boxes_are_where_the_painted_regions_are(count: int) -> None:
     lost = 0
     for seed in range(40):
         parts = _parts(count, seed)
-        make = mosaic4 if count == 4 else mosaic9
-        image = make(np.random.default_rng(seed), parts, 64)
+        image = mosaic(np.random.default_rng(seed), parts)
         assert image.pixels.shape == (128, 128, 3)
         boxes = {int(c): b for c, b in zip(image.classes, image.boxes, strict=True)}
         np.testing.assert_array_equal(image.identities, image.classes + IDENTITY)
@@ -89,7 +95,7 @@ def test_mosaic_leaves_grey_where_no_image_is_and_varies_its_centre() -> None:
     parts = [painted(200, 64, 20, (0, 0, 1, 1)) for _ in range(4)]
     corners = set()
     for seed in range(30):
-        image = mosaic4(np.random.default_rng(seed), parts, 64)
+        image = mosaic(np.random.default_rng(seed), parts)
         dark = image.pixels[..., 0] != 114
         assert 0 < dark.mean() < 0.4
         rows = np.flatnonzero(dark.any(axis=1))
@@ -293,7 +299,7 @@ def test_what_cannot_be_seen_is_not_loaded_and_changes_nothing(config: AugmentCo
         rng = np.random.default_rng(seed)
         rng.random()
         rng.choice(np.arange(1), size=count - 1)
-        canvas = (mosaic4 if count == 4 else mosaic9)(rng, parts, size)
+        canvas = mosaic(rng, parts, size)
         matrix, scale = random_map(rng, config, 2 * size, 2 * size, size)
         boxes, keep = map_boxes(canvas.boxes, matrix, scale, size)
         np.testing.assert_array_equal(found.pixels, map_image(canvas.pixels, matrix, size))

@@ -382,7 +382,7 @@ def test_undecodable_files_become_grey_images_without_boxes(
             for index in range(2, 6):
                 assert (images.image(index) == 114).all()
                 assert len(images.sample(index).boxes) == 0
-    assert images.report.unreadable == 4
+    assert images.report.count("unreadable") == 4
     assert len(caplog.records) == 4  # once per image, however often it is read
     for record, name in zip(caplog.records, _broken(), strict=True):
         assert name in record.getMessage()
@@ -401,15 +401,15 @@ def test_training_and_evaluation_survive_undecodable_files(broken: Folder, worke
             assert len(boxes) == (1 if identifier <= 22 else 0)
             assert bool((batch.images[row] == 114).all()) == (identifier > 22)
     assert sorted(i for b in batches for i in b.ids) == list(images.ids)
-    assert images.report.unreadable == 4  # also when other processes met them
+    assert images.report.count("unreadable") == 4  # also when other processes met them
     val = load_images(broken.config, "val")
     assert sum(len(b.indices) for b in EvaluationBatches(val, 64, 32, 4, workers=workers)) == 6
-    assert val.report.unreadable == 4
+    assert val.report.count("unreadable") == 4
 
 
 def test_check_names_every_undecodable_file(broken: Folder) -> None:
     report = check_dataset(broken.config)["val"]
-    assert report.unreadable == 4
+    assert report.count("unreadable") == 4
     assert not sound(report)
     for name, example in zip(_broken(), report.findings["unreadable"].examples, strict=True):
         assert name in example

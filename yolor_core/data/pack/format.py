@@ -78,11 +78,6 @@ class Header:
     records: int
     file_size: int
 
-    @property
-    def index_offset(self) -> int:
-        """The index is the end of the file."""
-        return self.file_size - self.records * INDEX.itemsize
-
 
 def file_name(split: str, size: int | None, purpose: Purpose) -> str:
     """Name of a split's pack: original files without a size, else decoded."""

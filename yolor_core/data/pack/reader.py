@@ -17,12 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from yolor_core.data.decode import Findings, decode_bytes, grey, notes
-from yolor_core.data.images import Pixels, Purpose, Reader
+from yolor_core.data.images import Pixels, Purpose, Reader, resize
 from yolor_core.data.layout import image_folder
 from yolor_core.data.pack.format import HEADER, INDEX, SUFFIX, Description, read_description, read_header
 from yolor_core.data.pictures import Digests, States, digests, states
 from yolor_core.data.report import Note
-from yolor_core.data.resize import resize
 from yolor_core.errors import DataError
 
 
@@ -87,7 +86,7 @@ class Pack:
         if zlib.crc32(self._bytes[begin:end]) != header.description_crc:
             raise DataError("its description is damaged")
         self.description: Description = read_description(bytes(self._bytes[begin:end]))
-        index = self._bytes[header.index_offset :]
+        index = self._bytes[header.file_size - header.records * INDEX.itemsize :]  # the end of the file
         if zlib.crc32(index) != header.index_crc:
             raise DataError("its index is damaged")
         self.index: NDArray[np.void] = np.frombuffer(index, INDEX)

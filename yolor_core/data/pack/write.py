@@ -21,7 +21,7 @@ import PIL
 
 from yolor_core.data.coco import FileReader, file_reader, read_annotations
 from yolor_core.data.decode import Findings, decode_bytes, unreadable
-from yolor_core.data.images import ImageSet, Purpose
+from yolor_core.data.images import ImageSet, Purpose, fitted, resize
 from yolor_core.data.layout import image_folder
 from yolor_core.data.pack.format import (
     ALIGNMENT,
@@ -35,7 +35,6 @@ from yolor_core.data.pack.format import (
 )
 from yolor_core.data.pack.reader import MOST_NAMED, open_pack, pack_files, renewal, require_unchanged
 from yolor_core.data.pictures import recent, states
-from yolor_core.data.resize import fitted, resize
 from yolor_core.errors import DataError
 from yolor_core.runs.directory import umask
 
@@ -212,11 +211,6 @@ class Plan:
     bytes: int
 
 
-def purpose_of(split: str) -> Purpose:
-    """What a split is for by its name: `val...` and `test...` are tested on, others trained on."""
-    return "test" if split.startswith(("val", "test")) else "train"
-
-
 def plan_pack(root: Path, split: str, size: int | None, purpose: Purpose | None, folder: Path) -> Plan:
     """The pack of a split of the COCO folder `root`: of original files, or decoded at `size` pixels.
 
@@ -228,7 +222,8 @@ def plan_pack(root: Path, split: str, size: int | None, purpose: Purpose | None,
         raise DataError(f"--purpose {purpose} is for decoded packs; add --decoded SIZE or leave it out")
     _, annotations, _, fingerprint = read_annotations(root, split)
     reader = file_reader(root, split, annotations)
-    use = purpose or purpose_of(split)
+    # By its name a split is tested on or trained on.
+    use = purpose or ("test" if split.startswith(("val", "test")) else "train")
     about = Description(
         kind="original" if size is None else "decoded",
         split=split,
