@@ -129,7 +129,6 @@ class Resources(_Model):
 
     @property
     def minutes(self) -> int:
-        """The time limit."""
         return minutes(self.time)
 
 

@@ -74,7 +74,6 @@ class Array:
 
     @property
     def resources(self) -> Resources:
-        """What each of them asks for."""
         return self.requests[0].resources
 
     @property
@@ -89,7 +88,6 @@ class Array:
 
     @property
     def jobs(self) -> int:
-        """How many jobs it is."""
         return math.ceil(len(self.requests) / self.per_job)
 
 

@@ -46,7 +46,6 @@ class Token:
 
     @property
     def user(self) -> str:
-        """Who sent it."""
         return self._text("user") or "somebody"
 
     @property

@@ -77,7 +77,8 @@ def _standing(token: Token, queued: Mapping[str, Seen] | None, past: Mapping[str
     if seen is not None and seen.alive:
         if token.pack > 1 and (own := _in_a_pack(token, seen)) is not None:
             return own
-        return Standing(token, _alive(seen), seen.node, seen.reason, seen.state == "COMPLETING")
+        state = State.QUEUED if seen.waiting else State.RUNNING
+        return Standing(token, state, seen.node, seen.reason, seen.state == "COMPLETING")
     if seen is not None and seen.state == scheduler.UNCLEAR:
         return Standing(token, State.UNKNOWN, reason="squeue and scontrol do not agree")
     if queued is None and (remembered is None or remembered.alive):
@@ -124,10 +125,6 @@ def _unsent(token: Token, named: Mapping[str, Seen] | None, sending: bool) -> St
     if named is None:
         return Standing(token, State.UNKNOWN, reason="squeue did not answer")
     return Standing(token, _gone(token), reason="the launch was interrupted before it was sent")
-
-
-def _alive(seen: Seen) -> State:
-    return State.QUEUED if seen.waiting else State.RUNNING
 
 
 def _gone(token: Token) -> State:

@@ -31,6 +31,7 @@ from ablations.overrides import SCIENCE_PARTS, override_data, override_execution
 from ablations.overview import UNFINISHED
 from ablations.profiles import PROFILES
 from ablations.registry import all_experiments, everything, experiments, paper, resolve
+from ablations.table import load_file
 from analysis.figures.style import svg
 from analysis.published.detections import read_detections
 from analysis.published.publish import published_drawings, read_manifest, reopened
@@ -194,11 +195,13 @@ def test_a_wrong_command_is_noticed(command: str, complaint: str) -> None:
         check(command)
 
 
-def test_the_python_of_the_readme_runs() -> None:
-    _, table, model = python_of("README.md")
+def test_the_python_of_the_readme_runs(tmp_path: Path) -> None:
+    _, code, model = python_of("README.md")
+    (tmp_path / "spread.py").write_text(code)
+    (table,), _ = load_file(tmp_path / "spread.py")
+    rows = [(row.label, row.experiment.slug) for row in table.rows]
+    assert rows == [("baseline", "csp-fast"), ("+ iFA, std 0.2", "csp-fast.add-fa-wide")]
     space: dict[str, Any] = {}
-    exec(compile(table, "README.md: spread.py", "exec"), space)
-    assert [row.label for row in space["TABLE"].rows] == ["baseline", "+ iFA, std 0.2"]
     exec(compile(model.replace("640, 640", "64, 64"), "README.md: model", "exec"), space)
     assert space["boxes"].shape == (1, 3 * (8 * 8 + 4 * 4 + 2 * 2), 85)
 
@@ -818,9 +821,7 @@ def test_the_readme_analyses_the_published_study() -> None:
 
 
 def test_published_detections_are_read_as_the_page_says_and_no_two_are_the_same() -> None:
-    (block,) = [
-        block for language, block in FENCED.findall(text("docs/published.md")) if language == "python"
-    ]
+    (block,) = python_of("docs/published.md")
     run = min((STUDY / "runs").iterdir())
     space: dict[str, Any] = {"pd": pd, "run": run}
     exec(compile(block, "docs/published.md", "exec"), space)

@@ -46,17 +46,11 @@ def command(*words: object, peer: str = "") -> subprocess.CompletedProcess[str]:
 
 
 def test_the_report_has_what_was_measured_and_names_the_part_that_failed(tmp_path: Path) -> None:
-    line = [sys.executable, "-m", "benchmarks.gpu", "--device", "cpu", "--tiny", "--parts", "peer", "--out"]
-    environment = os.environ | {"YOLOR_PEER": "/nowhere"}
-    ended = subprocess.run(
-        [*line, str(tmp_path)], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120
-    )
+    ended = command("--parts", "peer", "--out", tmp_path, peer="/nowhere")
     assert ended.returncode == 1, ended.stderr
     record = json.loads((tmp_path / "report.json").read_text())
-    assert {part: ended["state"] for part, ended in record["parts"].items()} == {
-        "device": "done",
-        "peer": "failed",
-    }
+    states = {part: ended["state"] for part, ended in record["parts"].items()}
+    assert states == {"device": "done", "peer": "failed"}
     assert "YOLOR_PEER = '/nowhere'" in record["parts"]["peer"]["error"]
     facts = {row["fact"] for row in record["tables"]["device"]}
     assert {"device", "commit", "torch", "cores for this process", "Python's headers"} <= facts

@@ -81,13 +81,6 @@ def test_torch_2_13_is_excluded() -> None:
     assert Version("2.11.0") in torch.specifier
 
 
-def test_every_make_command_of_the_readme_exists() -> None:
-    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
-    named = set(re.findall(r"(?:^|`)make ([a-z-]+)", (ROOT / "README.md").read_text(), flags=re.MULTILINE))
-    assert {"reproduce", "test", "env"} <= named
-    assert named <= targets
-
-
 def test_the_workflow_runs_commands_that_exist() -> None:
     workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "checks.yml").read_text())
     commands = [step["run"] for step in workflow["jobs"]["checks"]["steps"] if "run" in step]
@@ -117,17 +110,6 @@ def test_the_page_of_commands_has_every_command() -> None:
     page = (ROOT / "docs" / "commands.md").read_text()
     named = set(re.findall(r"(?:^|`|bin/)ablate ([a-z]+)", page, flags=re.MULTILINE))
     assert named == set(COMMANDS)
-
-
-def test_the_table_of_the_readme_is_a_valid_table_file(tmp_path: Path) -> None:
-    from ablations.table import load_file
-
-    (code,) = re.findall(
-        r"```python\n(# spread\.py\n.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL
-    )
-    (tmp_path / "spread.py").write_text(code)
-    (table,), _ = load_file(tmp_path / "spread.py")
-    assert [row.experiment.slug for row in table.rows] == ["csp-fast", "csp-fast.add-fa-wide"]
 
 
 def test_the_console_script_works() -> None:
@@ -212,11 +194,8 @@ def test_python_3_6_can_read_the_script() -> None:
 def test_the_reference_data_is_named_in_one_place_only() -> None:
     tracked = subprocess.run(["git", "-C", str(ROOT), "ls-files"], capture_output=True, text=True)
     if tracked.returncode:
-        files = [
-            p.relative_to(ROOT).as_posix() for p in ROOT.rglob("*") if p.is_file() and ".venv" not in p.parts
-        ]
-    else:
-        files = tracked.stdout.splitlines()
+        pytest.skip("no checkout to ask which files are the project's")
+    files = tracked.stdout.splitlines()
     name = "../" + "shared"
     texts = [f for f in files if (ROOT / f).suffix in ("", ".py", ".md", ".toml", ".lock", ".cff")]
     assert {f for f in texts if (ROOT / f).is_file() and name in (ROOT / f).read_text(errors="ignore")} <= {

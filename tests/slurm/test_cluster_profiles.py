@@ -33,19 +33,19 @@ def test_the_profiles_of_the_suite_load_by_name() -> None:
 def test_every_key_is_optional(tmp_path: Path) -> None:
     cluster = load_cluster(profile(tmp_path, ""))
     assert cluster == Cluster(name="mine")
-    assert (cluster.gpus, cluster.nodes, cluster.account) == (1, 1, "")
-
-
-def test_a_files_name_may_have_spaces(tmp_path: Path) -> None:
-    assert load_cluster(profile(tmp_path, "gpus = 3", "my own (new).toml")).name == "my-own-new-"
+    assert (cluster.gpus, cluster.nodes, cluster.account, cluster.python) == (1, 1, "", "")
 
 
 def test_a_profile_is_found_by_a_relative_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "sub").mkdir()
-    profile(tmp_path, "gpus = 3")
+    profile(
+        tmp_path, "gpus = 3\nexclude = 'node[07-09,12],gpu3'\nenvironment = '/envs/a'", "my own (new).toml"
+    )
     profile(tmp_path / "sub", "gpus = 5", "plain")
-    assert load_cluster("mine.toml").gpus == 3
+    own = load_cluster("my own (new).toml")
+    assert (own.name, own.gpus, own.exclude) == ("my-own-new-", 3, "node[07-09,12],gpu3")
+    assert own.python == "/envs/a/bin/python"
     assert load_cluster(os.path.join("sub", "plain")).gpus == 5
 
 
@@ -142,7 +142,7 @@ def test_what_is_no_time_is_refused(text: str) -> None:
         ("[[override]]\nexperiment = 'p6'", ["unknown key 'override.0.experiment'", "experiments"]),
         ("[[override]]\ngpus = 1", ["override.0.experiments", "required"]),
         ("[[override]]\nexperiments = 'p6*'\nparallel = 1", ["override.0.parallel"]),
-        ("[[override]]\nexperiments = 'p6*'\ntime = 'long'", ["time = 'long'", "p6*"]),
+        ("[[override]]\nexperiments = 'p[67]*'\ntime = 'long'", ["time = 'long'", "p[67]*"]),
         ("[[override]]\nexperiments = 'p6*'\npartition = 'a b'", ["partition", "'a b'"]),
         ("[[override]]\nexperiments = 'p6*'\nconstraint = '`x`'", ["constraint", "`x`"]),
         ("[sbatch]\nmem = '8G'", ["mem is not a further option", "`memory_gb`"]),
@@ -169,7 +169,7 @@ def test_a_mistake_is_named_with_its_file_key_and_value(tmp_path: Path, text: st
     with pytest.raises(ClusterError) as caught:
         load_cluster(path)
     message = str(caught.value)
-    assert "\n" not in message and "; sbatch" not in message
+    assert "mine" in message and "\n" not in message and "; sbatch" not in message
     for word in words:
         assert word in message
 
@@ -201,41 +201,17 @@ def test_gres_that_are_no_gpus_go_with_those_of_the_profile(tmp_path: Path, gres
     )
 
 
-@pytest.mark.parametrize("text", ["gpus = -1", "[[override]]\nexperiments = 'p6*'\ntime = 'long'"])
-def test_a_mistake_is_named_with_its_file(tmp_path: Path, text: str) -> None:
-    with pytest.raises(ClusterError, match="mine"):
-        load_cluster(profile(tmp_path, text))
-
-
-def test_overrides_with_brackets_are_checked_when_the_profile_is_read(tmp_path: Path) -> None:
-    text = "[[override]]\nexperiments = 'p[67]*'\ntime = 'long'"
-    with pytest.raises(ClusterError, match="long"):
-        load_cluster(profile(tmp_path, text))
-
-
-def test_nodes_to_exclude_are_written_as_slurm_writes_them(tmp_path: Path) -> None:
-    assert load_cluster(profile(tmp_path, "exclude = 'node[07-09,12],gpu3'")).exclude == "node[07-09,12],gpu3"
-
-
-def test_an_unknown_name_lists_those_that_are_known() -> None:
-    with pytest.raises(ClusterError, match=r"unknown cluster 'exampel'.*example.*testbed"):
-        load_cluster("exampel")
-
-
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ClusterError, match="No such file"):
-        load_cluster(str(tmp_path / "none.toml"))
     (tmp_path / "folder.toml").mkdir()
-    with pytest.raises(ClusterError, match="Is a directory"):
-        load_cluster(str(tmp_path / "folder.toml"))
     (tmp_path / "binary.toml").write_bytes(b"\xff\xfe")
-    with pytest.raises(ClusterError, match="is not TOML"):
-        load_cluster(str(tmp_path / "binary.toml"))
-
-
-def test_the_interpreter_is_that_of_the_environment() -> None:
-    assert Cluster(environment="/shared/envs/a").python == "/shared/envs/a/bin/python"
-    assert Cluster().python == ""
+    for name, why in (
+        (str(tmp_path / "none.toml"), "No such file"),
+        (str(tmp_path / "folder.toml"), "Is a directory"),
+        (str(tmp_path / "binary.toml"), "is not TOML"),
+        ("exampel", r"unknown cluster 'exampel'.*example.*testbed"),
+    ):
+        with pytest.raises(ClusterError, match=why):
+            load_cluster(name)
 
 
 def script(cluster: Cluster, experiment: str = "csp-fast") -> list[str]:

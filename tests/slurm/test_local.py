@@ -15,13 +15,15 @@ from slurm.worker import StopFlag
 from tests.slurm.fakes import Recorder, job, moments, notes, until
 
 
-def test_no_more_jobs_than_allowed_run_at_a_time(tmp_path: Path) -> None:
-    jobs = [job(tmp_path, name, steps=4) for name in "abcd"]
+def test_no_more_jobs_than_allowed_run_at_a_time_and_nothing_but_logs_is_left(tmp_path: Path) -> None:
+    jobs = [job(tmp_path, name, after="done-before", steps=4) for name in "abcd"]
     outcomes = run_jobs(jobs, 2, Recorder(), StopFlag())
     assert [outcomes[name].state for name in "abcd"] == ["done"] * 4
     spans = [moments(j.run_dir) for j in jobs]
     together = [sum(start <= moment < end for start, end in spans) for moment, _ in spans]
     assert max(together) <= 2
+    left = {path.suffix for path in (tmp_path / "a" / "logs").rglob("*") if path.is_file()}
+    assert left == {".out", ".err"}
 
 
 def test_jobs_start_longest_first_and_after_what_they_need(tmp_path: Path) -> None:
@@ -48,11 +50,6 @@ def test_jobs_find_the_suite_where_the_current_folder_has_packages_of_its_names(
     monkeypatch.delenv("PYTHONSAFEPATH", raising=False)
     assert run_jobs([job(tmp_path, "one")], 1, Recorder(), StopFlag())["one"] == Outcome("done")
     assert (os.environ["PYTHONPATH"], os.environ.get("PYTHONSAFEPATH")) == ("somewhere", None)
-
-
-def test_a_job_whose_need_is_not_among_the_jobs_starts(tmp_path: Path) -> None:
-    outcomes = run_jobs([job(tmp_path, "b", after="a-done-before")], 1, Recorder(), StopFlag())
-    assert outcomes["b"].state == "done"
 
 
 def test_failures_are_told_apart_and_do_not_stop_the_others(tmp_path: Path) -> None:
@@ -149,10 +146,8 @@ def test_a_claim_that_raises_fails_its_own_job_only(tmp_path: Path) -> None:
     jobs = [job(tmp_path, "bad"), job(tmp_path, "late", kind="raise"), job(tmp_path, "good", steps=20)]
     outcomes = run_jobs(jobs, 3, Recorder(), StopFlag(), claim=claim)
     assert outcomes["bad"] == Outcome("failed", "ValueError: bad: state.json is damaged")
-    assert (outcomes["late"].state, outcomes["late"].reason) == (
-        "failed",
-        "ValueError: the width is negative",
-    )
+    late = outcomes["late"]
+    assert (late.state, late.reason) == ("failed", "ValueError: the width is negative")
     assert outcomes["good"].state == "done"
 
 
@@ -160,11 +155,8 @@ def test_a_start_that_fails_fails_its_own_job_only(tmp_path: Path) -> None:
     bad, good = job(tmp_path, "bad"), job(tmp_path, "good", steps=10)
     (bad.run_dir / "logs").write_text("in the way of the folder of logs")
     outcomes = run_jobs([good, bad, job(tmp_path, "after", after="bad")], 2, Recorder(), StopFlag())
-    assert {name: outcome.state for name, outcome in outcomes.items()} == {
-        "good": "done",
-        "bad": "failed",
-        "after": "skipped",
-    }
+    states = {name: outcome.state for name, outcome in outcomes.items()}
+    assert states == {"good": "done", "bad": "failed", "after": "skipped"}
     assert "logs" in (outcomes["bad"].reason or "")
 
 
@@ -175,11 +167,8 @@ def test_a_watcher_that_raises_at_an_end_stops_no_other_job(tmp_path: Path) -> N
             if job.name != "good":
                 raise OSError("disk full")
 
-    jobs = [
-        job(tmp_path, "bad", kind="raise"),
-        job(tmp_path, "told", steps=1),
-        job(tmp_path, "good", steps=20),
-    ]
+    jobs = [job(tmp_path, "bad", kind="raise"), job(tmp_path, "told", steps=1)]
+    jobs += [job(tmp_path, "good", steps=20)]
     outcomes = run_jobs(jobs, 3, Full(), StopFlag())
     assert outcomes["bad"].state == "failed"
     assert outcomes["bad"].reason == "ValueError: the width is negative; then OSError: disk full"
@@ -191,17 +180,6 @@ def test_jobs_are_spread_over_the_devices(tmp_path: Path) -> None:
     run_jobs(jobs, 2, Recorder(), StopFlag(), devices=("3", "GPU-5"))
     seen = {(j.run_dir / "notes").read_text().split()[2] for j in jobs}
     assert seen == {"3", "GPU-5"}
-
-
-def test_nothing_but_logs_is_left_of_a_job(tmp_path: Path) -> None:
-    run_jobs([job(tmp_path, "a")], 1, Recorder(), StopFlag())
-    left = {path.suffix for path in (tmp_path / "a" / "logs").rglob("*") if path.is_file()}
-    assert left == {".out", ".err"}
-
-
-def test_parallel_must_be_positive(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="parallel is 0"):
-        run_jobs([job(tmp_path, "a")], 0, Recorder(), StopFlag())
 
 
 DRIVER = """
@@ -260,20 +238,20 @@ def make(name: str, cost: float, after: str | None = None) -> Job:
     return Job(name, Path(name), "nothing", after, cost)
 
 
-def test_a_chain_counts_as_one_long_job() -> None:
+def test_a_chain_counts_as_one_long_job_and_equal_costs_keep_their_order() -> None:
     jobs = [make("a", 3), make("tail", 2, after="head"), make("head", 2), make("b", 3.5)]
     assert [job.name for job in longest_first(jobs)] == ["head", "b", "a", "tail"]
-
-
-def test_equal_costs_keep_their_order() -> None:
     assert [job.name for job in longest_first([make(name, 0) for name in "cab"])] == ["c", "a", "b"]
 
 
-def test_a_circle_is_refused() -> None:
-    with pytest.raises(ValueError, match="circle: a, b"):
-        longest_first([make("a", 1, after="b"), make("b", 1, after="a")])
-
-
-def test_a_name_given_twice_is_refused() -> None:
-    with pytest.raises(ValueError, match="share a name: a"):
-        longest_first([make("a", 1), make("a", 2)])
+@pytest.mark.parametrize(
+    ("jobs", "parallel", "why"),
+    [
+        ([make("a", 1)], 0, "parallel is 0"),
+        ([make("a", 1, after="b"), make("b", 1, after="a")], 1, "circle: a, b"),
+        ([make("a", 1), make("a", 2)], 1, "share a name: a"),
+    ],
+)
+def test_jobs_that_could_not_all_be_run_are_refused(jobs: list[Job], parallel: int, why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        run_jobs(jobs, parallel, Recorder(), StopFlag())

@@ -72,16 +72,18 @@ def test_the_accounting_adds_all_attempts_and_gpus(slurm: FakeSlurm) -> None:
         "7_0|PREEMPTED|100|billing=8,cpu=8,gres/gpu=2,gres/gpu:a100=2,mem=4G,node=1|n1\n"
         "7_0|COMPLETED|50|cpu=8,gres/gpu:a100=2,gres/gpu=2|n2\n"
         "7_1|CANCELLED by 1000|10|cpu=8|n3\n"
+        "7_4|COMPLETED|100|cpu=8,gres/gpu:a100=4,node=1|n1\n"
         "7_[2-3,6%4]|PENDING|0||None assigned\n"
         "8|OUT_OF_MEMORY|3600|cpu=1,gres/gpu=8|n[1-2]\n"
         "8.batch|OUT_OF_MEMORY|3600|cpu=1|n1\n"
         "short|line\n",
     )
     past = scheduler.history(["7_0", "7_1", "7_2", "8"])
-    assert set(past) == {"7_0", "7_1", "7_2", "7_3", "7_6", "8"}
+    assert set(past) == {"7_0", "7_1", "7_2", "7_3", "7_4", "7_6", "8"}
     first = past["7_0"]
     assert (first.state, first.seconds, first.gpu_seconds, first.node) == ("COMPLETED", 150, 300, "n2")
     assert (past["7_1"].state, past["7_1"].gpu_seconds) == ("CANCELLED", 0)  # it had no GPUs
+    assert past["7_4"].gpu_seconds == 400  # by their type alone
     assert past["7_6"].waiting
     assert past["8"].gpu_seconds == 8 * 3600
     (call,) = slurm.calls("sacct")
@@ -108,11 +110,6 @@ def test_reasons_that_do_not_pass_are_known() -> None:
         assert scheduler.forever(reason)
     for reason in ("Priority", "Resources", "Dependency", "BeginTime", "QOSMaxJobsPerUserLimit", "", "None"):
         assert not scheduler.forever(reason)
-
-
-def test_gpus_by_type_alone_are_counted(slurm: FakeSlurm) -> None:
-    slurm.answer("sacct", "7|COMPLETED|100|cpu=8,gres/gpu:a100=4,node=1|n1")
-    assert scheduler.history(["7"])["7"].gpu_seconds == 400
 
 
 def test_queue_and_accounting_are_asked_at_once_and_fail_alone(slurm: FakeSlurm) -> None:

@@ -65,6 +65,7 @@ def test_the_queue_says_where_a_job_is(
     slurm.answer("squeue", squeue)
     found = seen(token(tmp_path, job="7"))
     assert (found.state, found.taken) == (state, taken)
+    assert found.ending == ("COMPLETING" in squeue)
 
 
 def test_the_queue_goes_before_an_accounting_that_lags(tmp_path: Path, slurm: FakeSlurm) -> None:
@@ -125,12 +126,6 @@ def test_a_cancelled_run_is_cancelled_without_accounting(tmp_path: Path, slurm: 
     mine.note("start", restart=0)
     mine.note("end", restart=0, kind="cancelled", reason="cancelled by scancel; launch again to go on")
     assert (seen(mine).state, seen(mine).reason[:20]) == (State.CANCELLED, "cancelled by scancel")
-
-
-def test_a_job_that_is_completing_is_ending(tmp_path: Path, slurm: FakeSlurm) -> None:
-    slurm.answer("squeue", "7|COMPLETING|n1|0:10|None")
-    found = seen(token(tmp_path, job="7"))
-    assert found.taken and found.ending
 
 
 @pytest.mark.parametrize(
@@ -200,12 +195,9 @@ def test_a_queue_that_does_not_answer_leaves_a_run_taken(tmp_path: Path, slurm: 
 
 
 def test_a_run_that_was_refused_is_free(tmp_path: Path, slurm: FakeSlurm) -> None:
-    found = seen(token(tmp_path, withdrawn="sbatch refused a: Invalid qos"))
-    assert (found.state, found.taken, found.reason) == (
-        State.NOT_SENT,
-        False,
-        "sbatch refused a: Invalid qos",
-    )
+    why = "sbatch refused a: Invalid qos"
+    found = seen(token(tmp_path, withdrawn=why))
+    assert (found.state, found.taken, found.reason) == (State.NOT_SENT, False, why)
     assert slurm.calls("squeue") == []
 
 

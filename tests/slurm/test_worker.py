@@ -212,26 +212,23 @@ def test_a_shared_job_that_starts_again_goes_on_with_the_runs_that_are_not_over(
     assert len(ended(token, 1)) == calls
 
 
+@pytest.mark.parametrize(
+    ("error", "final", "reason"),
+    [
+        (ValueError("the width\nis negative"), False, "ValueError: the width is negative"),
+        (FinalError("no such folder"), True, "no such folder"),  # which would come again
+    ],
+)
 def test_an_error_is_left_in_words_and_is_the_exit_code(
-    token: Token, capsys: pytest.CaptureFixture[str]
+    token: Token, capsys: pytest.CaptureFixture[str], error: Exception, final: bool, reason: str
 ) -> None:
     def fail(stop: Callable[[], bool]) -> str:
-        raise ValueError("the width\nis negative")
+        raise error
 
     assert call(token, Does(fail)) == 1
     (outcome,) = token.outcomes(0)
-    assert (outcome["state"], outcome["final"]) == ("failed", False)
-    assert outcome["reason"] == "ValueError: the width is negative"
+    assert (outcome["state"], outcome["final"], outcome["reason"]) == ("failed", final, reason)
     assert "in fail" in capsys.readouterr().err
-
-
-def test_an_error_that_would_come_again_says_so(token: Token) -> None:
-    def fail(stop: Callable[[], bool]) -> str:
-        raise FinalError("no such folder")
-
-    assert call(token, Does(fail)) == 1
-    (outcome,) = token.outcomes(0)
-    assert (outcome["final"], outcome["reason"]) == (True, "no such folder")
 
 
 def test_work_that_returns_nonsense_has_failed(token: Token) -> None:

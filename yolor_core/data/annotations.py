@@ -46,7 +46,7 @@ class _InArrays(Sequence[T]):
             return NotImplemented
         return len(self) == len(other) and all(a == b for a, b in zip(self, other, strict=True))
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None  # type: ignore[assignment]  # as a list, which it may equal
 
     def __repr__(self) -> str:
         shown = ", ".join(repr(value) for value in self[:3])

@@ -72,6 +72,7 @@ def run(build: Build[T], steps: range, workers: int, report: DataReport, pin: bo
             raise result
         batch, notes = result
         report.add(notes)
+        # Whoever asks for `pin` builds batches that have the method.
         yield batch.pin_memory() if pin and not workers else batch  # type: ignore[attr-defined]
 
 

@@ -292,7 +292,7 @@ def _box_at_once(path: Path, most: int = 2**20) -> bool:
             record, place = decoder.raw_decode(text, place)
             if _counts(record):
                 return True
-            place = SEPARATOR.match(text, place).end()  # type: ignore[union-attr]
+            place = SEPARATOR.match(text, place).end()  # type: ignore[union-attr]  # nothing matches, too
     except (ValueError, RecursionError):
         pass  # cut there, or no list of objects: it is read as a whole
     return False

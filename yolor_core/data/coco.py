@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from yolor_core.data.annotations import Annotations, clean
-from yolor_core.data.decode import Pixels, decode
-from yolor_core.data.images import ImageSet, Reader
+from yolor_core.data.decode import decode
+from yolor_core.data.images import ImageSet, Pixels, Reader
 from yolor_core.data.layout import annotation_file, image_folder
 from yolor_core.data.records import parse, read_json
 from yolor_core.data.report import DataReport, Note

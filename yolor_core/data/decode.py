@@ -226,7 +226,7 @@ def _load(data: bytes) -> tuple[Image.Image, int, Findings]:
     if mode != "RGB" or deep:
         findings.append(("converted", mode if mode != "RGB" else "RGB of 16 bits"))
     if deep or mode.startswith("I"):
-        brightest = max(int(high) for _, high in rgb.getextrema())  # type: ignore[misc]
+        brightest = max(int(high) for _, high in rgb.getextrema())  # type: ignore[misc]  # a pair a channel
         if brightest < DARK:
             findings.append(("dark", f"the brightest sample becomes {brightest} of 255"))
     return rgb, orientation, findings

@@ -30,12 +30,10 @@ class Labelled:
 
     @property
     def width(self) -> int:
-        """Of the pixels."""
         return self.pixels.shape[1]
 
     @property
     def height(self) -> int:
-        """Of the pixels."""
         return self.pixels.shape[0]
 
     def load(self) -> Labelled:

@@ -40,7 +40,6 @@ class Identities:
 
     @property
     def count(self) -> int:
-        """Different identities."""
         return len(self.values)
 
     @property
@@ -50,7 +49,6 @@ class Identities:
 
     @property
     def without(self) -> int:
-        """Boxes without an identity."""
         return int((self.index == NONE).sum())
 
 

@@ -111,7 +111,8 @@ def export_onnx(model: Detector, path: Path, size: int | tuple[int, int]) -> flo
     Raises InputError for a size the model cannot take, WeightsError when the check fails and for a model
     with other tasks than detection, ModuleNotFoundError without the packages of the extra `export`.
     """
-    import onnxruntime  # type: ignore[import-untyped,unused-ignore]  # noqa: F401  before any work
+    # Both before any work; onnxruntime has types in some of its versions.
+    import onnxruntime  # type: ignore[import-untyped,unused-ignore]  # noqa: F401
     import onnxscript  # noqa: F401
 
     check_detection_only(model, "our ONNX graph")
@@ -151,7 +152,7 @@ def export_onnx(model: Detector, path: Path, size: int | tuple[int, int]) -> flo
 @torch.no_grad()
 def compare(file: Path, network: nn.Module, size: tuple[int, int]) -> float:
     """Largest difference between onnxruntime and torch, relative to max(1, |value|), on random images."""
-    import onnxruntime  # type: ignore[import-untyped,unused-ignore]
+    import onnxruntime  # type: ignore[import-untyped,unused-ignore]  # as above
 
     session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
     generator = torch.Generator().manual_seed(1)

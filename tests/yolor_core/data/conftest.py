@@ -22,7 +22,7 @@ def folder(tmp_path: Path) -> Folder:
 
 @pytest.fixture
 def two_images(folder: Folder) -> Folder:
-    """A folder with two sound images of three annotations."""
+    """A folder with two sound images of three annotations, written."""
     first = folder.add(picture(0), "a.png", (64, 48))
     second = folder.add(picture(1, 40, 60), "b.png", (40, 60))
     folder.content["annotations"] = [
@@ -30,4 +30,5 @@ def two_images(folder: Folder) -> Folder:
         annotation(102, first, [1.5, 2.25, 10, 20]),
         annotation(103, second, [0, 0, 40, 60], category=3),
     ]
+    folder.write()
     return folder

@@ -30,7 +30,6 @@ def of(root: Path) -> str:
 @pytest.fixture
 def root(two_images: Folder) -> Path:
     """The two images in a folder, all older than a moment."""
-    two_images.write()
     return two_images.root
 
 

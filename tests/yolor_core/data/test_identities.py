@@ -34,15 +34,35 @@ def with_identities(folder: Folder, *identities: Any) -> Folder:
     return folder
 
 
-def test_the_field_becomes_an_index_in_the_order_of_its_values(two_images: Folder) -> None:
-    large = 2**62 + 1  # more than a float holds exactly
-    images = load_images(with_identities(two_images, large, 40, 7).write(), "train")
-    assert images.identity_source == "identity"
-    assert images.identity_values.tolist() == [7, 40, large]
-    assert images.identity_count == 3
-    assert images.identities(0).tolist() == [1]
-    assert images.identities(1).tolist() == [2, 0]  # in the order of its boxes
+LARGE = 2**62 + 1  # more than a float holds exactly
+
+
+@pytest.mark.parametrize(
+    ("given", "source", "values", "found", "without"),
+    [
+        ((LARGE, 40, 7), "identity", [7, 40, LARGE], ([1], [2, 0]), 0),  # in the order of the boxes
+        ((None, 5, ...), "identity", [5], ([0], [-1, -1]), 2),  # unknown where others are known
+        ((None, None, ...), "category", [0, 1], ([0], [1, 0]), 0),
+    ],
+)
+def test_the_field_becomes_an_index_in_the_order_of_its_values(
+    two_images: Folder, given: tuple[Any, ...], source: str, values: list[int], found: Any, without: int
+) -> None:
+    with_identities(two_images, *given)
+    more = {"identity": 8} if source == "identity" else {}
+    region = {"counts": [0, 3072], "size": [48, 64]}
+    two_images.content["annotations"] += [  # a crowd and a box without area have none to count
+        annotation(900, 11, [0, 0, 64, 48], iscrowd=1, segmentation=region, **more),
+        annotation(901, 11, [0, 0, 0, 4], **more),
+    ]
+    config = two_images.write()
+    images = load_images(config, "train")
+    assert (images.identity_source, images.identity_values.tolist()) == (source, values)
+    assert images.identity_count == len(values) and images.report.boxes_without_identity == without
+    assert tuple(images.identities(index).tolist() for index in range(2)) == found
     assert images.identities(1).dtype == np.int64
+    (two_images.root / "images" / "train" / "b.png").write_bytes(b"no image")
+    assert load_images(config, "train").sample(1).identities.tolist() == []
 
 
 def test_without_the_field_the_category_stands_in(two_images: Folder) -> None:
@@ -56,29 +76,6 @@ def test_categories_that_do_not_occur_are_no_identities(two_images: Folder) -> N
     images = load_images(two_images.write(), "train")
     assert images.classes(1).tolist() == [2, 1]
     assert (images.identity_count, images.identities(1).tolist()) == (2, [1, 0])
-
-
-def test_a_field_that_is_always_null_counts_as_none(two_images: Folder) -> None:
-    images = load_images(with_identities(two_images, None, None, ...).write(), "train")
-    assert images.identity_source == "category"
-
-
-def test_null_and_a_missing_field_mean_unknown_where_others_are_known(two_images: Folder) -> None:
-    images = load_images(with_identities(two_images, None, 5, ...).write(), "train")
-    assert (images.identity_source, images.identity_count) == ("identity", 1)
-    assert (images.identities(0).tolist(), images.identities(1).tolist()) == ([0], [-1, -1])
-    assert images.report.boxes_without_identity == 2
-
-
-def test_crowds_and_boxes_without_area_have_no_identity_to_count(two_images: Folder) -> None:
-    with_identities(two_images, 1, 2, 1)
-    region = {"counts": [0, 64 * 48], "size": [48, 64]}
-    two_images.content["annotations"] += [
-        annotation(900, 11, [0, 0, 64, 48], iscrowd=1, segmentation=region, identity=8),
-        annotation(901, 11, [0, 0, 0, 4], identity=9),
-    ]
-    images = load_images(two_images.write(), "train")
-    assert images.identity_values.tolist() == [1, 2]
 
 
 @pytest.mark.parametrize("value", ["7", 7.0, True, [7], -1, 2**63, {}])
@@ -105,12 +102,6 @@ def test_the_check_of_a_dataset_tells_where_identities_come_from(two_images: Fol
     with_identities(two_images, 1, 1, None).write()
     found = CliRunner().invoke(main, ["data", "check", str(two_images.root), "--train", "train"])
     assert "1 identity, 0 of them of a single box; 1 box without one" in found.output
-
-
-def test_an_unreadable_image_has_no_identities(two_images: Folder) -> None:
-    config = with_identities(two_images, 1, 2, 3).write()
-    (two_images.root / "images" / "train" / "b.png").write_bytes(b"no image")
-    assert load_images(config, "train").sample(1).identities.tolist() == []
 
 
 def test_an_image_set_without_boxes_has_no_identities() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import pickle
@@ -110,17 +111,6 @@ def test_batches_and_notes_are_those_of_the_files(odd: Folder, decoded: bool, wo
     assert packed["val"].report.count("converted") == 2
 
 
-def test_single_images_are_those_of_the_files(odd: Folder) -> None:
-    files = load_images(odd.config, "train")
-    pack(odd.root, "train")
-    packed = load_images(odd.config, "train")
-    for index in range(len(files)):
-        mine, other = packed.sample(index), files.sample(index)
-        np.testing.assert_array_equal(mine.pixels, other.pixels)
-        np.testing.assert_array_equal(mine.boxes, other.boxes)
-        assert mine.notes == other.notes
-
-
 @pytest.mark.parametrize("kind", ["original", "decoded"])
 def test_real_images_are_those_of_the_files(real_data: Path, tmp_path: Path, kind: str) -> None:
     root = real_data / "coco_multitask"
@@ -158,7 +148,6 @@ def test_a_decoded_pack_is_used_for_its_size_and_purpose_alone(odd: Folder) -> N
 
 
 def test_a_pack_in_which_nothing_was_made_smaller_serves_every_request(two_images: Folder) -> None:
-    two_images.write()
     files = load_images(two_images.config, "train")
     expected = training(files, 96), list(EvaluationBatches(files, 32, 32, 4)), files.image(1)
     pack(two_images.root, "train", 64)
@@ -182,7 +171,6 @@ def test_larger_images_are_stored_resized_and_smaller_ones_as_they_are(odd: Fold
 def test_the_environment_and_the_configuration_name_other_places(
     two_images: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    two_images.write()
     pack(two_images.root, "train", out=tmp_path / "there")
     only(two_images.root)
     with pytest.raises(DataError, match="no image folder"):
@@ -194,7 +182,6 @@ def test_the_environment_and_the_configuration_name_other_places(
 
 
 def test_an_open_pack_can_be_pickled(two_images: Folder) -> None:
-    two_images.write()
     pack(two_images.root, "train")
     images = load_images(two_images.config, "train")
     again = pickle.loads(pickle.dumps(images))
@@ -230,9 +217,18 @@ def test_a_damaged_record_is_an_error_that_names_file_image_and_remedy(
     assert "1 of 11 images are damaged: 22" in str(report.problem)
 
 
+def lose_a_box(folder: Path) -> None:
+    path = folder / "instances_train.json"
+    content = json.loads(path.read_text())
+    content["annotations"].pop()
+    path.write_text(json.dumps(content))
+
+
 DAMAGES = {
     "its header is damaged": lambda p: overwrite(p, 24, b"\xff"),
     "it is not a pack": lambda p: overwrite(p, 0, b"PK"),
+    "it has format 1, which does not tell the files that it was made of": lambda p: overwrite(p, 8, b"\1"),
+    "it belongs to other annotations": lambda p: lose_a_box(p.parents[1] / "annotations"),
     f"it has format {VERSION + 6}": lambda p: overwrite(p, 8, bytes([VERSION + 6])),
     "its index is damaged": lambda p: overwrite(p, -5, b"\x99"),
     "its description is damaged": lambda p: overwrite(p, -Pack(p).index.nbytes - 20, b"\x99"),
@@ -245,7 +241,6 @@ DAMAGES = {
 def test_a_damaged_pack_is_passed_over_with_one_warning(
     two_images: Folder, reason: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    two_images.write()
     expected = load_images(two_images.config, "train").image(0)
     target = pack(two_images.root, "train").target
     DAMAGES[reason](target)
@@ -255,21 +250,6 @@ def test_a_damaged_pack_is_passed_over_with_one_warning(
     (record,) = caplog.records
     assert reason in record.getMessage()
     assert f"ablate data pack {two_images.root} --split train --force" in record.getMessage()
-
-
-def test_a_pack_of_other_annotations_is_passed_over_with_one_warning(
-    two_images: Folder, caplog: pytest.LogCaptureFixture
-) -> None:
-    two_images.write()
-    pack(two_images.root, "train")
-    two_images.content["annotations"].pop()
-    two_images.write()
-    with caplog.at_level(logging.WARNING, "yolor_core"):
-        images = load_images(two_images.config, "train")
-        images.image(0)
-    (record,) = caplog.records
-    assert "belongs to other annotations" in record.getMessage()
-    assert "ablate data pack" in record.getMessage()
 
 
 def replace(path: Path) -> None:
@@ -302,7 +282,6 @@ CHANGES = {
 def test_a_pack_whose_pictures_changed_is_passed_over_with_one_warning(
     two_images: Folder, change: str, size: int | None, caplog: pytest.LogCaptureFixture
 ) -> None:
-    two_images.write()
     pack(two_images.root, "train", size)
     CHANGES[change](two_images.root / "images" / "train" / "b.png")
     with caplog.at_level(logging.WARNING, "yolor_core"):
@@ -323,7 +302,6 @@ def test_a_pack_whose_pictures_changed_is_passed_over_with_one_warning(
 def test_a_pack_is_used_where_pictures_have_other_times_or_are_not_there(
     two_images: Folder, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    two_images.write()
     target = pack(two_images.root, "train").target
     expected = load_images(two_images.config, "train").image(1)
     for path in (two_images.root / "images" / "train").iterdir():
@@ -344,7 +322,6 @@ def test_a_pack_is_used_where_pictures_have_other_times_or_are_not_there(
 def test_a_pack_is_not_used_where_some_pictures_are_missing(
     two_images: Folder, caplog: pytest.LogCaptureFixture
 ) -> None:
-    two_images.write()
     pack(two_images.root, "train")
     (two_images.root / "images" / "train" / "a.png").unlink()
     with pytest.raises(DataError, match=r"1 of 2 images are missing .*: a.png"):
@@ -353,7 +330,6 @@ def test_a_pack_is_not_used_where_some_pictures_are_missing(
 
 
 def test_packs_of_different_pictures_alone_are_an_error_that_names_both(two_images: Folder) -> None:
-    two_images.write()
     first = pack(two_images.root, "train").target
     replace(two_images.root / "images" / "train" / "b.png")
     second = pack(two_images.root, "train", 96).target
@@ -364,18 +340,7 @@ def test_packs_of_different_pictures_alone_are_an_error_that_names_both(two_imag
     assert str(second) in str(caught.value)
 
 
-def test_a_pack_of_the_first_format_says_what_it_lacks(
-    two_images: Folder, caplog: pytest.LogCaptureFixture
-) -> None:
-    two_images.write()
-    overwrite(pack(two_images.root, "train").target, 8, bytes([1]))
-    load_images(two_images.config, "train")
-    assert "format 1, which does not tell the files that it was made of" in caplog.text
-    assert f"`ablate data pack {two_images.root} --split train --force`" in caplog.text
-
-
 def test_packs_of_other_splits_are_left_alone(two_images: Folder, caplog: pytest.LogCaptureFixture) -> None:
-    two_images.write()
     target = pack(two_images.root, "train").target
     target.rename(target.with_name("train.small.original.pack"))
     with caplog.at_level(logging.WARNING, "yolor_core"):
@@ -387,7 +352,6 @@ def test_packs_of_other_splits_are_left_alone(two_images: Folder, caplog: pytest
 def test_a_full_disk_stops_before_writing_and_names_both_numbers(
     two_images: Folder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    two_images.write()
     plan = plan_pack(two_images.root, "train", None, None, two_images.root / "packed")
     usage = shutil.disk_usage(two_images.root)._replace(free=1000)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
@@ -396,28 +360,25 @@ def test_a_full_disk_stops_before_writing_and_names_both_numbers(
     assert list((two_images.root / "packed").iterdir()) == []
 
 
-def test_a_disk_that_fills_while_writing_leaves_nothing(two_images: Folder) -> None:
-    two_images.write()
-    plan = plan_pack(two_images.root, "train", None, None, two_images.root / "packed")
-
-    def full(count: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    with pytest.raises(DataError, match=r"bytes .* are needed and .* are free"):
-        write_pack(plan.target, plan.reader, plan.about, full)
-    assert list((two_images.root / "packed").iterdir()) == []
-
-
-def test_an_interrupted_writing_leaves_the_old_pack(two_images: Folder) -> None:
-    two_images.write()
+@pytest.mark.parametrize(
+    ("trouble", "error"),
+    [
+        (KeyboardInterrupt(), pytest.raises(KeyboardInterrupt)),
+        (OSError(28, "full"), pytest.raises(DataError, match=r"bytes .* are needed and .* are free")),
+    ],
+    ids=["interrupted", "full"],
+)
+def test_a_writing_that_ends_in_the_middle_leaves_the_old_pack(
+    two_images: Folder, trouble: BaseException, error: Any
+) -> None:
     plan = pack(two_images.root, "train")
     before = plan.target.read_bytes()
 
-    def interrupt(count: int) -> None:
-        raise KeyboardInterrupt
+    def fail(count: int) -> None:
+        raise trouble
 
-    with pytest.raises(KeyboardInterrupt):
-        write_pack(plan.target, plan.reader, plan.about, interrupt)
+    with error:
+        write_pack(plan.target, plan.reader, plan.about, fail)
     assert list(plan.target.parent.iterdir()) == [plan.target]
     assert plan.target.read_bytes() == before
 
@@ -425,11 +386,9 @@ def test_an_interrupted_writing_leaves_the_old_pack(two_images: Folder) -> None:
 def test_what_a_killed_writer_left_is_removed_by_the_next_but_not_that_of_a_living_one(
     two_images: Folder,
 ) -> None:
-    two_images.write()
     code = (
-        "import sys, time; from pathlib import Path\n"
-        "from yolor_core.data.pack.write import plan_pack\n"
-        "from yolor_core.data.pack.write import write_pack\n"
+        "import time; from pathlib import Path\n"
+        "from yolor_core.data.pack.write import plan_pack, write_pack\n"
         f"root = Path({str(two_images.root)!r})\n"
         "p = plan_pack(root, 'train', None, None, root / 'packed')\n"
         "write_pack(p.target, p.reader, p.about, lambda n: (print('begun', flush=True), time.sleep(60)))\n"
@@ -451,14 +410,12 @@ def test_what_a_killed_writer_left_is_removed_by_the_next_but_not_that_of_a_livi
 
 
 def test_a_folder_that_cannot_be_written_to_is_an_error(two_images: Folder) -> None:
-    two_images.write()
     (two_images.root / "packed").write_text("a file where the folder should be")
     with pytest.raises(DataError, match=r"cannot be written: .*; choose another place with --out"):
         pack(two_images.root, "train")
 
 
 def test_missing_images_are_named_before_anything_is_written(two_images: Folder) -> None:
-    two_images.write()
     (two_images.root / "images" / "train" / "b.png").unlink()
     with pytest.raises(DataError, match=r"1 of 2 images are missing .*: b.png"):
         pack(two_images.root, "train")

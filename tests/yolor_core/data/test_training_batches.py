@@ -71,9 +71,7 @@ def test_unaugmented_targets_are_the_boxes_of_the_images(images: ImageSet) -> No
             np.testing.assert_array_equal(found[:, 6], images.identities(index))
 
 
-@pytest.mark.parametrize(
-    "options", [{"workers": 1}, {"workers": 2}, {"cache": True}, {"workers": 2, "cache": True}]
-)
+@pytest.mark.parametrize("options", [{"workers": 2}, {"cache": True}, {"workers": 2, "cache": True}])
 def test_workers_and_cache_change_nothing(images: ImageSet, options: dict[str, int]) -> None:
     assert equal(batches(images, epoch=1), batches(images, epoch=1, **options))
 

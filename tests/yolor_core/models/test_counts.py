@@ -18,8 +18,6 @@ from yolor_core.models.counts import _shapes_only, count_detector
 from yolor_core.models.detector import Detector
 
 ADD_FA = ImplicitConfig(site="fa", operator="add")
-
-
 MULTIPLY_PR = ImplicitConfig(site="pr", operator="multiply")
 
 

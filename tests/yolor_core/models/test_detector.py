@@ -24,8 +24,6 @@ from yolor_core.implicit.forms import Vector
 from yolor_core.models import Detector, create_model, decode, fold
 
 FOLDER = Path(os.environ.get("YOLOR_GOLDEN", ""))
-
-
 NAMES = sorted(p.stem for p in FOLDER.glob("*.json") if p.stem != "loss_golden") if FOLDER.name else []
 
 

@@ -30,8 +30,6 @@ from yolor_core.models.counts import count_detector
 from yolor_core.models.knowledge import implicit_effects, mean_features
 
 CLASSES = 2
-
-
 PLACED = [
     (operator, site)
     for site, operator in itertools.product(SITES, OPERATORS)

@@ -279,21 +279,6 @@ def test_hostile_program_is_one_clear_error(what: str) -> None:
         unpickle(io.BytesIO(PROGRAMS[what]), "file")
 
 
-def test_mapping_whose_methods_are_shadowed_keeps_its_own(tmp_path: Path) -> None:
-    state = collections.OrderedDict(a=torch.ones(2))
-    state.get = state.keys = collections.OrderedDict  # type: ignore[method-assign, assignment]
-    torch.save(state, tmp_path / "w.pt")
-    with pytest.raises(WeightsError, match="is not yolor-ssss-s2d: its names are unknown"):
-        import_weights(tmp_path / "w.pt", "yolor-ssss-s2d")
-
-
-@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
-def test_torchscript_is_refused(tmp_path: Path) -> None:
-    torch.jit.script(nn.ReLU()).save(tmp_path / "s.pt")
-    with pytest.raises(WeightsError, match="TorchScript"):
-        import_weights(tmp_path / "s.pt", "yolor-ssss-s2d")
-
-
 def rewrite(path: Path, member: str, change: Callable[[bytes], bytes], method: int = 0) -> None:
     """Change one member of an archive; its checksum is right again."""
     with zipfile.ZipFile(path) as archive:
@@ -308,99 +293,97 @@ def _four(tmp_path: Path) -> Path:
     return tmp_path / "four.pt"
 
 
-@pytest.mark.parametrize(
-    ("old", "new"),
-    [(b"K\x04\x85", b"K\x7f\x85"), (b"K\x01\x85", b"K\x7f\x85")],
-    ids=["larger than its storage", "strides beyond its storage"],
-)
-def test_tensor_outside_of_its_numbers_is_damage(old: bytes, new: bytes, tmp_path: Path) -> None:
+TORN = {
+    "larger than its storage": (b"K\x04\x85", b"K\x7f\x85"),
+    "strides beyond its storage": (b"K\x01\x85", b"K\x7f\x85"),
+}
+
+
+@pytest.mark.parametrize("how", TORN)
+def test_tensor_outside_of_its_numbers_is_damage(how: str, tmp_path: Path) -> None:
     path = _four(tmp_path)
-    rewrite(path, "data.pkl", lambda data: data.replace(old, new, 1))
+    rewrite(path, "data.pkl", lambda data: data.replace(*TORN[how], 1))
     container = ZipContainer(path)
     with pytest.raises(WeightsError, match=r"damaged: a\.weight"):
         container.tensor(find_tensors(container.graph, "file").tensors["a.weight"], "a.weight")
 
 
-@pytest.mark.parametrize(
-    "new",
-    [
-        b"J\xff\xff\xff\xff\x85",
-        b"N\x85",
-        b"X\x01\x00\x00\x004\x85",
-        b"K\x04",
-        b"\x8a\x09" + b"\x01" * 9 + b"\x85",
-    ],
-    ids=["negative", "none", "text", "no tuple", "beyond 64 bits"],
-)
-def test_shape_that_is_none_is_damage(new: bytes, tmp_path: Path) -> None:
+SHAPES = {
+    "negative": b"J\xff\xff\xff\xff\x85",
+    "none": b"N\x85",
+    "text": b"X\x01\x00\x00\x004\x85",
+    "no tuple": b"K\x04",
+    "beyond 64 bits": b"\x8a\x09" + b"\x01" * 9 + b"\x85",
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_shape_that_is_none_is_damage(shape: str, tmp_path: Path) -> None:
     path = _four(tmp_path)
-    rewrite(path, "data.pkl", lambda data: data.replace(b"K\x04\x85", new, 1))
+    rewrite(path, "data.pkl", lambda data: data.replace(b"K\x04\x85", SHAPES[shape], 1))
     with pytest.raises(WeightsError, match=r"damaged.*shape is none"):
         import_weights(path, "yolor-ssss-s2d")
 
 
 NESTED = b"K\x01" + b"2\x86" * 60  # (t, t) of (t, t) of ... : hashing or printing it takes 2 ** 60 steps
+KEYS = {
+    "setitem": b"\x80\x02}" + NESTED + b"K\x01s.",
+    "setitems": b"\x80\x02}(" + NESTED + b"K\x01u.",
+    "dict": b"\x80\x02(" + NESTED + b"K\x01d.",
+    "additems": b"\x80\x04\x8f(" + NESTED + b"\x90.",
+    "frozenset": b"\x80\x04(" + NESTED + b"\x91.",
+    "set call": b"\x80\x02c__builtin__\nset\n](" + NESTED + b"e\x85R.",
+    "mapping call": b"\x80\x02ccollections\nOrderedDict\n]](" + NESTED + b"K\x01ea\x85R.",
+    "storage": b"\x80\x02(X\x07\x00\x00\x00storage" + NESTED + b"tQ.",
+    "reference": b"\x80\x02" + NESTED + b"Q.",
+}
 
 
-@pytest.mark.parametrize(
-    "program",
-    [
-        b"\x80\x02}" + NESTED + b"K\x01s.",
-        b"\x80\x02}(" + NESTED + b"K\x01u.",
-        b"\x80\x02(" + NESTED + b"K\x01d.",
-        b"\x80\x04\x8f(" + NESTED + b"\x90.",
-        b"\x80\x04(" + NESTED + b"\x91.",
-        b"\x80\x02c__builtin__\nset\n](" + NESTED + b"e\x85R.",
-        b"\x80\x02ccollections\nOrderedDict\n]](" + NESTED + b"K\x01ea\x85R.",
-        b"\x80\x02(X\x07\x00\x00\x00storage" + NESTED + b"tQ.",
-        b"\x80\x02" + NESTED + b"Q.",
-    ],
-    ids=[
-        "setitem",
-        "setitems",
-        "dict",
-        "additems",
-        "frozenset",
-        "set call",
-        "mapping call",
-        "storage",
-        "reference",
-    ],
-)
-def test_nested_keys_that_take_for_ever_are_refused_at_once(program: bytes, tmp_path: Path) -> None:
+@pytest.mark.parametrize("program", KEYS)
+def test_nested_keys_that_take_for_ever_are_refused_at_once(program: str, tmp_path: Path) -> None:
     path = _four(tmp_path)
-    rewrite(path, "data.pkl", lambda data: program)
+    rewrite(path, "data.pkl", lambda data: KEYS[program])
     began = time.process_time()
     with pytest.raises(WeightsError):
         import_weights(path, "yolor-ssss-s2d")
     assert time.process_time() - began < 60  # against 2 ** 60 steps
 
 
-def test_names_that_are_no_text_are_passed_over(tmp_path: Path) -> None:
-    path = _four(tmp_path)
-    rewrite(path, "data.pkl", lambda data: b"\x80\x02}(K\x01K\x02N\x88u.")
-    with pytest.raises(WeightsError, match="no network in it"):
-        import_weights(path, "yolor-ssss-s2d")
-
-
-def test_archive_with_two_pickles_says_so(tmp_path: Path) -> None:
-    path = _four(tmp_path)
+def two_pickles(path: Path) -> None:
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr("again/data.pkl", b"N.")
-    with pytest.raises(WeightsError, match=r"2 files data.pkl"):
-        import_weights(path, "yolor-ssss-s2d")
 
 
-def test_compressed_archive_is_refused(tmp_path: Path) -> None:
-    path = _four(tmp_path)
-    rewrite(path, "data/0", lambda data: data, zipfile.ZIP_DEFLATED)
-    with pytest.raises(WeightsError, match="compressed"):
-        import_weights(path, "yolor-ssss-s2d")
-
-
-def test_module_that_contains_itself_is_one_clear_error(tmp_path: Path) -> None:
+def a_loop(path: Path) -> None:
     layer = nn.Sequential(nn.Conv2d(1, 1, 1))
     layer._modules["again"] = layer
-    torch.save({"model": layer}, tmp_path / "loop.pt")
-    with pytest.raises(WeightsError, match="contains itself"):
-        import_weights(tmp_path / "loop.pt", "yolor-ssss-s2d")
+    torch.save({"model": layer}, path)
+
+
+def shadowed_methods(path: Path) -> None:
+    state = collections.OrderedDict(a=torch.ones(2))
+    state.get = state.keys = collections.OrderedDict  # type: ignore[method-assign, assignment]
+    torch.save(state, path)
+
+
+SPOILT: dict[str, tuple[Callable[[Path], None], str]] = {
+    "names that are no text": (
+        lambda path: rewrite(path, "data.pkl", lambda data: b"\x80\x02}(K\x01K\x02N\x88u."),
+        "no network in it",
+    ),
+    "two pickles": (two_pickles, "2 files data.pkl"),
+    "compressed": (lambda path: rewrite(path, "data/0", bytes, zipfile.ZIP_DEFLATED), "compressed"),
+    "a module that contains itself": (a_loop, "contains itself"),
+    "a mapping whose methods are shadowed": (shadowed_methods, "its names are unknown"),
+    "TorchScript": (lambda path: torch.jit.script(nn.ReLU()).save(path), "TorchScript"),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
+@pytest.mark.parametrize("how", SPOILT)
+def test_file_that_is_no_checkpoint_is_one_clear_error(how: str, tmp_path: Path) -> None:
+    path = _four(tmp_path)
+    spoil, message = SPOILT[how]
+    spoil(path)
+    with pytest.raises(WeightsError, match=message):
+        import_weights(path, "yolor-ssss-s2d")

@@ -17,18 +17,12 @@ from yolor_core.models.build import blank_model
 from yolor_core.weights.layout import key_layout, match, twins
 
 FOLDER = Path(os.environ.get("YOLOR_GOLDEN", ""))
-
-
 GOLDEN = sorted(p.stem for p in FOLDER.glob("*.json") if p.stem != "loss_golden") if FOLDER.name else []
-
-
-KINDS = {"conv_w": "weight", "conv_b": "weight", "bias": "weight", "bn_weight": "norm", "bn_bias": "norm"}
-
-
-KINDS |= {"bn_running_mean": "norm", "bn_running_var": "norm"}
-
-
-KINDS |= {"implicit_add": "implicit", "implicit_mul": "implicit"}
+KINDS = {
+    **dict.fromkeys(("conv_w", "conv_b", "bias"), "weight"),
+    **dict.fromkeys(("bn_weight", "bn_bias", "bn_running_mean", "bn_running_var"), "norm"),
+    **dict.fromkeys(("implicit_add", "implicit_mul"), "implicit"),
+}
 
 
 @pytest.mark.parametrize("name", GOLDEN or ["(none)"])
@@ -62,8 +56,6 @@ def test_every_tensor_of_ours_has_one_name_of_theirs_in_the_same_order(name: str
 
 # The number of the last layer, counted in the released layer lists.
 LAST = {"yolov4_csp_x": 202, "yolov4_p6": 303, "yolov4_p7": 364, "yolor_w6": 232}
-
-
 LAST |= {"yolor-e6": 41, "yolor-w6": 41, "yolor-d6": 41, "yolov4-p5": 31, "yolov4-p6": 42, "yolov4-p7": 53}
 
 
@@ -73,10 +65,9 @@ def test_last_predictor_is_the_layer_of_the_released_list(name: str) -> None:
 
 
 def test_names_do_not_depend_on_width_and_classes() -> None:
-    narrow = ModelConfig(architecture="yolor_csp", width=0.25, implicit=_implicit("fa:add", "pr:multiply"))
-    assert [e.name for e in key_layout(blank_model(narrow, 3))] == [
-        e.name for e in key_layout(blank_model("yolor_csp"))
-    ]
+    full = blank_model("yolor_csp")
+    narrow = blank_model(full.config.model_copy(update={"width": 0.25}), 3)
+    assert [e.name for e in key_layout(narrow)] == [e.name for e in key_layout(full)]
 
 
 @pytest.mark.parametrize(
@@ -95,10 +86,6 @@ def test_implicit_knowledge_the_authors_cannot_express_is_refused(
     model = blank_model(ModelConfig(architecture=architecture, implicit=(implicit,)))
     with pytest.raises(WeightsError, match=implicit.site):
         key_layout(model)
-
-
-def _implicit(*items: str) -> tuple[ImplicitConfig, ...]:
-    return tuple(ImplicitConfig(site=s, operator=o) for s, o in (item.split(":") for item in items))
 
 
 @pytest.mark.parametrize("name", list_models())

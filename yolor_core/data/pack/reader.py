@@ -72,7 +72,7 @@ class Pack:
         return {"path": self.path}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(state["path"])  # type: ignore[misc]
+        self.__init__(state["path"])  # type: ignore[misc]  # opened anew, as by its caller
 
     def _open(self) -> None:
         with self.path.open("rb") as file:
