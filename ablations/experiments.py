@@ -181,6 +181,12 @@ class Experiment:
             science=checked(self.science.model_copy(update=changed)),
         )
 
+    def with_kmeans_anchors(self) -> Experiment:
+        """This experiment with anchors by k-means on the training boxes: what x iPR could learn at best."""
+        model = self.science.model.model_copy(update={"anchors": "kmeans"})
+        slug, title = f"{self.slug}.kmeans-anchors", f"{self.title}, anchors by k-means"
+        return replace(self, slug=slug, title=title, science=self._with_model(model))
+
     def finetuned(self) -> Experiment:
         """This experiment trained 125 + 25 epochs longer (section 5.8), starting from its own checkpoint."""
         train = self.science.train

@@ -142,6 +142,8 @@ class ModelConfig(Config):
     width: Positive = 1.0
     depth: Positive = 1.0
     anchor_scale: Positive = 1.0  # multiplies the architecture's anchors (pixels)
+    # The architecture's anchors, or those of k-means on the training boxes (`data.anchors`).
+    anchors: Literal["released", "kmeans"] = "released"
     detection: bool = True
     implicit: tuple[ImplicitConfig, ...] = ()  # around the predictors of detection
     branches: tuple[BranchConfig, ...] = ()  # further tasks

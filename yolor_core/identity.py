@@ -25,8 +25,14 @@ def canonical_json(value: object) -> str:
 
 
 def signature(science: Science) -> str:
-    """SHA-256 (hex) over the full resolved science and the schema version; no seed, no data."""
-    content = {"schema": SCHEMA_VERSION, "science": science.model_dump(mode="json")}
+    """SHA-256 (hex) over the full resolved science and the schema version; no seed, no data.
+
+    Released anchors are left out, so that runs from before there was a choice keep their signature.
+    """
+    resolved = science.model_dump(mode="json")
+    if science.model.anchors == "released":
+        del resolved["model"]["anchors"]
+    content = {"schema": SCHEMA_VERSION, "science": resolved}
     return hashlib.sha256(canonical_json(content).encode()).hexdigest()
 
 

@@ -62,8 +62,8 @@ def test_they_stand_beside_the_ablation_study_which_stays_what_it_is() -> None:
     ]
     assert [len(table.rows) for table in FURTHER] == [6, 6, 9]
     assert len(experiments()) == 19
-    assert len(all_experiments()) == 41
-    assert len({signature(resolve(slug, "paper")) for slug in all_experiments()}) == 41
+    assert len(all_experiments()) == 43
+    assert len({signature(resolve(slug, "paper")) for slug in all_experiments()}) == 43
     assert select() is paper()
 
 
@@ -236,9 +236,9 @@ def test_launch_all_leaves_them_out_and_launch_a1_takes_six(tmp_path: Path) -> N
 def test_list_names_them_when_asked() -> None:
     assert ablate("list").output.splitlines()[-1].startswith("19 experiments, 29 rows")
     records = json.loads(ablate("list", "--everything", "--json").output)
-    assert len(records) == 41
+    assert len(records) == 43
     assert (
-        sum(len(record["rows"]) for record in records) == 29 + 13 + 7 + 3
+        sum(len(record["rows"]) for record in records) == 29 + 13 + 7 + 3 + 3
     )  # of 3x, 6x and controls, what 3, 6 and 4 lack
     (d6,) = (record for record in records if record["experiment"] == "yolor-d6")
     assert d6["rows"] == [{"table": "9", "row": "YOLOR (ours)"}, {"table": "A2", "row": "YOLOR-D6"}]

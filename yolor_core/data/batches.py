@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
 from yolor_core.config import AugmentConfig
+from yolor_core.data.anchors import box_sizes
 from yolor_core.data.augment import training_sample
 from yolor_core.data.decode import agrees
 from yolor_core.data.images import ImageSet, fitted, letterbox
@@ -104,6 +105,20 @@ class EvaluationBatch:
         result[:, 1::2] = result[:, 1::2].clip(0, height)
         return result
 
+    def targets(self, images: ImageSet) -> torch.Tensor:
+        """Boxes as a loss takes them, float32 (n, 7): image in the batch, class, centre x and y, width and
+        height as fractions of the padded image, -1 for an identity of the training images. No crowds."""
+        height, width = self.images.shape[2:]
+        parts = []
+        for place, index in enumerate(self.indices):
+            boxes = images.boxes(index) * np.tile(self.scales[place], 2) + np.tile(self.pads[place], 2)
+            centre, size = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
+            label = images.classes(index)[:, None]
+            scale = (width, height)
+            columns = [np.full_like(label, place), label, centre / scale, size / scale, -np.ones_like(label)]
+            parts.append(np.concatenate(columns, 1))
+        return torch.from_numpy(np.concatenate(parts)).float()
+
 
 class EvaluationBatches:
     """All images of a set once, in a fixed order; of several ranks, each takes every so many-th batch.
@@ -138,33 +153,40 @@ class EvaluationBatches:
         order = by_aspect(images.sizes) if rectangular else np.arange(len(images))
         self._members = [order[i : i + batch] for i in range(0, len(order), batch)]
         square = math.ceil(size / stride) * stride
-        self._steps = range(rank, len(self._members), ranks)
+        self.all_steps = len(self._members)
+        self.steps = range(rank, self.all_steps, ranks)
         self._shapes = [
             rectangle(images.sizes[m], size, stride, pad) if rectangular else (square, square)
             for m in self._members
         ]
 
     def __len__(self) -> int:
-        return len(self._steps)
+        return len(self.steps)
 
     def __iter__(self) -> Iterator[EvaluationBatch]:
-        return run(self.build, self._steps, self.workers, self.images.report)
+        return run(self.build, self.steps, self.workers, self.images.report)
 
     def build(self, step: int) -> tuple[EvaluationBatch, list[Note]]:
         """Batch number `step` of all ranks' batches, and notes of what its images needed."""
-        members, (width, height) = self._members[step], self._shapes[step]
-        stack = np.empty((len(members), height, width, 3), np.uint8)
-        scales, pads = np.empty((len(members), 2)), np.empty((len(members), 2), np.int64)
+        batch = self.outline(step)
+        count, channels, height, width = batch.images.shape
+        stack = np.empty((count, height, width, channels), np.uint8)
         notes: list[Note] = []
-        for row, index in enumerate(members.tolist()):
+        for row, index in enumerate(batch.indices):
             sample = self.images.scaled(index, self.size, "test")
             notes.extend(sample.notes)
-            stack[row], left, top = letterbox(sample.pixels, width, height)
-            scales[row] = np.array(sample.pixels.shape[1::-1]) / self.images.sizes[index]
-            pads[row] = left, top
+            stack[row] = letterbox(sample.pixels, width, height)[0]
         images = torch.from_numpy(np.ascontiguousarray(stack.transpose(0, 3, 1, 2)))
-        indices = tuple(members.tolist())
-        return EvaluationBatch(images, indices, scales, pads, self.images.sizes[members]), notes
+        return replace(batch, images=images), notes
+
+    def outline(self, step: int) -> EvaluationBatch:
+        """The same batch before a picture is read: its images have a shape and no pixels (device meta)."""
+        members, (width, height) = self._members[step], self._shapes[step]
+        sizes = self.images.sizes[members]
+        placed = np.array([fitted(*size, self.size) for size in sizes.tolist()])
+        images = torch.empty(len(members), 3, height, width, dtype=torch.uint8, device="meta")
+        pads = (np.array([width, height]) - placed) // 2
+        return EvaluationBatch(images, tuple(members.tolist()), placed / sizes, pads, sizes)
 
 
 @dataclass
@@ -329,13 +351,11 @@ def summarise(images: ImageSet, size: int) -> dict[str, Any]:
     """
     classes = len(images.names)
     boxes, holding = np.zeros(classes, np.int64), np.zeros(classes, np.int64)
-    sides = []
     for index in range(len(images)):
-        found, corners = images.classes(index), images.boxes(index)
+        found = images.classes(index)
         boxes += np.bincount(found, minlength=classes)
         holding[np.unique(found)] += 1
-        sides.append((corners[:, 2:] - corners[:, :2]) * (size / images.sizes[index].max()))
-    places = [np.clip(side, EDGES[0], EDGES[-1]) for side in np.concatenate(sides).T]
+    places = [np.clip(side, EDGES[0], EDGES[-1]) for side in box_sizes(images, size).T]
     counts = np.histogram2d(places[0], places[1], bins=(EDGES, EDGES))[0]
     return {
         "images": len(images),

@@ -110,7 +110,7 @@ def _anchors(
     """All object anchors of a batch on a level, and as many others."""
     place = model.level_names.index(level)
     stride, rows, columns = model.strides[place], x.shape[2], x.shape[3]
-    targets = _targets(images, batch)
+    targets = batch.targets(images)
     anchors = model.anchors[place].cpu() / stride
     positives = assign(targets, [anchors], [(rows, columns)], loss.anchor_threshold)[0]
     centre = ((positives.box[:, :2] >= 0) & (positives.box[:, :2] < 1)).all(1)
@@ -151,16 +151,3 @@ def _anchors(
         }
         for (i, a, r, c), (label, size), *values in zip(everywhere, known, *numbers, strict=True)
     ]
-
-
-def _targets(images: ImageSet, batch: EvaluationBatch) -> Tensor:
-    """(n, 6): image in the batch, class, centre x and y, width, height, normalised to the network's input."""
-    height, width = batch.images.shape[2:]
-    parts = []
-    for place, index in enumerate(batch.indices):
-        boxes = images.boxes(index) * np.tile(batch.scales[place], 2) + np.tile(batch.pads[place], 2)
-        centre, size = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
-        label = images.classes(index)[:, None]
-        scale = (width, height)
-        parts.append(np.concatenate([np.full_like(label, place), label, centre / scale, size / scale], 1))
-    return torch.from_numpy(np.concatenate(parts)).float()

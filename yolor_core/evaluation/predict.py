@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
-from yolor_core.config import EvaluationConfig
+from yolor_core.config import EvaluationConfig, TrainConfig
 from yolor_core.data import EvaluationBatches, ImageSet
 from yolor_core.errors import ConfigError
 from yolor_core.evaluation.detections import Detections
 from yolor_core.models import Detector
 from yolor_core.tasks import TASKS
-from yolor_core.tasks.base import Collector
+from yolor_core.tasks.base import Collector, build_losses, with_tensors
 
 MANY_IMAGES = 1_000  # below this pycocotools is done before compiled code is loaded
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """What was found in the images of a split, or in a rank's share of them, by task."""
+    """What was found in the images of a split, or in a rank's share of them, by task.
+
+    terms: what each batch adds to each term of the losses, by the term's name; empty where nobody asked.
+    """
 
     found: dict[str, Any]
+    terms: dict[str, list[float]] = field(default_factory=dict)
 
     @property
     def detections(self) -> Detections | None:
@@ -37,7 +42,19 @@ class Predictions:
             task: TASKS[task].load("collector").merge([part.found[task] for part in parts])
             for task in parts[0].found
         }
-        return cls(merged)
+        terms = {name: [x for part in parts for x in part.terms.get(name, ())] for name in parts[0].terms}
+        return cls(merged, terms)
+
+    def losses(self) -> dict[str, float | None]:
+        """`val/box`, `val/obj`, `val/cls` and what further tasks have: see `SplitLoss`. `val/loss` is the sum
+        of detection's. Their sums are exact, so that ranks do not change them; None for what is not finite.
+        """
+        totals = {f"val/{name.removeprefix('loss/')}": values for name, values in self.terms.items()}
+        parts = [totals[name] for name in ("val/box", "val/obj", "val/cls") if name in totals]
+        if parts:
+            totals = {"val/loss": [value for part in parts for value in part], **totals}
+        finite = {name: all(map(math.isfinite, values)) for name, values in totals.items()}
+        return {name: math.fsum(values) if finite[name] else None for name, values in totals.items()}
 
 
 def predict(
@@ -49,17 +66,69 @@ def predict(
     rank: int = 0,
     ranks: int = 1,
     watch: Callable[[int, int], None] | None = None,
+    recipe: TrainConfig | None = None,
 ) -> Predictions:
     """Predictions of every task of `model` on every image of a split, in one pass over the images.
 
-    One of several ranks takes every `ranks`-th batch; `Predictions.merge` puts the parts together. See
-    `collect`. Raises ConfigError for a stride that does not fit the model.
+    One of several ranks takes every `ranks`-th batch; `Predictions.merge` puts the parts together. `watch` is
+    told (batches done, batches in all). With the `recipe` of a training its losses are taken too. The model
+    computes in its own precision, without autocast; it is put in evaluation mode for the time and left in the
+    mode it was in. Raises ConfigError for a stride that does not fit the model.
     """
     collectors: dict[str, Collector] = {
         t: TASKS[t].load("collector").of(model, images, config) for t in model.tasks
     }
-    collect(model, images, config, device, collectors, workers, rank, ranks, watch)
-    return Predictions({task: collector.found() for task, collector in collectors.items()})
+    batches = EvaluationBatches(
+        images,
+        size=config.size,
+        stride=input_stride(model, config),
+        batch=config.batch,
+        rectangular=config.rectangular,
+        pad=config.pad,
+        workers=workers,
+        rank=rank,
+        ranks=ranks,
+    )
+    losses = SplitLoss(model, batches, recipe) if recipe else None
+    collect(model, batches, device, collectors, losses, watch)
+    found = {task: collector.found() for task, collector in collectors.items()}
+    return Predictions(found, losses.terms if losses else {})
+
+
+class SplitLoss:
+    """The losses of a training on all images of a split as if they were one batch, added up batch by batch.
+
+    A positive weighs the same in whatever image and batch it is, a cell the same as the others of its image,
+    and every image the same: so the sums depend on the order and size of batches no more than the padding of
+    rectangles does. `LossConfig.images_per_mean` is set aside. Tasks that are not `held_out` have none.
+
+    terms: what each batch added, by the name of the term.
+    """
+
+    def __init__(self, model: Detector, batches: EvaluationBatches, recipe: TrainConfig) -> None:
+        whole = recipe.model_copy(update={"loss": recipe.loss.model_copy(update={"images_per_mean": 0})})
+        losses = build_losses(model, whole)
+        self.losses = {task: loss for task, loss in losses.items() if TASKS[task].held_out}
+        self.terms: dict[str, list[float]] = {}
+        wanted: dict[str, list[Any]] = {task: [] for task in self.losses}
+        for step in range(batches.all_steps if self.losses else 0):  # of all ranks, for the counts
+            outline = batches.outline(step)
+            targets, (count, _, height, width) = outline.targets(batches.images), outline.images.shape
+            for task, loss in self.losses.items():
+                all_images = len(batches.images)
+                wanted[task].append(loss.wanted(targets, (height, width), count, total=all_images))
+        for of_task in wanted.values():
+            counts = sum(each.counts for each in of_task)
+            for each in of_task:
+                each.counts = counts
+        self.wanted = {task: [each[step] for step in batches.steps] for task, each in wanted.items()}
+
+    def add(self, place: int, predictions: Any, device: torch.device) -> None:
+        """Take in the model's predictions for batch number `place` of the rank."""
+        for task, loss in self.losses.items():
+            wanted = with_tensors(self.wanted[task][place], lambda values: values.to(device))
+            for name, term in loss(of_task(predictions, task), wanted).items():
+                self.terms.setdefault(name, []).append(float(term))
 
 
 def evaluate(predictions: Predictions, images: ImageSet, official: bool = True) -> dict[str, Any]:
@@ -85,33 +154,13 @@ def evaluate(predictions: Predictions, images: ImageSet, official: bool = True) 
 @torch.no_grad()
 def collect(
     model: Detector,
-    images: ImageSet,
-    config: EvaluationConfig,
+    batches: EvaluationBatches,
     device: torch.device,
     collectors: Mapping[str, Collector],
-    workers: int = 0,
-    rank: int = 0,
-    ranks: int = 1,
+    losses: SplitLoss | None = None,
     watch: Callable[[int, int], None] | None = None,
 ) -> None:
-    """Show a rank's images to the model and its predictions to the collectors, which are named by task.
-
-    One of several ranks takes every `ranks`-th batch. `watch` is told (batches done, batches in all). The
-    model computes in its own precision, without autocast; it is put in evaluation mode for the time and left
-    in the mode it was in. Raises ConfigError for a stride that does not fit the model, and for a task that it
-    does not have.
-    """
-    batches = EvaluationBatches(
-        images,
-        size=config.size,
-        stride=input_stride(model, config),
-        batch=config.batch,
-        rectangular=config.rectangular,
-        pad=config.pad,
-        workers=workers,
-        rank=rank,
-        ranks=ranks,
-    )
+    """Show batches to the model and its predictions to the collectors, named by task, and to the losses."""
     dtype = next(model.parameters()).dtype
     training = model.training
     model.eval()
@@ -122,6 +171,8 @@ def collect(
             predictions = model(batch.images.to(device, dtype) / 255)
             for task, collector in collectors.items():
                 collector.add(batch, of_task(predictions, task))
+            if losses is not None:
+                losses.add(done, predictions, device)
     finally:
         model.train(training)
 

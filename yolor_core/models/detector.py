@@ -44,7 +44,8 @@ class Detector(nn.Module):
     """
 
     folded = False  # whether `fold` made it: no BatchNorm behind convolutions, no implicit knowledge
-    anchors: Tensor  # (levels, anchors, 2): width and height in pixels; not part of the state_dict
+    # (levels, anchors, 2): width and height in pixels; in the state_dict where they are of the data
+    anchors: Tensor
 
     def __init__(
         self,
@@ -61,7 +62,8 @@ class Detector(nn.Module):
         self.strides = list(architecture.strides)
         self.outputs = 5 + classes  # x, y, w, h, objectness, classes
         self.anchors_per_level = architecture.anchors_per_level
-        self.register_buffer("anchors", torch.empty(self.levels, self.anchors_per_level, 2), persistent=False)
+        shape = (self.levels, self.anchors_per_level, 2)
+        self.register_buffer("anchors", torch.empty(shape), persistent=config.anchors != "released")
         self.reset_anchors()
 
         style = Style(architecture.flavour, architecture.activation, architecture.batch_norm_eps)

@@ -23,6 +23,7 @@ class Task:
     head: str | None = None  # a `tasks.base.Head`; None for detection, whose heads are part of the detector
     # Column of a table -> the score's name in evaluation.json, below the name of the task; all are fractions.
     columns: Mapping[str, str] = field(default_factory=dict)
+    held_out: bool = True  # whether images that were not trained on have the loss too
 
     def load(self, part: Literal["loss", "collector", "head"]) -> Any:
         """The class of a part."""
@@ -49,5 +50,6 @@ TASKS: dict[str, Task] = {
         collector="EmbeddingCollector",
         head="EmbeddingHead",
         columns={"emb recall@1": "recall@1", "emb mAP": "mAP", "emb AUC": "AUC"},
+        held_out=False,  # a softmax over the identities of the training images
     ),
 }

@@ -9,8 +9,8 @@ collectors found, and `merge` makes of all of them what one process would have f
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
 
 import torch
@@ -156,6 +156,21 @@ class Collector(Protocol):
     def score(found: Any, images: ImageSet) -> dict[str, Any]:
         """What evaluation.json says of it: finite numbers or None."""
         ...
+
+
+def with_tensors(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """What a task wants, its tensors changed wherever they are in dataclasses, tuples, lists and mappings."""
+    if isinstance(value, Tensor):
+        return change(value)
+    if is_dataclass(value) and not isinstance(value, type):
+        content = {field.name: getattr(value, field.name) for field in fields(value)}
+        return replace(value, **with_tensors(content, change))
+    if isinstance(value, Mapping):
+        return {name: with_tensors(item, change) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        items = [with_tensors(item, change) for item in value]
+        return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+    return value
 
 
 def build_losses(model: TaskModel, config: TrainConfig) -> dict[str, TaskLoss]:

@@ -12,9 +12,11 @@ from torch import Tensor
 
 from yolor_core.config import RunConfig
 from yolor_core.data import ImageSet, TrainingBatches, load_images
+from yolor_core.data.anchors import box_sizes, kmeans_anchors
 from yolor_core.data.batches import reference_images
 from yolor_core.data.check import check_boxes
 from yolor_core.data.images import check_identities
+from yolor_core.data.ordering import kept
 from yolor_core.device import Numerics, is_gpu
 from yolor_core.errors import RunError
 from yolor_core.evaluation.predict import Predictions, evaluate, predict
@@ -79,12 +81,13 @@ def train(
         numerics = Numerics(science.numerics, ranks.device)
         schedule = Schedule(recipe.optimiser, recipe.phases, batches.steps, recipe.batch)
         state = initial_state(config, images, schedule, numerics)
-        model, losses = state.model, build_losses(state.model, recipe)
+        model = state.model
         reference = reference_images(val, science.evaluation.size, max(model.strides))
         progress = Progress(run, ranks, recipe.epochs, batches.steps, reference, execution.tensorboard, watch)
 
         # The place to start from: this run's checkpoint, the finished phases of another run, or step 0.
         start(config, run, ranks, state, progress, images, val)
+        losses = build_losses(model, recipe)  # of the anchors that an earlier attempt has found
         step = TrainingStep(state, losses, recipe, numerics, ranks, config.seed)  # may compile the model
         measured = measured_steps(batches.steps, execution.conflict_steps if len(model.tasks) > 1 else 0)
 
@@ -171,12 +174,18 @@ def training_batches(config: RunConfig, images: ImageSet, ranks: Ranks) -> Train
 def initial_state(
     config: RunConfig, images: ImageSet, schedule: Schedule, numerics: Numerics
 ) -> TrainingState:
-    """A run before its first step: the model that the seed gives, its average, its optimiser."""
+    """A run before its first step: the model that the seed gives, its average, its optimiser.
+
+    Raises DataError where anchors are to be found by k-means and there are too few boxes.
+    """
     science, settings = config.science, config.science.train.optimiser
     classes, identities = len(images.names), images.identity_count
-    model = numerics.model(
-        create_model(science.model, classes, config.seed, None, identities, science.train.tasks)
-    )
+    model = create_model(science.model, classes, config.seed, None, identities, science.train.tasks)
+    if science.model.anchors == "kmeans":
+        sizes = box_sizes(images, science.train.size, kept(images.ids, science.train.keep_one_in))
+        found = kmeans_anchors(sizes, model.levels, model.anchors_per_level)
+        model.anchors.copy_(torch.from_numpy(found))
+    model = numerics.model(model)
     return TrainingState(
         model,
         MovingAverage(model, settings.ema_decay, settings.ema_updates),
@@ -212,7 +221,8 @@ def _evaluate(
     settings, workers = config.science.evaluation, config.execution.workers
     model, watch = state.average.model, progress.watch
     told = watch.evaluating if watch else None
-    found = predict(model, val, settings, ranks.device, workers, ranks.rank, ranks.ranks, told)
+    recipe = config.science.train
+    found = predict(model, val, settings, ranks.device, workers, ranks.rank, ranks.ranks, told, recipe)
     _require_readable(val, len(val), ranks)
     parts = ranks.gather(found)
 
@@ -227,7 +237,7 @@ def _evaluate(
         for task in ("classification", "embedding"):
             numbers = result.get(task, {}).items()
             scores |= {f"{task}/{k}": v for k, v in numbers if v is None or isinstance(v, float)}
-        return scores
+        return scores | predictions.losses()
 
     return ranks.lead(score)
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,7 @@ from yolor_core.data.ordering import Draw, generator
 from yolor_core.device import Numerics
 from yolor_core.errors import RunError
 from yolor_core.models import sparse_penalty
-from yolor_core.tasks.base import TaskLoss
+from yolor_core.tasks.base import TaskLoss, with_tensors
 from yolor_core.training.distributed import GroupStatistics, Ranks, synchronise
 from yolor_core.training.schedule import Settings
 from yolor_core.training.state import TrainingState, apply_settings
@@ -173,7 +172,7 @@ class TrainingStep:
                 with self.numerics.autocast():
                     predictions = self._predict(images[begin:end])
                 here = wanted if len(parts) == 1 else {k: w.part(begin, end) for k, w in wanted.items()}
-                here = _with_tensors(here, self.numerics.send)
+                here = with_tensors(here, self.numerics.send)
                 terms = {task: loss(predictions[task], here[task]) for task, loss in self.losses.items()}
                 losses = {task: torch.stack(list(found.values())).sum() for task, found in terms.items()}
                 if conflict is not None:
@@ -279,21 +278,6 @@ class TrainingStep:
             f"{images}. The last checkpoint is untouched",
             record,
         )
-
-
-def _with_tensors(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """What a task wants, its tensors changed wherever they are in dataclasses, tuples, lists and mappings."""
-    if isinstance(value, Tensor):
-        return change(value)
-    if is_dataclass(value) and not isinstance(value, type):
-        content = {field.name: getattr(value, field.name) for field in fields(value)}
-        return replace(value, **_with_tensors(content, change))
-    if isinstance(value, Mapping):
-        return {name: _with_tensors(item, change) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        items = [_with_tensors(item, change) for item in value]
-        return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
-    return value
 
 
 def check_shares(science: Science, ranks: int) -> None:

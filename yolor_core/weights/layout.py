@@ -60,10 +60,15 @@ def named_layout(model: str | ModelConfig, classes: int = 80) -> tuple[Entry, ..
 def key_layout(model: Detector) -> list[Entry]:
     """The authors' state_dict of a model, which may be on the meta device.
 
-    Raises WeightsError for a folded model, for tasks other than detection, and for implicit knowledge that
-    the authors' code base of this flavour cannot express.
+    Raises WeightsError for a folded model, for tasks other than detection, for anchors of the data, and for
+    implicit knowledge that the authors' code base of this flavour cannot express.
     """
     check_detection_only(model, "the authors' code")
+    if model.config.anchors != "released":
+        raise WeightsError(
+            "the authors' code has its anchors in its own configuration, and this model's are by k-means on "
+            "its training boxes; export it as safetensors or ONNX, which hold them"
+        )
     if model.folded:
         raise WeightsError("a folded model has no counterpart in the authors' code; give the unfolded one")
     if model.architecture.flavour == "cfg":

@@ -143,8 +143,8 @@ def test_the_summary_says_what_was_measured_and_what_cannot_be_concluded(publish
 
 def test_the_summary_reads_the_controls(results: Path) -> None:
     text = summary(open_study(results, "smoke", ["1", "controls"]))
-    assert "They are 5 different comparisons" in text and "6 rows are compared" in text
-    assert re.search(r"seeds alone: .*\d.*, 4 not measured\.", text)
+    assert "They are 7 different comparisons" in text and "8 rows are compared" in text
+    assert re.search(r"seeds alone: .*\d.*, 6 not measured\.", text)
     assert "W (x + a) + b = W x + (b + W a)" in text and "receive the same gradient" in text
     (line,) = re.findall(r"^- \+ iFA against baseline: Δ AP .* \(2 pairs\), (.*)$", text, re.MULTILINE)
     assert line.startswith(("inconclusive; differences up to", "higher:", "lower:"))

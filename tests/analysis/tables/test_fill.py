@@ -297,7 +297,7 @@ SAID = {
     "7": f"{START}baseline 1, but: implicit 2 against baseline 2.",
     "A1": f"{START}Y4-SSS, but: Y4-SSSS, YOLOR against Y4-SSSS; U5R5-S, YOLOR against U5R5-S.",
     "controls": f"{START}baseline, but: faster bias against + iPR; frozen iFA against + iFA; "
-    "folded iFA against + iFA.",
+    "folded iFA against + iFA; fine-tuned implicit P6 against fine-tuned P6.",
 }
 
 

@@ -11,13 +11,22 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from yolor_core.config import BranchConfig, EvaluationConfig, ModelConfig, ShapesConfig
+from yolor_core.config import (
+    BranchConfig,
+    EvaluationConfig,
+    LossConfig,
+    ModelConfig,
+    PhaseConfig,
+    ShapesConfig,
+    TrainConfig,
+)
 from yolor_core.data import EvaluationBatches, ImageSet, load_images
 from yolor_core.errors import ConfigError, InputError
 from yolor_core.evaluation.detect import detect_picture
 from yolor_core.evaluation.predict import Predictions, evaluate, predict
 from yolor_core.evaluation.speed import measure_speed
 from yolor_core.models import Detector, create_model
+from yolor_core.tasks.base import build_losses
 from yolor_core.tasks.embedding import cells
 
 CPU = torch.device("cpu")
@@ -261,3 +270,64 @@ def test_in_the_middle_of_a_training_many_images_are_scored_fast_and_equally(
     monkeypatch.setattr("yolor_core.evaluation.predict.MANY_IMAGES", len(images) + 1)
     with pytest.raises(AssertionError, match="pycocotools"):
         evaluate(found, images, official=False)
+
+
+RECIPE = TrainConfig(
+    size=64,
+    batch=4,
+    phases=(PhaseConfig(epochs=1, schedule_epochs=1),),
+    loss=LossConfig(images_per_mean=2),
+)
+
+
+def test_the_losses_of_a_split_are_those_of_a_training_batch_of_all_its_images(
+    images: ImageSet, model: Detector
+) -> None:
+    settings = CONFIG.model_copy(update={"rectangular": False})
+    (whole,) = EvaluationBatches(images, 64, 32, len(images), rectangular=False)
+    targets = [
+        [i, label, *((box[:2] + box[2:]) / 2 / 64), *((box[2:] - box[:2]) / 64), -1]
+        for i in range(len(images))
+        for box, label in zip(
+            images.boxes(i) * np.tile(whole.scales[i], 2) + np.tile(whole.pads[i], 2),
+            images.classes(i),
+            strict=True,
+        )
+    ]
+    plain = RECIPE.model_copy(update={"loss": LossConfig()})
+    with torch.no_grad():
+        outputs = model.eval()(whole.images / 255)
+    expected: dict[str, float] = {}
+    for task, loss in build_losses(model, plain).items():
+        if task != "embedding":
+            wanted = loss.wanted(torch.tensor(targets), (64, 64), len(images))
+            expected |= {name: term.item() for name, term in loss(outputs[task], wanted).items()}
+    assert all(value > 0 for value in expected.values())
+
+    for batch in (1, 4, 11):
+        changed = settings.model_copy(update={"batch": batch})
+        found = predict(model, images, changed, CPU, recipe=RECIPE).losses()
+        assert found.pop("val/loss") == pytest.approx(
+            sum(found[f"val/{n}"] or 0 for n in ("box", "obj", "cls"))
+        )
+        assert found == pytest.approx({n.replace("loss", "val"): v for n, v in expected.items()}, rel=1e-5)
+
+
+@pytest.mark.parametrize("ranks", [2, 3, 7])
+def test_neither_ranks_nor_workers_change_the_losses_of_a_split(
+    images: ImageSet, model: Detector, ranks: int
+) -> None:
+    expected = predict(model, images, CONFIG, CPU, recipe=RECIPE)
+    parts = [predict(model, images, CONFIG, CPU, 0, rank, ranks, recipe=RECIPE) for rank in range(ranks)]
+    assert Predictions.merge(parts).losses() == expected.losses()
+    assert predict(model, images, CONFIG, CPU, workers=1, recipe=RECIPE).terms == expected.terms
+    assert all(
+        equal(table, expected.found[task])
+        for task, table in predict(model, images, CONFIG, CPU).found.items()
+    )
+
+
+def test_losses_that_are_not_finite_are_none() -> None:
+    found = Predictions({}, {"loss/box": [0.5, 0.25], "loss/obj": [1.0, math.inf], "loss/cls": [0.0, 0.0]})
+    assert found.losses() == {"val/loss": None, "val/box": 0.75, "val/obj": None, "val/cls": 0.0}
+    assert Predictions({}, {"loss/tag": [0.5]}).losses() == {"val/tag": 0.5}

@@ -11,13 +11,21 @@ import torch
 from pydantic import ValidationError
 
 from ablations.registry import resolve, table_named
+from tests.yolor_core.training.results import assert_same_result, stop_after
 from yolor_core.config import ImplicitConfig, ModelConfig, OptimiserConfig, RunConfig
+from yolor_core.data.anchors import box_sizes, kmeans_anchors
+from yolor_core.errors import WeightsError
+from yolor_core.identity import signature
 from yolor_core.models import create_model, implicit_values
+from yolor_core.runs.directory import RunDirectory
 from yolor_core.training import train
+from yolor_core.training.loop import load_data
 from yolor_core.training.schedule import Settings
 from yolor_core.training.state import apply_settings, build_optimiser
+from yolor_core.weights import key_layout, load_run
 
 ADD_FA = ImplicitConfig(site="fa", operator="add")
+BASELINE = "d3ab11a9a1dff2f56ca790b78caa0a4da54d7d11f36cdf843ca67b14c416e265"
 
 
 def small(*implicit: ImplicitConfig) -> torch.nn.Module:
@@ -103,5 +111,40 @@ def test_the_table_compares_each_control_with_the_row_that_it_imitates() -> None
     against = {row.slug: table.baseline(row).slug for row in table.rows}
     assert against["csp-fast.faster-bias"] == "csp-fast.add-pr"
     assert against["csp-fast.add-fa-frozen"] == against["csp-fast.add-fa-folded"] == "csp-fast.add-fa"
+    assert against["csp-fast.kmeans-anchors"] == "csp-fast"
+    assert (
+        against["p6-light.finetuned"] == against["p6-light.add-fa.mul-pr.finetuned"] == "p6-light.finetuned"
+    )
     assert resolve("csp-fast.faster-bias", "mini").train.optimiser.predictor_bias_rate == 2
     assert resolve("csp-fast.add-fa-folded", "mini").model.implicit[0].learning == "folded"
+
+
+def test_released_anchors_leave_no_trace_in_a_signature() -> None:
+    """That of the baseline at the paper's scale, from before anchors could be chosen."""
+    released, found = (resolve(name, "paper") for name in ("csp-fast", "csp-fast.kmeans-anchors"))
+    assert signature(released) == BASELINE
+    assert signature(found) not in (BASELINE, signature(resolve("csp-fast.faster-bias", "paper")))
+
+
+def test_anchors_of_the_data_train_resume_and_come_back_with_the_weights(
+    tiny: Callable[..., RunConfig], tmp_path: Path
+) -> None:
+    config = tiny()
+    model = config.science.model.model_copy(update={"anchors": "kmeans"})
+    config = config.model_copy(update={"science": config.science.model_copy(update={"model": model})})
+    assert train(config, tmp_path / "whole") == "done"
+    assert train(config, tmp_path / "parts", stop=stop_after(2)) == "preempted"
+    assert train(config, tmp_path / "parts") == "done"
+    whole, parts = RunDirectory(tmp_path / "whole"), RunDirectory(tmp_path / "parts")
+    assert_same_result(whole, parts)
+
+    images, _ = load_data(config)
+    size = config.science.train.size
+    wanted = kmeans_anchors(box_sizes(images, size), 3, 3)
+    loaded, _ = load_run(whole.path)
+    assert (loaded.anchors.numpy() == wanted).all()
+    record = whole.read_run()
+    assert record is not None
+    assert [level["anchors"] for level in record["levels"]] == wanted.astype(float).round(3).tolist()
+    with pytest.raises(WeightsError, match="anchors in its own configuration"):
+        key_layout(loaded)

@@ -55,6 +55,10 @@ def test_a_run_leaves_the_files_of_the_contract(tiny: Tiny, tmp_path: Path) -> N
         "AP",
         "AP50",
         "ARL",
+        "val/loss",
+        "val/box",
+        "val/obj",
+        "val/cls",
         *TIMES,
     }
     assert all(wanted <= m.keys() for m in metrics)

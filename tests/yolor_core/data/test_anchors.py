@@ -1,0 +1,43 @@
+"""Anchors by k-means on the boxes of a split."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from yolor_core.config import ShapesConfig
+from yolor_core.data import load_images
+from yolor_core.data.anchors import box_sizes, kmeans_anchors
+from yolor_core.errors import DataError
+
+
+def test_clusters_of_sizes_are_found_by_their_geometric_means() -> None:
+    """Nine clusters that ratios tell apart and differences do not: the small ones lie close together."""
+    rng = np.random.default_rng(5)
+    centres = np.array([[w, h] for w in (3.0, 24.0, 150.0) for h in (5.0, 30.0, 180.0)])
+    spread = np.exp(rng.normal(0, 0.1, (9, 40, 2)))
+    spread /= np.exp(np.log(spread).mean(1, keepdims=True))  # of geometric mean 1
+    sizes = (centres[:, None] * spread).reshape(-1, 2)
+    found = kmeans_anchors(rng.permutation(sizes), 3, 3)
+    assert found.shape == (3, 3, 2)
+    flat = found.reshape(9, 2)
+    assert (np.diff(flat.prod(1)) > 0).all()
+    order = centres.prod(1).argsort()
+    np.testing.assert_allclose(flat, centres[order], rtol=1e-3)
+
+
+def test_sizes_are_those_of_the_resized_images() -> None:
+    images = load_images(ShapesConfig(train_images=5, val_images=1, size=96), "train")
+    expected = [
+        (box[2:] - box[:2]) * (64 / max(images.sizes[index]))
+        for index in (1, 4)
+        for box in images.boxes(index)
+    ]
+    np.testing.assert_allclose(box_sizes(images, 64, [1, 4]), expected, rtol=1e-6)
+    assert len(box_sizes(images, 64)) == images.report.boxes
+
+
+def test_too_few_different_sizes_are_named() -> None:
+    sizes = np.array([[side, side + 1.0] for side in range(1, 9)] * 4)
+    with pytest.raises(DataError, match="9 anchors are needed, and the training boxes have 8 different"):
+        kmeans_anchors(sizes, 3, 3)

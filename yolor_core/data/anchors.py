@@ -1,0 +1,52 @@
+"""Anchors that fit the boxes of a split, where the released ones are not wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.cluster.vq import kmeans
+
+from yolor_core.data.images import ImageSet
+from yolor_core.errors import DataError
+
+STARTS = 20  # the best end counts
+MOST = 50_000  # boxes; of more, so many are drawn
+
+
+def box_sizes(images: ImageSet, size: int, positions: Iterable[int] | None = None) -> NDArray[np.float64]:
+    """Widths and heights (n, 2) in pixels, with the long side of every image resized to `size`; no crowds.
+
+    positions: of the images in the set; all by default.
+    """
+    sides = [np.zeros((0, 2))]
+    for index in range(len(images)) if positions is None else positions:
+        corners = images.boxes(int(index))
+        sides.append((corners[:, 2:] - corners[:, :2]) * (size / images.sizes[index].max()))
+    return np.concatenate(sides)
+
+
+def kmeans_anchors(sizes: NDArray[np.floating], levels: int, per_level: int) -> NDArray[np.float32]:
+    """Anchors (levels, per_level, 2) by k-means on the logarithms of box sizes (n, 2), by rising area.
+
+    Logarithms, because an anchor matches a box by the ratios of their sides, not by differences; so a centre
+    is the geometric mean of its boxes. The same sizes always give the same anchors. Raises DataError where
+    there are fewer different sizes than anchors.
+    """
+    points = np.log(sizes.astype(np.float64))
+    count, different = levels * per_level, len(np.unique(points, axis=0))
+    if different < count:
+        raise DataError(
+            f"model.anchors = 'kmeans': {count} anchors are needed, and the training boxes have "
+            f"{different} different sizes; allowed with these data: released"
+        )
+    generator = np.random.default_rng(0)
+    if len(points) > MOST:
+        points = points[generator.choice(len(points), MOST, replace=False)]
+    starts = [points[generator.choice(len(points), count, replace=False)] for _ in range(STARTS)]
+    ends = [kmeans(points, start) for start in starts]
+    # k-means may lose a centre that no point is nearest to.
+    centres = min((end for end in ends if len(end[0]) == count), key=lambda end: float(end[1]))[0]
+    order = centres.sum(1).argsort(kind="stable")
+    return np.exp(centres[order]).reshape(levels, per_level, 2).astype(np.float32)
