@@ -183,7 +183,7 @@ class EvaluationBatches:
         """The same batch before a picture is read: its images have a shape and no pixels (device meta)."""
         members, (width, height) = self._members[step], self._shapes[step]
         sizes = self.images.sizes[members]
-        placed = np.array([fitted(*size, self.size) for size in sizes.tolist()])
+        placed = np.array([fitted(w, h, self.size) for w, h in sizes.tolist()])
         images = torch.empty(len(members), 3, height, width, dtype=torch.uint8, device="meta")
         pads = (np.array([width, height]) - placed) // 2
         return EvaluationBatch(images, tuple(members.tolist()), placed / sizes, pads, sizes)
