@@ -372,6 +372,7 @@ class ShapesConfig(Config):
     train_images: Count = 640
     val_images: Count = 200
     size: Annotated[int, Field(ge=64)] = 160  # pixels, long side of the rendered images
+    version: Literal[1, 2] = 1  # of what is drawn: see `yolor_core.data.shapes.appearance.STYLES`
 
 
 class CocoConfig(Config):

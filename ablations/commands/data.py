@@ -32,6 +32,9 @@ def command() -> None:
 @click.option("--train-images", type=int, metavar="N", help="Images of the train split.")
 @click.option("--val-images", type=int, metavar="N", help="Images of the val split.")
 @click.option("--size", type=int, metavar="PIXELS", help="Long side of the images.")
+@click.option(
+    "--version", type=int, help="1: objects of fixed sizes; 2: scaled with the image.  [default: 1]"
+)
 def make(folder: Path, **parameters: int | None) -> None:
     """Write the synthetic shapes to FOLDER: train/, val/ and annotations/, in COCO's layout.
 

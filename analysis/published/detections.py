@@ -89,12 +89,16 @@ def detections_in(path: Path | BinaryIO) -> Detections:
     return Detections(of["image_id"], of["category_id"], boxes.astype(np.float32), scores)
 
 
+def _size_bits(boxes: NDArray[np.float64], truth: Truth) -> NDArray[np.uint8]:
+    return area_bits(boxes[:, 2] * boxes[:, 3], truth.ranges)
+
+
 def coarse(detections: Detections, truth: Truth, grid: int) -> Detections:
     """The same detections with the boxes that no score depends on moved to a grid of so many pixels."""
     boxes = detections.boxes.astype(np.float64)
     moved = np.round(boxes / grid) * grid
     exact = detections.scores >= SEEN
-    exact |= area_bits(boxes[:, 2] * boxes[:, 3]) != area_bits(moved[:, 2] * moved[:, 3])
+    exact |= _size_bits(boxes, truth) != _size_bits(moved, truth)
     for each in (boxes, moved):
         exact |= most_overlap(detections, each, truth) >= NEAR
     exact |= _meet(detections, moved)

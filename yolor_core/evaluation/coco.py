@@ -16,7 +16,7 @@ from yolor_core.data.annotations import class_labels, some_of
 from yolor_core.data.findings import listed_before, negative, never_found
 from yolor_core.data.report import KINDS
 from yolor_core.errors import DataError
-from yolor_core.evaluation.detections import Detections
+from yolor_core.evaluation.detections import Detections, area_ranges
 from yolor_core.tasks import COCO_NUMBERS
 
 
@@ -39,6 +39,7 @@ def evaluate_boxes(annotations: dict[str, Any], detections: Detections) -> dict[
         truth = _index(annotations)
         _check_ids(truth, detections)
         evaluation = COCOeval(truth, _results(truth, detections), "bbox")
+        evaluation.params.areaRng = area_ranges(annotations).tolist()
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()

@@ -13,30 +13,37 @@ from yolor_core.data.shapes.appearance import (
     CLASSES,
     FREQUENCIES,
     SPLITS,
+    STYLES,
     Identity,
     Stream,
+    Style,
     generator,
     identities,
 )
 
 Mask = NDArray[np.uint8]
 
-# Areas in pixels. COCO's limits are 32^2 = 1024 and 96^2 = 9216; the ranges leave a margin for hidden parts.
+# Version 1: areas in pixels. COCO's limits are 32^2 and 96^2; a margin is left for hidden parts.
 SMALL_SIDE = (13.0, 29.0)  # diameter of the enclosing circle
 MEDIUM_AREA = (1250.0, 5500.0)
 LARGE_AREA = (12_500.0, 17_000.0)
 LARGE_SCENES = 0.8  # fraction of the images that hold one large object, at the back
 SMALL_SHARE = 0.27  # of the objects that are not large
+RATIOS_LARGE = (1.0, 1.0, 0.9, 0.85)  # short side over long side
+RATIOS_OTHER = (1.0, 0.8, 0.75, 0.625)
+# Version 2: sides (roots of areas) as fractions of the image's long side. The limits are COCO's 32 and 96
+# pixels of the 640 that detectors are tested at.
+LIMITS = (0.05, 0.15)
+SIDES = {"large": (0.175, 0.45), "medium": (0.06, 0.135), "small": (0.035, 0.048)}
+SHARES = (0.7, 0.25, 0.05)
+RATIOS = (1.0, 1.0, 0.875, 0.75)
+
 CROWD_SCENES = 0.06
 FRAME_SHARE = 0.9  # no object is larger than this share of the image
 MIN_VISIBLE = 0.25  # of the whole object; what is hidden more is left out of the image altogether
-MIN_SIDE = 6  # pixels; a sliver of an object that is cut by others or by the frame is left out too
 SPECK = 0.04  # of the visible pixels; smaller disconnected parts are not annotated
-RATIOS_LARGE = (1.0, 1.0, 0.9, 0.85)  # short side over long side
-RATIOS_OTHER = (1.0, 0.8, 0.75, 0.625)
 TILT = math.pi / 9  # most things stand upright, as most photographed things do
 TRIES = 6
-CLEARANCE = 0.75  # distance of two centres over the sum of the radii, below which another place is tried
 SUPERSAMPLING = 4
 
 
@@ -116,20 +123,24 @@ def draw_patch(thing: Thing, width: int, height: int) -> Patch | None:
     return Patch(int(low[0]), int(low[1]), np.asarray(coverage, np.uint8))
 
 
-def lay_out(seed: int, size: int, split: str, index: int) -> Scene:
+def lay_out(seed: int, size: int, split: str, index: int, version: int = 1) -> Scene:
     """The scene of image `index` of a split; `size` is the long side in pixels."""
     rng = generator(Stream.LAYOUT, seed, SPLITS[split], index, size)
-    people = identities(seed, split)
-    large = rng.random() < LARGE_SCENES
-    ratio = float(rng.choice(RATIOS_LARGE if large else RATIOS_OTHER))
+    people, style = identities(seed, split, version), STYLES[version]
+    large = not style.scaled and rng.random() < LARGE_SCENES
+    ratio = float(rng.choice(RATIOS if style.scaled else RATIOS_LARGE if large else RATIOS_OTHER))
     short = round(size * ratio)
     width, height = (size, short) if rng.random() < 0.6 else (short, size)
     count = int(rng.integers(2, 6)) if large else int(rng.integers(2, 7))
-    crowd = _crowd(rng, people, width, height) if rng.random() < CROWD_SCENES else ()
+    if style.scaled:  # the largest at the back
+        kinds = [tuple(SIDES)[k] for k in sorted(rng.choice(len(SIDES), size=count, p=SHARES))]
+    else:
+        kinds = ["large" if large and number == 0 else "other" for number in range(count)]
+    crowd = _crowd(rng, style, people, width, height) if rng.random() < CROWD_SCENES else ()
     things: list[Thing] = []
-    for number in range(count):
-        things.append(_thing(rng, people, things, large and number == 0, width, height))
-    return _resolve(width, height, crowd, things)
+    for kind in kinds:
+        things.append(_thing(rng, style, people, things, kind, width, height))
+    return _resolve(style, width, height, crowd, things)
 
 
 def _pick(rng: np.random.Generator, people: tuple[tuple[Identity, ...], ...]) -> Identity:
@@ -137,10 +148,14 @@ def _pick(rng: np.random.Generator, people: tuple[tuple[Identity, ...], ...]) ->
     return members[int(rng.integers(len(members)))]
 
 
-def _radius(rng: np.random.Generator, identity: Identity, large: bool, width: int, height: int) -> float:
+def _radius(
+    rng: np.random.Generator, style: Style, identity: Identity, kind: str, width: int, height: int
+) -> float:
     unit = CLASSES[identity.class_index].area
     frame = width * height
-    if large:
+    if style.scaled:
+        area = (_log_uniform(rng, *SIDES[kind]) * max(width, height)) ** 2
+    elif kind == "large":
         low, high = LARGE_AREA
         area = _log_uniform(rng, low, max(high, 0.5 * frame))
         area = min(area, max(0.7 * frame, low))
@@ -148,7 +163,7 @@ def _radius(rng: np.random.Generator, identity: Identity, large: bool, width: in
         return float(rng.uniform(*SMALL_SIDE)) / 2
     else:
         area = _log_uniform(rng, *MEDIUM_AREA)
-    limit = FRAME_SHARE * min(width, height) / (1.45 if large else 2)
+    limit = FRAME_SHARE * min(width, height) / (1.45 if kind == "large" and not style.scaled else 2)
     return min(math.sqrt(area / unit), limit)
 
 
@@ -158,14 +173,15 @@ def _log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
 
 def _thing(
     rng: np.random.Generator,
+    style: Style,
     people: tuple[tuple[Identity, ...], ...],
     placed: list[Thing],
-    large: bool,
+    kind: str,
     width: int,
     height: int,
 ) -> Thing:
     identity = _pick(rng, people)
-    radius = _radius(rng, identity, large, width, height)
+    radius = _radius(rng, style, identity, kind, width, height)
     stretch = float(rng.uniform(0.8, 1.25))
     angle = float(rng.uniform(-TILT, TILT))
     x = y = 0.0
@@ -177,7 +193,7 @@ def _thing(
         )
         if clearance > best:
             best, x, y = clearance, tx, ty
-        if clearance > CLEARANCE:
+        if clearance > style.clearance:
             break
     return Thing(identity, x, y, radius, stretch, angle)
 
@@ -192,22 +208,28 @@ def _coordinate(rng: np.random.Generator, radius: float, extent: int) -> float:
 
 
 def _crowd(
-    rng: np.random.Generator, people: tuple[tuple[Identity, ...], ...], width: int, height: int
+    rng: np.random.Generator,
+    style: Style,
+    people: tuple[tuple[Identity, ...], ...],
+    width: int,
+    height: int,
 ) -> tuple[Thing, ...]:
     """A dense group of tiny things of one class: annotated as one region with iscrowd = 1."""
     members = people[int(rng.choice(len(CLASSES), p=FREQUENCIES))]
     spread = 0.16 * min(width, height)
     x0, y0 = rng.uniform(spread, width - spread), rng.uniform(spread, height - spread)
+    unit = max(width, height) / 160 if style.scaled else 1.0
     group = []
     for _ in range(int(rng.integers(9, 16))):
         x, y = x0 + rng.uniform(-spread, spread), y0 + rng.uniform(-spread, spread)
         identity = members[int(rng.integers(len(members)))]
-        group.append(Thing(identity, x, y, rng.uniform(4.0, 6.0), 1.0, rng.uniform(0, 2 * math.pi)))
+        group.append(Thing(identity, x, y, rng.uniform(4.0, 6.0) * unit, 1.0, rng.uniform(0, 2 * math.pi)))
     return tuple(group)
 
 
-def _resolve(width: int, height: int, crowd: tuple[Thing, ...], things: list[Thing]) -> Scene:
+def _resolve(style: Style, width: int, height: int, crowd: tuple[Thing, ...], things: list[Thing]) -> Scene:
     """Decide front to back what is seen. Later things lie in front; the crowd lies behind all."""
+    min_side = style.min_side * (max(width, height) if style.scaled else 1)
     covered = np.zeros((height, width), bool)
     drawn: list[tuple[Thing, Patch]] = []
     visible: list[Visible] = []
@@ -218,7 +240,7 @@ def _resolve(width: int, height: int, crowd: tuple[Thing, ...], things: list[Thi
         solid = patch.coverage >= 128
         seen = _without_specks(solid & ~covered[patch.window])
         box = _extent(seen)
-        if seen.sum() < MIN_VISIBLE * thing.area or box is None or min(box[2:]) < MIN_SIDE:
+        if seen.sum() < MIN_VISIBLE * thing.area or box is None or min(box[2:]) < min_side:
             continue
         covered[patch.window] |= solid
         drawn.append((thing, patch))
@@ -230,7 +252,7 @@ def _resolve(width: int, height: int, crowd: tuple[Thing, ...], things: list[Thi
             region[patch.window] |= patch.coverage >= 128
         region &= ~covered
         box = _extent(region)
-        if box is not None and region.sum() >= 150:
+        if box is not None and region.sum() >= (0.006 * max(width, height) ** 2 if style.scaled else 150):
             drawn.extend(group)
             visible.append(_cut(crowd, True, 0, 0, region, box))
     return Scene(width, height, tuple(reversed(drawn)), tuple(reversed(visible)))

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from yolor_core.data.annotations import class_labels
 from yolor_core.data.records import read_content
 from yolor_core.errors import DataError
-from yolor_core.evaluation.detections import PER_IMAGE_AND_CATEGORY, Detections
+from yolor_core.evaluation.detections import PER_IMAGE_AND_CATEGORY, Detections, area_ranges
 from yolor_core.evaluation.engine.sorting import group, sort_pairs, spread, write_keys
 
-AREAS = ((0.0, 1e10), (0.0, 32.0**2), (32.0**2, 96.0**2), (96.0**2, 1e10))  # all, small, medium, large: px²
+AREAS = ("all", "small", "medium", "large")  # in px²: see `area_ranges`
 SPARSE = 4  # ids that are this many times as far apart as they are many are searched for
 
 
@@ -36,6 +36,7 @@ class Truth:
     crowd: NDArray[np.bool_]  # (boxes,) stands for a group: may be found often, and never counts
     counted: NDArray[np.uint8]  # (boxes,) bit a: counts in AREAS[a]
     found: NDArray[np.bool_]  # (boxes,) False for an annotation with id 0; see `match`
+    ranges: NDArray[np.float64]  # (4, 2) least and largest area of each of AREAS, px²
 
     @classmethod
     def read(cls, content: Any, source: str = "the annotations") -> Truth:
@@ -48,6 +49,7 @@ class Truth:
         image, category = np.argsort(images)[read.image], np.searchsorted(categories, read.category)
         order = np.lexsort((image, category))
         crowd, names = read.crowd[order], class_labels(read.names)
+        ranges = area_ranges(content, source)
         return cls(
             read.image_ids[images],
             categories,
@@ -56,25 +58,26 @@ class Truth:
             image[order].astype(np.int32),
             np.ascontiguousarray(read.boxes[order]),
             crowd,
-            (area_bits(read.areas[order]) * ~crowd).astype(np.uint8),
+            (area_bits(read.areas[order], ranges) * ~crowd).astype(np.uint8),
             read.ids[order] != 0,
+            ranges,
         )
 
 
 @njit(cache=True, nogil=True)
-def area_bits(area: NDArray[np.float64]) -> NDArray[np.uint8]:
-    """(n,) px² -> (n,): bit a is set when the area lies in AREAS[a], whose limits both belong to it."""
+def area_bits(area: NDArray[np.float64], ranges: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """(n,) px² -> (n,): bit a is set when the area lies in ranges[a] of (4, 2), both limits included."""
     bits = np.empty(len(area), np.uint8)
     for i in range(len(area)):
-        bits[i] = _bits(area[i])
+        bits[i] = _bits(area[i], ranges)
     return bits
 
 
 @njit(cache=True, nogil=True)
-def _bits(area):  # type: ignore[no-untyped-def]
+def _bits(area, ranges):  # type: ignore[no-untyped-def]
     bits = 0
-    for position in range(len(AREAS)):
-        if AREAS[position][0] <= area <= AREAS[position][1]:
+    for position in range(len(ranges)):
+        if ranges[position, 0] <= area <= ranges[position, 1]:
             bits |= 1 << position
     return bits
 
@@ -197,7 +200,9 @@ def match(truth: Mapping[str, Any] | Truth, detections: Detections, threads: int
     rank, inside = (np.empty(count, np.uint8) for _ in range(2))
     true, false = (np.zeros((len(AREAS), count), np.uint16) for _ in range(2))
     out = (kept, place, rank, inside, true, false)
-    spread(lambda some: _match(some, *given, *true_boxes, OVERLAPS, *out), np.diff(start), threads)
+    spread(
+        lambda some: _match(some, *given, *true_boxes, truth.ranges, OVERLAPS, *out), np.diff(start), threads
+    )
 
     if kept.sum() < count:  # rows beyond the best 100 have left gaps
         filled = np.arange(count) - np.repeat(start[:-1], np.diff(start)) < np.repeat(kept, np.diff(start))
@@ -241,7 +246,7 @@ def _positions(kind: str, ids: NDArray[np.integer], known: NDArray[np.int64]) ->
 @njit(cache=True, nogil=True, error_model="numpy")
 def _match(  # type: ignore[no-untyped-def]
     categories, images, rows, start, image, scores, boxes,
-    truth_start, truth_image, truth_boxes, crowd, counted, found, thresholds,
+    truth_start, truth_image, truth_boxes, crowd, counted, found, ranges, thresholds,
     kept, place, rank, inside, true, false,
 ):  # fmt: skip
     """Fill the columns of `Matches`, each category from its `start` on; `kept` of its rows are filled.
@@ -278,7 +283,7 @@ def _match(  # type: ignore[no-untyped-def]
             row, where = np.int64(own[i]), np.int64(image[own[i]])
             if i == 0 or where != image[own[i - 1]]:
                 first[where], seen[where] = i, 0
-            bits = _bits(np.float64(boxes[row, 2]) * np.float64(boxes[row, 3]))
+            bits = _bits(np.float64(boxes[row, 2]) * np.float64(boxes[row, 3]), ranges)
             pairs[i, 1] = row | where << IMAGE_BIT | bits << AREA_BIT  # looked up in order, here
         at = 0
         for pair in sort_pairs(pairs[:size], space[:size]):

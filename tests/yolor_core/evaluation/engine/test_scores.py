@@ -39,6 +39,27 @@ def test_any_detections_score_as_with_pycocotools(scene, seed, images, boxes, de
     assert score(match(truth, found)) == evaluate_boxes(truth, found)
 
 
+def test_size_limits_of_the_annotations_are_used_by_both_evaluators(scene) -> None:
+    truth, found = scene(5, 9, 9, 30, 1000)
+    usual = score(match(truth, found))["detection"]
+    truth["info"] = {"size_limits": [32, 96]}
+    assert score(match(truth, found))["detection"] == usual
+    truth["info"] = {"size_limits": [12.5, 40]}
+    own = score(match(truth, found))
+    assert own == evaluate_boxes(truth, found)
+    assert own["detection"]["APS"] != usual["APS"]
+    assert own["detection"]["AP"] == usual["AP"]
+
+
+@pytest.mark.parametrize("limits", [[96, 32], [0, 3], [3], "32", [32, True], [32, float("nan")]])
+def test_size_limits_that_are_none_are_refused(scene, limits) -> None:
+    truth, found = scene(2)
+    truth["info"] = {"size_limits": limits}
+    for evaluate in (lambda: Truth.read(truth), lambda: evaluate_boxes(truth, found)):
+        with pytest.raises(DataError, match=r"info.size_limits = .* two rising sides in pixels"):
+            evaluate()
+
+
 @pytest.mark.parametrize("levels", [2, 50])
 def test_the_best_hundred_of_an_image_and_category_are_scored(scene, levels: int) -> None:
     truth, found = scene(3, 5, 30, 900, levels)
