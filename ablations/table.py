@@ -49,7 +49,10 @@ ALL_DETECTION, CLASSIFICATION, EMBEDDING = (
     tuple(TASKS[name].columns) for name in ("detection", "classification", "embedding")
 )
 DETECTION = ALL_DETECTION[:6]  # what the paper prints
-METRICS = (*SCORES, *CONFLICT, *COUNTED, *QUOTED)
+# Losses of the averaged model on the validation images after the last epoch, as metrics.jsonl calls them. No
+# table of the paper has them: columns that `--metrics` adds to any table.
+LOSSES = {f"val {term}": f"val/{term}" for term in ("loss", "box", "obj", "cls")}
+METRICS = (*SCORES, *LOSSES, *CONFLICT, *COUNTED, *QUOTED)
 _T = TypeVar("_T")
 
 
@@ -79,8 +82,8 @@ class Row:
             return None
         if metric in CONFLICT:
             return "second task" if len(self.experiment.tasks) < 2 else None
-        score = SCORES.get(metric)
-        return None if score is None or score.task in self.experiment.tasks else score.task
+        task = "detection" if metric in LOSSES else SCORES[metric].task if metric in SCORES else None
+        return None if task in self.experiment.tasks else task
 
     @property
     def slug(self) -> str | None:

@@ -20,6 +20,7 @@ from yolor_core.runs.life import LOST
 
 GROUP = ("fingerprint", "source_hash")  # what runs of one layout share, beside profile and settings
 Pair = tuple[str, str]  # an arm and its control
+VAL_LOSS = "val/loss"
 
 
 @dataclass(frozen=True)
@@ -93,12 +94,43 @@ class Design:
         row = over_seeds(list(paired), level)
         return Comparison(row, "row", row)
 
+    def scored_by(self, values: pd.Series[float]) -> Design:
+        """The same runs with other scores, by run id, in the column `value`."""
+        return Design({arm: runs.assign(value=runs["run"].map(values)) for arm, runs in self.runs.items()})
+
     def compare_all(
         self, pairs: Iterable[Pair], column: str = "AP", level: float = LEVEL
     ) -> dict[Pair, Comparison]:
         """`compare` each pair, the unknown ones left out."""
         found = {pair: self.compare(*pair, column, level) for pair in pairs}
         return {pair: each for pair, each in found.items() if each is not None}
+
+
+@dataclass(frozen=True)
+class OverEpochs:
+    """The logarithm of a loss at every epoch that was evaluated: losses scatter in proportion to their size.
+
+    logs: a row for each run, a column for each epoch; designs: with these values as scores, by epoch.
+    """
+
+    whole: Design
+    logs: pd.DataFrame
+    designs: dict[int, Design]
+
+    @classmethod
+    def of(cls, whole: Design, metrics: pd.DataFrame, column: str) -> OverEpochs:
+        """Of the runs in `whole`; `metrics` as of `analysis.runs.load_metrics`, which may lack the column."""
+        found = metrics[metrics[column] > 0] if column in metrics else metrics.assign(**{column: np.nan})[:0]
+        logs = found.assign(log=np.log(found[column].astype(float)))
+        wide = logs.pivot_table(index="run", columns="epoch", values="log")
+        return cls(whole, wide, {int(str(epoch)): whole.scored_by(wide[epoch]) for epoch in wide})
+
+    def compare(self, arm: str, control: str) -> tuple[dict[int, Comparison], Comparison | None]:
+        """The arm less the control at each epoch that both have, and in the mean over these epochs."""
+        found = {epoch: each.compare(arm, control, "value") for epoch, each in self.designs.items()}
+        known = {epoch: each for epoch, each in found.items() if each is not None}
+        mean = self.whole.scored_by(self.logs[list(known)].mean(axis=1, skipna=False))
+        return known, mean.compare(arm, control, "value") if known else None
 
 
 def compared(table: Table, column: str = "AP") -> list[Pair]:

@@ -18,13 +18,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ablations.table import CONFLICT, SCORES
+from ablations.table import CONFLICT, LOSSES, SCORES
 from yolor_core.errors import RunError, UnknownNameError
 from yolor_core.runs.directory import RunDirectory, number, read_json, unreadable
 from yolor_core.runs.life import State
 from yolor_core.tasks import COCO_NUMBERS
 
-METRICS = (*SCORES, *CONFLICT)
+METRICS = (*SCORES, *LOSSES, *CONFLICT)
 # Columns of the frames, with what they mean: docs/api.md is made from these.
 IDENTITY = {
     "run": "id: experiment, profile, seed, and the beginning of a hash",
@@ -45,7 +45,11 @@ PROGRESS = {
 }
 UNSCORED = "done, but there was no box to score in its validation data"  # reason of such a run
 MEANINGS = {column: f"{score.name} of {score.task} (percent)" for column, score in SCORES.items()} | {
-    CONFLICT[0]: "cosine between the tasks' gradients, -1 to 1: mean over epochs and pairs"
+    "val loss": "of detection on the validation images, averaged model; the next three are its terms",
+    "val box": "of boxes",
+    "val obj": "of objectness",
+    "val cls": "of classes",
+    CONFLICT[0]: "cosine between the tasks' gradients, -1 to 1: mean over epochs and pairs",
 }
 COLUMNS = {
     **IDENTITY,
@@ -190,8 +194,18 @@ def _record(directory: RunDirectory) -> dict[str, Any]:
             column: _percent(_number(evaluation.get(score.task) or {}, score.name, directory.evaluation))
             for column, score in SCORES.items()
         },
+        **_last_losses(directory),
         CONFLICT[0]: _conflict(directory, config),
     }
+
+
+def _last_losses(directory: RunDirectory) -> dict[str, float | None]:
+    """The validation losses after the last epoch; a file that cannot be read costs them alone."""
+    try:
+        last: dict[str, Any] = (directory.read_metrics() or [{}])[-1]
+    except RunError:
+        last = {}
+    return {column: number(last.get(name)) for column, name in LOSSES.items()}
 
 
 def _conflict(directory: RunDirectory, config: dict[str, Any]) -> float | None:

@@ -19,7 +19,7 @@ from ablations.profiles import profile_named
 from ablations.registry import as_overrides, everything, merge, resolve, select_tables
 from ablations.table import Table
 from analysis.comparison import Comparison, compare_runs, most_different
-from analysis.design import Design, Pair, compared
+from analysis.design import VAL_LOSS, Design, OverEpochs, Pair, compared
 from analysis.implicit import load_spectra
 from analysis.runs import (
     Outputs,
@@ -100,6 +100,11 @@ class Study:
         wanted = {each.slug: signature(resolve(each, self.profile, self.overrides)) for each in known}
         counted = self.everything if self.seeds is None else self._of_seeds(self.everything)
         return Design({slug: counted[counted["signature"] == name] for slug, name in wanted.items()})
+
+    @cached_property
+    def val_losses(self) -> OverEpochs:
+        """The loss on the validation images of all finished runs that have recorded it, by epoch."""
+        return OverEpochs.of(self.design, self.all_metrics, VAL_LOSS)
 
     @cached_property
     def comparisons(self) -> tuple[Pair, ...]:

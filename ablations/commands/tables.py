@@ -51,7 +51,10 @@ FEW = 3  # things named in one line
     help="text, markdown, csv, latex, html or json.",
 )
 @click.option(
-    "--metrics", metavar="NAMES", multiple=True, help="Columns to show, as in AP,AP50; all by default."
+    "--metrics",
+    metavar="NAMES",
+    multiple=True,
+    help="Columns to show, as in AP,'val loss'; by default the paper's.",
 )
 @click.option(
     "--images",
@@ -114,20 +117,21 @@ def tables_command(
 def _of_metrics(tables: Sequence[Table], metrics: Sequence[str]) -> Sequence[Table]:
     """The tables with these columns alone; one that has none of them is left out, with a line on stderr.
 
-    Raises UnknownNameError for a column that no table has.
+    Every table has the validation losses. Raises UnknownNameError for a column that no table has.
     """
     if not metrics:
         return tables
+    from ablations.table import LOSSES
     from yolor_core.errors import UnknownNameError
 
-    known = dict.fromkeys(metric for table in tables for metric in table.metrics)
+    known = dict.fromkeys([*(metric for table in tables for metric in table.metrics), *LOSSES])
     wanted = dict.fromkeys(name.strip() for name in ",".join(metrics).split(","))
     for name in wanted:
         if name not in known:
             raise UnknownNameError("metric", name, known)
     found = []
     for table in tables:
-        if kept := tuple(name for name in wanted if name in table.metrics):
+        if kept := tuple(name for name in wanted if name in table.metrics or name in LOSSES):
             found.append(replace(table, metrics=kept))
         else:
             said = f"note: table {table.name} has none of these; it has {', '.join(table.metrics)}"

@@ -7,6 +7,7 @@ The frames are those of `analysis.series`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -15,6 +16,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from analysis.design import OverEpochs
 from analysis.errors import NothingToShow
 from analysis.figures.style import (
     GREY,
@@ -38,13 +40,14 @@ from analysis.figures.style import (
     whole,
 )
 from analysis.series import over_runs, series_names
-from analysis.statistics.seeds import over_seeds
+from analysis.statistics.seeds import Interval, over_seeds
 
 LOSSES = {"loss/box": "box", "loss/obj": "objectness", "loss/cls": "classification"}
 RATES = {"lr/weights": "weights", "lr/bias": "biases"}
 CONFLICT = "conflict/"
 COSTS = {"minutes": "device minutes", "speed": "images / s"}
 ROWS = 12  # panels of differences
+OVERALL = ["overall", "overall_low", "overall_high", "p"]
 
 
 def losses_data(metrics: pd.DataFrame) -> pd.DataFrame:
@@ -109,6 +112,52 @@ def ap_differences_data(metrics: pd.DataFrame, baselines: Mapping[str, str]) -> 
     return data.astype({"low": float, "high": float})
 
 
+def val_loss_differences_data(losses: OverEpochs, baselines: Mapping[str, str]) -> pd.DataFrame:
+    """Relative difference (%) in validation loss of experiments to their baselines, over the epochs.
+
+    Logarithms are compared by the design of the study, and the ends turned back into percent of the baseline.
+    Columns series, against, epoch, mean, low, high (95 %), runs (pairs); and of the mean over the epochs that
+    both have: overall, overall_low, overall_high and p (two-sided, of no difference). Raises NothingToShow
+    where no finished experiment and its baseline have the loss at an epoch in common.
+    """
+    rows = []
+    for experiment, baseline in baselines.items():
+        known, overall = losses.compare(experiment, baseline)
+        if experiment == baseline or overall is None:
+            continue
+        mean = (*_percents(overall.interval), overall.interval.p)
+        for epoch, each in known.items():
+            rows.append((experiment, baseline, epoch, *_percents(each.interval), each.interval.n, *mean))
+    if not rows:
+        raise NothingToShow(
+            "No finished row and its baseline have recorded losses on the validation images; runs of version "
+            "0.1.0 have none."
+        )
+    columns = ["series", "against", "epoch", "mean", "low", "high", "runs"]
+    data = pd.DataFrame(rows, columns=[*columns, *OVERALL])
+    return data.astype(dict.fromkeys(["low", "high", *OVERALL], float))
+
+
+def _percents(interval: Interval) -> tuple[float, float, float]:
+    """Mean and ends of a difference of logarithms in percent."""
+    ends = (interval.mean, interval.low, interval.high)
+    mean, low, high = (np.nan if end is None else 100 * math.expm1(end) for end in ends)
+    return mean, low, high
+
+
+@drawn
+def val_loss_differences(
+    data: pd.DataFrame, phases: Mapping[int, str] | None = None, width: Width = "column"
+) -> Figure:
+    """A panel for each row, all on one scale; above it the difference of the mean over the epochs.
+
+    phases: as for `losses`.
+    """
+    above = data.groupby("series")[OVERALL].first().set_axis(["mean", "low", "high", "p"], axis=1)
+    says = "95 % interval over seeds; above: of the mean over the epochs"
+    return _differences(data, above, "Δ loss (%)", says, phases, width)
+
+
 def _paired(own: pd.Series, base: pd.Series) -> pd.Series:
     """Differences by seed and epoch; the baseline's last epoch stands for all after it."""
     left, right = own.unstack("seed"), base.unstack("seed")
@@ -125,9 +174,21 @@ def ap_differences(
 
     phases: as for `losses`.
     """
+    above, says = data.groupby("series").last(), "95 % t-interval over seeds"
+    return _differences(data, above, "Δ AP (points)", says, phases, width)
+
+
+def _differences(
+    data: pd.DataFrame,
+    above: pd.DataFrame,
+    label: str,
+    says: str,
+    phases: Mapping[int, str] | None,
+    width: Width,
+) -> Figure:
+    """A panel for each series, a difference `above` it and a line at 0; `says` is what the band is."""
     names, rest = cut(data["series"].unique(), ROWS)
-    last = data.groupby("series").last()
-    titles = {name: f"{name}\n{_interval(last.loc[name])}" for name in names}
+    titles = {name: f"{name}\n{_interval(above.loc[name])}" for name in names}
     shown = data[data["series"].isin(names)]
     shown = shown.assign(panel=shown["series"].map(titles), one="")
     across = 2 if width == "column" else 4
@@ -141,8 +202,8 @@ def ap_differences(
         whole(each.xaxis, 4)
         marked |= _mark(each, phases, rows["epoch"].max())
     for each in list(axes.values())[::across]:
-        each.set_ylabel("Δ AP (points)")
-    band = "95 % t-interval over seeds" if data["low"].notna().any() else "none, one seed"
+        each.set_ylabel(label)
+    band = says if data["low"].notna().any() else "none, one seed"
     legend(made, [], 1, f"Line: mean of the pairs of runs; band: {band}{rest}{_phases(marked)}")
     return made
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
-from ablations.table import COUNTED, QUOTED
+from ablations.table import COUNTED, LOSSES, QUOTED
 from analysis.tables.cells import FAMILY, MEASURED, NOT_RUN, QUOTED_ROW, Cell
 from analysis.tables.fill import QUOTED_ALONE, FilledTable, cell_status, heading, ours, tidy
 from yolor_core.errors import UnknownNameError
@@ -24,7 +24,12 @@ if TYPE_CHECKING:
 MISSING = "–"
 READABLE, UNLIMITED = 100, 10_000  # columns: of a sentence at most, and of a table in a file
 LABEL, GAP = 16, 2  # columns that a row's label keeps in a narrow table, and between two columns
-DIGITS = {"parameters": 0, "MFLOPs": 4, "task cosine": 3}  # others, percent and GFLOPs: one
+DIGITS = {
+    "parameters": 0,
+    "MFLOPs": 4,
+    "task cosine": 3,
+    **dict.fromkeys(LOSSES, 3),
+}  # others, percent and GFLOPs: one
 NUMBER = re.compile(r"([+-]?\d{1,3}(?: \d{3})*(?:\.\d+)?(?: ± \d+(?:\.\d+)?)?)")
 SIUNITX = r"\sisetup{retain-explicit-plus, separate-uncertainty, group-digits=integer}"
 LATEX = str.maketrans(

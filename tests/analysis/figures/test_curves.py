@@ -11,9 +11,12 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.collections import FillBetweenPolyCollection
 from matplotlib.figure import Figure
+from scipy.stats import ttest_rel
 
+from analysis.design import VAL_LOSS, Design, OverEpochs
 from analysis.errors import NothingToShow
 from analysis.figures import curves
+from analysis.figures.style import signed
 from analysis.runs import KEYS
 from analysis.series import BANDS
 from analysis.statistics.seeds import over_seeds
@@ -237,3 +240,43 @@ def test_costs_without_times_are_not_shown() -> None:
     for frame in (EMPTY, run().drop(columns="seconds")):
         with pytest.raises(NothingToShow, match="seconds"):
             curves.cost_data(frame, runs)
+
+
+def test_validation_losses_are_compared_by_their_logarithms_at_every_epoch_and_in_their_mean() -> None:
+    """With two arms the design leaves the paired t of each row, here by scipy."""
+    rng = np.random.default_rng(3)
+    losses = {arm: np.exp(rng.normal(-1, 0.1, (4, 3))) for arm in ("csp", "csp.add-fa")}
+    metrics = together(
+        *(
+            run(arm, seed, **{"val/loss": row})
+            for arm, rows in losses.items()
+            for seed, row in enumerate(rows)
+        )
+    )
+    first = metrics.drop_duplicates("run")
+    runs = first.assign(state="done", signature=first["experiment"], fingerprint="f", source_hash="s")
+    design = Design({arm: runs[runs["experiment"] == arm] for arm in losses})
+    compared = OverEpochs.of(design, metrics, VAL_LOSS)
+    data = curves.val_loss_differences_data(compared, {"csp": "csp", "csp.add-fa": "csp"})
+
+    own, base = np.log(losses["csp.add-fa"]), np.log(losses["csp"])
+    for epoch in range(3):
+        expected = ttest_rel(own[:, epoch], base[:, epoch])
+        ends = [(own - base)[:, epoch].mean(), *expected.confidence_interval()]
+        row = data.iloc[epoch]
+        assert (row["series"], row["against"], row["epoch"], row["runs"]) == (
+            "csp.add-fa",
+            "csp",
+            epoch + 1,
+            4,
+        )
+        assert [row["mean"], row["low"], row["high"]] == pytest.approx(100 * np.expm1(ends))
+    mean = ttest_rel(own.mean(1), base.mean(1))
+    wanted = 100 * np.expm1(list(mean.confidence_interval()))
+    assert data["p"].tolist() == pytest.approx([mean.pvalue] * 3)
+    assert data.loc[0, ["overall_low", "overall_high"]].tolist() == pytest.approx(wanted)
+    made = curves.val_loss_differences(data)
+    assert f"[{signed(wanted[0], 1)}, {signed(wanted[1], 1)}]" in made.axes[0].get_title()
+
+    with pytest.raises(NothingToShow, match="have recorded losses on the validation images"):
+        curves.val_loss_differences_data(OverEpochs.of(design, run(), VAL_LOSS), {"csp.add-fa": "csp"})
