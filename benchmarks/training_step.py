@@ -3,6 +3,7 @@
     YOLOR_PEER=<checkout of the released branch `paper`> python benchmarks/training_step.py
         [--device cpu] [--models P6 small] [--ways ...] [--size 640] [--batch 8] [--threads 2] [--repeats 5]
     python benchmarks/training_step.py --compile [mini-160 ...] [--threads 1] [--repeats 5]
+    python benchmarks/training_step.py --core [mini-160 ...] [--repeats 5] [--seeds 2] [--epochs 2]
 
 Same architecture (checked by the number of parameters), same batch of random images with 20 boxes each, same
 number of threads. Every way runs in a process of its own, so that none meets memory another has warmed; they
@@ -26,6 +27,10 @@ that a GPU of the published commands sees. On a GPU it is not known: the host do
 With --compile, the step with `numerics.compile` against the same without, on the CPU; no peer is needed.
 Seconds are of processor time: what compiling adds to the time up to the end of the first step, with an empty
 cache and with a filled one; steps, by turns. Peak memory of either process.
+
+With --core, on one thread in float32, the step with the kernels of `yolor_core.models.cpu` against the same
+with PyTorch's operators, in processor time by turns; then whole trainings of csp-fast at the profile `mini`,
+from the start of Python to the last file, and their AP by seed.
 
 On one thread PyTorch gives 1x1 convolutions of fewer than 16 float32 images to a slower kernel, in both code
 bases; they are then a third of the time and the ratio in float32 is smaller. P6 takes 20 GiB, 8 at 320 px.
@@ -74,9 +79,12 @@ OURS = {
     "float32, channels": NumericsConfig(channels_last=True),
     "bfloat16, channels": NumericsConfig(precision="bfloat16", channels_last=True),
     "compiled": NumericsConfig(compile=True),
+    "operators": NumericsConfig(),  # PyTorch's alone: without our kernels
 }
 MINI = {"width": 0.125, "depth": 0.33}
-CASES = {  # of --compile: model, pixels, batch
+CASES = {  # of --compile and --core: model, pixels, batch
+    "mini-96": (ModelConfig(architecture="yolov4_csp_fast", **MINI), 96, 16),
+    "mini-128": (ModelConfig(architecture="yolov4_csp_fast", **MINI), 128, 8),
     "mini-160": (ModelConfig(architecture="yolov4_csp_fast", **MINI), 160, 8),
     "mini-192": (ModelConfig(architecture="yolov4_p6_light", **MINI), 192, 8),
     "mini-256": (ModelConfig(architecture="yolov4_p7", **MINI), 256, 8),
@@ -182,6 +190,11 @@ class Released:
         """Not known: its step is one piece."""
 
 
+def without_kernels() -> None:
+    """Let this process train by PyTorch's operators alone."""
+    Numerics.use_kernels = lambda *_: None  # type: ignore[method-assign]
+
+
 def serve(pipe: Connection, way: str, name: Any, size: int, batch: int, threads: int, where: str) -> None:
     """In a process of its own: take a step when asked, answer with its seconds, of time and of processors.
 
@@ -190,6 +203,8 @@ def serve(pipe: Connection, way: str, name: Any, size: int, batch: int, threads:
     """
     warnings.simplefilter("ignore")
     torch.set_num_threads(threads)
+    if way == "operators":
+        without_kernels()
     device, drawn = choose_device(where), random_batch(size, batch)
     if is_gpu(device):
         drawn = drawn.pin_memory()
@@ -327,6 +342,53 @@ def compare_compiled(case: str, threads: int, repeats: int) -> None:
     )
 
 
+def compare_kernels(case: str, repeats: int) -> None:
+    """Print the line of a case, in milliseconds of processor time."""
+    where = (*CASES[case], 1, "cpu")
+    with Process("operators", *where) as plain, Process("float32", *where) as ours:
+        _take_turns([plain, ours], repeats)
+    fastest, medians = ((pick(plain.used), pick(ours.used)) for pick in (min, statistics.median))
+    print(
+        f"{case:15}{where[2]:>6}{fastest[0] * 1e3:>12.1f}{fastest[1] * 1e3:>9.1f}"
+        f"{fastest[0] / fastest[1]:>8.2f}{medians[0] / medians[1]:>9.2f}",
+        flush=True,
+    )
+
+
+def train_mini(way: str, seed: int, epochs: int, answer: Connection) -> None:
+    """In a process of its own: train csp-fast at `mini`; the seconds of its processor, and AP in percent."""
+    from ablations.plan import plan_runs
+    from yolor_core.runs.directory import RunDirectory
+    from yolor_core.training.loop import train
+
+    warnings.simplefilter("ignore")
+    if way == "operators":
+        without_kernels()
+    overrides = [f"train.epochs={epochs}", "execution.tensorboard=false"]
+    with tempfile.TemporaryDirectory() as folder:
+        (run,) = plan_runs(["csp-fast"], "mini", [seed], overrides, results=Path(folder))
+        train(run.config, run.run_dir)
+        last = RunDirectory(run.run_dir).read_metrics()[-1]
+    answer.send((time.process_time(), 100 * last["AP"]))
+
+
+def compare_trainings(seeds: int, epochs: int) -> None:
+    """Print whole trainings by turns."""
+    context = multiprocessing.get_context("spawn")
+    spent: dict[str, list[float]] = {"operators": [], "float32": []}
+    for seed in range(seeds):
+        for way in spent:
+            here, there = context.Pipe()
+            process = context.Process(target=train_mini, args=(way, seed, epochs, there))
+            process.start()
+            seconds, ap = here.recv()
+            process.join()
+            spent[way].append(seconds)
+            print(f"mini, {epochs} epochs, seed {seed}, {way:10}{seconds:>8.1f} s, AP {ap:.2f}", flush=True)
+    plain, ours = map(sum, spent.values())
+    print(f"mini, {epochs} epochs, whole trainings: ratio {plain / ours:.2f}")
+
+
 def main() -> None:
     """Print a table for each model."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
@@ -340,7 +402,17 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--compile", nargs="*", choices=CASES, metavar="CASE", help=", ".join(CASES))
+    parser.add_argument("--core", nargs="*", choices=CASES, metavar="CASE", help="as --compile")
+    parser.add_argument("--seeds", type=int, default=2, help="trainings of --core")
+    parser.add_argument("--epochs", type=int, default=2, help="of these trainings")
     options = parser.parse_args()
+    if options.core is not None:
+        print(f"{'case':15}{'batch':>6}{'operators':>12}{'kernels':>9}{'fastest':>8}{'medians':>9}")
+        for case in options.core or ("mini-96", "mini-128", "mini-160"):
+            compare_kernels(case, options.repeats)
+        if options.seeds:
+            compare_trainings(options.seeds, options.epochs)
+        return
     if options.compile is not None:
         print(f"{'':15}{'':>6}{'to compile, s':>18}{'step, s':>19}{'ratio':>16}{'peak, GiB':>17}")
         print(

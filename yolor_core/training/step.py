@@ -118,6 +118,7 @@ class TrainingStep:
         model: nn.Module = state.model
         if not self.group:
             model = synchronise(model, ranks)
+        numerics.use_kernels(model)
         numerics.compile(model)
         self.wrapped: nn.Module = model
         if not ranks.alone:
