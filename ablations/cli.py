@@ -70,6 +70,12 @@ EXTRAS = {
 MOST_CHARACTERS = 4_000
 
 
+def installing(package: str) -> str | None:
+    """How to install the extra that a package is of; None for one of none."""
+    extra = next((name for name, packages in EXTRAS.items() if package in packages), None)
+    return extra and f"pip install 'yolor-ablations[{extra}]'"
+
+
 class OneLineError(click.ClickException):
     """What click says of wrong options and arguments in three lines, as one line like our own errors."""
 
@@ -155,10 +161,8 @@ class LazyGroup(click.Group):
             ctx.exit(2)
         except ModuleNotFoundError as error:
             package = str(error.name).partition(".")[0]
-            extra = next((name for name, packages in EXTRAS.items() if package in packages), None)
-            if extra is None:
+            if (install := installing(package)) is None:
                 raise
-            install = f"pip install 'yolor-ablations[{extra}]'"
             click.echo(f"ablate: {package} is not installed: {install}", err=True)
             ctx.exit(2)
         except KeyboardInterrupt:

@@ -31,17 +31,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         results = Path(folder)
         seeds = -(-runs // EXPERIMENTS)
-        words = [
-            "launch",
-            "--all",
-            "--seeds",
-            str(seeds),
-            "--profile",
-            "mini",
-            "--cluster",
-            "testbed",
-            "--dry-run",
-        ]
+        words = f"launch --all --seeds {seeds} --profile mini --cluster testbed --dry-run".split()
         seconds, text = timed([*words, "--json"], results)
         print(f"launch --dry-run  {len(json.loads(text)['runs'])} runs planned in {seconds:.2f} s")
         for state in ("done", "running", "queued"):

@@ -17,24 +17,24 @@ aims are 1.2 for files and 2.2 for decoded packs.
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import statistics
 import sys
 import tempfile
 import time
-import types
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import torch
-import torch._dynamo  # before the stand-in for tqdm, whose absence it looks up
-import torchvision  # noqa: F401  likewise
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from benchmarks.released import checkout, peer_modules
 from yolor_core.config import AugmentConfig
 from yolor_core.data import ImageSet, TrainingBatches
 from yolor_core.data.coco import load_coco
@@ -42,27 +42,11 @@ from yolor_core.data.pack.write import plan_pack, write_pack
 
 BATCH = 8
 RECIPE = AugmentConfig(translate=0, scale=0.5, mosaic=1, mixup=0)
-REMOVED = {"int": int, "float": float, "bool": bool, "object": object}  # aliases that numpy no longer has
-
-
-class _Quiet:
-    """Stands in for tqdm, which the peer imports."""
-
-    def __init__(self, items: Any = (), **_: Any) -> None:
-        self._items, self.desc = items, ""
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self._items)
-
-    def close(self) -> None:
-        """Nothing to close."""
 
 
 def peer_loader(root: Path, images: ImageSet, size: int, files: list[Path], nine: bool) -> Any:
     """The released loader on links to the same files, with the same boxes as label files."""
-    peer = os.environ.get("YOLOR_PEER")
-    if not peer or not (Path(peer) / "utils" / "datasets.py").is_file():
-        sys.exit("set YOLOR_PEER to a checkout of the released repository's paper branch")
+    peer = checkout()
     for folder in ("images", "labels"):
         (root / folder / "set").mkdir(parents=True)
     for index, file in enumerate(files):
@@ -74,15 +58,8 @@ def peer_loader(root: Path, images: ImageSet, size: int, files: list[Path], nine
             for c, (x1, y1, x2, y2) in zip(images.classes(index), boxes, strict=True)
         ]
         (root / "labels" / "set" / f"{file.stem}.txt").write_text("\n".join(rows))
-    for name, kind in REMOVED.items():
-        if name not in np.__dict__:
-            setattr(np, name, kind)
-    stand_in = types.ModuleType("tqdm")
-    stand_in.tqdm = _Quiet  # type: ignore[attr-defined]
-    sys.modules.setdefault("tqdm", stand_in)
-    sys.path.insert(0, peer)
-    from utils import datasets  # type: ignore[import-not-found]
-
+    with peer_modules(peer):
+        datasets = importlib.import_module("utils.datasets")
     hyp = {
         "mosaic": 1.0, "mixup": 0.0, "degrees": 0.0, "shear": 0.0, "perspective": 0.0, "flipud": 0.0,
         "translate": RECIPE.translate, "scale": RECIPE.scale, "fliplr": RECIPE.flip_horizontal,
@@ -128,7 +105,7 @@ def prepare(
     batches["ours, cached"] = TrainingBatches(sets["files"], options.size, BATCH, seed=0, cache=True)
     loaders: dict[str, Callable[[int], Iterator[object]]] = {"peer": lambda number: peer_epoch(peer, number)}
     for name, source in batches.items():
-        loaders[name] = lambda number, source=source: source.epoch(number, augment)  # type: ignore[misc]
+        loaders[name] = partial(source.epoch, augment=augment)
     return loaders, len(files)
 
 

@@ -59,7 +59,7 @@ class ReleasedStep:
         half: torch.dtype | None = None,
     ) -> None:
         path = checkout()
-        with _peer_modules(path):
+        with peer_modules(path):
             build = importlib.import_module("models.yolo").Model
             self._loss = importlib.import_module("utils.loss").compute_loss
             average = importlib.import_module("utils.torch_utils").ModelEMA
@@ -103,8 +103,21 @@ def _groups(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter], l
     return others, weights, biases
 
 
+class Quiet:
+    """Stands in for tqdm."""
+
+    def __init__(self, items: Any = (), **_: Any) -> None:
+        self._items, self.desc = items, ""
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._items)
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
 @contextlib.contextmanager
-def _peer_modules(path: Path) -> Iterator[None]:
+def peer_modules(path: Path) -> Iterator[None]:
     """Its packages are called `models` and `utils`; they are importable in here only."""
     importlib.import_module("torch._dynamo")  # looks modules up by name when it is first imported
     for name, kind in {"int": int, "float": float, "bool": bool, "object": object}.items():
@@ -112,7 +125,7 @@ def _peer_modules(path: Path) -> Iterator[None]:
             setattr(np, name, kind)
     if importlib.util.find_spec("tqdm") is None:
         module: Any = types.ModuleType("tqdm")
-        module.__spec__, module.tqdm = importlib.machinery.ModuleSpec("tqdm", None), lambda items, **_: items
+        module.__spec__, module.tqdm = importlib.machinery.ModuleSpec("tqdm", None), Quiet
         sys.modules["tqdm"] = module
     sys.path.insert(0, str(path))
     try:

@@ -127,16 +127,8 @@ def compare(folder: Path, pythons: dict[str, str], threads: int, repeats: int) -
     """Print the ratios on so many threads; the twelve numbers."""
     processes = {}
     for side in SIDES:
-        command = [
-            pythons[side],
-            __file__,
-            "--work",
-            side,
-            "--folder",
-            str(folder),
-            "--threads",
-            str(threads),
-        ]
+        command = [pythons[side], __file__, "--work", side, "--folder", str(folder)]
+        command += ["--threads", str(threads)]
         environment = os.environ | {"RAYON_NUM_THREADS": str(threads), "OMP_NUM_THREADS": "1"}
         processes[side] = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment

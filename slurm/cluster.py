@@ -28,32 +28,28 @@ ONE_WORD = re.compile(r"[A-Za-z0-9_.,:@/+-]*")  # what SLURM's own names are mad
 CONSTRAINT = re.compile(r"[A-Za-z0-9_.,:@/+&|\[\]()*-]*")
 OPTION = re.compile(r"[a-z][a-z-]+")  # a short one would not be found in OURS
 FURTHER = re.compile(r"[^\n\r\"'`$\\]*")
-OURS = {  # options of sbatch that have a key of their own, or are the suite's
-    **{name: f"use the profile's `{name}`" for name in ("partition", "account", "qos", "nodes", "time")},
-    **{name: f"use the profile's `{name}`" for name in ("constraint", "exclude")},
-    **dict.fromkeys(("mem", "mem-per-cpu", "mem-per-gpu"), "use the profile's `memory_gb`"),
-    **dict.fromkeys(
-        ("gpus", "gpus-per-node", "gpus-per-task", "tres-per-task"), "use the profile's `gpus` and `gpu_type`"
-    ),
-    **dict.fromkeys(
-        ("ntasks", "ntasks-per-node", "tasks-per-node", "ntasks-per-gpu"),
-        "use the profile's `gpus` or `processes`",
-    ),
-    "cpus-per-task": "use the profile's `cpus`",
-    "signal": "use the profile's `signal_delay`",
-    **dict.fromkeys(
-        ("array", "dependency", "output", "error", "job-name", "requeue", "no-requeue", "open-mode"),
-        "a launch sets it",
-    ),
-    **dict.fromkeys(
-        ("kill-on-invalid-dep", "wrap", "chdir", "workdir", "export", "test-only"), "a launch sets it"
-    ),
-    **dict.fromkeys(("parsable", "quiet"), "a launch reads sbatch's usual answer"),
-    **dict.fromkeys(("help", "usage", "version"), "sbatch would send nothing"),
-    **dict.fromkeys(("uid", "gid"), "a job is sent by the user who launches"),
+OF_THE_PROFILE = {  # options of sbatch that have a key of their own
+    "partition account qos nodes time constraint exclude": "{}",
+    "mem mem-per-cpu mem-per-gpu": "memory_gb",
+    "gpus gpus-per-node gpus-per-task tres-per-task": "gpus` and `gpu_type",
+    "ntasks ntasks-per-node tasks-per-node ntasks-per-gpu": "gpus` or `processes",
+    "cpus-per-task": "cpus",
+    "signal": "signal_delay",
+}
+OF_A_LAUNCH = {  # or are the suite's
+    "array dependency output error job-name requeue no-requeue open-mode": "a launch sets it",
+    "kill-on-invalid-dep wrap chdir workdir export test-only": "a launch sets it",
+    "parsable quiet": "a launch reads sbatch's usual answer",
+    "help usage version": "sbatch would send nothing",
+    "uid gid": "a job is sent by the user who launches",
     "wait": "a launch would not return before the job has ended",
     "hold": "the job would not start by itself",
     "input": "a run reads nothing",
+}
+OURS = {name: why for names, why in OF_A_LAUNCH.items() for name in names.split()} | {
+    name: f"use the profile's `{key.format(name)}`"
+    for names, key in OF_THE_PROFILE.items()
+    for name in names.split()
 }
 
 Name = Annotated[str, Field(pattern=f"^{ONE_WORD.pattern}$")]

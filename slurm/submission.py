@@ -18,6 +18,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any
 
@@ -146,18 +147,11 @@ def _jobs_that_wait(waiting: list[Request], before: list[Array]) -> list[Array]:
 
 def _in_order(waiting: list[Request]) -> list[Request]:
     by_name = {request.name: request for request in waiting}
-    ordered: dict[str, Request] = {}
-
-    def add(request: Request, above: tuple[str, ...] = ()) -> None:
-        if request.name in above:
-            raise ValueError(f"runs wait for each other in a circle: {', '.join(above)}")
-        if request.after in by_name:
-            add(by_name[request.after], (*above, request.name))
-        ordered.setdefault(request.name, request)
-
-    for request in waiting:
-        add(request)
-    return list(ordered.values())
+    before = {request.name: {request.after} & by_name.keys() for request in waiting}
+    try:
+        return [by_name[str(name)] for name in TopologicalSorter(before).static_order()]
+    except CycleError as error:
+        raise ValueError(f"runs wait for each other in a circle: {', '.join(error.args[1])}") from None
 
 
 @dataclass(frozen=True)

@@ -636,14 +636,12 @@ def test_the_models_and_fields_of_the_released_code_are_there() -> None:
 FAQ = text("docs/faq.md")
 
 
-def test_the_options_and_names_of_the_faq_are_known() -> None:
+def test_the_options_of_the_faq_change_something() -> None:
+    """That each is accepted, with the names around it, is tested of every command of every page."""
     options = set(re.findall(r"--set (\S+=[\w.]+)", FAQ))
     assert len(options) > 4
     for option in options:
         assert resolve("csp-fast", "paper", [option]) != resolve("csp-fast", "paper")
-    assert set(re.findall(r"--profile (\w+)", FAQ)) <= PROFILES.keys()
-    assert set(re.findall(r"--model ([\w-]+)", FAQ)) <= set(list_models())
-    assert set(re.findall(r"ablate (?:train|show) (\S+)", FAQ)) <= all_experiments().keys()
 
 
 @pytest.mark.slow
@@ -831,7 +829,7 @@ def test_published_detections_are_read_as_the_page_says_and_no_two_are_the_same(
     for path in (STUDY / "runs").glob("*/detections.parquet"):
         read = read_detections(path)
         rows = np.column_stack([read.image_id, read.category_id, read.scores, read.boxes])
-        assert len(np.unique(rows, axis=0)) == len(rows), path
+        assert not pd.DataFrame(rows).duplicated().any(), path
 
 
 def test_the_training_time_counts_what_is_continued_once() -> None:

@@ -16,11 +16,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from ablations.cli import installing
 from yolor_core.errors import RunError, YolorError
 from yolor_core.runs.directory import RunDirectory, number, read_json, unreadable
 from yolor_core.runs.life import State
 
-INSTALL = "pip install 'yolor-ablations[tracking]'"
 PROJECT = "yolor-ablations"  # of both trackers, where nothing else is said
 #: MLflow's words for where a run stands; KILLED for all others.
 STATUS = {
@@ -172,6 +172,5 @@ def installed() -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        ours = str(error.name).partition(".")[0] in ("mlflow", "wandb", "alembic", "sqlalchemy")
-        said = INSTALL if ours else "the store needs it"
+        said = installing(str(error.name).partition(".")[0]) or "the store needs it"
         raise TrackerError(f"{error.name} is not installed: {said}") from None

@@ -144,10 +144,7 @@ def test_every_file_of_a_run_is_documented_and_there(plain: Path, failed: Path, 
 
 @pytest.mark.slow
 def test_run_json(plain: Path, tasks: Path) -> None:
-    usual, rare = (
-        listed("`run.json`", "key").keys(),
-        listed("`run.json`", "key, not in every run").keys(),
-    )
+    usual, rare = (listed("`run.json`", f"key{more}").keys() for more in ("", ", not in every run"))
     for run in (plain, tasks):
         assert read(run / "run.json").keys() == usual
     assert rare == {"continues"}
@@ -171,10 +168,7 @@ def test_state_json(plain: Path, failed: Path) -> None:
 @pytest.mark.slow
 def test_metrics(plain: Path, tasks: Path, failed: Path) -> None:
     heading = "`metrics.jsonl`"
-    usual, rare = (
-        {*listed(heading, "key")},
-        {*listed(heading, "key, not in every line")},
-    )
+    usual, rare = ({*listed(heading, f"key{more}")} for more in ("", ", not in every line"))
     twelve = {name for name in rare if re.match("A[PR]", name)}
     assert len(twelve) == 12
     (line,) = (plain / "metrics.jsonl").read_text().splitlines()

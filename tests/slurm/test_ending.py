@@ -286,14 +286,6 @@ def test_a_refused_requeue_is_a_failure_with_slurms_words(job: Job) -> None:
     assert last["log"] == ["epoch 1", "epoch 2"]
 
 
-def test_a_requeue_that_slurm_has_done_already_is_no_failure(job: Job) -> None:
-    job.slurm.answer("scontrol", error="Job is pending execution", code=1, to="requeue")
-    job.state("PENDING", restarts=1)
-    job.token.ended(0, 0, state="preempted")
-    assert end(job.folder, 0) != 0
-    assert job.how_left() is None
-
-
 def test_a_job_that_slurm_requeues_in_this_moment_is_not_requeued_twice(job: Job) -> None:
     requeued = job.slurm.folder / "requeued"
     again = f"[ -e {requeued} ] && echo Restarts=1 || echo Restarts=0"

@@ -84,7 +84,7 @@ def test_a_run_that_waits_is_a_job_alone_behind_what_it_waits_for(tmp_path: Path
         request(tmp_path, "first"),
     ]
     arrays = layout(requests, 100)
-    assert names(arrays) == [["done-before", "first"], ["second"], ["third"], ["sent-before"]]
+    assert names(arrays) == [["done-before", "first"], ["second"], ["sent-before"], ["third"]]
     assert [array.waits for array in arrays[1:]] == [True, True, True]
     with pytest.raises(ValueError, match="circle"):
         layout([request(tmp_path, "a", after="b"), request(tmp_path, "b", after="a")], 100)

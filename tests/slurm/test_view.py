@@ -201,18 +201,12 @@ def test_a_run_that_was_refused_is_free(tmp_path: Path, slurm: FakeSlurm) -> Non
     assert slurm.calls("squeue") == []
 
 
-def test_a_run_that_is_being_sent_is_taken(tmp_path: Path, slurm: FakeSlurm) -> None:
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    found = seen(token(tmp_path, written=now, user="ann"))
-    assert (found.state, found.taken) == (State.QUEUED, True)
-    assert "ann" in found.reason
-
-
 def test_a_launch_that_was_killed_on_this_machine_leaves_its_runs_free_at_once(
     tmp_path: Path, slurm: FakeSlurm
 ) -> None:
-    mine = token(tmp_path, written=datetime.now(UTC).isoformat(), process=process_mark(os.getpid()))
-    assert seen(mine).state is State.QUEUED
+    now = datetime.now(UTC).isoformat()
+    mine = token(tmp_path, written=now, process=process_mark(os.getpid()), user="ann")
+    assert (seen(mine).state, seen(mine).taken, "ann" in seen(mine).reason) == (State.QUEUED, True, True)
     number, boot, began = process_mark(os.getpid()).split(":")
     gone = mine.update(process=f"{number}:{boot}:{int(began) - 1}")
     assert (seen(gone).state, seen(gone).taken) == (State.NOT_SENT, False)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import re
 import secrets
 import shutil
 import socket
@@ -36,7 +35,6 @@ from tests.testbed.processes import (
 
 UP_SECONDS = 30.0  # for one daemon; it takes a second or two on an idle machine
 ASK_SECONDS = 30.0
-REVOCATION_SECONDS = 2.0
 READY = ("idle", "mixed", "allocated", "completing")
 CLIENT_SECONDS = 3.0
 RESUME_SECONDS = 5.0  # a node that is down for no other reason returns by itself (ReturnToService)
@@ -161,26 +159,6 @@ class Testbed:
             return state in READY
 
         wait_up(name, self.layout, ready, seconds)
-
-    def hurry(self) -> int:
-        """Let all pending jobs start now whose start lies in the future; how many there were.
-
-        A requeued job waits for `requeue_delay` seconds, and with `--begin` a job waits as it asked to. The
-        tasks of an array that never ran count as one. A job that was requeued a moment ago is refused by its
-        node ("credential revoked") when it comes back within the same second, so this waits before.
-        """
-        time.sleep(REVOCATION_SECONDS)
-        whole = ("SLURM_TIME_FORMAT=%s", "SLURM_BITSTR_LEN=0")  # seconds; long lists of array tasks uncut
-        listing = ("squeue", "--noheader", "--states=PENDING", "--format=%i|%S")
-        lines = self.ask("env", *whole, *listing).splitlines()
-        now, released = time.time(), 0
-        for job, _, moment in (line.partition("|") for line in lines):
-            if moment.isdigit() and int(moment) > now:
-                tasks = re.sub(r"%\d+\]", "]", job)  # 7_[0-9%2] has a limit that scontrol does not understand
-                with suppress(TestbedError):  # it started or ended in between
-                    self.ask("scontrol", "update", f"jobid={tasks}", "StartTime=now")
-                    released += 1
-        return released
 
     def stop_accounting(self) -> None:
         """Take slurmdbd away: `sacct` fails, and slurmctld keeps what it has to tell until it is back."""

@@ -110,21 +110,9 @@ def test_the_job_of_a_node_that_lost_its_power_is_requeued(testbed: Testbed, tmp
     assert len(sleepers(testbed)) <= 1
     testbed.revive_node("n2")
     assert until(lambda: jobs(testbed).get(job) == "PENDING", 60)
-    assert testbed.hurry() == 1
     assert until(lambda: job not in jobs(testbed), 60)
     assert testbed.node_states() == {"n1": "idle", "n2": "idle"}
     assert [line for line in log.read_text().splitlines() if line.startswith("begin")] == ["begin", "begin 1"]
-
-
-@pytest.mark.slow
-def test_jobs_of_the_future_are_hurried(testbed: Testbed) -> None:
-    submit = ("sbatch", "--begin=now+1hour", "--output=/dev/null")
-    testbed.ask(*submit, "--wrap", "true")
-    testbed.ask(*submit, "--array=0-3%2", "--wrap", "true")
-    held = testbed.ask(*submit, "--hold", "--parsable", "--wrap", "true").strip()
-    testbed.hurry()
-    assert until(lambda: set(jobs(testbed)) == {held}, 30)
-    testbed.ask("scancel", held)
 
 
 def sleepers(bed: Testbed) -> list[Process]:

@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -26,7 +25,7 @@ from yolor_core.data.layout import annotation_file, image_folder
 from yolor_core.data.load import load_images
 from yolor_core.data.near import Near, everything
 from yolor_core.data.report import KINDS, DataReport
-from yolor_core.errors import ConfigError, DataError
+from yolor_core.errors import DataError
 
 SIDE = 32  # pixels that imagehash's `phash` reduces a picture to
 NEAR = 8  # of 64 bits; what this finds and what it finds wrongly is measured in docs/data-check.md
@@ -47,24 +46,15 @@ class Prints:
     digests: list[bytes | None] = field(default_factory=list)
     hashes: list[tuple[int, int] | None] = field(default_factory=list)
 
-    def add(self, pixels: Pixels | None, library: ModuleType | None) -> None:
-        """The next picture, None for one that cannot be decoded; with a library its look, too."""
+    def add(self, pixels: Pixels | None, look: bool) -> None:
+        """The next picture, None for one that cannot be decoded; what it looks like, too, if asked for."""
         self.digests.append(None if pixels is None else _digest(pixels))
-        if library is not None:
-            self.hashes.append(None if pixels is None else _looks(pixels, library))
+        if look:
+            self.hashes.append(None if pixels is None else _looks(pixels))
 
     def name(self, index: int) -> str:
         """An image, for a message."""
         return f"image {self.images.ids[index]} ({self.images.files[index]})"
-
-
-def hash_library() -> ModuleType:
-    """The package imagehash. Raises ConfigError where it is not installed."""
-    try:
-        import imagehash
-    except ImportError:
-        raise ConfigError("near copies are found by the package imagehash: `pip install imagehash`") from None
-    return imagehash
 
 
 def find_copies(prints: Mapping[str, Prints], near: Near | None = None) -> None:
@@ -110,12 +100,14 @@ def _digest(pixels: Pixels) -> bytes:
     return hashlib.sha256(np.ascontiguousarray(pixels).data).digest()[:16] + bytes(str(pixels.shape), "ascii")
 
 
-def _looks(pixels: Pixels, library: ModuleType) -> tuple[int, int] | None:
+def _looks(pixels: Pixels) -> tuple[int, int] | None:
+    from imagehash import phash  # here, for it takes long to load
+
     small = Image.fromarray(pixels).convert("L").resize((SIDE, SIDE), Image.Resampling.LANCZOS)
     if np.asarray(small).std() < FLAT:
         return None
     both = (small, small.transpose(Image.Transpose.FLIP_LEFT_RIGHT))
-    one, other = (int.from_bytes(np.packbits(library.phash(each).hash).tobytes(), "big") for each in both)
+    one, other = (int.from_bytes(np.packbits(phash(each).hash).tobytes(), "big") for each in both)
     return one, other
 
 
@@ -188,13 +180,6 @@ def check_splits(root: Path, splits: Sequence[str]) -> dict[str, DataReport]:
     return check_images(load_splits(root, splits))
 
 
-def check_all_classes(images: Mapping[str, ImageSet]) -> None:
-    """Raises DataError, naming what differs, when splits do not have classes of the same names."""
-    first, *others = images.values()
-    for each in others:
-        check_same_classes(each.names, first.names, each.report.source, first.report.source)
-
-
 def load_splits(root: Path, splits: Sequence[str], packs: str | Path | None = None) -> dict[str, ImageSet]:
     """Splits to be checked: from their image files, or from packs where there are no image files."""
     loaded = {}
@@ -212,16 +197,17 @@ def check_images(splits: Mapping[str, ImageSet], near: Near | None = None) -> di
     """Look at every image of splits of one dataset and compare the splits; the reports then have all counts.
 
     `near`, of the same splits, has pictures looked for that are alike or overlap, too, and then knows their
-    pairs. Raises DataError when classes differ, and ConfigError where `near` needs a package that is missing.
+    pairs. Raises DataError when classes differ.
     """
-    check_all_classes(splits)
-    library = hash_library() if near is not None else None
+    first, *others = splits.values()
+    for images in others:
+        check_same_classes(images.names, first.names, images.report.source, first.report.source)
     prints = {split: Prints(images) for split, images in splits.items()}
     each = everything if near is None else near.each
     for split, known in prints.items():
         for index in each(f"reading {split}", range(len(known.images))):
             pixels = known.images.inspect(index)
-            known.add(pixels, library)
+            known.add(pixels, near is not None)
             if near is not None:
                 near.add(pixels)
     find_copies(prints, near)

@@ -112,13 +112,9 @@ def cache_folder() -> Path:
 
 def write_cache(path: Path, content: object) -> None:
     """Write JSON in one step, or nothing where that cannot be."""
-    try:
+    with suppress(OSError):  # a read-only home costs time, not correctness
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f"{path.name}.{os.getpid()}")
-        partial.write_text(json.dumps(content))
-        os.replace(partial, path)
-    except OSError:
-        pass  # a read-only home costs time, not correctness
+        write_atomically(path, lambda file: file.write(json.dumps(content).encode()))
 
 
 RECORD = {"run": str, "signature": str, "seed": int, "fingerprint": str, "config": dict}  # of run.json

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -165,7 +164,6 @@ def _encoded(image: Image.Image, kind: str, **options: int) -> Image.Image:
 def test_changed_photographs_are_found_and_different_ones_are_not(
     real_data: Path, tmp_path: Path, change: str
 ) -> None:
-    pytest.importorskip("imagehash")
     files = sorted((real_data / "neu_det" / "train2017").glob("*_[12]?.jpg"))
     files += sorted((real_data / "coco128" / "images").glob("*/*.jpg"))[:20]
     pictures = [Image.open(path).convert("RGB") for path in files]
@@ -181,7 +179,6 @@ def test_changed_photographs_are_found_and_different_ones_are_not(
 
 
 def test_pictures_without_a_look_of_their_own_are_not_near(tmp_path: Path) -> None:
-    pytest.importorskip("imagehash")
     flat = [Image.new("RGB", (64, 48), (shade, shade, shade)) for shade in (0, 1, 128, 255)]
     write(tmp_path, "train", {f"{k}.png": each for k, each in enumerate(flat)})
     write(tmp_path, "val", {"a.png": Image.new("RGB", (64, 48), (40, 40, 40)), "b.png": noisy(1)})
@@ -191,11 +188,3 @@ def test_pictures_without_a_look_of_their_own_are_not_near(tmp_path: Path) -> No
     assert [told[split][kind]["count"] for split in told for kind in ("near_copies", "near_shared")] == [
         0
     ] * 4
-
-
-def test_near_copies_need_a_package_that_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "imagehash", None)
-    write(tmp_path, "train", {"a.png": noisy(1)})
-    result = ablate("data", "check", tmp_path, "--near")
-    assert result.exit_code == 2
-    assert "pip install imagehash" in result.stderr and result.stderr.count("\n") == 1

@@ -31,12 +31,6 @@ def test_shares_are_contiguous_even_and_cut_between_groups(ranks: int, group: in
         assert groups == sorted(groups, reverse=True)
 
 
-def test_shares_of_small_batches_are_as_documented() -> None:
-    assert [share(10, r, 3) for r in range(3)] == [slice(0, 4), slice(4, 7), slice(7, 10)]
-    assert [share(10, r, 3, group=4) for r in range(3)] == [slice(0, 4), slice(4, 8), slice(8, 10)]
-    assert [share(6, r, 4, group=4) for r in range(4)] == [slice(0, 4), slice(4, 6), slice(6, 6), slice(6, 6)]
-
-
 def _joined(parts: list[Batch]) -> Batch:
     """One batch out of the shares, the image index of the targets made global."""
     moved = [p.targets + torch.tensor([p.first, 0, 0, 0, 0, 0, 0]) for p in parts]

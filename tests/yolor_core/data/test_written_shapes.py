@@ -77,16 +77,6 @@ def test_large_files_are_hashed_once_until_they_change(
     assert len(fingerprint.file_hash(path)) == 64
 
 
-def test_the_shapes_are_drawn_once_for_the_fingerprint(monkeypatch: pytest.MonkeyPatch) -> None:
-    first = data_fingerprint(SMALL)
-
-    def fail(config: ShapesConfig) -> list[str]:
-        raise AssertionError("drawn again")
-
-    monkeypatch.setattr(fingerprint, "_draw", fail)
-    assert data_fingerprint(SMALL) == first
-
-
 def test_a_remembered_fingerprint_needs_neither_torch_nor_opencv() -> None:
     data_fingerprint(SMALL)
     code = (
