@@ -82,7 +82,7 @@ def test_objects_of_all_sizes_classes_and_crowds_are_there(
     assert max(shares.values()) > 2 * min(shares.values())
     assert any(a["iscrowd"] for a in contents[split]["annotations"])
     per_image = Counter(a["image_id"] for a in objects)
-    assert 2.5 < np.mean(list(per_image.values())) < 5
+    assert (5 if scaled else 2.5) < np.mean(list(per_image.values())) < (8 if scaled else 5)
     assert max(per_image.values()) >= 6
     ratios = {round(i["width"] / i["height"], 2) for i in contents[split]["images"]}
     assert min(ratios) < 0.8
