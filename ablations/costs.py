@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +94,6 @@ class Estimator:
         self.tflops = tflops
         self.by_signature: dict[str, list[float]] = {}
         self.by_profile: dict[str, list[float]] = {}
-        self.flops: dict[tuple[str, int], float] = {}
         self.images: dict[DataConfig, tuple[int, int]] = {}
         self.finished = list(_finished(runs_folder(results)))
         for record, seconds in self.finished:
@@ -129,21 +129,20 @@ class Estimator:
         """Training on all images once; evaluations are a few hundredths of it and left out."""
         train = config.science.train
         images, _ = self._images(config.data)
-        each = self._image_flops(config.science.model, train.size)
+        each = _image_flops(config.science.model, train.size)
         return (1 + BACKWARD) * each * max(1, images // train.keep_one_in)
-
-    def _image_flops(self, model: ModelConfig, size: int) -> float:
-        from yolor_core.models import count
-
-        key = (model.model_dump_json(), size)
-        if key not in self.flops:
-            self.flops[key] = 1e6 * count(model, size, CLASSES).mflops
-        return self.flops[key]
 
     def _images(self, data: DataConfig) -> tuple[int, int]:
         if data not in self.images:
             self.images[data] = count_images(data)
         return self.images[data]
+
+
+@cache
+def _image_flops(model: ModelConfig, size: int) -> float:
+    from yolor_core.models import count
+
+    return 1e6 * count(model, size, CLASSES).mflops
 
 
 PUBLISHED = Path(__file__).parent.parent / "results" / "published"

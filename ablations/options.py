@@ -146,6 +146,24 @@ cluster_option = click.option(
 )
 
 
+def stopping_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Options of a rule by which seeds are added: --margin, --most and --batch."""
+    chosen = (
+        click.option(
+            "--margin", default=0.5, show_default=True, metavar="AP", help="No effect is one within ± this."
+        ),
+        click.option(
+            "--most", type=int, metavar="N", help="Seeds at most; 20, with --precision 100, by default."
+        ),
+        click.option(
+            "--batch", type=int, metavar="N", help="Seeds between looks; 5, with --precision 2, by default."
+        ),
+    )
+    for option in reversed(chosen):
+        command = option(command)
+    return command
+
+
 def _not_empty(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
     refuse_empty(value, param)
     return value

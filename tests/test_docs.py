@@ -776,13 +776,9 @@ def test_what_the_readme_says_of_the_study_is_measured() -> None:
     assert "are 19 different comparisons" in summary() and ": 1 lower, 18 not told from 0." in summary()
     assert "Holm's correction over all 19 leaves none" in readme
     assert "over all 19 leaves a p below 0.05 for 0 of the 1" in summary()
-    for table_, said in (
-        ("2", r"0\.5 AP `ablate plan` asks for (\d+) seeds of \+ iPR"),
-        ("1", r"(\d+) of \+ iFA\."),
-    ):
-        planned = ablate(f"ablate plan {table_} --effect 0.5 --results {STUDY} --json")
-        (row,) = json.loads(planned.stdout)["rows"]
-        assert re.findall(said, readme) == [str(row["seeds"])]
+    planned = ablate(f"ablate plan 1 4 controls --precision 0.5 --results {STUDY} --json")
+    (row,) = json.loads(planned.stdout)["half_widths"]
+    assert f"half-widths of 0.5 AP `ablate plan 1 4 controls` asks for {row['seeds']} seeds" in readme
 
 
 PICTURES = ("effects-by-row", "detections", "figure-9", "figure-10", "figure-11")

@@ -22,12 +22,14 @@ from ablations.options import (
     results_option,
     seeds_option,
     set_option,
+    stopping_options,
 )
 from yolor_core.runs.life import State
 
 if TYPE_CHECKING:
     from ablations.costs import Estimate
     from ablations.plan import PlannedRun
+    from analysis.stopping import Rule
     from slurm.local import Outcome
 
 
@@ -36,6 +38,8 @@ if TYPE_CHECKING:
     epilog=examples(
         "ablate launch 1 2 --seeds 3",
         "ablate launch --all --dry-run",
+        "ablate launch 1 4 --precision 0.33 --budget 20",
+        "ablate launch 1 4 --until-verdict --most 20",
         "ablate launch 1 --profile paper --data /path/to/coco --cluster example",
     ),
 )
@@ -56,6 +60,18 @@ if TYPE_CHECKING:
     metavar="N",
     help="Runs at a time, in equal parts on the GPUs; else as many as cores allow, one to a GPU.",
 )
+@click.option(
+    "--precision",
+    type=float,
+    metavar="AP",
+    help="Add seeds until every comparison's 95 % interval is ± so many AP points, e.g. 0.33.",
+)
+@click.option(
+    "--budget", type=float, metavar="HOURS", help="At most: core-hours here, GPU hours on a cluster."
+)
+@click.option("--until-verdict", is_flag=True, help="Add seeds to each row until its verdict stands.")
+@stopping_options
+@click.option("--wait", is_flag=True, help="On a cluster: wait, look, and submit the next seeds, to the end.")
 @results_option
 @cluster_option
 @click.option("--force", is_flag=True, help="Submit although the time limit looks shorter than an epoch.")
@@ -73,6 +89,13 @@ def command(
     data: str | None,
     overrides: tuple[str, ...],
     jobs: int | None,
+    precision: float | None,
+    budget: float | None,
+    until_verdict: bool,
+    margin: float,
+    most: int | None,
+    batch: int | None,
+    wait: bool,
     results: Path,
     cluster: str | None,
     force: bool,
@@ -88,6 +111,10 @@ def command(
     Ctrl-C lets every run save its work and stops; the same command goes on from there. A run that fails does
     not stop the others. Exit code: 0 when all are done, 1 when some failed, 130 when interrupted. A finished
     run that has lost its weights, its evaluation or its record is trained again.
+
+    --precision and --until-verdict choose the seeds themselves, batch by batch, by a rule that is written
+    down before the first run; docs/seeds.md says which. On a cluster the same command, run again, takes the
+    next look.
     """
     from ablations.registry import tables
     from yolor_core.errors import ConfigError
@@ -98,15 +125,66 @@ def command(
         if name.removeprefix("table") in tables():
             raise ConfigError(f"--all has table {name.removeprefix('table')} already; say one of the two")
     wanted = [*tables(), *names] if everything else list(names)
+    if jobs is not None and cluster is not None:
+        raise click.UsageError("--jobs is for this machine; a cluster's profile has `parallel`")
+    if precision is not None or until_verdict:
+        if precision is not None and until_verdict:
+            raise click.UsageError("say --precision or --until-verdict; one rule says when to stop")
+        if ctx.get_parameter_source("seeds") != click.core.ParameterSource.DEFAULT:
+            raise click.UsageError("--seeds is for a fixed number; --precision and --until-verdict find it")
+        if budget is not None and not 0 < budget < 1e9:
+            raise ConfigError(f"--budget is {budget}; a number of hours above 0 is needed")
+        from ablations.commands.until import stopping_rule
+
+        rule = stopping_rule(precision, margin, most, batch)
+        ctx.exit(
+            launch_until(
+                ctx, wanted, profile, overrides, data, jobs, rule, budget, wait, results, cluster, force,
+                dry_run, as_json,
+            )
+        )  # fmt: skip
+    for name in ("budget", "margin", "most", "batch", "wait"):
+        if ctx.get_parameter_source(name) != click.core.ParameterSource.DEFAULT:
+            raise click.UsageError(f"--{name} goes with --precision or --until-verdict")
     if cluster is None:
         ctx.exit(launch_here(wanted, profile, seeds, overrides, data, jobs, results, dry_run, as_json))
-    if jobs is not None:
-        raise click.UsageError("--jobs is for this machine; a cluster's profile has `parallel`")
     ctx.exit(
         launch_on_cluster(
             ctx, wanted, profile, seeds, overrides, data, results, cluster, force, dry_run, as_json
         )
     )
+
+
+def launch_until(
+    ctx: click.Context,
+    wanted: Sequence[str],
+    profile: str,
+    overrides: tuple[str, ...],
+    data: str | None,
+    jobs: int | None,
+    rule: Rule,
+    budget: float | None,
+    wait: bool,
+    results: Path,
+    name: str | None,
+    force: bool,
+    dry_run: bool,
+    as_json: bool,
+) -> int:
+    """Add seeds by a rule, here or on a cluster; returns the exit code."""
+    from ablations.commands.until import Until, until_here, until_on_cluster
+    from slurm.cluster import load_cluster
+
+    if name is None:
+        if wait:
+            raise click.UsageError("--wait is for a cluster; here a launch always waits")
+        until = Until(wanted, profile, overrides, data, results, rule, budget, as_json)
+        return until_here(until, jobs, dry_run)
+    cluster = load_cluster(name)
+    results = results_folder(ctx, results, cluster.results)
+    data = data or cluster.data or None
+    until = Until(wanted, profile, overrides, data, results, rule, budget, as_json, cluster)
+    return until_on_cluster(until, force, dry_run, wait)
 
 
 def launch_here(

@@ -1,4 +1,4 @@
-"""`ablate tables`: the paper's cells beside ours. `ablate plan`: how many seeds and hours an effect needs."""
+"""`ablate tables`: the paper's cells beside ours."""
 
 from __future__ import annotations
 
@@ -10,16 +10,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ablations.columns import aligned, counted
+from ablations.columns import counted
 from ablations.options import (
     FORMATS,
     completing,
     examples,
-    json_option,
-    print_json,
-    profile_option,
-    read_results_option,
-    set_option,
     which_runs,
 )
 
@@ -28,7 +23,6 @@ if TYPE_CHECKING:
 
     from ablations.table import Table
     from analysis.tables.fill import FilledTable
-    from analysis.tables.seeds_needed import RowNeeds
 
 FEW = 3  # things named in one line
 
@@ -112,6 +106,7 @@ def tables_command(
     width = shutil.get_terminal_size((0, 0)).columns or None  # 0 where there is neither terminal nor COLUMNS
     click.echo(render(filled, form, width, every=bool(metrics)), nl=False)
     _hint_at_settings(filled, profile, runs, overrides)
+    _hint_at_verdicts(filled, profile, results)
 
 
 def _of_metrics(tables: Sequence[Table], metrics: Sequence[str]) -> Sequence[Table]:
@@ -183,93 +178,16 @@ def _hint_at_settings(
         )
 
 
-@click.command(
-    "plan",
-    epilog=examples(
-        "ablate plan 1 --effect 0.5 --results results/published/mini", "ablate plan mine.py --budget 100"
-    ),
-)
-@click.argument("name", metavar="TABLE|FILE.py", shell_complete=completing("tables"))
-@click.option("--effect", type=float, metavar="AP", help="To be shown, in percent, e.g. 0.2.")
-@click.option("--budget", type=float, metavar="HOURS", help="GPU hours more: what effect can be shown?")
-@click.option(
-    "--power", "wanted", default=0.8, show_default=True, help="Chance to show an effect that is there."
-)
-@click.option("--alpha", default=0.05, show_default=True, help="Error rate of the whole table.")
-@profile_option
-@read_results_option
-@set_option
-@click.option("--mixed", is_flag=True, help="Allow runs of different sources or different data.")
-@json_option
-def plan_command(
-    name: str,
-    effect: float | None,
-    budget: float | None,
-    wanted: float,
-    alpha: float,
-    profile: str,
-    results: Path,
-    overrides: tuple[str, ...],
-    mixed: bool,
-    as_json: bool,
-) -> None:
-    """Plan a table from pilot runs: two seeds or more of each row, the same for its baseline.
+def _hint_at_verdicts(filled: Sequence[FilledTable], profile: str, results: Path) -> None:
+    """One line on stderr where seeds were added until a verdict, which plain intervals do not know."""
+    from analysis.stopping import stopped_at_verdicts
 
-    The paired differences of the pilot say how far seeds scatter; because few seeds know that badly, the
-    plan uses an upper limit that holds with 80 % probability. Each variant is tested at alpha / variants, the
-    worst case of Holm's correction. docs/statistics.md has the formula and what it assumes.
-    """
-    from ablations.profiles import profile_named
-    from ablations.registry import as_overrides, select_tables
-    from analysis.runs import load_runs
-    from analysis.tables.fill import fill_table
-    from analysis.tables.seeds_needed import for_budget, for_effect, hours_to_come
-    from yolor_core.errors import ConfigError
-
-    if (effect is None) == (budget is None):
-        raise click.UsageError("say --effect or --budget")
-    if effect is not None and not 0 < effect <= 100:
-        raise ConfigError(f"--effect is {effect}; a number of AP (percent) above 0, at most 100, is needed")
-    if budget is not None and not 0 < budget < 1e9:
-        raise ConfigError(f"--budget is {budget}; a number of GPU hours above 0 is needed")
-    if not 0 < wanted < 1 or not 0 < alpha < 1:
-        raise ConfigError(f"--power {wanted}, --alpha {alpha}: both lie between 0 and 1")
-    profile_named(profile)
-    (table,) = select_tables([name])
-    filled = fill_table(table, profile, load_runs(results), as_overrides(overrides), mixed=mixed)
-    if effect is not None:
-        needs = for_effect(filled, effect, wanted, alpha)
-    else:
-        needs = for_budget(filled, float(budget or 0), wanted, alpha)
-    hours = hours_to_come(filled, needs)
-    if as_json:
-        content = {"table": table.name, "rows": [vars(one) for one in needs], "gpu_hours_to_come": hours}
-        print_json(content)
-        return
-    click.echo(plan_text(needs))
-    if hours is not None and effect is not None:
-        device = "one GPU (or one process, without GPUs)"
-        click.echo(f"in all {hours:.1f} hours of {device} to come, baselines shared")
-
-
-def plan_text(needs: Sequence[RowNeeds]) -> str:
-    """Aligned columns, and below them why rows have none."""
-    head = ("row", "pilot pairs", "s of Δ", "planned for", "seeds", "effect", "hours a pair")
-    lines = [head]
-    lines.extend(
-        (
-            one.row,
-            str(one.pairs),
-            _shown(one.spread),
-            _shown(one.sigma),
-            "–" if one.seeds is None else str(one.seeds),
-            _shown(one.effect),
-            _shown(one.hours),
+    stopped = stopped_at_verdicts(results, profile)
+    rows = [(cell.experiment or "", base.slug or "") for each in filled for cell, base in each.variants]
+    found = [pair for pair in dict.fromkeys(rows) if pair in stopped]
+    if found:
+        click.echo(
+            f"note: {counted(len(found), 'row')} stopped at the verdict (launch --until-verdict) that "
+            f"{stopped[found[0]]} holds; the intervals here have not paid for its looks",
+            err=True,
         )
-        for one in needs
-    )
-    return "\n".join([*aligned(lines), *(f"{one.row}: {one.problem}" for one in needs if one.problem)])
-
-
-def _shown(value: float | None) -> str:
-    return "–" if value is None else f"{value:.2f}"

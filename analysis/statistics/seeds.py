@@ -1,25 +1,21 @@
 """Paired differences over seeds: the effect on this validation set, where training alone is random.
 
-Their intervals, Holm's correction, whether they agree with the paper's effect, and how many seeds an effect
-needs. Holm and power are ours: statsmodels has neither Holm for tests that are still to come nor the smallest
-whole number of seeds, and would be one dependency more.
+Their intervals, Holm's correction, and whether they agree with the paper's effect. Holm is ours: statsmodels'
+knows no tests that are still to come.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 from scipy.special import stdtr, stdtrit  # of stats.t, which takes thirty times as long to call
 
 LEVEL = 0.95
-ALPHA, POWER, ASSURANCE = 0.05, 0.8, 0.8
-MOST_SEEDS = 10_000
+ALPHA, POWER = 0.05, 0.8
 ROUNDING = 2 * 0.1**2 / 12  # variance of two cells rounded to 0.1 AP, in AP²
 NEGLIGIBLE = 0.2  # AP: an effect of 0 in the paper is reproduced by an interval within ± this
 TIE = 1e-9  # percentage points: scores that are closer differ by the order of their sums alone
@@ -196,82 +192,3 @@ def _sign(ours: Interval) -> int | None:
     if ours.low is None or ours.high is None:
         return None
     return 1 if ours.low > 0 else -1 if ours.high < 0 else 0
-
-
-def power(n: int, effect: float, sigma: float, alpha: float = ALPHA) -> float:
-    """Probability that n pairs reject "no effect" when the effect is `effect` (same units as `sigma`).
-
-    It is that of a paired t-test, two-sided: of the noncentral t distribution with n - 1 degrees of freedom
-    and noncentrality δ√n / σ, σ the standard deviation of the paired differences. Assumed: differences of
-    seeds are independent and normal.
-    """
-    if n < 2:
-        return 0.0
-    if sigma <= 0:
-        return 1.0 if effect else alpha
-    shift = abs(effect) * math.sqrt(n) / sigma
-    critical = float(stdtrit(n - 1, 1 - alpha / 2))
-    upper = float(stats.nct.sf(critical, n - 1, shift))
-    lower = float(stats.nct.cdf(-critical, n - 1, shift))
-    # scipy's noncentral t loses its tail at large shifts
-    return min(1.0, (upper if math.isfinite(upper) else 1.0) + (lower if math.isfinite(lower) else 0.0))
-
-
-def upper_sigma(sigma: float, pairs: int, assurance: float = ASSURANCE) -> float:
-    """The σ that a pilot's estimate from so many pairs does not pass with probability c = `assurance`.
-
-    s · √((k-1) / χ²_{1-c}(k-1)): a pilot of k pairs knows σ only roughly. With probability c the promised
-    power is then reached or passed, if later seeds scatter as the pilot's do.
-
-    Raises ValueError for fewer than two pairs.
-    """
-    if pairs < 2:
-        raise ValueError(f"{pairs} pairs: two at least are needed to know how differences scatter")
-    return sigma * math.sqrt((pairs - 1) / float(stats.chi2.ppf(1 - assurance, pairs - 1)))
-
-
-def seeds_needed(
-    effect: float, sigma: float, wanted: float = POWER, alpha: float = ALPHA, tests: int = 1
-) -> int:
-    """The fewest pairs of runs that show an effect with the wanted power.
-
-    Args:
-        effect: to be seen, in the units of `sigma`; not 0.
-        sigma: standard deviation of the paired differences (see `upper_sigma`).
-        wanted: power, between 0 and 1.
-        alpha: error rate of the whole family.
-        tests: of a table, corrected by Holm; the worst case is assumed, alpha / tests.
-
-    Raises:
-        ValueError: numbers out of range, or more than 10,000 seeds would be needed.
-    """
-    if effect == 0 or not 0 < wanted < 1 or not 0 < alpha < 1 or sigma < 0 or tests < 1:
-        raise ValueError(
-            f"effect {effect}, power {wanted}, alpha {alpha}, sigma {sigma}, tests {tests}: the effect is "
-            "not 0, power and alpha lie between 0 and 1, sigma is not negative, tests are at least 1"
-        )
-    each = alpha / tests
-    low, high = 1, 2
-    while power(high, effect, sigma, each) < wanted:
-        low, high = high, 2 * high
-        if high > MOST_SEEDS:
-            raise ValueError(f"an effect of {effect} needs more than {MOST_SEEDS} seeds at sigma {sigma:.3g}")
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if power(middle, effect, sigma, each) >= wanted else (middle, high)
-    return high
-
-
-def effect_seen(n: int, sigma: float, wanted: float = POWER, alpha: float = ALPHA, tests: int = 1) -> float:
-    """The smallest effect that n pairs show with the wanted power; infinite for fewer than two."""
-    if n < 2:
-        return math.inf
-    if sigma <= 0:
-        return 0.0
-    low, high = 0.0, sigma
-    while power(n, high, sigma, alpha / tests) < wanted:
-        low, high = high, 2 * high
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (low, middle) if power(n, middle, sigma, alpha / tests) >= wanted else (middle, high)
-    return high
