@@ -311,13 +311,10 @@ def rule_of(precision: float | None, margin: float, most: int, batch: int) -> Ru
 def words(row: Row, margin: float) -> str:
     """`higher, by less than 0.5`."""
     if row.word is None:
-        return "goes on"
-    small, none = f"by less than {margin:g}", f"no effect beyond {margin:g}"
-    return (
-        row.word.replace("small", small)
-        if "small" in row.word
-        else {"no effect": none}.get(row.word, row.word)
-    )
+        return "open"
+    if row.word == "no effect":
+        return f"no effect beyond {margin:g}"
+    return row.word.replace("small", f"by less than {margin:g}")
 
 
 def records(rows: Iterable[Row]) -> list[Mapping[str, Any]]:

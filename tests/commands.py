@@ -197,7 +197,7 @@ def check_meaning(values: dict[str, object], name: str) -> None:
             check_cluster(_real(values.get("profile")))
             return
         named = [*_real(values.get("names")), *_real(values.get("experiment"))]
-        named += _real(values.get("name")) if verb in ("show", "plan") else []
+        named += _real(values.get("name")) if verb == "show" else []
         chosen = select(named).experiments if named and verb not in TAKE_RUNS else ()
         for experiment in chosen or select(["csp-fast.add-fa"]).experiments:
             resolve(experiment, profile, parse_overrides(_real(values.get("overrides"))))
