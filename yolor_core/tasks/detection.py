@@ -213,24 +213,28 @@ class DetectionLoss:
         per_group[-1] = images - per_group[:-1].sum()
         weights = per_group / (wanted.counts.clamp(min=1) * images)
 
-        box = _full(predictions[0].new_zeros(()))
-        objectness, classification = box.clone(), box.clone()
-        levels = zip(predictions, wanted.positives, weights, self.balance, strict=True)
-        for raw, positive, weight, balance in levels:
+        # The positives of all levels together: the fewer operators, the shorter a step of small maps.
+        positives = wanted.positives
+        indices = [(level.image, level.anchor, level.row, level.column) for level in positives]
+        chosen = _full(torch.cat([raw[index] for raw, index in zip(predictions, indices, strict=True)]))
+        share = torch.cat(
+            [w[wanted.groups[level.image]] for w, level in zip(weights, positives, strict=True)]
+        )
+        centre = chosen[:, :2].sigmoid() * 2 - 0.5
+        extent = (chosen[:, 2:4].sigmoid() * 2).square() * torch.cat([level.size for level in positives])
+        overlap = ciou(torch.cat([centre, extent], 1), torch.cat([level.box for level in positives]))
+        box = (share * (1 - overlap)).sum()
+        classification = box.new_zeros(())
+        if self.classes > 1:
+            losses = self._classification(chosen[:, 5:], torch.cat([level.label for level in positives]))
+            classification = (share * losses.mean(1)).sum()
+
+        objectness = box.new_zeros(())
+        found = overlap.detach().clamp(min=0).split([len(level.image) for level in positives])
+        for raw, index, values, balance in zip(predictions, indices, found, self.balance, strict=True):
             logits = _full(raw[..., 4])
             expected = logits.new_zeros(logits.shape)  # contiguous, unlike a compiled or channels-last map
-            if len(positive.image):
-                index = (positive.image, positive.anchor, positive.row, positive.column)
-                chosen = _full(raw[index])
-                share = weight[wanted.groups[positive.image]]
-                centre = chosen[:, :2].sigmoid() * 2 - 0.5
-                extent = (chosen[:, 2:4].sigmoid() * 2).square() * positive.size
-                overlap = ciou(torch.cat([centre, extent], 1), positive.box)
-                box = box + (share * (1 - overlap)).sum()
-                _write_last(expected, index, overlap.detach().clamp(min=0).to(expected.dtype))
-                if self.classes > 1:
-                    losses = self._classification(chosen[:, 5:], positive.label)
-                    classification = classification + (share * losses.mean(1)).sum()
+            _write_last(expected, index, values.to(expected.dtype))
             losses = binary_loss(logits, expected, config.objectness_positive_weight, config.focal_gamma)
             objectness = objectness + balance * losses.sum() / (images * logits.shape[1:].numel())
 
