@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 ASK_SECONDS = 30.0  # between two looks at the queue
 FAILED = 1
+VERDICTS = "every row has its verdict, or all its seeds"
 
 
 def stopping_rule(precision: float | None, margin: float, most: int | None, batch: int | None) -> Rule:
@@ -223,7 +224,7 @@ class Until:
         self.say(said)
         if self.rule.precision is None:
             over = not self.plan.open
-            self.ended = "every row has its verdict, or all its seeds" if over else ""
+            self.ended = VERDICTS if over else ""
         else:  # rows that have become narrow go on with the others: one design, one end
             over = all(row.word for row in rows)
             self.ended = "every half-width is narrow enough" if over else ""
@@ -245,15 +246,12 @@ class Until:
 
     def conclude(self, code: int) -> int:
         """Print every row as it stands, and why it ended; returns the exit code."""
-        from analysis.stopping import GIVEN_UP, records, words
+        from analysis.stopping import GIVEN_UP, words
 
-        rows = [self.plan.decided.get(pair) or self.rows.get(pair) for pair in self.plan.pairs]
-        known = [row for row in rows if row is not None]
-        self.ended = self.ended or f"all {self.rule.looks[-1]} seeds are there"
-        if self.as_json:
-            content = {"rule": self.plan.content["rule"], "file": str(self.plan.path), "ended": self.ended}
-            print_json(content | {"hours": round(self.spent(), 4), "unit": self.unit, "rows": records(known)})
-        elif known:
+        all_there = f"all {self.rule.looks[-1]} seeds are there"
+        self.ended = self.ended or (all_there if self.plan.open else VERDICTS)
+        known = self._known()
+        if known and not self.as_json:
             lines = [("experiment", "against", "seeds", "Δ", "interval", "lost", "")]
             for row in known:
                 ends = "–" if row.low is None or row.high is None else f"{row.low:+.2f} to {row.high:+.2f}"
@@ -262,7 +260,22 @@ class Until:
                 lines.append((row.arm, row.control, str(row.seeds), delta, ends, str(row.lost), word))
             click.echo("\n".join(line.rstrip() for line in aligned(lines)))
         self.say(f"ended: {self.ended}; {self.spent():.2f} {self.unit}")
-        return code or int(any(row.word == GIVEN_UP for row in known))
+        return self.leave(code or int(any(row.word == GIVEN_UP for row in known)))
+
+    def leave(self, code: int, waiting: Sequence[PlannedRun] = ()) -> int:
+        """Print JSON where it is wanted, with the runs that go on; returns the exit code."""
+        from analysis.stopping import records
+
+        if self.as_json:
+            content = {"rule": self.plan.content["rule"], "file": str(self.plan.path)}
+            content |= {"ended": self.ended or None, "waiting": [run.run_id for run in waiting]}
+            content |= {"hours": round(self.spent(), 4), "unit": self.unit}
+            print_json(content | {"rows": records(self._known())})
+        return code
+
+    def _known(self) -> list[Row]:
+        rows = [self.plan.decided.get(pair) or self.rows.get(pair) for pair in self.plan.pairs]
+        return [row for row in rows if row is not None]
 
     def begin(self, dry_run: bool) -> bool:
         """Say the rule, and write it down; False for a dry run. Raises where the rule cannot be kept."""
@@ -317,7 +330,7 @@ def until_here(until: Until, jobs: int | None, dry_run: bool) -> int:
     from yolor_core.runs.directory import RunDirectory
 
     if not until.begin(dry_run):
-        return 0
+        return until.leave(0)
     tried: set[str] = set()
     code = 0
     for look in until.rule.levels():
@@ -346,7 +359,7 @@ def until_here(until: Until, jobs: int | None, dry_run: bool) -> int:
             outcomes, interrupted = run_missing(missing, parallel, output)
             code = max(code, report(outcomes, missing, interrupted))
             if interrupted:
-                return code
+                return until.leave(code)
             if all(each.state != State.DONE for each in outcomes.values()):
                 until.ended = "no run of the last batch has finished"
                 break
@@ -377,7 +390,7 @@ def until_on_cluster(until: Until, force: bool, dry_run: bool, wait: bool) -> in
             ended = [run.run_id for run in rest if run.run_id in sent]
             if ended:
                 until.say(f"ended without a result: {', '.join(ended)}; the same command sends them again")
-                return FAILED
+                return until.leave(FAILED)
             if rest:
                 plan = plan_on_cluster(rest, until.cluster, until.results)
                 check(plan, force)
@@ -388,19 +401,19 @@ def until_on_cluster(until: Until, force: bool, dry_run: bool, wait: bool) -> in
                 if not going:
                     if plan.requests and not until.as_json:
                         click.echo("\n" + scripts(plan))
-                    return 0
+                    return until.leave(0)
                 if plan.requests:
                     tell_foreign_options()
                     result = send(plan)
                     tell(plan, result, err=until.as_json)
                     if result.signal is not None:
-                        return 128 + result.signal
+                        return until.leave(128 + result.signal)
                     if result.problem or result.left_out:
-                        return FAILED
+                        return until.leave(FAILED)
                     sent |= set(result.jobs)
                     on = [plan.runs[name] for name in result.jobs]
                 elif not wait:  # what is held back, and why, was said
-                    return FAILED
+                    return until.leave(FAILED)
             if not on or not going:
                 break
             if not wait:
@@ -408,10 +421,10 @@ def until_on_cluster(until: Until, force: bool, dry_run: bool, wait: bool) -> in
                     f"{counted(len(on), 'run')} of the look at {look.seeds} seeds go on; the same command "
                     "takes that look when they have ended"
                 )
-                return 0
+                return until.leave(0, on)
             time.sleep(ASK_SECONDS)
         if not going:
-            return 0
+            return until.leave(0, on)
         if gone and len(gone) == len(views):
             until.ended = f"none of the {counted(len(gone), 'run')} has finished"
             break

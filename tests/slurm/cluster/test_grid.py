@@ -23,6 +23,17 @@ def jobs(grid: Grid) -> set[str]:
     return set(grid.bed.ask("squeue", "-h", "-r", "-o", "%i").split())
 
 
+def test_seeds_by_a_rule_go_on_where_the_same_command_is_called_again(grid: Grid) -> None:
+    words = ("1", "--until-verdict", "--batch", "2", "--most", "2")
+    first = grid.launch(*words)
+    assert len(first["waiting"]) == 4 and (first["ended"], first["rows"]) == (None, [])
+    grid.ended(seconds=600)
+    (row,) = grid.launch(*words)["rows"]
+    assert (row["seeds"], row["finished"], row["lost"]) == (2, 2, 0) and row["word"] is not None
+    again = grid.launch(*words)
+    assert again["rows"] == [row] and again["ended"] and len(grid.states()) == 4
+
+
 def masters(found: set[str]) -> set[str]:
     return {job.split("_")[0] for job in found}
 
