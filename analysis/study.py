@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -212,6 +212,15 @@ class Study:
             with self._noted(run):
                 return outputs_of(path), dict(dataset(path)["train"])
         return None
+
+    @cached_property
+    def boxes(self) -> dict[str, dict[str, Any]]:
+        """The training split in numbers (`analysis.runs.dataset`), by run, of those that have them."""
+        found = {}
+        for run, path in self._paths(self.settled):
+            with suppress(RunError):  # said where the figures of classes need them
+                found[run] = dict(dataset(path)["train"])
+        return found
 
     @property
     def training_data(self) -> dict[str, Any] | None:

@@ -17,7 +17,7 @@ from ablations.registry import resolve
 from ablations.table import Table
 from analysis.design import VAL_LOSS
 from analysis.errors import NothingToShow
-from analysis.figures import curves, effects, features, implicit, pictures, scores
+from analysis.figures import agreement, curves, effects, features, implicit, pictures, scores
 from analysis.study import Study
 
 SCORES, PAPER, CURVES = "Scores", "The paper's figures", "Training"
@@ -283,6 +283,26 @@ KNOWLEDGE = (
         IMPLICIT,
         lambda study: effects.similarity_data(study.effects),
         effects.similarity,
+    ),
+    Drawing(
+        "agreement",
+        "Does every seed learn the same?",
+        "Cosines between the seeds of a row: of the learnt values g(z), of what they do to the raw outputs, "
+        "and of that by kind of output. In the grey, seeds agree no better than shuffled dimensions; where "
+        "the cross is as far, the row has learned what the others have too.",
+        IMPLICIT,
+        lambda study: agreement.reproducibility_data(study.implicit, study.effects),
+        agreement.agreement,
+    ),
+    Drawing(
+        "anchor-factors",
+        "Is what is learned of the anchors what the data ask for?",
+        "For every anchor and side: how much larger than the anchor the boxes are that training assigns to "
+        "it, against what iPR does to the predicted side (open) and the predicted side itself (full), for "
+        "the mean feature of a level, which is mostly background.",
+        IMPLICIT,
+        lambda study: agreement.anchor_factors_data(study.effects, study.outputs, study.boxes),
+        agreement.anchors,
     ),
     Drawing(
         "components",

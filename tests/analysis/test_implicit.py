@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -11,17 +12,22 @@ import pandas as pd
 import pytest
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
+from scipy.stats import t
 
 from analysis.errors import NothingToShow
 from analysis.implicit import (
     agreement,
+    anchor_agreement,
+    anchor_factors,
     auc,
     effective_dimension,
     effective_rank,
     load_spectra,
     misalignment,
+    over_pairs,
     random_spectrum,
 )
+from analysis.runs import Level, Outputs
 from yolor_core.errors import RunError
 
 W, Z = "implicit.sites.fa.{}.forms.0.layers.0.weight", "implicit.sites.fa.{}.forms.0.z"
@@ -174,3 +180,60 @@ def test_seeds_agree_where_their_dimensions_do_and_not_because_of_a_common_mean(
         agreement(vectors_of("alone", noise[0]), "value")
     with pytest.raises(NothingToShow, match="two or more"):
         agreement(vectors_of("alone", noise[0]).iloc[:0], "value")
+    assert (found["low"] < found["cosine"]).all() and (found["cosine"] < found["high"]).all()
+
+
+def test_the_interval_over_pairs_is_the_jackknife_of_runs_on_fishers_scale() -> None:
+    cosines = np.corrcoef(np.random.default_rng(4).normal(size=(5, 20)) + np.arange(20) / 5)
+
+    def fisher(kept: list[int]) -> float:
+        return float(np.mean([np.arctanh(cosines[a, b]) for a, b in itertools.combinations(kept, 2)]))
+
+    every = list(range(5))
+    left = np.array([fisher([run for run in every if run != out]) for out in every])
+    error = np.sqrt(4 / 5 * ((left - left.mean()) ** 2).sum())
+    low, high = over_pairs(cosines)
+    wanted = np.tanh(fisher(every) + np.array([-1, 1]) * t.ppf(0.975, 4) * error)
+    assert (low, high) == pytest.approx(tuple(wanted))
+    assert np.isnan(over_pairs(cosines[:2, :2])).all()
+
+
+def test_anchors_that_have_become_their_boxes_have_slope_1_and_a_site_that_did_half_of_it_one_half() -> None:
+    """Boxes of one size for each anchor: four times as wide and twice as high as the first, and so on."""
+    asked = {"P3": ((3.0, 2.0), (1.5, 0.8)), "P4": ((2.5, 1.1), (0.9, 3.2))}  # half the greatest: 4
+    edges = 2 ** (np.arange(27) / 2)
+    middle = np.sqrt(edges[1:] * edges[:-1])
+    counts = np.zeros((26, 26))
+    levels, rows = [], []
+    places = iter(((2, 3), (9, 8), (14, 16), (22, 20)))
+    for name, factors in asked.items():
+        anchors = []
+        for factor in factors:
+            box = next(places)
+            counts[box] = 7
+            anchors.append(tuple(middle[list(box)] / factor))
+        levels.append(Level(name, 8, 16, tuple(anchors)))
+        for anchor, factor in enumerate(factors):
+            for output, each in zip("wh", factor, strict=True):
+                after, before = (np.sqrt(value) / 2 for value in (each, np.sqrt(each)))
+                logits = [float(np.log(p / (1 - p))) for p in (before, after)]
+                rows.append((name, anchor, output, *logits))
+    frame = pd.DataFrame(rows, columns=["level", "anchor", "output", "before", "after"])
+    frame = frame.assign(experiment="csp", profile="mini", site="pr", effect=frame["after"] - frame["before"])
+    effects = pd.concat([frame.assign(run=f"csp-{seed}", seed=seed) for seed in range(3)])
+    outputs = {f"csp-{seed}": Outputs(("cat",), tuple(levels)) for seed in range(3)}
+    found_levels = [
+        Level(each.name, 8, 16, tuple((2 * w, 3 * h) for w, h in each.anchors)) for each in levels
+    ]
+    outputs["csp.kmeans-anchors-mini-s0"] = Outputs(("cat",), tuple(found_levels))
+    boxes = {run: {"size_edges": edges, "sizes": counts} for run in outputs}
+    data = anchor_factors(effects, outputs, boxes)
+    assert len(data) == 3 * 8
+    first = data[(data["run"] == "csp-0") & (data["side"] == "w")]
+    assert first["matched"].tolist() == pytest.approx([each[0] for own in asked.values() for each in own])
+    assert first["kmeans"].tolist() == pytest.approx([2.0] * 4)
+    found = anchor_agreement(data, draws=99).set_index(["learnt", "wanted"])
+    assert found.loc[("predicted", "matched"), "slope"] == pytest.approx(1)
+    assert found.loc[("factor", "matched"), ["slope", "low", "high"]].tolist() == pytest.approx([0.5] * 3)
+    assert found.loc[("factor", "matched"), "correlation"] == pytest.approx(1)
+    assert found["p"].loc[:, "matched"].max() < 0.2

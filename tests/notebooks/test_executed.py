@@ -140,8 +140,15 @@ def test_curves_show_every_quantity_of_a_choice_and_are_in_an_exported_page(
 
 def test_seeds_are_compared_with_chance(execute: Callable[..., NotebookNode], study: Path) -> None:
     notebook = execute("06_same_in_every_seed", study)
-    assert figures(notebook) == ["Similarity of the learnt values", "Similarity of the effects"]
-    ((head, *rows),) = tables(notebook, "null")
+    assert figures(notebook) == [
+        "Similarity of the learnt values",
+        "Similarity of the effects",
+        "Does every seed learn the same?",
+        "Anchors: asked for and learned",
+    ]
+    (slopes,) = tables(notebook, "slope")
+    assert {row[slopes[0].index("series")] for row in slopes[1:]} == {"csp-fast.add-pr"}
+    head, *rows = next(each for each in tables(notebook, "null") if "others" not in each[0])
     found = [dict(zip(head, row, strict=True)) for row in rows]
     assert [(row["of"], row["series"], row["runs"]) for row in found] == [
         (of, f"csp-fast.{name}", "2") for of in ("values", "effects") for name in ("add-fa", "add-pr")

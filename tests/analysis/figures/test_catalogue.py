@@ -151,7 +151,7 @@ def look(handle: Any) -> tuple[object, ...]:
 
 
 def test_everything_in_a_figure_can_be_read(drawn: dict[str, tuple[Drawing, Figure, str]]) -> None:
-    assert len(drawn) == 28
+    assert len(drawn) == 30
     found = {name: list(dict.fromkeys(faults(name, made, text))) for name, (_, made, text) in drawn.items()}
     assert {name: said[:4] for name, said in found.items() if said} == {}
     assert plt.get_fignums() == [], "nothing keeps a figure"
