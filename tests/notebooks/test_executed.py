@@ -146,9 +146,9 @@ def test_seeds_are_compared_with_chance(execute: Callable[..., NotebookNode], st
         "Does every seed learn the same?",
         "Anchors: asked for and learned",
     ]
-    (slopes,) = tables(notebook, "slope")
+    (slopes,) = tables(notebook, "slopes")
     assert {row[slopes[0].index("series")] for row in slopes[1:]} == {"csp-fast.add-pr"}
-    head, *rows = next(each for each in tables(notebook, "null") if "others" not in each[0])
+    ((head, *rows),) = tables(notebook, "null")
     found = [dict(zip(head, row, strict=True)) for row in rows]
     assert [(row["of"], row["series"], row["runs"]) for row in found] == [
         (of, f"csp-fast.{name}", "2") for of in ("values", "effects") for name in ("add-fa", "add-pr")
