@@ -215,9 +215,18 @@ mixed_option = click.option(
     help="Allow runs of different sources or data; for publish, of different commits too.",
 )
 
+margin_option = click.option(
+    "--margin",
+    type=click.FloatRange(min=0, max=100, min_open=True),
+    default=0.5,
+    show_default=True,
+    metavar="AP",
+    help="An effect that is shown to be smaller counts as none.",
+)
+
 
 def which_runs(command: Callable[..., None]) -> Callable[..., None]:
-    """The options by which tables, report and publish choose their runs."""
+    """The options by which tables, report and publish choose their runs and word what they say."""
     chosen = (
         profile_option,
         read_results_option,
@@ -226,6 +235,7 @@ def which_runs(command: Callable[..., None]) -> Callable[..., None]:
         fingerprint_option,
         source_option,
         mixed_option,
+        margin_option,
     )
     for option in reversed(chosen):  # help lists what is applied last first
         command = option(command)

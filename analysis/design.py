@@ -6,16 +6,20 @@ of scores will do: AP, another score, a loss.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from ablations.experiments import Experiment
+from ablations.overrides import Override
+from ablations.registry import everything, resolve
 from ablations.table import Table
 from analysis.statistics.blocks import Comparison, compare
 from analysis.statistics.seeds import LEVEL, over_seeds
+from yolor_core.identity import signature
 from yolor_core.runs.life import LOST
 
 GROUP = ("fingerprint", "source_hash")  # what runs of one layout share, beside profile and settings
@@ -41,6 +45,28 @@ class Layout:
         if key not in self._known:
             self._known[key] = compare(self.scores, self.arms.index(control), level, self.lost)
         return self._known[key][self.arms.index(arm)]
+
+
+def design_of(
+    runs: pd.DataFrame,
+    experiments: Iterable[Experiment],
+    profile: str,
+    overrides: Sequence[str | Override] = (),
+    seeds: Sequence[int] | None = None,
+) -> Design:
+    """The design of these experiments and all that are known, so that all tables have the same intervals.
+
+    Args:
+        runs: of `analysis.runs.load_runs`; those count that have the settings of an experiment.
+        experiments: beside the known ones, e.g. of a table of one's own.
+        profile: of the runs that count.
+        overrides: as they were given to `ablate launch --set`.
+        seeds: those that count; all by default.
+    """
+    counted = runs if seeds is None else runs[runs["seed"].isin(list(seeds))]
+    named = {each.slug: signature(resolve(each, profile, overrides)) for each in everything().experiments}
+    named |= {each.slug: signature(resolve(each, profile, overrides)) for each in experiments}
+    return Design({slug: counted[counted["signature"] == name] for slug, name in named.items()})
 
 
 class Design:
@@ -87,12 +113,18 @@ class Design:
         if len(of) == 1:
             known = arm in of[0].arms and control in of[0].arms
             return of[0].compare(arm, control, level) if known else None
-        own, other = (_by_seed(self.runs.get(slug), column) for slug in (arm, control))
-        paired = (own - other).dropna().groupby(level="seed").mean()
-        if paired.empty:
+        own, other = self.paired(arm, control, column)
+        if not own:
             return None
-        row = over_seeds(list(paired), level)
+        row = over_seeds([a - b for a, b in zip(own, other, strict=True)], level)
         return Comparison(row, "row", row)
+
+    def paired(self, arm: str, control: str, column: str = "AP") -> tuple[list[float], list[float]]:
+        """The scores of both on the seeds and data that they share, by seed."""
+        a, b = (_by_seed(self.runs.get(slug), column) for slug in (arm, control))
+        shared = (a - b).dropna().index
+        own, other = (list(scores[shared].groupby(level="seed").mean()) for scores in (a, b))
+        return own, other
 
     def scored_by(self, values: pd.Series[float]) -> Design:
         """The same runs with other scores, by run id, in the column `value`."""
@@ -134,11 +166,11 @@ class OverEpochs:
 
 
 def compared(table: Table, column: str = "AP") -> list[Pair]:
-    """The rows of a table that are compared in a score: their experiment and that of their control."""
+    """The rows of a table that are compared in a score, shown or not: their experiment and its control."""
     return [
         (row.slug, base.slug)
         for row in table.rows
-        if row.slug is not None and row.lacks(column) is None and column in table.metrics
+        if row.slug is not None and row.lacks(column) is None
         if (base := table.baseline(row, column)) is not row and base.slug is not None
     ]
 

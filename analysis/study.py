@@ -16,10 +16,10 @@ from ablations.experiments import Experiment
 from ablations.machine import cores
 from ablations.overrides import Override
 from ablations.profiles import profile_named
-from ablations.registry import as_overrides, everything, merge, resolve, select_tables
+from ablations.registry import as_overrides, merge, resolve, select_tables
 from ablations.table import Table
 from analysis.comparison import Comparison, compare_runs, most_different
-from analysis.design import VAL_LOSS, Design, OverEpochs, Pair, compared
+from analysis.design import VAL_LOSS, Design, OverEpochs, Pair, compared, design_of
 from analysis.implicit import load_spectra
 from analysis.runs import (
     Outputs,
@@ -31,7 +31,8 @@ from analysis.runs import (
     load_runs,
     outputs_of,
 )
-from analysis.tables.fill import FilledTable, MixedRunsError, fill_table, tidy
+from analysis.statistics.blocks import MARGIN
+from analysis.tables.fill import FilledTable, MixedRunsError, at_once, fill_table, tidy
 from yolor_core.errors import RunError
 from yolor_core.identity import signature
 from yolor_core.runs.directory import RunDirectory, number
@@ -61,6 +62,7 @@ class Study:
     overrides: tuple[Override, ...] = ()
     seeds: tuple[int, ...] | None = None
     mixed: bool = False  # whether tables may mix runs of different sources or data
+    margin: float = MARGIN  # AP: an effect that is shown to be smaller counts as none
     costs: Costs = no_costs
     unread: dict[str, str] = field(default_factory=dict)  # run -> what could not be read of it, so far
 
@@ -88,18 +90,12 @@ class Study:
         """Runs in any state with the settings of the tables' experiments; columns of `analysis.runs`."""
         wanted = {signature(resolve(each, self.profile, self.overrides)) for each in self.experiments}
         frame = self.everything[self.everything["signature"].isin(wanted)]
-        return frame if self.seeds is None else self._of_seeds(frame)
-
-    def _of_seeds(self, frame: pd.DataFrame) -> pd.DataFrame:
-        return frame[frame["seed"].isin(self.seeds or ())]
+        return frame if self.seeds is None else frame[frame["seed"].isin(self.seeds)]
 
     @cached_property
     def design(self) -> Design:
-        """The arms × seeds of every experiment that is known, so that all tables have the same intervals."""
-        known = merge([*everything().experiments, *self.experiments])
-        wanted = {each.slug: signature(resolve(each, self.profile, self.overrides)) for each in known}
-        counted = self.everything if self.seeds is None else self._of_seeds(self.everything)
-        return Design({slug: counted[counted["signature"] == name] for slug, name in wanted.items()})
+        """The arms × seeds behind all intervals: every experiment that is known, of these tables or not."""
+        return design_of(self.everything, self.experiments, self.profile, self.overrides, self.seeds)
 
     @cached_property
     def val_losses(self) -> OverEpochs:
@@ -138,12 +134,12 @@ class Study:
         filled: dict[str, FilledTable] = {}
         refused: dict[str, str] = {}
         for table in self.tables:
-            chosen = self.overrides, self.costs(table), self.seeds, self.mixed
+            chosen = self.overrides, self.costs(table), self.seeds, self.mixed, self.margin, self.design
             try:
                 filled[table.name] = fill_table(table, self.profile, self.everything, *chosen)
             except MixedRunsError as error:
                 refused[table.name] = str(error)
-        return filled, refused
+        return {each.table.name: each for each in at_once([*filled.values()], self.comparisons)}, refused
 
     @cached_property
     def all_metrics(self) -> pd.DataFrame:

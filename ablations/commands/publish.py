@@ -47,6 +47,7 @@ def publish_command(
     fingerprint: str | None,
     source: str | None,
     mixed: bool,
+    margin: float,
     dirty: bool,
     incomplete: bool,
     every: int,
@@ -80,15 +81,15 @@ def publish_command(
         seeds=None if seeds is None else tuple(seeds),
         overrides=overrides,
         mixed=mixed,
+        margin=margin,
         every=every,
         grid=grid,
         commit=commit,
         dirty=changed,
         sources=code_hash(),
     )
-    study = open_study(
-        results, profile, made.tables, overrides, seeds, everything=runs, mixed=mixed, costs=costs_of
-    )
+    further = {"everything": runs, "mixed": mixed, "costs": costs_of, "margin": margin}
+    study = open_study(results, profile, made.tables, overrides, seeds, **further)
     written = publish(study, made, out or results / "published" / profile, dirty, incomplete)
     for each in written.failed:
         click.echo(f"figure {each}", err=True)

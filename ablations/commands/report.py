@@ -41,6 +41,7 @@ def command(
     fingerprint: str | None,
     source: str | None,
     mixed: bool,
+    margin: float,
 ) -> None:
     """Write the tables (1-8 without names), the figures and a page for every run as a folder of web pages.
 
@@ -63,7 +64,8 @@ def command(
 
     runs = _as_status_says(load_runs(results), results)
     runs = kept(runs, fingerprint, source)
-    study = open_study(results, profile, names, parsed, seeds, everything=runs, mixed=mixed, costs=costs_of)
+    further = {"everything": runs, "mixed": mixed, "costs": costs_of, "margin": margin}
+    study = open_study(results, profile, names, parsed, seeds, **further)
     written = write_report(study, out or results / "report", _logs, watch=_progress)
     for text in written.warnings:
         click.echo(text, err=True)

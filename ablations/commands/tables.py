@@ -67,6 +67,7 @@ def tables_command(
     fingerprint: str | None,
     source: str | None,
     mixed: bool,
+    margin: float,
     images: int | None,
 ) -> None:
     """Print tables: the paper's cell, ours, and the difference to the row's baseline in both.
@@ -89,7 +90,8 @@ def tables_command(
 
     from ablations.costs import costs_of
     from analysis.runs import kept, load_runs
-    from analysis.tables.fill import fill_table
+    from analysis.study import open_study
+    from analysis.tables.fill import MixedRunsError
     from analysis.tables.formats import render
 
     everything = load_runs(results)
@@ -97,7 +99,11 @@ def tables_command(
         click.echo(f"note: no runs in {results / 'runs'}; another folder is named by --results", err=True)
     _name_unreadable(everything)
     runs = kept(everything, fingerprint, source)
-    filled = [fill_table(t, profile, runs, parsed, costs_of(t), seeds, mixed) for t in tables]
+    further = {"everything": runs, "mixed": mixed, "costs": costs_of, "margin": margin}
+    study = replace(open_study(results, profile, names, parsed, seeds, **further), tables=tuple(tables))
+    for refusal in study.refused.values():
+        raise MixedRunsError(refusal)
+    filled = list(study.filled.values())
     if images is not None:
         from ablations.machine import cores
         from analysis.tables.other_images import with_other_images

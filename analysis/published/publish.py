@@ -27,6 +27,7 @@ from analysis.published import MAKER, MANIFEST
 from analysis.published.detections import pack
 from analysis.published.summary import PROVENANCE, SUMMARY, counted_runs, evidence, lacking, summary
 from analysis.report.files import Kind, replaced, write_figures
+from analysis.statistics.blocks import MARGIN
 from analysis.study import Costs, Study, open_study
 from analysis.tables.cells import NOT_RUN, QUOTED_ROW
 from yolor_core.errors import RunError, YolorError
@@ -59,6 +60,7 @@ class Made:
     seeds: tuple[int, ...] | None = None  # None: all there were
     overrides: tuple[str, ...] = ()
     mixed: bool = False
+    margin: float = MARGIN  # AP; see `analysis.statistics.blocks.outcome`
     every: int = 1  # of implicit values and effects the first, the last and each so many-th epoch
     grid: int = 0  # pixels, for the boxes no score depends on; see `analysis.published.detections`
     commit: str | None = None  # of the code that published; the runs' own are in provenance.csv
@@ -145,7 +147,14 @@ def publish(
 def reopened(folder: Path, made: Made, costs: Costs) -> Study:
     """The study of a published folder, as it was opened to be published; `costs` counts parameters."""
     return open_study(
-        folder, made.profile, made.tables, made.overrides, made.seeds, mixed=made.mixed, costs=costs
+        folder,
+        made.profile,
+        made.tables,
+        made.overrides,
+        made.seeds,
+        mixed=made.mixed,
+        margin=made.margin,
+        costs=costs,
     )
 
 
@@ -317,6 +326,8 @@ def read_manifest(folder: Path) -> tuple[Made, Files]:
         ) in made.tables:  # a Python file would be run: a folder from elsewhere must not choose what is
             if re.search(r"[/\\]|\.py$", name):
                 raise PublishError(f"table {name!r} is a file; only tables with a name are published")
+        if not 0 < made.margin <= 100:
+            raise PublishError(f"a margin of {made.margin}")
         profile_named(made.profile)
         select_tables(made.tables)
         as_overrides(made.overrides)

@@ -14,17 +14,9 @@ import pandas as pd
 from ablations.profiles import profile_named
 from ablations.table import CLASSIFICATION, EMBEDDING
 from analysis.figures.catalogue import table_anchor
-from analysis.report.verdicts import (
-    OPEN,
-    OPEN_INTERVAL,
-    VerdictLine,
-    measured,
-    sentence,
-    tally,
-    verdict_lines,
-)
+from analysis.report.verdicts import VerdictLine, headline, verdict_lines
 from analysis.study import Study
-from analysis.tables.cells import FAMILY, Cell
+from analysis.tables.cells import FAMILY, OPEN, Cell
 from analysis.tables.formats import FORMATS, MISSING, number, render
 from yolor_core.runs.directory import RunDirectory
 from yolor_core.runs.life import State
@@ -36,13 +28,18 @@ COLUMNS = ("commit", *FROM_RUNS, "packages")
 DIGITS = 12  # of a hash, where it is named for a reader
 CONTROLS = ("controls",)  # tables of which the summary says what they mean
 MEANING = (
-    "AP: mean over seeds, and half of its 95 % interval. Δ is paired by seed. Measured: what its interval "
-    "says by itself. p is two-sided, by itself and corrected within the table. Verdict: on the paper's "
-    "difference; at a reduced profile on its sign alone. Every row is listed, whatever it gave."
+    "AP: mean over seeds, and half of its 95 % interval. Δ: with a 95 % interval from the scatter of all "
+    "arms and seeds (pooled), of the two arms where one is unlike the rest (own spreads), or of the row by "
+    "itself, as \"by\" says. Row by itself: Student's t of the paired differences. All rows: Dunnett's "
+    "intervals, which hold at once for all rows with one baseline. Verdict: higher or lower where the 95 % "
+    "interval excludes 0, no effect beyond the margin where the 90 % interval lies within it; \\* holds for "
+    "all comparisons at once. p: of no difference. p, small: of an effect of the margin or more. Shows: the "
+    "smallest effect that these runs would have shown with a chance of 80 %. Leaves: the largest that the "
+    "interval leaves possible. Every row is listed, whatever it gave."
 )
 HEAD = (
-    "table", "row", "AP", "against", "its AP", "pairs", "Δ AP [95 %]", "measured", "p", "p, Holm", "paper",
-    "verdict", "why",
+    "table", "row", "AP", "against", "its AP", "pairs", "Δ AP [95 %]", "by", "row by itself", "all rows",
+    "verdict", "p", "p, Holm", "p, small", "p, small, Holm", "shows", "leaves", "paper", "note",
 )  # fmt: skip
 
 
@@ -102,7 +99,7 @@ def summary(study: Study) -> str:
         _origin(study),
         f"Profile {study.profile}: {profile_named(study.profile).caveat}"
         + (f"; with {settings}." if settings else "."),
-        f"## Verdicts\n\n{sentence(lines)} {tally(study)}",
+        f"## Verdicts\n\n{headline(study)}",
         MEANING,
         _table(study, lines),
         *_controls(study, lines),
@@ -176,10 +173,26 @@ def _table(study: Study, lines: list[VerdictLine]) -> str:
     rows = [HEAD, ("---",) * len(HEAD)]
     for line in lines:
         cell, base = line.cell, study.filled[line.table].cell(line.against, FAMILY)
-        p = MISSING if cell.p is None else f"{cell.p:.2g}"
-        row = (line.table, cell.row, _score(cell), line.against, _score(base), str(cell.pairs))
-        said = (_difference(cell), measured(cell), p, line.p, line.paper, line.verdict, line.why)
-        rows.append((*row, *said))
+        rows.append(
+            (
+                line.table,
+                cell.row,
+                _score(cell),
+                line.against,
+                _score(base),
+                str(cell.pairs),
+                _difference(cell.delta, cell.delta_low, cell.delta_high),
+                cell.method or MISSING,
+                _difference(None, cell.row_low, cell.row_high),
+                _difference(None, cell.all_low, cell.all_high),
+                line.verdict.replace("*", "\\*"),
+                *(_chance(p) for p in (cell.p, cell.p_holm, cell.p_small, cell.p_small_holm)),
+                number(FAMILY, cell.shows, more=1),
+                number(FAMILY, cell.leaves, more=1),
+                line.paper,
+                line.note,
+            )
+        )
     return "\n".join("| " + " | ".join(text.replace("|", "\\|") for text in row) + " |" for row in rows)
 
 
@@ -203,15 +216,13 @@ def _reading(line: VerdictLine) -> str:
     """A row against the one it is compared with, as a sentence."""
     cell, names = line.cell, f"{line.cell.row} against {line.against}"
     if cell.delta is None:
-        return f"{names}: not measured ({line.why})."
+        return f"{names}: not measured ({line.note})."
     pairs = f"{cell.pairs} pair{'s' if cell.pairs != 1 else ''}"
-    said = f"{names}: Δ AP {_difference(cell)} ({pairs})"
-    if cell.delta_low is None or cell.delta_high is None:
-        return f"{said}, which may be the noise from run to run."
-    if cell.delta_low > 0 or cell.delta_high < 0:
-        return f"{said}, {measured(cell)}: the interval excludes 0."
-    reach = number(FAMILY, max(abs(cell.delta_low), abs(cell.delta_high)), more=1)
-    return f"{said}, {OPEN_INTERVAL}; differences up to {reach} AP are not excluded."
+    told = f"{names}: Δ AP {_difference(cell.delta, cell.delta_low, cell.delta_high)} ({pairs})"
+    if cell.verdict is None:
+        return f"{told}, which may be the noise from run to run."
+    left = f"; differences up to {number(FAMILY, cell.leaves, more=1)} AP are not excluded"
+    return f"{told}, {line.verdict}{left if cell.verdict == OPEN else ''}."
 
 
 def _score(cell: Cell) -> str:
@@ -220,12 +231,16 @@ def _score(cell: Cell) -> str:
     return number(FAMILY, cell.value, more=1) + half
 
 
-def _difference(cell: Cell) -> str:
-    """`+0.31 [-0.20, +0.82]`"""
-    span = ""
-    if cell.delta_low is not None and cell.delta_high is not None:
-        span = f" [{number(FAMILY, cell.delta_low, '+', 1)}, {number(FAMILY, cell.delta_high, '+', 1)}]"
-    return number(FAMILY, cell.delta, "+", 1) + span
+def _difference(delta: float | None, low: float | None, high: float | None) -> str:
+    """`+0.31 [-0.20, +0.82]`; without the difference, its interval alone."""
+    if low is None or high is None:
+        return number(FAMILY, delta, "+", 1)
+    span = f"[{number(FAMILY, low, '+', 1)}, {number(FAMILY, high, '+', 1)}]"
+    return span if delta is None else f"{number(FAMILY, delta, '+', 1)} {span}"
+
+
+def _chance(p: float | None) -> str:
+    return MISSING if p is None else f"{p:.2g}"
 
 
 def _limits(study: Study, lines: list[VerdictLine]) -> list[str]:
@@ -233,31 +248,30 @@ def _limits(study: Study, lines: list[VerdictLine]) -> list[str]:
     fewest = min((line.cell.pairs for line in lines if line.cell.pairs), default=0)
     others = ", ".join(column for column in (*CLASSIFICATION, *EMBEDDING) if runs[column].notna().any())
     survived = {row: said for each in study.filled.values() for row, said in each.survived.items()}
-    open_ = sum(line.verdict == OPEN for line in lines)
+    silent = sum(line.cell.verdict is None for line in lines)
     limits = [
         study.profile != "paper"
         and f"Sizes of effects at the paper's scale: models, images and schedules of profile {study.profile} "
         "are reduced, so at most signs can be compared with the paper's.",
         f"Effects smaller than the intervals: rows rest on as few as {fewest} "
-        f"pair{'s' if fewest != 1 else ''} of seeds. The intervals are Student's t, which takes differences "
-        f"for normal. That a difference is {OPEN_INTERVAL} does not say that it is 0.",
+        f"pair{'s' if fewest != 1 else ''} of seeds. The intervals take residuals for normal. That a "
+        f"difference is {OPEN} does not say that it is 0.",
         fewest < 2 and "Rows of one pair: their difference includes the noise from run to run.",
-        "Other columns than AP: they are in the tables, with p-values that nothing corrects.",
+        "Other columns than AP: they are in the tables, and nothing corrects their verdicts.",
         runs["data"].astype(str).str.startswith("shapes").all()
         and "Photographs: the images are synthetic shapes, which the code draws.",
         "Other images: the intervals are over trainings, on one validation set; `ablate tables --images` "
         "gives the effect on images like these.",
         "Costs: times are of the clock, and runs shared the machine with each other and with other work.",
-        "Families of claims: the column of corrected p is inside a table, the sentence above the rows over "
-        "all of them; neither knows of other columns, profiles or studies. Experiments that stand in several "
-        "tables are the same runs.",
+        "Families of claims: what is corrected is so over all comparisons of this study in AP, not of "
+        "other columns, profiles or studies. Experiments that stand in several tables are the same runs.",
         others
         and f"Scores of the other tasks ({others}): they are as training wrote them, since detections do not "
         "hold what they are computed from.",
         survived
         and "Runs that were lost: rows of the runs that finished are conditional on it "
         f"({'; '.join(f'{row}: {said}' for row, said in survived.items())}).",
-        open_ and f"{open_} of {len(lines)} rows have no verdict; the table says why.",
+        silent and f"{silent} of {len(lines)} rows have no interval; the table says why.",
         absent and f"Runs that have not finished ({len(absent)}): {', '.join(absent)}.",
     ]
     return [str(limit) for limit in limits if limit]

@@ -28,9 +28,9 @@ from analysis.report.tables import (
     prose,
     table_view,
 )
-from analysis.report.verdicts import nothing, sentence, tally, verdict_lines, warnings
+from analysis.report.verdicts import headline, nothing, verdict_lines, warnings
 from analysis.study import Study
-from analysis.tables.formats import to_csv
+from analysis.tables.formats import number, span, to_csv
 from yolor_core.runs.directory import RunDirectory
 
 HERE = Path(__file__).parent
@@ -111,7 +111,7 @@ def _fill(folder: Path, study: Study, log_files: LogFiles, date: datetime, watch
         "index.html",
         key=next((each for each in shown if each.drawing.name == KEY and not each.nothing), None),
         verdicts=verdicts,
-        summary=f"{sentence(verdicts)} {tally(study)}".strip(),
+        summary=headline(study),
         warnings=said,
         caveat=profile_named(study.profile).caveat,
         states=study.runs["state"].value_counts().sort_index().to_dict(),
@@ -167,7 +167,8 @@ class Pages:
         )
         self.templates.filters |= {"anchor": anchor, "prose": prose}
         self.templates.globals |= {
-            "coco": ALL_DETECTION, "study": study, "date": self.date, "tables": tables, "sections": sections
+            "coco": ALL_DETECTION, "study": study, "date": self.date, "tables": tables, "sections": sections,
+            "number": number, "span": span,
         }  # fmt: skip
 
     def write(self, template: str, name: str, **content: Any) -> None:

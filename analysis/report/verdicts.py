@@ -11,16 +11,10 @@ import pandas as pd
 from ablations.profiles import profile_named
 from analysis.figures.catalogue import table_anchor
 from analysis.report.tables import against
-from analysis.statistics.seeds import holm
 from analysis.study import Study
-from analysis.tables.cells import FAMILY, NOT_RUN, Cell
-from analysis.tables.formats import MISSING, half_of, number
+from analysis.tables.cells import FAMILY, NOT_RUN, OPEN, Cell, half_width, said
+from analysis.tables.formats import number
 from yolor_core.runs.life import GOING_ON, LOST, State
-
-OPEN_INTERVAL, ONE_PAIR, UNMEASURED = "inconclusive", "one pair, no interval", "not measured"
-APART = ("higher", "lower")
-
-OPEN = "no verdict"
 
 
 @dataclass(frozen=True)
@@ -33,10 +27,9 @@ class VerdictLine:
     against: str
     pairs: str | None  # the part of the experiment's page with the pairs behind the difference
     delta: str
-    p: str
-    paper: str
     verdict: str
-    why: str
+    paper: str
+    note: str  # why there is no verdict, or what it is conditional on
 
 
 def verdict_lines(study: Study) -> list[VerdictLine]:
@@ -44,17 +37,19 @@ def verdict_lines(study: Study) -> list[VerdictLine]:
     found = []
     for name, filled in study.filled.items():
         for cell, base in filled.variants:
-            half = half_of(cell)
-            delta = number(FAMILY, cell.delta, "+", 1) + ("" if half is None else f" ± {half:.2f}")
+            half = half_width(cell)
             arms = (cell.row, base.label)
             missing = [
                 label if filled.status[label] == NOT_RUN else f"{label} ({filled.status[label]})"
                 for label in arms
                 if filled.cell(label, FAMILY).value is None
             ]
-            given = "; ".join(
-                f"{label} {filled.survived[label]}" for label in arms if label in filled.survived
-            )
+            given = [f"{label} {filled.survived[label]}" for label in arms if label in filled.survived]
+            notes = [_why(cell, missing)] if cell.verdict is None else []
+            if given and cell.delta is not None:
+                notes.append(f"of the runs that finished: {'; '.join(given)}")
+            if cell.bound:
+                notes.append(f"they take {cell.bound:.2f} off the margin of {cell.margin:g}")
             found.append(
                 VerdictLine(
                     cell,
@@ -62,12 +57,10 @@ def verdict_lines(study: Study) -> list[VerdictLine]:
                     table_anchor(filled.table),
                     base.label,
                     against(base.slug) if cell.pairs and base.slug else None,
-                    delta,
-                    MISSING if cell.p_holm is None else f"{cell.p_holm:.2g}",
+                    number(FAMILY, cell.delta, "+", 1) + ("" if half is None else f" ± {half:.2f}"),
+                    said(cell.verdict, cell.margin, cell.marked),
                     number(FAMILY, cell.paper_delta, "+"),
-                    cell.verdict or OPEN,
-                    (cell.why or _why(cell, missing))
-                    + (f" (of the runs that finished: {given})" if given else ""),
+                    "; ".join(notes),
                 )
             )
     return found
@@ -76,54 +69,38 @@ def verdict_lines(study: Study) -> list[VerdictLine]:
 def _why(cell: Cell, missing: Sequence[str]) -> str:
     if missing:
         return f"without a finished run: {'; '.join(missing)}"
-    if cell.pairs == 0:
-        return "no seed in common with its baseline"
-    if cell.paper_delta is None:
-        return "the paper has no such difference"
-    return "one seed in common: run more"
+    return "no seed in common with its baseline" if cell.pairs == 0 else "one seed in common: run more"
 
 
-def sentence(lines: Sequence[VerdictLine]) -> str:
-    """How many variants have which verdict."""
-    if not lines:
-        return "These tables have no variants in AP."
-    counts = Counter(line.verdict for line in lines)
-    parts = ", ".join(f"{count} {word}" for word, count in counts.most_common())
-    return f"{len(lines)} rows are compared with a baseline in AP: {parts}."
-
-
-def measured(cell: Cell) -> str:
-    """What a difference says by itself, without the paper."""
-    if cell.delta is None:
-        return MISSING
-    if cell.delta_low is None or cell.delta_high is None:
-        return ONE_PAIR
-    return "higher" if cell.delta_low > 0 else "lower" if cell.delta_high < 0 else OPEN_INTERVAL
-
-
-def tally(study: Study) -> str:
-    """How many differences are there, in which direction, and how many are left by a correction over all."""
-    pairs = {
-        (cell.experiment, base.slug): cell
-        for filled in study.filled.values()
-        for cell, base in filled.variants
-    }
-    if not pairs:
-        return ""
-    kinds = [UNMEASURED if cell.delta is None else measured(cell) for cell in pairs.values()]
-    named = (*APART, OPEN_INTERVAL, ONE_PAIR, UNMEASURED)
-    said = (
-        f"They are {len(pairs)} different comparisons, since tables share experiments; by the 95 % interval "
-        f"over seeds alone: {', '.join(f'{kinds.count(kind)} {kind}' for kind in named if kind in kinds)}."
+def headline(study: Study) -> str:
+    """How many comparisons of a study have which verdict: the one count, wherever it is printed."""
+    filled = study.filled.values()
+    cells = {(cell.experiment, base.slug): cell for each in filled for cell, base in each.variants}.values()
+    total = len(study.comparisons)
+    if not total:
+        return "These tables compare no rows in AP."
+    small = f"no effect beyond {study.margin:g} AP"
+    marked = Counter((cell.marked or OPEN).split(", ")[0] for cell in cells if cell.verdict is not None)
+    alone = Counter(
+        said(cell.verdict, cell.margin)
+        for cell in cells
+        if cell.verdict not in (None, OPEN) and cell.marked is None
     )
-    if apart := sum(kind in APART for kind in kinds):
-        corrected = holm([cell.p for cell in pairs.values()], len(pairs))
-        left = sum(p is not None and p < 0.05 for p in corrected)
-        said += (
-            f" Holm's correction over all {len(pairs)} leaves a p below 0.05 for {left} of the {apart} whose "
-            "interval excludes 0."
-        )
-    return said
+    parts = [f"{marked['higher']} higher", f"{marked['lower']} lower", f"{marked['no effect']} {small}"]
+    parts.append(f"{marked[OPEN]} inconclusive")
+    if silent := total - marked.total():
+        parts.append(f"{silent} without an interval yet")
+    text = (
+        f"{total} comparison{'s' if total > 1 else ''} in AP: {', '.join(parts)}. A word counts if it holds "
+        f"for all {total} at once (Holm)"
+    )
+    if alone:
+        words = ", ".join(f"{count} {word}" for word, count in alone.items())
+        text += f"; by the row alone, {words}"
+    shown = [cell for cell in cells if (cell.verdict or "").endswith(("small", "no effect"))]
+    if len(shown) == total > 1:
+        text += f". None of the {total} has an effect beyond {study.margin:g} AP"
+    return f"{text}."
 
 
 UNFINISHED = (*GOING_ON, State.PREEMPTED, State.INTERRUPTED, State.CANCELLED, State.NOT_SENT)
@@ -214,7 +191,7 @@ def _seeds(study: Study) -> list[str]:
         return []
     counts = done.groupby("experiment")["seed"].nunique()
     if counts.max() == 1:
-        return ["Every experiment has a single seed: no interval, no p and no verdict can be given."]
+        return ["Every experiment has a single seed: no interval and no verdict can be given."]
     if counts.min() < counts.max():
         few = sorted(counts[counts < counts.max()].index)
         return [f"Some experiments have fewer seeds than others ({counts.max()}): {_named(pd.Series(few))}."]

@@ -23,6 +23,7 @@ from scipy.special import ndtr, stdtr, stdtrit
 from analysis.statistics.seeds import LEVEL, Interval, over_seeds, student
 
 Method = Literal["pooled", "own spreads", "row"]
+MARGIN = 0.5  # AP: below it an effect is none that anybody would act upon
 ODD = (
     0.20  # p of an arm's spread below which a row is not pooled; 5 % would miss too many odd arms at 3 seeds
 )
@@ -224,6 +225,7 @@ def at_level(interval: Interval, level: float) -> tuple[float, float]:
     return interval.mean - reach, interval.mean + reach
 
 
+@lru_cache(maxsize=1024)
 def dunnett_critical(comparisons: int, freedom: float, level: float = LEVEL) -> float:
     """c for which all intervals `estimate ± c · se` of comparisons with one control hold at once.
 
@@ -296,22 +298,29 @@ def largest_possible(interval: Interval) -> float:
 Outcome = Literal["higher", "lower", "no effect", "higher, small", "lower, small", "inconclusive"]
 
 
-def outcome(interval: Interval, margin: float, sign: float = LEVEL, small: float = 2 * LEVEL - 1) -> Outcome:
+def outcome(
+    interval: Interval, margin: float | None = None, sign: float = LEVEL, small: float = 2 * LEVEL - 1
+) -> Outcome:
     """What a comparison says by itself: a sign by the 95 % interval, smallness by the 90 % interval.
 
     Each is false with at most 5 %: "higher" or "lower" where the 95 % interval excludes 0, "no effect"
-    (beyond the margin) where the 90 % interval lies inside ± margin, both where both hold. One look of
-    several has higher levels, `sign` and `small` (`statistics.stopping`).
+    (beyond the margin) where the 90 % interval lies inside ± margin, both where both hold. Without a margin
+    nothing is small. One look of several has higher levels, `sign` and `small` (`statistics.stopping`).
     """
     if interval.error is None:
         return "inconclusive"
     low, high = at_level(interval, sign)
-    within = equivalence_p(interval, margin) < (1 - small) / 2
-    if low > 0:
-        return "higher, small" if within else "higher"
-    if high < 0:
-        return "lower, small" if within else "lower"
-    return "no effect" if within else "inconclusive"
+    within = margin is not None and equivalence_p(interval, margin) < (1 - small) / 2
+    return word((low > 0) - (high < 0), within)
+
+
+def word(sign: int, small: bool) -> Outcome:
+    """The outcome of a sign (1, -1, or 0 where none is shown), and of an effect shown to be small."""
+    if sign > 0:
+        return "higher, small" if small else "higher"
+    if sign < 0:
+        return "lower, small" if small else "lower"
+    return "no effect" if small else "inconclusive"
 
 
 def survivors_bound(lost: float, sigma: float) -> float:

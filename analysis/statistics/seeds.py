@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -17,7 +16,6 @@ from scipy.special import stdtr, stdtrit  # of stats.t, which takes thirty times
 LEVEL = 0.95
 ALPHA, POWER = 0.05, 0.8
 ROUNDING = 2 * 0.1**2 / 12  # variance of two cells rounded to 0.1 AP, in AP²
-NEGLIGIBLE = 0.2  # AP: an effect of 0 in the paper is reproduced by an interval within ± this
 TIE = 1e-9  # percentage points: scores that are closer differ by the order of their sums alone
 
 
@@ -121,14 +119,6 @@ def holm(p_values: Sequence[float | None], tests: int = 0) -> list[float | None]
     return corrected
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """A word about an effect, and why in a few words."""
-
-    word: Literal["reproduced", "not reproduced", "undecided", "same sign", "opposite sign"]
-    why: str
-
-
 def agreement(ours: Interval, paper: float, spread: float, baseline_spread: float) -> bool:
     """Whether |Δ̄ - Δ_paper| ≤ t_{n-1} · √(SE² + s_p²), s_p² = s_a² + s_b² + 2 · 0.1² / 12.
 
@@ -147,48 +137,3 @@ def agreement(ours: Interval, paper: float, spread: float, baseline_spread: floa
     predicted = ours.error**2 + spread**2 + baseline_spread**2 + ROUNDING
     reach = float(stdtrit(ours.n - 1, 0.5 + LEVEL / 2)) * np.sqrt(predicted)
     return bool(abs(ours.mean - paper) <= reach)
-
-
-def judge(ours: Interval, paper: float, spread: float, baseline_spread: float) -> Verdict:
-    """The verdict on a cell at the paper's own scale; arguments as for `agreement`.
-
-    - "reproduced": consistent, and our interval excludes 0 with the paper's sign; for a paper's effect of 0,
-      our interval lies within ± 0.2.
-    - "not reproduced": inconsistent, or significant with the opposite sign.
-    - "undecided": everything else, one seed included.
-    """
-    sign = _sign(ours)
-    if sign is None:
-        return Verdict("undecided", "one seed has no interval")
-    if sign * paper < 0:
-        return Verdict("not reproduced", "significant with the opposite sign")
-    if not agreement(ours, paper, spread, baseline_spread):
-        return Verdict("not reproduced", "farther from the paper's than runs scatter")
-    if paper == 0:
-        if max(abs(ours.low or 0), abs(ours.high or 0)) <= NEGLIGIBLE:
-            return Verdict("reproduced", f"within ± {NEGLIGIBLE} AP of no effect")
-        return Verdict("undecided", f"the interval is wider than ± {NEGLIGIBLE} AP")
-    if sign:
-        return Verdict("reproduced", "consistent, and the interval excludes 0")
-    return Verdict("undecided", "consistent, but the interval holds 0")
-
-
-def judge_sign(ours: Interval, paper: float) -> Verdict:
-    """The verdict at a reduced profile, where only the sign can be compared."""
-    sign = _sign(ours)
-    if sign is None:
-        return Verdict("undecided", "one seed has no interval")
-    if not sign:
-        return Verdict("undecided", "the interval holds 0")
-    if paper == 0:
-        return Verdict("undecided", "the paper's effect is 0")
-    if sign * paper > 0:
-        return Verdict("same sign", "the interval excludes 0 with the paper's sign")
-    return Verdict("opposite sign", "the interval excludes 0 with the opposite sign")
-
-
-def _sign(ours: Interval) -> int | None:
-    """1 or -1 where an interval excludes 0, else 0; None without an interval."""
-    if ours.low is None or ours.high is None:
-        return None
-    return 1 if ours.low > 0 else -1 if ours.high < 0 else 0

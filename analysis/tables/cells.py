@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+import numpy as np
 import pandas as pd
 
 from ablations.costs import Cost
 from ablations.table import CONFLICT, COUNTED, QUOTED, Table
-from analysis.statistics.seeds import holm, judge, judge_sign, over_seeds, variance_left
+from analysis.design import Design
+from analysis.statistics.blocks import equivalence_p, largest_possible, outcome, smallest_shown
+from analysis.statistics.seeds import agreement, over_seeds, variance_left
 
 PAPER_PROFILE = "paper"  # the only one whose differences can be compared in size
 FAMILY = "AP"
+OPEN = "inconclusive"
 MEASURED, NOT_RUN, QUOTED_ROW = "measured", "not run", "quoted"
 
 
@@ -31,31 +36,70 @@ class Cell:
     std: float | None = None  # sample standard deviation over seeds; None for one seed
     half_width: float | None = None  # of the 95 % interval of `value` over seeds
     pairs: int = 0  # seeds (and data) that row and baseline share
-    delta: float | None = None  # mean over the seeds that row and baseline share
-    delta_std: float | None = None  # of the paired differences
-    delta_low: float | None = None  # 95 % interval of `delta`, paired by seed, on this validation set
+    delta: float | None = None  # row less baseline, over the arms and seeds of the study
+    delta_low: float | None = None  # 95 % interval of `delta` on this validation set, by `method`
     delta_high: float | None = None  # the other end
+    method: str | None = None  # pooled, own spreads or row; see `statistics.blocks.compare`
+    freedom: float | None = None  # degrees of freedom of that interval
+    row_low: float | None = None  # 95 % interval of the row's paired differences by themselves
+    row_high: float | None = None  # the other end
+    all_low: float | None = None  # Dunnett's: holds at once with those of all rows with this baseline
+    all_high: float | None = None  # the other end
+    delta_std: float | None = None  # of the paired differences
     p: float | None = None  # two-sided, of no difference
-    p_holm: float | None = None  # corrected for the table's variants, on AP
+    p_holm: float | None = None  # corrected for all comparisons of the study, on AP
+    p_small: float | None = None  # of an effect of the margin or more, on AP
+    p_small_holm: float | None = None  # corrected for all comparisons of the study
+    verdict: str | None = None  # what the interval says by itself; see `statistics.blocks.outcome`
+    marked: str | None = None  # what of it holds for all comparisons of the study at once, on AP
+    margin: float | None = None  # AP: of "no effect" and "small"
+    bound: float | None = None  # AP: what lost runs can have moved the mean by; taken off the margin
+    shows: float | None = None  # the smallest effect that these runs would have shown with 80 % power
+    leaves: float | None = None  # the largest effect that the interval leaves possible
+    agrees: bool | None = None  # with the paper's difference, at the paper's scale
     images_low: float | None = None  # 95 % interval of `delta` on images like these
     images_high: float | None = None  # the other end
     images_p: float | None = None  # two-sided, of no difference on images like these
     variance_left: float | None = None  # by pairing, of the unpaired variance
-    verdict: str | None = None  # on the paper's difference; see `statistics.seeds.judge`
-    why: str | None = None  # the verdict is so, or there is none
     seeds: tuple[int, ...] = ()  # of the runs
     runs: tuple[str, ...] = ()  # ids of the runs behind `value`
     lacks: str | None = None  # the task whose absence is why there can be no number
     against: str | None = None  # label of the row that both differences are against; None where there is none
 
 
+def half_width(cell: Cell) -> float | None:
+    """Half of the length of the interval of a difference."""
+    if cell.delta_low is None or cell.delta_high is None:
+        return None
+    return (cell.delta_high - cell.delta_low) / 2
+
+
+def said(outcome: str | None, margin: float | None, marked: str | None = None) -> str:
+    """A verdict in words: `higher`, `no effect beyond 0.5`, `lower*, by less than 0.5`; a dash for None.
+
+    An asterisk stands behind what holds for all comparisons of the study at once.
+    """
+    if outcome is None:
+        return "–"
+    sign, _, small = outcome.partition(", ")
+    signs, smalls = (marked or "").split(", ")[0] == sign, (marked or "").endswith(("small", "effect"))
+    if sign == "no effect":
+        return f"no effect beyond {margin:g}{'*' * smalls}"
+    return f"{sign}{'*' * signs}" + (f", by less than {margin:g}{'*' * smalls}" if small else "")
+
+
 def table_cells(
-    table: Table, profile: str, runs: Mapping[str, pd.DataFrame], costs: Mapping[str, Cost]
+    table: Table,
+    profile: str,
+    runs: Mapping[str, pd.DataFrame],
+    costs: Mapping[str, Cost],
+    design: Design,
+    margin: float,
 ) -> list[Cell]:
-    """Every cell of a table, row by row.
+    """Every cell of a table, row by row; what holds for all comparisons of a study is `at_once`'s.
 
     `runs` maps an experiment's slug to its finished runs, `costs` to its counted parameters and MFLOPs; what
-    they lack stays None.
+    they lack stays None. Differences are those of the `design`.
     """
     paper = table.paper()
     cells = []
@@ -78,15 +122,11 @@ def table_cells(
             if row.slug is not None and metric in COUNTED:
                 cell = _counted(cell, row.slug, base.slug if base is not row else None, costs)
             elif row.slug is not None and metric not in QUOTED:
-                other = runs.get(base.slug or "") if base is not row else None
-                cell = _measured(cell, runs.get(row.slug), other)
+                cell = _measured(cell, runs.get(row.slug))
+                if base is not row and base.slug is not None:
+                    cell = _compared(cell, base.slug, design, margin)
             cells.append(cell)
-    # Holm's family is the variants of the table in AP, which is what a table claims. Those that have not run
-    # yet belong to it: p-values must not grow as rows finish.
-    family = [cell for cell in cells if cell.metric == FAMILY]
-    planned = sum(cell.paper_delta is not None or cell.delta is not None for cell in family)
-    corrected = iter(holm([cell.p for cell in family], planned))
-    return [replace(cell, p_holm=next(corrected)) if cell.metric == FAMILY else cell for cell in cells]
+    return cells
 
 
 def _counted(cell: Cell, slug: str, base: str | None, costs: Mapping[str, Cost]) -> Cell:
@@ -101,13 +141,13 @@ def _counted(cell: Cell, slug: str, base: str | None, costs: Mapping[str, Cost])
     return replace(cell, value=value(slug), delta=_difference(value(slug), value(base)))
 
 
-def _measured(cell: Cell, runs: pd.DataFrame | None, base: pd.DataFrame | None) -> Cell:
-    own, other = _by_seed(runs, cell.metric), _by_seed(base, cell.metric)
-    if runs is None or own.empty:
+def _measured(cell: Cell, runs: pd.DataFrame | None) -> Cell:
+    if runs is None or runs.empty or (used := runs[runs[cell.metric].notna()]).empty:
         return cell
-    used = runs[runs[cell.metric].notna()]
+    own = used.groupby(["seed", "fingerprint"], dropna=False)[cell.metric].mean()
+    # Seeds are what is random: runs of one seed on several data are one value.
     seeds = own.groupby(level="seed").mean()
-    cell = replace(
+    return replace(
         cell,
         value=float(own.mean()),
         std=float(seeds.std()) if len(seeds) > 1 else None,
@@ -115,39 +155,41 @@ def _measured(cell: Cell, runs: pd.DataFrame | None, base: pd.DataFrame | None) 
         seeds=tuple(sorted({int(seed) for seed in used["seed"]})),
         runs=tuple(used["run"]),
     )
-    if other.empty:
+
+
+def _compared(cell: Cell, base: str, design: Design, margin: float) -> Cell:
+    found = design.compare(cell.experiment or "", base, cell.metric)
+    if found is None:
         return cell
-    shared = (own - other).dropna().index
-    # Seeds are what is random: runs of one seed on several data are one value.
-    a, b = (arm[shared].groupby(level="seed").mean() for arm in (own, other))
-    paired = a - b
-    if paired.empty:
+    main, row = found.interval, found.row
+    cell = replace(cell, pairs=row.n, delta=main.mean)
+    if main.error is None or row.error is None:
         return cell
-    interval = over_seeds(list(paired))
+    of_ap = cell.metric == FAMILY
+    within = margin - found.bound
+    arms = design.paired(cell.experiment or "", base, cell.metric)
     cell = replace(
         cell,
-        pairs=interval.n,
-        delta=interval.mean,
-        delta_std=float(paired.std()) if len(paired) > 1 else None,
-        delta_low=interval.low,
-        delta_high=interval.high,
-        p=interval.p,
-        variance_left=variance_left(list(a), list(b)),
+        delta_low=main.low,
+        delta_high=main.high,
+        method=found.method,
+        freedom=main.freedom,
+        row_low=row.low,
+        row_high=row.high,
+        delta_std=row.error * math.sqrt(row.n),
+        p=main.p,
+        p_small=equivalence_p(main, within) if of_ap else None,
+        verdict=outcome(main, within if of_ap else None),
+        margin=margin if of_ap else None,
+        bound=found.bound if of_ap and found.lost else None,
+        shows=smallest_shown(main),
+        leaves=largest_possible(main),
+        variance_left=variance_left(*arms),
     )
-    if cell.paper_delta is None or cell.metric in CONFLICT or len(paired) < 2:
+    if cell.paper_delta is None or cell.metric in CONFLICT or cell.profile != PAPER_PROFILE:
         return cell
-    if cell.profile == PAPER_PROFILE:
-        verdict = judge(interval, cell.paper_delta, float(a.std()), float(b.std()))
-    else:
-        verdict = judge_sign(interval, cell.paper_delta)
-    return replace(cell, verdict=verdict.word, why=verdict.why)
-
-
-def _by_seed(runs: pd.DataFrame | None, metric: str) -> pd.Series[float]:
-    """The metric by (seed, data fingerprint): differences pair runs on the same data."""
-    if runs is None or runs.empty:
-        return pd.Series(dtype=float)
-    return runs.dropna(subset=[metric]).groupby(["seed", "fingerprint"], dropna=False)[metric].mean()
+    spreads = [float(np.std(arm, ddof=1)) for arm in arms]
+    return replace(cell, agrees=agreement(row, cell.paper_delta, *spreads))
 
 
 def _difference(a: float | None, b: float | None) -> float | None:

@@ -3,24 +3,39 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
 import pandas as pd
+from scipy.special import stdtrit
 
 from ablations.costs import Cost
 from ablations.overrides import Override
 from ablations.profiles import profile_named
 from ablations.registry import as_overrides, resolve
 from ablations.table import CONFLICT, COUNTED, QUOTED, SCORES, Row, Table
+from analysis.design import Design, Pair, compared, design_of
 from analysis.runs import UNSCORED
-from analysis.tables.cells import FAMILY, MEASURED, NOT_RUN, PAPER_PROFILE, QUOTED_ROW, Cell, table_cells
-from yolor_core.errors import YolorError
+from analysis.statistics.blocks import MARGIN, dunnett_critical, word
+from analysis.statistics.seeds import ALPHA, LEVEL, holm
+from analysis.tables.cells import (
+    FAMILY,
+    MEASURED,
+    NOT_RUN,
+    OPEN,
+    QUOTED_ROW,
+    Cell,
+    half_width,
+    table_cells,
+)
+from yolor_core.errors import ConfigError, YolorError
 from yolor_core.identity import signature
 from yolor_core.runs.life import LOST
 
 QUOTED_ALONE = "All rows are quoted."
 UNASKED = "the effect on images like these is not shown (--images)"
+HOLDS = "* holds for all comparisons of the study at once (Holm), words without it for their row"
 PREFIX = 8  # characters of a hash that people read
 NAMED = 3  # runs in an error
 Marks = dict[tuple[str, str], str]  # (row, metric) -> footnote sign
@@ -79,15 +94,19 @@ def fill_table(
     costs: Mapping[str, Cost] | None = None,
     seeds: Sequence[int] | None = None,
     mixed: bool = False,
+    margin: float = MARGIN,
+    design: Design | None = None,
 ) -> FilledTable:
     """Fill a table from the runs of `analysis.runs.load_runs`.
 
     A run counts if it is done, has a score of any task, has the signature that its row has at this profile
     (with these overrides), and, where `seeds` is given, one of these seeds. `costs` holds parameters and
-    MFLOPs by slug.
+    MFLOPs by slug. Without a `design`, that of a study of several tables, the table is the whole study.
     Raises MixedRunsError where these runs are of different sources or different data and `mixed` is false,
-    UnknownNameError for an unknown profile or field.
+    UnknownNameError for an unknown profile or field, ConfigError for a margin that is none.
     """
+    if not 0 < margin <= 100:
+        raise ConfigError(f"a margin of {margin} AP; a number above 0 and at most 100 is needed")
     parsed = as_overrides(overrides)
     chosen: dict[str, pd.DataFrame] = {}
     status: dict[str, str] = {}
@@ -109,14 +128,56 @@ def fill_table(
     used = pd.concat(frames) if frames else runs.iloc[:0]
     if not mixed:
         _refuse_mixture(table, used)
-    cells = tuple(table_cells(table, profile, chosen, costs or {}))
+    of = design or design_of(runs, table.experiments, profile, parsed, seeds)
+    cells = tuple(table_cells(table, profile, chosen, costs or {}, of, margin))
     notes, marks = footnotes(table, cells, costs or {}, seeds or ())
     if survived:
         rows = ". ".join(f"{row}: of the runs that finished, {said}" for row, said in survived.items())
         finishing = "These numbers, and differences from them, are conditional on a run's finishing."
         notes = (f"{rows}. {finishing}", *notes)
-    facts = _facts(table, profile, used, parsed)
-    return FilledTable(table, facts, cells, status, notes, marks, chosen, survived)
+    facts = _facts(table, profile, used, parsed, margin)
+    filled = FilledTable(table, facts, cells, status, notes, marks, chosen, survived)
+    return filled if design is not None else at_once([filled], compared(table))[0]
+
+
+def at_once(filled: Sequence[FilledTable], comparisons: Sequence[Pair]) -> list[FilledTable]:
+    """The tables of a study with what holds for all its comparisons together.
+
+    Holm's correction is over all comparisons in AP, those to come included since p must not grow as rows
+    finish: once over the differences, once over the tests of equivalence. Dunnett's intervals are over all
+    comparisons with one control, of rows that are pooled. `comparisons`: of the study, each once.
+    """
+    controls = [
+        {row.label: each.table.baseline(row, FAMILY).slug for row in each.table.rows} for each in filled
+    ]
+    found = {
+        (cell.experiment, control[cell.row]): cell
+        for each, control in zip(filled, controls, strict=True)
+        for cell, _ in each.variants
+    }
+    tests = len(comparisons)
+    differ, small = (
+        dict(zip(found, holm([getattr(cell, name) for cell in found.values()], tests), strict=True))
+        for name in ("p", "p_small")
+    )
+    rows = Counter(control for _, control in comparisons)
+
+    def whole(cell: Cell, control: str | None) -> Cell:
+        if cell.method == "pooled" and cell.delta is not None and cell.freedom is not None:
+            critical = dunnett_critical(rows[control or ""] or 1, cell.freedom)
+            reach = critical / float(stdtrit(cell.freedom, 0.5 + LEVEL / 2)) * (half_width(cell) or 0.0)
+            cell = replace(cell, all_low=cell.delta - reach, all_high=cell.delta + reach)
+        if cell.metric != FAMILY or cell.p is None or cell.p_small is None:
+            return cell
+        p, p_small = (each[cell.experiment, control] for each in (differ, small))
+        sign = 0 if p is None or p >= ALPHA else 1 if (cell.delta or 0) > 0 else -1
+        marked = word(sign, p_small is not None and p_small < ALPHA)
+        return replace(cell, p_holm=p, p_small_holm=p_small, marked=None if marked == OPEN else marked)
+
+    return [
+        replace(each, cells=tuple(whole(cell, control[cell.row]) for cell in each.cells))
+        for each, control in zip(filled, controls, strict=True)
+    ]
 
 
 def tidy(filled: Sequence[FilledTable]) -> pd.DataFrame:
@@ -192,7 +253,13 @@ def ours(facts: Sequence[str]) -> str:
     return f"Ours: {'; '.join(facts)}." if facts else ""
 
 
-def _facts(table: Table, profile: str, used: pd.DataFrame, overrides: Sequence[Override]) -> tuple[str, ...]:
+def _facts(
+    table: Table,
+    profile: str,
+    used: pd.DataFrame,
+    overrides: Sequence[Override],
+    margin: float,
+) -> tuple[str, ...]:
     sizes = {e: resolve(e, profile, overrides).evaluation.size for e in table.experiments}
     models = dict.fromkeys(f"{e.title.split(',')[0]} at {size} px" for e, size in sizes.items())
     if not models:
@@ -213,14 +280,12 @@ def _facts(table: Table, profile: str, used: pd.DataFrame, overrides: Sequence[O
         parts += [f"data: {data}", seed, f"yolor_core {sources}"]
         if len(seeds) > 1:
             parts.append(
-                "± is half of a 95 % interval over seeds (Student's t); Δ against the row's baseline is "
-                "paired by seed: the effect on this validation set, training alone being random; p is "
-                "two-sided, Holm corrects AP's for the table's variants; verdicts use the uncorrected "
-                "interval"
+                "± is half of a 95 % interval; that of ours is Student's t over seeds, that of Δ, the effect "
+                "on this validation set, comes from the scatter of all arms and seeds of the study"
             )
+            parts.append(f"no effect beyond {margin:g}: the 90 % interval lies within ± that")
+            parts.append(HOLDS)
             parts.append(UNASKED)
-            if profile != PAPER_PROFILE:
-                parts.append("verdicts compare signs only")
         else:
             parts.append("single runs, so a Δ includes the noise from run to run")
     return tuple(parts)

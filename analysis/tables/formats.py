@@ -14,7 +14,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from ablations.table import COUNTED, LOSSES, QUOTED
-from analysis.tables.cells import FAMILY, MEASURED, NOT_RUN, QUOTED_ROW, Cell
+from analysis.tables.cells import FAMILY, MEASURED, NOT_RUN, QUOTED_ROW, Cell, half_width, said
 from analysis.tables.fill import QUOTED_ALONE, FilledTable, cell_status, heading, ours, tidy
 from yolor_core.errors import UnknownNameError
 
@@ -22,6 +22,12 @@ if TYPE_CHECKING:
     from rich.table import Table as Grid
 
 MISSING = "–"
+MARKS = {"own spreads": "ˢ", "row": "ʳ"}  # of an interval that is not pooled, in a narrow table
+METHODS = (
+    "Intervals are pooled over the study, but for ˢ: of the spreads of the two arms, since one is unlike "
+    "the rest; ʳ: of the row by itself, since there is too little beside it."
+)
+AGREES = {True: "consistent", False: "not consistent", None: MISSING}  # with the paper's difference
 READABLE, UNLIMITED = 100, 10_000  # columns: of a sentence at most, and of a table in a file
 LABEL, GAP = 16, 2  # columns that a row's label keeps in a narrow table, and between two columns
 DIGITS = {
@@ -52,13 +58,16 @@ LATEX = str.maketrans(
 MARKDOWN = str.maketrans({sign: f"\\{sign}" for sign in "\\|*_<"})
 UNTOLD = (MEASURED, QUOTED_ROW, NOT_RUN, "counted")  # what JSON need not say
 FLOATS = (
-    "paper", "paper_delta", "value", "std", "half_width", "delta", "delta_std", "delta_low", "delta_high",
-    "p", "p_holm", "images_low", "images_high", "images_p", "variance_left",
+    "paper", "paper_delta", "value", "std", "half_width", "delta", "delta_low", "delta_high", "freedom",
+    "row_low", "row_high", "all_low", "all_high", "delta_std", "p", "p_holm", "p_small", "p_small_holm",
+    "margin", "bound", "shows", "leaves", "images_low", "images_high", "images_p", "variance_left",
 )  # fmt: skip
 RECORD = (
     "table", "row", "metric", "paper", "value", "seeds", "profile", "runs", "half_width", "delta",
-    "delta_low", "delta_high", "p", "p_holm", "paper_delta", "verdict", "pairs", "std", "delta_std",
-    "variance_left", "images_low", "images_high", "images_p", "against",
+    "delta_low", "delta_high", "method", "freedom", "row_low", "row_high", "all_low", "all_high",
+    "verdict", "marked", "margin", "bound", "p", "p_holm", "p_small", "p_small_holm", "shows", "leaves",
+    "paper_delta", "agrees", "pairs", "std", "delta_std", "variance_left", "images_low", "images_high",
+    "images_p", "against",
 )  # fmt: skip
 
 
@@ -100,15 +109,30 @@ def lines(filled: FilledTable, row: str) -> list[tuple[str, list[str]]]:
         return found
     if known("delta"):
         pairs = max(cell.pairs for cell in cells)
-        deltas = [_uncertain(c.metric, c.delta, half_of(c), "+") for c in cells]
+        deltas = [_uncertain(c.metric, c.delta, half_width(c), "+") for c in cells]
         found.append((f"Δ, {pairs} pair{'s' if pairs != 1 else ''}", deltas))
+    if not known("delta_low"):
+        return found
+    found += [
+        ("interval by", [c.method or MISSING for c in cells]),
+        ("row by itself", [span(c.metric, c.row_low, c.row_high) for c in cells]),
+    ]
+    if known("all_low"):
+        found.append(("rows at once", [span(c.metric, c.all_low, c.all_high) for c in cells]))
     if known("images_low"):
-        found.append(("Δ, other images", [_span(c.metric, c.images_low, c.images_high) for c in cells]))
-    if known("p"):
-        holm = [f", Holm {_chance(c.p_holm)}" if c.p_holm is not None else "" for c in cells]
-        found.append(("p", [_chance(c.p) + said for c, said in zip(cells, holm, strict=True)]))
-    if known("verdict"):
-        found.append(("verdict", [cell.verdict or MISSING for cell in cells]))
+        found.append(("other images", [span(c.metric, c.images_low, c.images_high) for c in cells]))
+    found.append(("verdict", [said(c.verdict, c.margin, c.marked) for c in cells]))
+    found.append(("p", [_corrected(c.p, c.p_holm) for c in cells]))
+    if known("p_small"):
+        found.append(
+            (f"p, beyond {_margin(cells):g}", [_corrected(c.p_small, c.p_small_holm) for c in cells])
+        )
+    found += [
+        ("could show", [number(c.metric, c.shows, more=1) for c in cells]),
+        ("leaves up to", [number(c.metric, c.leaves, more=1) for c in cells]),
+    ]
+    if known("agrees"):
+        found.append(("as the paper", [AGREES[c.agrees] for c in cells]))
     return found
 
 
@@ -120,13 +144,6 @@ def number(metric: str, value: float | None, sign: str = "", more: int = 0) -> s
         return f"{value:{sign},g}".replace(",", " ")  # 30 and 6.5, as printed
     digits = DIGITS.get(metric, 1) + more
     return f"{round(value, digits) + 0.0:{sign},.{digits}f}".replace(",", " ")  # + 0.0 turns -0.0 into 0.0
-
-
-def half_of(cell: Cell) -> float | None:
-    """Half of the length of the interval of a difference."""
-    if cell.delta_low is None or cell.delta_high is None:
-        return None
-    return (cell.delta_high - cell.delta_low) / 2
 
 
 def _with_delta(metric: str, value: float | None, delta: float | None) -> str:
@@ -141,8 +158,8 @@ def _uncertain(metric: str, value: float | None, half: float | None, sign: str =
     return f"{number(metric, value, sign, 1)} ± {number(metric, half, more=1)}"
 
 
-def _span(metric: str, low: float | None, high: float | None) -> str:
-    """`-0.3 to +1.2`; a dash for None."""
+def span(metric: str, low: float | None, high: float | None) -> str:
+    """An interval, as `-0.30 to +1.20`; a dash for None."""
     if low is None or high is None:
         return MISSING
     return f"{number(metric, low, '+', 1)} to {number(metric, high, '+', 1)}"
@@ -151,6 +168,14 @@ def _span(metric: str, low: float | None, high: float | None) -> str:
 def _chance(p: float | None) -> str:
     """`0.034`, `<0.001`; a dash for None."""
     return MISSING if p is None else "<0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
+
+
+def _corrected(p: float | None, corrected: float | None) -> str:
+    return _chance(p) + ("" if corrected is None else f", Holm {_chance(corrected)}")
+
+
+def _margin(cells: Sequence[Cell]) -> float:
+    return next(cell.margin for cell in cells if cell.margin is not None)
 
 
 def _head(filled: FilledTable) -> list[str]:
@@ -184,10 +209,10 @@ def to_text(filled: Sequence[FilledTable], width: int | None = None, every: bool
     for each in filled:
         own = [fact for fact in each.facts if fact not in shared]
         grids = [_wide(each)]
-        left_out = ""
+        about: list[str] = []
         if width is not None and _columns(grids[0]) > width:
-            grids, left_out = _narrow(each, width, every)
-        below = [left_out, ours(own) or ("" if each.facts else QUOTED_ALONE), *each.notes]
+            grids, about = _narrow(each, width, every)
+        below = [*about, ours(own) or ("" if each.facts else QUOTED_ALONE), *each.notes]
         blocks.append([each.title, "", *(_drawn(grid, width) for grid in grids), *filter(None, below)])
     if shared:
         blocks.append([ours(shared).replace("Ours", "In all of these tables", 1)])
@@ -211,8 +236,8 @@ def _wide(filled: FilledTable) -> Grid:
     return grid
 
 
-def _narrow(filled: FilledTable, width: int, every: bool) -> tuple[list[Grid], str]:
-    """A grid for each score that is shown, one line a row, and a sentence on what has no room."""
+def _narrow(filled: FilledTable, width: int, every: bool) -> tuple[list[Grid], list[str]]:
+    """A grid for each score that is shown, one line a row, and sentences on methods and what has no room."""
     metrics = filled.table.metrics
     shown = [name for name in metrics if every or name in (FAMILY, *COUNTED, *QUOTED)] or list(metrics[:1])
     labels = [row.label for row in filled.table.rows]
@@ -233,11 +258,12 @@ def _narrow(filled: FilledTable, width: int, every: bool) -> tuple[list[Grid], s
             grid.add_row(label, *texts)
         grids.append(grid)
     whole = _columns(_wide(filled))
-    said = (
+    room_for = (
         f"Not shown for want of room: {', '.join(dropped)}. --metrics chooses scores; a terminal of {whole} "
         f"columns, or COLUMNS={whole}, shows all."
     )
-    return grids, said if dropped else ""
+    methods = {cell.method for cell in filled.cells if cell.metric in shown}
+    return grids, [METHODS] * bool(methods & MARKS.keys()) + [room_for] * bool(dropped)
 
 
 def _by_row(filled: FilledTable, metric: str) -> dict[str, list[str]]:
@@ -247,12 +273,15 @@ def _by_row(filled: FilledTable, metric: str) -> dict[str, list[str]]:
     found = {
         metric: [_ours(filled, cell) for cell in cells],
         "Δ": [number(metric, cell.delta, "+", several) for cell in cells],
-        "95 % interval": [_span(metric, cell.delta_low, cell.delta_high) for cell in cells],
-        "verdict": [cell.verdict or MISSING for cell in cells],
-        "on other images": [_span(metric, cell.images_low, cell.images_high) for cell in cells],
+        "95 % interval": [
+            span(metric, cell.delta_low, cell.delta_high) + MARKS.get(cell.method or "", "") for cell in cells
+        ],
+        "verdict": [said(cell.verdict, cell.margin, cell.marked) for cell in cells],
+        "on other images": [span(metric, cell.images_low, cell.images_high) for cell in cells],
         "paper": [_with_delta(metric, cell.paper, cell.paper_delta) for cell in cells],
-        "Holm": [_chance(cell.p_holm) for cell in cells],
         "p": [_chance(cell.p) for cell in cells],
+        "could show": [number(metric, cell.shows, more=1) for cell in cells],
+        "leaves up to": [number(metric, cell.leaves, more=1) for cell in cells],
     }
     return {name: texts for name, texts in found.items() if set(texts) != {MISSING}} or {
         metric: found[metric]

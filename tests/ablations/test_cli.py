@@ -167,9 +167,10 @@ def test_tables_without_runs_have_null_values_and_the_papers_cells(tmp_path: Pat
     for record in records:
         assert list(record) == [
             *("table", "row", "metric", "paper", "value", "seeds", "profile", "runs"),
-            *("half_width", "delta", "delta_low", "delta_high", "p", "p_holm", "paper_delta", "verdict"),
-            *("pairs", "std", "delta_std", "variance_left", "images_low", "images_high", "images_p"),
-            "against",
+            *("half_width", "delta", "delta_low", "delta_high", "method", "freedom", "row_low", "row_high"),
+            *("all_low", "all_high", "verdict", "marked", "margin", "bound", "p", "p_holm", "p_small"),
+            *("p_small_holm", "shows", "leaves", "paper_delta", "agrees", "pairs", "std", "delta_std"),
+            *("variance_left", "images_low", "images_high", "images_p", "against"),
         ]
         if record["metric"] in ("parameters", "MFLOPs"):
             assert record["value"] == record["paper"]
@@ -197,7 +198,7 @@ def test_tables_show_the_metrics_that_were_asked_for_and_name_a_table_without_th
     cells = {(cell["row"], cell["metric"]): cell for cell in json.loads(once.stdout)}
     found = json.loads(shown.stdout)
     assert [cell["metric"] for cell in found] == ["APS", "AP"] * 2
-    assert all(cell == cells[cell["row"], cell["metric"]] for cell in found)  # Holm's p among them
+    assert all(cell == cells[cell["row"], cell["metric"]] for cell in found)  # what is corrected among them
 
 
 def test_tables_fit_the_columns_that_are_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -83,7 +83,7 @@ def test_a_cell_links_to_the_runs_behind_it_and_a_difference_to_their_pairs(repo
 def test_the_first_page_has_cells_intervals_verdicts_and_what_to_know_first(report: Path) -> None:
     text = first_pages(report).text
     assert "41.00 ± 2.48" in text and "43.30 ± 2.93" in text
-    assert "+2.30 ± 0.75" in text and "same sign" in text and "compared with a baseline in AP" in text
+    assert "+2.30 ± 0.75" in text and "higher" in text and " comparisons in AP: " in text
     assert "1 run is not finished (1 running)" in text
     assert "1 run folder cannot be read: <b>broken & co" in text
     assert "Runs of other profiles are left out: 1 of smoke." in text
@@ -92,8 +92,8 @@ def test_the_first_page_has_cells_intervals_verdicts_and_what_to_know_first(repo
 
 def test_the_first_page_counts_comparisons_as_the_published_summary_does(report: Path) -> None:
     first = (report / "index.html").read_text()
-    assert "different comparisons, since tables share experiments" in first
-    assert "p is corrected by Holm for the rows of its own table alone" in first
+    assert "A word counts if it holds for all" in first
+    assert "An asterisk marks what holds\nfor all comparisons at once" in first
 
 
 def test_the_page_of_a_run_says_what_it_was(report: Path) -> None:
@@ -193,7 +193,7 @@ def test_one_run_gives_no_interval_and_links_to_its_page(tmp_path: Path, make: M
     folder = make(tmp_path, "csp-fast", ap=0.25)
     found, page = written(tmp_path)
     assert f"runs/{folder.name}.html" in page.links and "25.0" in page.text and "±" not in _rows(page)
-    assert "Every experiment has a single seed: no interval, no p and no verdict" in page.text
+    assert "Every experiment has a single seed: no interval and no verdict" in page.text
     assert found.figures == 2
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import statistics
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
@@ -15,13 +15,14 @@ from ablations.costs import Cost
 from ablations.experiments import ADD_FA, ADD_PR, CSP_FAST
 from ablations.registry import everything, table_named
 from ablations.table import Row, Table
-from analysis.report.verdicts import verdict_lines, warnings
+from analysis.report.verdicts import headline, verdict_lines, warnings
 from analysis.runs import load_runs
 from analysis.study import open_study
 from analysis.tables.cells import Cell
 from analysis.tables.fill import FilledTable, MixedRunsError, fill_table, footnotes, tidy
 from analysis.tables.formats import FORMATS, render
 from tests.analysis.conftest import write_run
+from yolor_core.errors import ConfigError
 
 Fabricate = Callable[..., str]
 DIVERGED = (
@@ -138,8 +139,9 @@ def test_caption_states_profile_data_seeds_and_source(tmp_path: Path, fabricate:
         "shapes, 640 + 200 images (ffffffff)",
         "seeds 0, 3",
         "yolor_core aaaaaaaa",
-        "paired by seed",
-        "verdicts compare signs only",
+        "from the scatter of all arms and seeds of the study",
+        "no effect beyond 0.5: the 90 % interval lies within ± that",
+        "* holds for all comparisons of the study at once",
     ):
         assert part in caption
 
@@ -156,46 +158,117 @@ def test_counts_come_from_the_full_size_models(tmp_path: Path, fabricate: Fabric
     assert "10.5000" in table.notes[0]
 
 
-def test_intervals_corrections_and_verdicts_are_those_of_the_paired_t_test(
-    tmp_path: Path, fabricate: Fabricate
-) -> None:
-    base = [0.400, 0.420, 0.450, 0.430]
-    gains = {
-        "csp-fast.add-fa": [0.010, 0.012, 0.011, 0.013],
-        "csp-fast.mul-fa": [-0.020, -0.019, -0.022, -0.021],
-        "csp-fast.cat-fa": [0.010, -0.010, 0.020, -0.005],
-    }
-    for seed, ap in enumerate(base):
+GAINS = {  # in AP, of four seeds
+    "csp-fast.add-fa": [1.0, 1.2, 1.1, 1.3],
+    "csp-fast.mul-fa": [-2.0, -1.9, -2.2, -2.1],
+    "csp-fast.cat-fa": [0.1, -0.1, 0.2, -0.1],
+    "csp-fast.add-pr": [0.7, -0.2, 0.3, 0.5],
+}
+
+
+@pytest.fixture
+def gains(tmp_path: Path, fabricate: Fabricate) -> Path:
+    """Runs of Table 4 whose × iPR has not run."""
+    for seed, ap in enumerate([0.400, 0.420, 0.450, 0.430]):
         fabricate("csp-fast", seed, ap)
-        for slug, gain in gains.items():
-            fabricate(slug, seed, ap + gain[seed])
-    table = filled(tmp_path, "4")
-    cells = {c.experiment: c for c in table.cells if c.metric == "AP" and c.experiment in gains}
-    p_values = {}
-    for slug, gain in gains.items():
-        cell, reference = cells[slug], stats.ttest_1samp([100 * g for g in gain], 0)
-        low, high = reference.confidence_interval(0.95)
-        assert (cell.delta_low, cell.delta_high) == pytest.approx((low, high), abs=1e-9)
-        p_values[slug] = reference.pvalue
-        assert cell.p == pytest.approx(reference.pvalue)
-        own = [100 * (ap + g) for ap, g in zip(base, gain, strict=True)]
-        assert (cell.value, cell.std) == pytest.approx((statistics.mean(own), statistics.stdev(own)))
-        assert cell.delta == pytest.approx(100 * statistics.mean(gain))
-        assert cell.delta_std == pytest.approx(100 * statistics.stdev(gain))
-        assert cell.seeds == (0, 1, 2, 3)
-    variants = sum(c.metric == "AP" and c.paper_delta is not None for c in table.cells)
-    assert variants > 3  # the others have not run yet, and count
-    worst = 0.0
-    for rank, slug in enumerate(sorted(p_values, key=p_values.__getitem__)):
-        worst = max(worst, min(1.0, (variants - rank) * p_values[slug]))
-        assert cells[slug].p_holm == pytest.approx(worst)
-    assert cells["csp-fast.cat-fa"].verdict == "undecided"
-    for slug in ("csp-fast.add-fa", "csp-fast.mul-fa"):
-        paper = cells[slug].paper_delta
-        assert paper is not None and paper != 0
-        same = (paper > 0) == (gains[slug][0] > 0)
-        assert cells[slug].verdict == ("same sign" if same else "opposite sign")
+        for slug, gain in GAINS.items():
+            fabricate(slug, seed, ap + gain[seed] / 100)
+    return tmp_path
+
+
+def test_intervals_are_those_of_the_block_design_and_the_rows_own_stand_beside(gains: Path) -> None:
+    table = filled(gains, "4")
+    ap = np.array([[0.0] * 4, *GAINS.values()])  # what the seeds share falls out
+    residual = ap - ap.mean(0) - ap.mean(1)[:, None] + ap.mean()
+    error, freedom = np.sqrt((residual**2).sum() / 12 * 2 / 4), 12
+    critical = {0.95: stats.t.ppf(0.975, freedom), 0.9: stats.t.ppf(0.95, freedom)}
+    pooled = 0
+    for slug, gain in GAINS.items():
+        cell = next(c for c in table.cells if (c.metric, c.experiment) == ("AP", slug))
+        low, high = stats.ttest_1samp(gain, 0).confidence_interval(0.95)
+        assert (cell.row_low, cell.row_high) == pytest.approx((low, high), abs=1e-9)
+        assert cell.delta == pytest.approx(np.mean(gain)) and cell.pairs == 4
+        assert cell.delta_std == pytest.approx(np.std(gain, ddof=1))
+        if cell.method != "pooled":
+            assert cell.method == "own spreads" and cell.all_low is None
+            continue
+        pooled += 1
+        reach = critical[0.95] * error
+        assert (cell.delta_low, cell.delta_high) == pytest.approx(
+            (np.mean(gain) - reach, np.mean(gain) + reach)
+        )
+        assert cell.leaves == pytest.approx(abs(np.mean(gain)) + reach)
+        assert cell.all_low is not None and cell.delta_low is not None and cell.all_low < cell.delta_low
+        t = (0.5 - abs(np.mean(gain))) / error
+        assert cell.p_small == pytest.approx(stats.t.sf(t, freedom))
+        assert cell.p == pytest.approx(2 * stats.t.sf(abs(np.mean(gain)) / error, freedom))
+    assert pooled >= 2
     assert any("of the unpaired variance" in note for note in table.notes)
+
+
+def test_words_are_of_a_row_and_marks_of_all_comparisons_of_the_study(gains: Path) -> None:
+    table = filled(gains, "4")
+    cells = [cell for cell, _ in table.variants]
+    assert len(cells) == 5  # × iPR has not run, and counts
+    for name in ("p", "p_small"):
+        known = sorted((getattr(c, name), getattr(c, f"{name}_holm")) for c in cells if c.p is not None)
+        worst = 0.0
+        for rank, (p, corrected) in enumerate(known):
+            worst = max(worst, min(1.0, (5 - rank) * p))
+            assert corrected == pytest.approx(worst)
+    words = {cell.experiment: (cell.verdict, cell.marked) for cell in cells}
+    assert words["csp-fast.add-fa"] == ("higher", "higher") and words["csp-fast.mul-fa"] == ("lower", "lower")
+    assert words["csp-fast.mul-pr"] == (None, None)
+    cell = table.cell("⊕ iFA", "AP")
+    assert cell.verdict == "no effect" and cell.marked in ("no effect", None)
+    assert table.cell("⊕ iFA", "AP50").verdict == "inconclusive"  # no margin but for AP
+    assert table.cell("⊕ iFA", "AP50").p_small is table.cell("⊕ iFA", "AP50").p_holm is None
+    narrow = fill_table(table_named("4"), "mini", load_runs(gains), margin=0.05)
+    assert narrow.cell("⊕ iFA", "AP").verdict == "inconclusive"
+    with pytest.raises(ConfigError, match="a margin of 0 AP"):
+        fill_table(table_named("4"), "mini", load_runs(gains), margin=0)
+    study = open_study(gains, tables=["4"])
+    assert headline(study) == (
+        "5 comparisons in AP: 1 higher, 1 lower, 1 no effect beyond 0.5 AP, 1 inconclusive, 1 without an "
+        "interval yet. A word counts if it holds for all 5 at once (Holm)."
+    )
+
+
+def test_lost_runs_take_their_bound_off_the_margin(tmp_path: Path, fabricate: Fabricate) -> None:
+    for place, slug in enumerate(("csp-fast", "csp-fast.add-fa", "csp-fast.add-pr")):
+        for seed in range(10):
+            run = fabricate(slug, seed, 0.4 + 0.0012 * ((place + 2) * seed * seed % 7 - 3))
+            if place == 1 and seed > 7:
+                lose(tmp_path, run, DIVERGED)
+    cell = filled(tmp_path).cell("+ iFA", "AP")
+    assert cell.bound is not None and cell.pairs == 8 and cell.half_width is not None
+    assert cell.delta is not None and cell.delta_high is not None and cell.freedom is not None
+    error = (cell.delta_high - cell.delta) / stats.t.ppf(0.975, cell.freedom)
+    t = (0.5 - cell.bound - abs(cell.delta)) / error
+    assert cell.p_small == pytest.approx(stats.t.sf(t, cell.freedom))
+    (line,) = verdict_lines(open_study(tmp_path, tables=["1"]))
+    assert f"they take {cell.bound:.2f} off the margin of 0.5" in line.note
+
+
+def test_an_arm_without_variance_and_one_seed_only_are_defined(tmp_path: Path, fabricate: Fabricate) -> None:
+    for seed in range(3):
+        for slug in ("csp-fast", "csp-fast.add-fa", "csp-fast.mul-fa"):
+            fabricate(slug, seed, 0.4)
+        fabricate("csp-fast.add-pr", seed, 0.4 + 0.001 * seed)
+    fabricate("csp-fast.mul-pr", 0, 0.41)
+    table = filled(tmp_path, "4")
+    cell = table.cell("+ iFA", "AP")
+    assert cell.delta == 0 and cell.verdict in ("no effect", "inconclusive") and cell.p == 1
+    one = table.cell("× iPR", "AP")
+    assert (one.pairs, one.delta, one.verdict, one.delta_low, one.shows) == (
+        1,
+        pytest.approx(1.0),
+        None,
+        None,
+        None,
+    )
+    for form in FORMATS:
+        assert "+ iFA" in render([table], form)
 
 
 def lose(results: Path, run: str, reason: str) -> None:
@@ -234,7 +307,7 @@ def test_numbers_of_the_runs_that_were_not_lost_are_said_to_be_conditional(
     assert any("conditional" in note for note in table.notes)
     study = open_study(tmp_path, "mini", ["1"])
     (line,) = verdict_lines(study)
-    assert line.why.endswith("(of the runs that finished: + iFA 3 of 5; diverged (2 of 5))")
+    assert "of the runs that finished: + iFA 3 of 5; diverged (2 of 5)" in line.note
     assert any(said.startswith("2 runs have diverged: ") for said in warnings(study))
 
 

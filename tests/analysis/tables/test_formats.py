@@ -19,6 +19,7 @@ from ablations.costs import Cost, model_cost
 from ablations.registry import table_named, tables
 from ablations.table import Row, Table
 from analysis.runs import load_runs
+from analysis.study import open_study
 from analysis.tables.fill import FilledTable, fill_table, tidy
 from analysis.tables.formats import FORMATS, _latex_cell, lines, number, render
 from tests.analysis.conftest import write_run
@@ -94,9 +95,9 @@ def test_json_has_one_record_per_cell_with_null_for_missing(filled: list[FilledT
     assert one["value"] == pytest.approx(42.0)
     assert (one["paper"], one["seeds"], one["profile"], len(one["runs"])) == (47.9, [0, 1], "mini", 2)
     assert cells["2", "+ iPR", "AP"]["value"] is None
-    # Table 1 has one variant, Table 4 five and more: Holm's family is the only thing that differs.
+    # Table 1 has one variant, Table 4 five and more: what holds for all at once is all that differs.
     other = cells["4", "+ iFA", "AP"]
-    assert other == one | {"table": "4", "p_holm": other["p_holm"]}
+    assert other == one | {"table": "4"} | {name: other[name] for name in ("p_holm", "p_small_holm")}
     assert one["p_holm"] == one["p"] < other["p_holm"]
     for row in ("baseline 1", "implicit 1", "baseline 2", "implicit 2"):
         for metric in ("parameters", "MFLOPs"):
@@ -173,7 +174,8 @@ def test_text_shows_paper_ours_and_the_differences_in_both(filled: list[FilledTa
     assert ["Δ, 2 pairs", *["+1.50 ± 6.35"] * 6] in found
     # t = 1.5 / 0.5 = 3 with one degree of freedom: p = 0.205; one variant, so Holm changes nothing.
     assert ["p", "0.20, Holm 0.20", *["0.20"] * 5] in found
-    assert ["verdict", *["undecided"] * 6] in found
+    assert ["verdict", *["inconclusive"] * 6] in found
+    assert ["interval by", *["row"] * 6] in found and ["leaves up to", *["7.85"] * 6] in found
     (variant,) = (line for line in found if line[:2] == ["+ iFA", "paper"])
     assert variant[2:6] == ["47.9 (+0.1)", "66.6 (+0.3)", "52.3 (+0.2)", "30.6 (+0.5)"]
     assert ["ours: not run", *["–"] * 6] in found
@@ -185,11 +187,10 @@ def test_text_shows_paper_ours_and_the_differences_in_both(filled: list[FilledTa
 @pytest.fixture(scope="module")
 def published() -> list[FilledTable]:
     """Tables 3, 7 and 8 of the published study: many scores, counted ones, and a long label."""
-    runs = load_runs(STUDY)
-    return [
-        fill_table(table, "mini", runs, costs={e.slug: model_cost(e) for e in table.experiments})
-        for table in map(table_named, "378")
-    ]
+    study = open_study(
+        STUDY, tables=tuple("378"), costs=lambda table: {e.slug: model_cost(e) for e in table.experiments}
+    )
+    return list(study.filled.values())
 
 
 @pytest.mark.parametrize("width", [80, 120, 200])
@@ -209,7 +210,7 @@ def test_a_file_has_every_score_and_no_broken_line(published: list[FilledTable])
     assert "…" not in text and "36.44 ± 15.09" in text
     assert sum(line.startswith("In all of these tables: profile mini") for line in text.splitlines()) == 1
     (alone,) = (line for line in render(published[:1], "text").splitlines() if line.startswith("Ours: "))
-    assert "profile mini" in alone and "verdicts compare signs only." in alone
+    assert "profile mini" in alone and "* holds for all comparisons of the study at once" in alone
 
 
 def test_a_narrow_terminal_loses_no_score_that_was_asked_for(published: list[FilledTable]) -> None:
@@ -217,7 +218,9 @@ def test_a_narrow_terminal_loses_no_score_that_was_asked_for(published: list[Fil
     heads = [line.split()[1:3] for line in text.splitlines() if line.startswith("row")]
     assert [head[0] for head in heads[:6]] == ["AP", "AP50", "AP75", "APS", "APM", "APL"]
     assert len(heads) == 12 and max(map(len, text.splitlines())) <= 60
-    assert "Not shown for want of room: paper, Holm, p. --metrics" in " ".join(text.split())
+    assert "Not shown for want of room: paper, p, could show, leaves up to. --metrics" in " ".join(
+        text.split()
+    )
 
 
 def test_every_format_ends_in_one_newline_and_an_unknown_one_lists_the_known(
@@ -326,8 +329,10 @@ def test_csv_and_json_tell_quoted_from_counted_from_missing(quoted: list[FilledT
     assert status["A2", "YOLOR-D6", "AP"] == "measured"
     assert records(quoted)["9", "CenterNet2", "FPS"]["paper"] is None
     missing = (
-        "value", "half_width", "delta", "delta_low", "delta_high", "p", "p_holm", "verdict", "std",
-        "delta_std", "variance_left", "images_low", "images_high", "images_p", "paper_delta", "against",
+        "value", "half_width", "delta", "delta_low", "delta_high", "method", "freedom", "row_low",
+        "row_high", "all_low", "all_high", "verdict", "marked", "margin", "bound", "p", "p_holm", "p_small",
+        "p_small_holm", "shows", "leaves", "agrees", "std", "delta_std", "variance_left", "images_low",
+        "images_high", "images_p", "paper_delta", "against",
     )  # fmt: skip
     assert records(quoted)["9", "CenterNet2", "AP"] == dict.fromkeys(missing) | {
         "table": "9", "row": "CenterNet2", "metric": "AP", "paper": 56.4, "seeds": [], "profile": "mini",
