@@ -1,4 +1,4 @@
-"""Intervals over seeds, Holm's correction, agreement with the paper: known answers, and how often they err."""
+"""Intervals over seeds, Holm, agreement with the paper: known answers, and how often they err."""
 
 from __future__ import annotations
 
