@@ -307,14 +307,14 @@ def open_study(
         >>> study
         study    results/published/mini, profile mini
         tables   1, controls
-        rows     8 of 6 experiments
-        runs     18 done
+        rows     11 of 9 experiments
+        runs     21 done
         seeds    0, 1, 2
         >>> ap = study.cells.query("metric == 'AP'")
         >>> ap[["table", "row", "value", "delta", "delta_low", "delta_high"]].round(2).head(3)
                table       row  value  delta  delta_low  delta_high
         0          1  baseline  26.01    NaN        NaN         NaN
-        6          1     + iFA  26.27   0.26      -6.46        6.97
+        6          1     + iFA  26.27   0.26      -3.18        3.69
         12  controls  baseline  26.01    NaN        NaN         NaN
     """
     profile_named(profile)

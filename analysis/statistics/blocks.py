@@ -277,10 +277,11 @@ def smallest_shown(interval: Interval, power: float = 0.8, alpha: float = 1 - LE
         raise ValueError("one pair has no interval")
     if interval.error == 0:
         return 0.0
-    critical, df = float(stdtrit(interval.freedom, 1 - alpha / 2)), interval.freedom
+    critical = float(stdtrit(interval.freedom, 1 - alpha / 2))
+    _, _, s, weights = _nodes(interval.freedom)  # noncentral t; scipy's is NaN at 1 degree of freedom
 
     def missed(shift: float) -> float:
-        return float(stats.nct.sf(critical, df, shift) + stats.nct.cdf(-critical, df, shift)) - power
+        return float(weights @ (ndtr(shift - critical * s) + ndtr(-shift - critical * s))) - power
 
     high = critical + 2.0
     while missed(high) < 0:

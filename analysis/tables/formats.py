@@ -120,7 +120,7 @@ def lines(filled: FilledTable, row: str) -> list[tuple[str, list[str]]]:
     if known("all_low"):
         found.append(("rows at once", [span(c.metric, c.all_low, c.all_high) for c in cells]))
     if known("images_low"):
-        found.append(("other images", [span(c.metric, c.images_low, c.images_high) for c in cells]))
+        found.append(("Δ, other images", [span(c.metric, c.images_low, c.images_high) for c in cells]))
     found.append(("verdict", [said(c.verdict, c.margin, c.marked) for c in cells]))
     found.append(("p", [_corrected(c.p, c.p_holm) for c in cells]))
     if known("p_small"):

@@ -199,6 +199,10 @@ def test_words_of_a_row_and_what_it_could_have_shown() -> None:
     effect = smallest_shown(of[0.0])
     reach = stats.t.ppf(0.975, 26)
     assert stats.nct.sf(reach, 26, effect / 0.15) == pytest.approx(0.8, abs=1e-3)
+    # one degree of freedom: |Z + δ| > t |Z'|
+    shift, reach = smallest_shown(student(0.0, 1.0, 1, 2)), stats.t.ppf(0.975, 1)
+    z = np.random.default_rng(2).normal(size=(2, 400_000))
+    assert np.mean(abs(z[0] + shift) > reach * abs(z[1])) == pytest.approx(0.8, abs=0.003)
 
 
 def test_how_far_survivors_can_mislead() -> None:
