@@ -171,11 +171,12 @@ def test_text_shows_paper_ours_and_the_differences_in_both(filled: list[FilledTa
     # Half-widths of two values d apart: t of one degree of freedom is 12.706, times d / 2.
     assert ["ours", *(f"{40.5 + place:.2f} ± 6.35" for place in range(6))] in found
     assert ["ours", *(f"{42 + place:.2f} ± 12.71" for place in range(6))] in found
-    assert ["Δ, 2 pairs", *["+1.50 ± 6.35"] * 6] in found
-    # t = 1.5 / 0.5 = 3 with one degree of freedom: p = 0.205; one variant, so Holm changes nothing.
-    assert ["p", "0.20, Holm 0.20", *["0.20"] * 5] in found
+    assert ["row by itself", *["-4.85 to +7.85"] * 6] in found
+    # Five other arms gain ten points from seed to seed, these one and two.
+    assert ["Δ, 2 pairs", *["+1.50 ± 21.82"] * 6] in found
+    assert ["p", "0.79, Holm 0.79", *["0.79"] * 5] in found  # one variant, so Holm changes nothing
     assert ["verdict", *["inconclusive"] * 6] in found
-    assert ["interval by", *["row"] * 6] in found and ["leaves up to", *["7.85"] * 6] in found
+    assert ["interval by", *["own spreads"] * 6] in found and ["leaves up to", *["23.32"] * 6] in found
     (variant,) = (line for line in found if line[:2] == ["+ iFA", "paper"])
     assert variant[2:6] == ["47.9 (+0.1)", "66.6 (+0.3)", "52.3 (+0.2)", "30.6 (+0.5)"]
     assert ["ours: not run", *["–"] * 6] in found
@@ -218,7 +219,7 @@ def test_a_narrow_terminal_loses_no_score_that_was_asked_for(published: list[Fil
     heads = [line.split()[1:3] for line in text.splitlines() if line.startswith("row")]
     assert [head[0] for head in heads[:6]] == ["AP", "AP50", "AP75", "APS", "APM", "APL"]
     assert len(heads) == 12 and max(map(len, text.splitlines())) <= 60
-    assert "Not shown for want of room: paper, p, could show, leaves up to. --metrics" in " ".join(
+    assert "Not shown for want of room: verdict, p, could show, leaves up to, paper. --metrics" in " ".join(
         text.split()
     )
 
