@@ -108,8 +108,14 @@ def publish_command(
     metavar="N",
     help="Processes that share the work.  [default: as many as cores, fewer for few runs]",
 )
+@click.option(
+    "--data",
+    type=Folder(path_type=Path),
+    metavar="PATH",
+    help="Photographs of the study, in COCO's layout.  [default: the folder of their name, if it is here]",
+)
 @click.pass_context
-def verify_command(ctx: click.Context, folder: Path, processes: int | None) -> None:
+def verify_command(ctx: click.Context, folder: Path, processes: int | None, data: Path | None) -> None:
     """Make the numbers of a folder of `ablate publish` again from its runs, and compare them.
 
     Exit code 0: no number differs; 1: some differ, and the first of them are named. Texts that another
@@ -121,7 +127,7 @@ def verify_command(ctx: click.Context, folder: Path, processes: int | None) -> N
 
     checks = []
     try:
-        for check in verify(folder, costs_of, processes):
+        for check in verify(folder, costs_of, processes, data):
             click.echo(check.line)
             checks.append(check)
     except KeyboardInterrupt:

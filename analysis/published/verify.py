@@ -42,6 +42,7 @@ from analysis.study import Costs, Study
 from yolor_core.config import CocoConfig, RunConfig, ShapesConfig
 from yolor_core.data.fingerprint import data_fingerprint
 from yolor_core.data.images import ImageSet
+from yolor_core.data.layout import coco_config, splits
 from yolor_core.data.load import load_images
 from yolor_core.errors import RunError, YolorError
 from yolor_core.evaluation.coco import evaluate_boxes
@@ -58,7 +59,8 @@ MEASURED = re.compile(r"(?<![\w.])(?<!section )[+-]?\d+\.\d+(?:e[+-]?\d+)?(?!\w)
 PRINTED = 6  # significant digits in the data of the figures
 SHOWN = 3  # differences named of a check
 FEWEST = 4  # tasks for each process, which needs seconds to start
-NO_DATA, NO_OUTPUTS = "the dataset is not here", "detections do not hold what they are computed from"
+NO_DATA = "the dataset is not here; --data PATH names it"
+NO_OUTPUTS = "detections do not hold what they are computed from"
 UNREADABLE = (ValueError, OSError, EOFError, zlib.error, csv.Error, RecursionError)
 OF_A_RUN = (  # what is checked of every run, and why some of it may be not derived again
     ("signatures and run ids, from the configurations", ""),
@@ -229,22 +231,29 @@ def _value(text: str) -> int | float | str:
     return text
 
 
-def verify(folder: Path, costs: Costs, processes: int | None = None) -> Iterator[Check]:
+def verify(
+    folder: Path, costs: Costs, processes: int | None = None, data: Path | None = None
+) -> Iterator[Check]:
     """Check a published folder; yields every kind of check, in a fixed order.
 
     Args:
         folder: written by `analysis.published.publish.publish`.
         costs: counts the parameters and FLOPs of a table; a function of a module, for other processes.
         processes: that share the work; by default as many as there are cores.
+        data: folder of the photographs that runs were trained on, by default that of their name here.
 
     Raises:
         PublishError: the folder is no published one, or a process was ended from outside.
+        DataError: `data` is no folder in COCO's layout, or lacks pictures.
     """
     made, files = published.read_manifest(folder)
+    if data is not None:
+        for split in ("train", "val"):  # else it would only be said that the dataset is not here
+            load_images(coco_config(data), split)
     yield _files(folder, files)
     paths = sorted(path for path in (folder / "runs").glob("*") if path.is_dir())
     # The texts first, because they take longest.
-    tasks = [(check_texts, folder, made, costs), *((check_run, path) for path in paths)]
+    tasks = [(check_texts, folder, made, costs), *((check_run, path, data) for path in paths)]
     try:
         texts, *runs = run_tasks(tasks, processes)
     except BrokenProcessPool:
@@ -379,16 +388,16 @@ def _figures(check: Check, study: Study) -> dict[str, tuple[bytes, pd.DataFrame 
 # What a run's own files and the annotations of its data say.
 
 
-def check_run(path: Path) -> list[Check]:
+def check_run(path: Path, data: Path | None = None) -> list[Check]:
     """Check one run, by `OF_A_RUN`. A file that is missing or damaged is a difference that names it."""
-    return RunChecks(path).made()
+    return RunChecks(path, data).made()
 
 
 class RunChecks:
-    """The checks of one run."""
+    """The checks of one run. root: where photographs that it was trained on are."""
 
-    def __init__(self, path: Path) -> None:
-        self.run, self.name = RunDirectory(path), path.name
+    def __init__(self, path: Path, root: Path | None) -> None:
+        self.run, self.name, self.root = RunDirectory(path), path.name, root
         self.all = [Check(*each) for each in OF_A_RUN]
         self.identity, self.data, self.boxes, *scores, self.last, self.others = self.all
         self.numbers, self.classes, self.counts = scores
@@ -456,16 +465,24 @@ class RunChecks:
         ):
             self.identity.compare(f"{self.name}: {what}", old, new)
 
-    def _data(self, record: Json) -> None:
+    def _config(self, record: Json) -> RunConfig:
         config = RunConfig.from_json(json.dumps(record["config"]))
+        if self.root is None or isinstance(config.data, ShapesConfig):
+            return config
+        own = {config.data.train, config.data.val} <= {*splits(self.root)}
+        here = config.data.model_copy(update={"root": str(self.root)}) if own else coco_config(self.root)
+        return config.model_copy(update={"data": here})
+
+    def _data(self, record: Json) -> None:
+        config = self._config(record)
         images = _images(config.data)
         if images is None or not self.run.dataset.is_file():  # which older runs have not
             self.boxes.not_derived += 1
         if images is None:
             self.data.not_derived += 1
             return
-        splits = [each.fingerprint for each in images[:2]]
-        again = hashlib.sha256(json.dumps(splits).encode()).hexdigest()
+        both = [each.fingerprint for each in images[:2]]
+        again = hashlib.sha256(json.dumps(both).encode()).hexdigest()
         if isinstance(config.data, CocoConfig) and record["fingerprint"] != again:
             again = data_fingerprint(config.data)  # of annotations in version 0.1.0
         self.data.compare(self.name, record["fingerprint"], again)
@@ -477,7 +494,7 @@ class RunChecks:
                 self.boxes.compare(f"{self.name}/{self.run.dataset.name}", old, new, same_value)
 
     def _scores(self, record: Json, evaluation: Json) -> None:
-        config = RunConfig.from_json(json.dumps(record["config"]))
+        config = self._config(record)
         images, file = _images(config.data), self.run.detections
         if images is None or not file.is_file():
             if images is not None and config.science.model.detection:

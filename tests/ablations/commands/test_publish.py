@@ -379,6 +379,30 @@ def test_the_last_line_says_that_scores_were_not_made_again_without_the_dataset(
     assert re.search(r"mine: verified but for \d+ values not re-derived \(.*the dataset is not here", last)
 
 
+@pytest.mark.usefixtures("no_figures")
+def test_photographs_are_read_where_data_names_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    few = ("--train-images", "16", "--val-images", "8", "--size", "64")
+    for seed in ("0", "1"):
+        assert ablate("data", "make", tmp_path / f"here/p{seed}", "--seed", seed, *few).exit_code == 0
+    photographs, results, out = tmp_path / "here" / "p0", tmp_path / "r", tmp_path / "out"
+    words = ("--profile", "smoke", "--results", results)
+    done = ablate("train", "csp-fast", *words, "--data", photographs)
+    assert done.exit_code == 0, done.output
+    done = ablate("publish", "1", *words, "--out", out, "--dirty")
+    assert done.exit_code == 0, done.output
+    monkeypatch.chdir(tmp_path)  # where no folder is called p0
+    for data, code, said in (
+        ((), 0, "COCO's twelve numbers, by pycocotools from the detections: none compared; 12 not"),
+        ((), 0, "the dataset is not here; --data PATH names it"),
+        (("--data", photographs), 0, "COCO's twelve numbers, by pycocotools from the detections: 12 compared"),
+        (("--data", photographs), 0, "out: verified\n"),
+        (("--data", tmp_path / "here" / "p1"), 1, "DIFFERS data fingerprints"),
+        (("--data", tmp_path / "none"), 2, "none: no such folder"),
+    ):
+        done = ablate("verify", out, "--processes", "1", *data)
+        assert (done.exit_code, said in done.output + done.stderr) == (code, True), done.output
+
+
 def test_settings_that_the_tables_have_no_more_are_said_with_the_commit(mine: Path) -> None:
     for run in (mine / "runs").iterdir():
         edit(run / "run.json", lambda record: record | {"signature": "0" * 64})
