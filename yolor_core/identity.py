@@ -25,14 +25,17 @@ def canonical_json(value: object) -> str:
 
 
 def signature(science: Science) -> str:
-    """SHA-256 (hex) over the full resolved science and the schema version; no seed, no data.
+    """SHA-256 (hex) over the full resolved science and the schema version; no seed, no data."""
+    return written_signature(science.model_dump(mode="json"), SCHEMA_VERSION)
+
+
+def written_signature(science: dict[str, Any], schema: object) -> str:
+    """`signature` of science as run.json has it, which another version of the code may have written.
 
     Released anchors are left out, so that runs from before there was a choice keep their signature.
     """
-    resolved = science.model_dump(mode="json")
-    if science.model.anchors == "released":
-        del resolved["model"]["anchors"]
-    content = {"schema": SCHEMA_VERSION, "science": resolved}
+    model = {key: value for key, value in science["model"].items() if (key, value) != ("anchors", "released")}
+    content = {"schema": schema, "science": science | {"model": model}}
     return hashlib.sha256(canonical_json(content).encode()).hexdigest()
 
 

@@ -23,7 +23,7 @@ MOST_PRINTED = 3  # examples of a kind; JSON has up to ten
 
 @click.group("data", epilog=examples("ablate data check /path/to/coco"))
 def command() -> None:
-    """Write the synthetic dataset out, convert VOC and YOLO folders, check or pack a COCO folder."""
+    """Write the synthetic dataset out, convert VOC and YOLO folders, check, split or pack a COCO folder."""
 
 
 @command.command("make", epilog=examples("ablate data make pictures --train-images 100"))
@@ -53,13 +53,19 @@ def make(folder: Path, **parameters: int | None) -> None:
     click.echo(f"wrote {config.train_images} train and {config.val_images} val images to {folder}")
 
 
-@command.command("convert", epilog=examples("ablate data convert /path/to/voc coco --val 0.2"))
+@command.command(
+    "convert",
+    epilog=examples(
+        "ablate data convert /path/to/voc coco --val 0.2",
+        "ablate data convert coco split-anew --val 0.2 --groups groups.json",
+    ),
+)
 @click.argument("source", type=click.Path(path_type=Path))
 @click.argument("target", type=Folder(path_type=Path))
 @click.option(
     "--from",
     "form",
-    type=click.Choice(["voc", "yolo"]),
+    type=click.Choice(["voc", "yolo", "coco"]),
     help="The form of SOURCE.  [default: told by its files]",
 )
 @click.option(
@@ -97,11 +103,12 @@ def make(folder: Path, **parameters: int | None) -> None:
 def convert(
     source: Path, target: Path, classes: str | None, zero_based: bool, clip: bool, **options: Any
 ) -> None:
-    """Write TARGET in COCO's layout from SOURCE: a Pascal VOC or YOLO folder, or its data.yaml or .data file.
+    """Write TARGET in COCO's layout from SOURCE: a Pascal VOC or YOLO folder, its data.yaml or .data file, or
+    a folder in COCO's layout, which --val splits anew.
 
     VOC's boxes count from 1 with both ends included: x = xmin - 1, w = xmax - xmin + 1. Splits are those of
-    ImageSets/Main, data.yaml or folders train and val, else --val makes them. SOURCE is not changed, and
-    TARGET must not be there; after an error it is not.
+    ImageSets/Main, data.yaml, folders train and val or annotation files, else --val makes them. SOURCE is
+    not changed, and TARGET must not be there; after an error it is not.
     """
     from yolor_core.data.annotations import some_of
     from yolor_core.data.convert import Conversion, convert

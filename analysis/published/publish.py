@@ -35,7 +35,8 @@ from yolor_core.evaluation.engine import Truth
 from yolor_core.runs.directory import RunDirectory, read_json, unreadable, why, write_json
 from yolor_core.runs.life import LOST
 
-ENTRIES = frozenset({MANIFEST, SUMMARY, PROVENANCE, "runs", "tables", "figures"})
+PICTURES = "validation-images.csv"  # of photographs: which picture an image_id is
+ENTRIES = frozenset({MANIFEST, SUMMARY, PROVENANCE, PICTURES, "runs", "tables", "figures"})
 FOLDER = Kind("a published folder", MAKER, MANIFEST, ENTRIES)
 FEW = 5  # runs or files named in one line
 MOST = 40_000_000  # bytes of a published folder
@@ -124,6 +125,8 @@ def publish(
         lost = study.runs[study.runs["state"].isin(LOST)]  # tables say what became of them
         for name, path in zip(lost["run"], lost["path"], strict=True):
             copy_records(Path(path), folder / "runs" / str(name))
+        if (pictures := file_names(runs)) is not None:
+            pictures.to_csv(folder / PICTURES, index=False, lineterminator="\n")
         copied = reopened(folder, made, study.costs)
         figures = write_figures(copied, folder, published_drawings(copied))
         for name, text in evidence(copied).items():
@@ -165,6 +168,19 @@ def published_drawings(study: Study) -> tuple[Drawing, ...]:
     """
     synthetic = counted_runs(study)["data"].astype(str).str.startswith("shapes").all()
     return tuple(each for each in drawings(study) if synthetic or each.section != DIFFERENCES)
+
+
+def file_names(runs: pd.DataFrame) -> pd.DataFrame | None:
+    """image_id and file_name of validation photographs; None for shapes, several data, and no detections.
+
+    Detections and the split say nothing without them to others who have the photographs.
+    """
+    detect = [Path(path) for path in runs["path"] if RunDirectory(Path(path)).detections.is_file()]
+    one = runs["fingerprint"].nunique(dropna=False) == 1
+    if not detect or not one or runs["data"].astype(str).str.startswith("shapes").any():
+        return None
+    images = pd.DataFrame(stored(detect[0])[0]["images"])[["id", "file_name"]]
+    return images.rename(columns={"id": "image_id"}).sort_values("image_id", ignore_index=True)
 
 
 def _refuse(study: Study, runs: pd.DataFrame, made: Made, dirty: bool) -> None:

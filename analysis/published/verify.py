@@ -46,7 +46,7 @@ from yolor_core.data.layout import coco_config, splits
 from yolor_core.data.load import load_images
 from yolor_core.errors import RunError, YolorError
 from yolor_core.evaluation.coco import evaluate_boxes
-from yolor_core.identity import canonical_json
+from yolor_core.identity import canonical_json, written_signature
 from yolor_core.runs.directory import RunDirectory
 from yolor_core.runs.life import LOST
 from yolor_core.tasks import TASKS
@@ -452,8 +452,7 @@ class RunChecks:
     def _identity(self, record: Json) -> None:
         """Of the configuration as it is written, so that a later version of the code finds the same."""
         config = record["config"]
-        content = {"schema": record["schema"], "science": config["science"]}
-        again = hashlib.sha256(canonical_json(content).encode()).hexdigest()
+        again = written_signature(config["science"], record["schema"])
         key = canonical_json([again, config["seed"], record["fingerprint"]])
         digest = hashlib.sha256(key.encode()).hexdigest()[:10]
         run = f"{config['experiment']}-{config['science']['profile']}-s{config['seed']}-{digest}"

@@ -1,4 +1,7 @@
-"""A folder of Pascal VOC or YOLO as one in COCO's layout: wholly written, or not at all."""
+"""A folder of Pascal VOC or YOLO as one in COCO's layout, or one in that layout split anew.
+
+It is wholly written, or not at all.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from yolor_core.data.annotations import some_of
 from yolor_core.data.label_files import FORMS, Entry, Form, Heard, Labelled, Reading, plain, read_labels
 from yolor_core.data.label_folders import EVERY, SPLITS, Layout, find_layout
 from yolor_core.data.records import read_json
@@ -80,10 +84,10 @@ def convert(source: Path, target: Path, how: Conversion) -> Converted:
             )
     groups = None if how.groups is None else read_groups(how.groups)
     layout = find_layout(source, how.form, how.classes)
-    if layout.form == "yolo" and (how.reading.zero_based or how.difficult != "keep"):
-        option = "--zero-based" if how.reading.zero_based else "--difficult"
-        raise ConfigError(f"{option} is for Pascal VOC; {source} is in YOLO's form")
-    splits = _choose_splits(layout, how, _of_pictures(groups, layout))
+    _refuse_options(source, layout.form, how)
+    splits = _choose_splits(layout, how, _of_pictures(groups, how.groups, layout))
+    if layout.form == "coco":
+        return _converted(target, layout, splits, _kept(splits), how)
     splits = {split: _with_labels(entries, layout, how.unlabelled) for split, entries in splits.items()}
     splits = {split: entries for split, entries in splits.items() if entries or split != "test"}
     _refuse_empty(splits, layout.heard)
@@ -92,9 +96,36 @@ def convert(source: Path, target: Path, how: Conversion) -> Converted:
     found = {one.picture: one for one in read_labels(layout.form, entries, names, how.reading, layout.heard)}
     layout.heard.refuse()
     labelled = {split: [found[entry.picture] for entry in entries] for split, entries in splits.items()}
-    contents = _contents(layout, labelled, names, how)
-    linked = _write(target, labelled, contents, how.copy)
+    return _converted(target, layout, splits, _contents(layout, labelled, names, how), how)
+
+
+def _converted(
+    target: Path,
+    layout: Layout,
+    splits: Mapping[str, Sequence[Entry]],
+    contents: dict[str, dict[str, Any]],
+    how: Conversion,
+) -> Converted:
+    pictures = {split: [entry.picture for entry in entries] for split, entries in splits.items()}
+    linked = _write(target, pictures, contents, how.copy)
     return Converted(layout.form, contents, layout.heard.notes(), linked)
+
+
+def _refuse_options(source: Path, form: Form, how: Conversion) -> None:
+    of_voc: dict[str, object] = {
+        "--zero-based": how.reading.zero_based,
+        "--difficult": how.difficult != "keep",
+    }
+    of_both: dict[str, object] = {
+        "--classes": how.classes,
+        "--clip": how.reading.clip,
+        "--unlabelled": how.unlabelled,
+    }
+    refused: dict[str, object] = {"voc": {}, "yolo": of_voc, "coco": of_voc | of_both}[form]
+    for option in (option for option, given in refused.items() if given):
+        whose = "Pascal VOC" if option in of_voc else "Pascal VOC and YOLO"
+        said = "COCO's layout" if form == "coco" else "YOLO's form"
+        raise ConfigError(f"{option} is for {whose}; {source} is in {said}")
 
 
 def read_groups(path: Path) -> dict[str, int | str]:
@@ -112,16 +143,26 @@ def read_groups(path: Path) -> dict[str, int | str]:
     return groups
 
 
-def _of_pictures(groups: Mapping[str, int | str] | None, layout: Layout) -> Groups | None:
-    """Groups by picture. A key is a file name, or `split/name` where two splits have a file of the name."""
+def _of_pictures(groups: Mapping[str, int | str] | None, path: Path | None, layout: Layout) -> Groups | None:
+    """Groups by picture. A key is a file name, or `split/name` where two splits have a file of the name.
+
+    Raises DataError, naming the file `path`, for names of no picture.
+    """
     if groups is None:
         return None
-    found = {}
+    found, unknown = {}, dict(groups)
     for split, entries in layout.splits.items():
         for picture in (entry.picture for entry in entries):
             key = picture.name if picture.name in groups else f"{split}/{picture.name}"
             if key in groups:
                 found[picture] = groups[key]
+                unknown.pop(key, None)
+    if unknown:
+        raise DataError(
+            f"{path}: {len(unknown)} of its {len(groups)} names are no picture of {layout.heard.source}: "
+            f"{some_of([*unknown], 3)}; remove them, or have `ablate data check --near --groups-out` write a "
+            "file for these pictures"
+        )
     return found
 
 
@@ -214,8 +255,6 @@ def _judge_groups(
                 places[groups[entry.picture]].setdefault(split, entry.picture.name)
             else:
                 missing.append(entry.picture.name)
-    if not places:
-        raise DataError(f"{how.groups}: none of its names is a picture of {heard.source}, e.g. {missing[0]}")
     for name in missing:
         heard.note("pictures in no group, split one by one", name)
     for group, names in places.items():
@@ -245,6 +284,38 @@ def _with_labels(entries: Sequence[Entry], layout: Layout, unlabelled: Unlabelle
         what = "taken for ones without objects" if policy == "empty" else "left out"
         heard.note(f"pictures without a label file, {what}", heard.name(entry.picture))
     return [entry for entry in entries if entry.label or policy != "skip"]
+
+
+def _kept(splits: Mapping[str, Sequence[Entry]]) -> dict[str, dict[str, Any]]:
+    """Content of the annotation files of pictures in COCO's layout: all that theirs say, numbered anew.
+
+    Raises DataError where the files have different categories.
+    """
+    paths = sorted({entry.label for entries in splits.values() for entry in entries if entry.label})
+    said = {path: read_json(path) for path in paths}
+    for path in paths[1:]:
+        if said[path]["categories"] != said[paths[0]]["categories"]:
+            raise DataError(f"{path}: its categories are not those of {paths[0].name}")
+    # No two pictures of a folder that is converted have one name.
+    image_of: dict[tuple[Path | None, str], dict[str, Any]]
+    image_of = {(path, Path(each["file_name"]).name): each for path in paths for each in said[path]["images"]}
+    of_image: dict[tuple[Path | None, int], list[dict[str, Any]]] = defaultdict(list)
+    for path in paths:
+        for each in said[path]["annotations"]:
+            of_image[path, each["image_id"]].append(each)
+    contents: dict[str, dict[str, Any]] = {}
+    identifier = 0
+    for split, entries in splits.items():
+        images: list[dict[str, Any]] = []
+        annotations: list[dict[str, Any]] = []
+        for entry in entries:
+            identifier, name = identifier + 1, entry.picture.name
+            image = image_of[entry.label, name]
+            images.append({**image, "id": identifier, "file_name": name})
+            for each in of_image[entry.label, image["id"]]:
+                annotations.append({**each, "id": len(annotations) + 1, "image_id": identifier})
+        contents[split] = {**said[paths[0]], "images": images, "annotations": annotations}
+    return contents
 
 
 def _contents(
@@ -295,17 +366,17 @@ def _contents(
 
 
 def _write(
-    target: Path, labelled: Mapping[str, Sequence[Labelled]], contents: Mapping[str, Any], copy: bool
+    target: Path, pictures: Mapping[str, Sequence[Path]], contents: Mapping[str, Any], copy: bool
 ) -> int:
     """Write everything beside the target, then give it its name; returns how many pictures are hard links."""
     partial = target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
     linked = 0
     try:
         (partial / "annotations").mkdir(parents=True)
-        for split, pictures in labelled.items():
+        for split, paths in pictures.items():
             (partial / split).mkdir()
-            for one in pictures:
-                linked += _place(one.picture, partial / split / one.picture.name, copy)
+            for path in paths:
+                linked += _place(path, partial / split / path.name, copy)
             text = json.dumps(contents[split], separators=(",", ":"), allow_nan=False)
             (partial / "annotations" / f"instances_{split}.json").write_text(text, encoding="utf-8")
         partial.rename(target)

@@ -20,8 +20,8 @@ from yolor_core.data.decode import read, reason
 from yolor_core.data.findings import ROUNDING
 from yolor_core.errors import DataError
 
-FORMS = {"voc": "Pascal VOC", "yolo": "YOLO"}
-Form = Literal["voc", "yolo"]
+FORMS = {"voc": "Pascal VOC", "yolo": "YOLO", "coco": "COCO's layout"}
+Form = Literal["voc", "yolo", "coco"]
 Box = tuple[float, float, float, float]
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 MOST_NAMED = 3

@@ -1,4 +1,4 @@
-"""Folders in the forms of Pascal VOC and of YOLO: which pictures they have, and in which split."""
+"""Folders of Pascal VOC, YOLO and COCO's layout: which pictures they have, and in which split."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from typing import Any
 
 import yaml
 
+from yolor_core.data.coco import files_of, read_annotations
 from yolor_core.data.decode import suffixes
 from yolor_core.data.label_files import Entry, Form, Heard, lines, why
+from yolor_core.data.layout import splits as coco_splits
 from yolor_core.errors import DataError
 
 EVERY = ""  # the split of pictures of which nothing says where they belong
@@ -55,6 +57,8 @@ def find_layout(source: Path, form: Form | None, classes: Sequence[str] | None) 
         if not source.is_dir():
             raise DataError(f"{source}: a file; Pascal VOC's annotations are in a folder")
         _find_voc(root, files, layout)
+    elif form == "coco":
+        _find_coco(root, layout)
     else:
         _find_yolo(source, root, files, classes, layout)
     layout.heard.refuse()
@@ -87,9 +91,12 @@ def _form(source: Path, root: Path, files: Sequence[Path]) -> Form:
         raise DataError(
             f"{source}: it has XML files as Pascal VOC and labels as YOLO; say --from voc or yolo"
         )
+    if not voc and not yolo and source.is_dir() and coco_splits(root):
+        return "coco"
     if not voc and not any(path.suffix.lower() in (".txt", ".yaml", ".yml", ".data") for path in files):
         raise DataError(
-            f"{source}: neither XML files, as of Pascal VOC, nor label files, as of YOLO, are there"
+            f"{source}: neither XML files, as of Pascal VOC, nor label files, as of YOLO, nor "
+            "annotations/instances_<split>.json, as of COCO, are there"
         )
     return "voc" if voc and not yolo else "yolo"
 
@@ -110,8 +117,7 @@ def _split_folders(folder: Path) -> dict[str, Path]:
     """
     found: dict[str, Path] = {}
     for name, path in _children(folder).items():
-        plain = re.sub(r"(?<=[a-z])\d{4}$", "", name)
-        split = next((split for split, names in SPLITS.items() if plain in names), None)
+        split = _split_of(name)
         if split and found.setdefault(split, path) != path:
             raise DataError(
                 f"{folder}: {found[split].name} and {path.name} would both be {split}; move one away"
@@ -119,11 +125,37 @@ def _split_folders(folder: Path) -> dict[str, Path]:
     return {split: found[split] for split in SPLITS if split in found}
 
 
+def _split_of(name: str) -> str | None:
+    """What a name such as train2017 or valid becomes."""
+    plain = re.sub(r"(?<=[a-z])\d{4}$", "", name.lower())
+    return next((split for split, names in SPLITS.items() if plain in names), None)
+
+
 def _tell_unused(pictures: Iterable[Path], layout: Layout) -> None:
     used = {entry.picture for entries in layout.splits.values() for entry in entries}
     for picture in pictures:
         if picture not in used:
             layout.heard.note("pictures in no split of the folder, left out", layout.heard.name(picture))
+
+
+# COCO's layout
+
+
+def _find_coco(root: Path, layout: Layout) -> None:
+    """Every entry's label is the annotation file of its split."""
+    for name in coco_splits(root):
+        path, annotations, _, _ = read_annotations(root, name)
+        split = _split_of(name)
+        if split is None:
+            layout.heard.note("annotation files of no split train, val or test, left out", path.name)
+        elif split in layout.splits:
+            raise DataError(f"{root}: two annotation files would both be {split}, one is {path.name}")
+        else:
+            folder = files_of(root, name, annotations.files)
+            layout.splits[split] = [Entry(folder / file, path) for file in annotations.files]
+            twice = [file for file, count in Counter(annotations.files).items() if count > 1]
+            for file in twice:
+                layout.heard.problem(path, f"{file} is the file of two images")
 
 
 # Pascal VOC

@@ -107,7 +107,8 @@ def test_a_published_study_is_verified(published: Path) -> None:
 
 
 def test_the_folder_holds_what_the_page_says_and_no_weights(published: Path) -> None:
-    assert {path.name for path in published.iterdir()} == publishing.FOLDER.entries
+    there = {path.name for path in published.iterdir()}
+    assert there == publishing.FOLDER.entries - {publishing.PICTURES}  # of photographs alone
     assert sorted(path.suffix for path in (published / "tables").iterdir()) == sorted(
         (".csv", ".html", ".json", ".md", ".tex", ".txt")
     )
@@ -390,11 +391,14 @@ def test_photographs_are_read_where_data_names_them(tmp_path: Path, monkeypatch:
     assert done.exit_code == 0, done.output
     done = ablate("publish", "1", *words, "--out", out, "--dirty")
     assert done.exit_code == 0, done.output
+    shown = pd.read_csv(out / "validation-images.csv").set_index("image_id")["file_name"]
+    said = json.loads((photographs / "annotations" / "instances_val.json").read_text())["images"]
+    assert shown.to_dict() == {image["id"]: image["file_name"] for image in said} and len(shown) == 8
     monkeypatch.chdir(tmp_path)  # where no folder is called p0
     for data, code, said in (
         ((), 0, "COCO's twelve numbers, by pycocotools from the detections: none compared; 12 not"),
         ((), 0, "the dataset is not here; --data PATH names it"),
-        (("--data", photographs), 0, "COCO's twelve numbers, by pycocotools from the detections: 12 compared"),
+        (("--data", photographs), 0, "by pycocotools from the detections: 12 compared, all equal"),
         (("--data", photographs), 0, "out: verified\n"),
         (("--data", tmp_path / "here" / "p1"), 1, "DIFFERS data fingerprints"),
         (("--data", tmp_path / "none"), 2, "none: no such folder"),

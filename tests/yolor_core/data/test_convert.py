@@ -216,7 +216,10 @@ def test_a_new_split_leaves_the_test_split_as_it_is(tmp_path: Path) -> None:
     [
         ("[]", "key 'groups' with an object of file names and their groups is needed"),
         ('{"groups": {"p0.png": 1.5}}', "p0.png: group is 1.5; a whole number or a text is needed"),
-        ('{"groups": {"q.png": 1}}', "none of its names is a picture of "),
+        (
+            '{"groups": {"q.png": 1, "p1.png": 1}}',
+            "groups.json: 1 of its 2 names are no picture of .*: q.png; remove them, or have",
+        ),
         ('{"groups": {"p0.png": 1', "not JSON"),
         (
             json.dumps({"groups": {f"p{n}.png": 1 for n in range(4)}}),
@@ -358,7 +361,10 @@ def test_real_boxes_come_back_through_voc_and_the_whole_groups_with_them(
         picture = (root / "val2017" / image["file_name"]).read_bytes()
         xml = voc(*objects, filename=stem, size=(image["width"], image["height"]))
         write_tree(source, {f"ANNOTATIONS/{stem}.xml": xml, f"IMAGES/{image['file_name']}": picture})
-    how = Conversion(val=0.4, groups=root / "groups.json")
+    groups = json.loads((root / "groups.json").read_text())["groups"]
+    whole = tmp_path / "groups.json"
+    whole.write_text(json.dumps({"groups": {name: groups[name] for name in expected}}))
+    how = Conversion(val=0.4, groups=whole)
     done = convert(source, tmp_path / "coco", how)
     found: dict[str, list[tuple[str, list[int]]]] = {}
     for split in done.contents.values():
@@ -368,7 +374,6 @@ def test_real_boxes_come_back_through_voc_and_the_whole_groups_with_them(
         for a in split["annotations"]:
             found[files[a["image_id"]]].append((labels[a["category_id"]], a["bbox"]))
     assert len(found) == 30 and found == expected
-    groups = json.loads((root / "groups.json").read_text())["groups"]
     sides = [{groups[name] for name in chosen(tmp_path / "coco", split)} for split in ("train", "val")]
     assert not sides[0] & sides[1]
     assert np.isclose(len(chosen(tmp_path / "coco")) / 30, 0.4, atol=0.1)
@@ -393,6 +398,48 @@ def test_yolos_labels_of_coco_give_cocos_own_boxes_but_for_crowds(real_data: Pat
         for label, *box in objects:
             same = [np.allclose(box, other, rtol=0, atol=1e-3) for own, *other in found[name] if own == label]
             assert any(same), (name, label, box)  # six decimals of a share are 0.0005 pixels
+
+
+def test_a_folder_in_cocos_layout_is_split_anew_with_all_that_its_files_say(tmp_path: Path) -> None:
+    """Masks, crowds, licences and category ids with gaps; both files count images and annotations from 1."""
+    files: dict[str, Any] = {}
+    everything: dict[str, list[Any]] = {}
+    categories = [{"id": 3, "name": "cat"}, {"id": 70, "name": "ant"}]
+    for split in ("train2017", "val2017"):
+        images, annotations = [], []
+        for number in range(1, 7):
+            name = f"{split}-{number}.png"
+            files[f"{split}/{name}"] = SIZE
+            images.append({"id": number, "file_name": name, "width": 64, "height": 48, "license": number})
+            said = {"category_id": 70, "bbox": [1.5, 2, 3, 4], "area": number, "iscrowd": number % 2}
+            mask = {"segmentation": [[1, 2, 3, 4, 5, number]]}
+            everything[name] = [number, {**said, **mask}] if number > 2 else [number]
+            annotations += [{"id": number, "image_id": number, **each} for each in everything[name][1:]]
+        content = {"licenses": [{"id": 1}], "images": images, "annotations": annotations}
+        files[f"annotations/instances_{split}.json"] = json.dumps({**content, "categories": categories})
+    groups = {name: name[-5] for name in everything}  # the pictures of one number
+    source = write_tree(tmp_path / "old", {**files, "groups.json": json.dumps({"groups": groups})})
+    done = convert(source, tmp_path / "new", Conversion(val=0.5, groups=source / "groups.json"))
+    found: dict[str, list[Any]] = {}
+    for split, content in done.contents.items():
+        assert (content["categories"], content["licenses"]) == (categories, [{"id": 1}])
+        assert [each["id"] for each in content["annotations"]] == [*range(1, len(content["annotations"]) + 1)]
+        for image in content["images"]:
+            here = [a for a in content["annotations"] if a["image_id"] == image["id"]]
+            known = [{k: v for k, v in a.items() if k not in ("id", "image_id")} for a in here]
+            found[image["file_name"]] = [image["license"], *known]
+            assert (tmp_path / "new" / split / image["file_name"]).is_file()
+    assert found == everything
+    assert sorted(image["id"] for c in done.contents.values() for image in c["images"]) == [*range(1, 13)]
+    sides = [{groups[name] for name in chosen(tmp_path / "new", split)} for split in ("train", "val")]
+    assert [len(side) for side in sides] == [3, 3] and not sides[0] & sides[1]
+    # Its own split is kept as it is, and what is not for this form is refused.
+    convert(source, tmp_path / "same", Conversion())
+    assert chosen(tmp_path / "same") == {name for name in everything if name.startswith("val2017")}
+    with pytest.raises(DataError, match=r"group 1: .* torn by the folder's own splits"):
+        convert(source, tmp_path / "torn", Conversion(groups=source / "groups.json"))
+    with pytest.raises(ConfigError, match=r"--classes is for Pascal VOC and YOLO; .* is in COCO's layout"):
+        convert(source, tmp_path / "named", Conversion(classes=["a"]))
 
 
 def names(*words: str) -> str:

@@ -151,7 +151,7 @@ IMAGES: Files = {"images/train/a.jpg": SIZE, "labels/train/a.txt": BOX}
 @pytest.mark.parametrize(
     ("files", "problem"),
     [
-        ({"a.jpg": SIZE}, "neither XML files, as of Pascal VOC, nor label files, as of YOLO, are there"),
+        ({"a.jpg": SIZE}, "nor label files, as of YOLO, nor annotations/instances_<split>.json"),
         ({"a.xml": voc(), "b.jpg": SIZE}, "a.xml: no picture of that name in "),
         ({"x/a.jpg": SIZE, "y/a.png": SIZE, "a.xml": voc()}, "y/a.png: two pictures of one name, the other"),
         ({"x/a.xml": voc(), "y/a.xml": voc(), "a.jpg": SIZE}, "y/a.xml: two XML files of one name"),
