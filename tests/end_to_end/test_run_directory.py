@@ -172,7 +172,8 @@ def test_metrics(plain: Path, tasks: Path, failed: Path) -> None:
     twelve = {name for name in rare if re.match("A[PR]", name)}
     assert len(twelve) == 12
     (line,) = (plain / "metrics.jsonl").read_text().splitlines()
-    assert json.loads(line).keys() == usual | twelve
+    losses = {name for name in rare if name.startswith("val/") and name != "val/tag"}
+    assert json.loads(line).keys() == usual | twelve | losses
     (line,) = (failed / "metrics.jsonl").read_text().splitlines()
     assert json.loads(line).keys() == usual, "an epoch that is not evaluated"
     (line,) = (tasks / "metrics.jsonl").read_text().splitlines()
