@@ -146,12 +146,20 @@ cluster_option = click.option(
 )
 
 
+margin_option = click.option(
+    "--margin",
+    type=click.FloatRange(min=0, max=100, min_open=True),
+    default=0.5,
+    show_default=True,
+    metavar="AP",
+    help="An effect that is shown to be smaller counts as none.",
+)
+
+
 def stopping_options(command: Callable[..., None]) -> Callable[..., None]:
     """Options of a rule by which seeds are added: --margin, --most and --batch."""
     chosen = (
-        click.option(
-            "--margin", default=0.5, show_default=True, metavar="AP", help="No effect is one within ± this."
-        ),
+        margin_option,
         click.option(
             "--most", type=int, metavar="N", help="Seeds at most; 20, with --precision 100, by default."
         ),
@@ -213,15 +221,6 @@ mixed_option = click.option(
     "--mixed",
     is_flag=True,
     help="Allow runs of different sources or data; for publish, of different commits too.",
-)
-
-margin_option = click.option(
-    "--margin",
-    type=click.FloatRange(min=0, max=100, min_open=True),
-    default=0.5,
-    show_default=True,
-    metavar="AP",
-    help="An effect that is shown to be smaller counts as none.",
 )
 
 

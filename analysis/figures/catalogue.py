@@ -143,8 +143,8 @@ FINAL = (
     Drawing(
         "effects-by-row",
         "Difference in AP of every row to its baseline",
-        "Ours with its 95 % interval over seeds where there are several, and the paper's. At a reduced "
-        "profile only the signs can be compared.",
+        "Ours with the 95 % interval of the tables where there are several seeds, and the paper's. At a "
+        "reduced profile only the signs can be compared.",
         SCORES,
         lambda study: scores.effects_by_row_data(list(study.filled.values())),
         scores.effects_by_row,

@@ -96,7 +96,7 @@ def effects_by_row(data: pd.DataFrame, width: Width = "column") -> Figure:
     axis = axes[0, 0]
     axis.axvline(0, color=GREY, linewidth=0.8)
     here = {"color": PALETTE[0], "linestyle": "none", "markersize": 3.5, "err_kws": THIN}
-    here["label"] = "here, with 95 % interval over seeds"
+    here["label"] = "here, with the 95 % interval of the tables"
     sns.pointplot(spans(ours), x="value", y="name", ax=axis, **here, **KNOWN)
     paper = {"edgecolor": PALETTE[1], "marker": "D", "size": 4, "label": "the paper"}
     sns.stripplot(data, x="paper_delta", y="name", ax=axis, **paper, **RING)

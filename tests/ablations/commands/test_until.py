@@ -250,7 +250,7 @@ def test_arms_without_scatter_have_intervals_of_no_length(launch: Launches) -> N
     [
         (("4", "--precision", "0"), "--precision is 0"),
         (("4", "--precision", "nan"), "--precision is nan"),
-        (("4", "--until-verdict", "--margin", "0"), "--margin is 0"),
+        (("4", "--until-verdict", "--margin", "0"), "'--margin': 0.0 is not in the range 0<x<=100"),
         (("4", "--until-verdict", "--most", "1"), "--most 1, --batch 1: at least 2 seeds"),
         (("4", "--until-verdict", "--batch", "30"), "--most 20, --batch 30"),
         (("4", "--until-verdict", "--precision", "1"), "say --precision or --until-verdict"),
