@@ -253,21 +253,34 @@ class NormalisedActivation(torch.autograd.Function):
 
 
 def normalised(x: Tensor, bn: nn.Module, act: nn.Module) -> Tensor:
-    """As `blocks.normalised`, by the kernels where they apply: float32 in training, of two pixels or more."""
+    """As `blocks.normalised`, by the kernels where they apply.
+
+    They are told addresses and trust them, so everything is looked at here: a float32 map (B, C, H, W) of two
+    pixels or more, in training, all that a BatchNorm of C channels usually has, and no hook between the two.
+    """
     if (
         type(bn) is not nn.BatchNorm2d
         or type(act) not in (nn.SiLU, nn.Mish)
         or not bn.training
+        or x.dim() != 4
         or x.dtype != torch.float32
         or x.numel() < 2 * x.shape[1]
         or not x.is_cpu
         or torch.is_autocast_enabled("cpu")
+        or torch.compiler.is_compiling()
+        or bn.momentum is None
+        or bn.num_batches_tracked is None
+        or not all(_plain(t, x.shape[1]) for t in (bn.weight, bn.bias, bn.running_mean, bn.running_var))
+        or any(m._forward_hooks or m._forward_pre_hooks or m._backward_hooks for m in (bn, act))
     ):
         return blocks.normalised(x, bn, act)
-    assert bn.num_batches_tracked is not None
     bn.num_batches_tracked.add_(1)
     y: Tensor = NormalisedActivation.apply(x, bn.weight, bn.bias, bn, type(act) is nn.Mish)
     return y
+
+
+def _plain(t: Tensor | None, channels: int) -> bool:
+    return t is not None and t.dtype == torch.float32 and t.shape == (channels,) and t.is_contiguous()
 
 
 def use_kernels(model: nn.Module) -> None:

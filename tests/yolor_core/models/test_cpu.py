@@ -128,3 +128,34 @@ def test_what_only_torch_can_do_is_left_to_it() -> None:
         by_kernel(torch.rand(1, 8, 1, 1), other, nn.SiLU())
     x = torch.randn(2, 8, 4, 4)
     torch.testing.assert_close(by_kernel(x, other, nn.ReLU()), nn.ReLU()(nn.BatchNorm2d(8).train()(x)))
+
+
+CHANGES = {
+    "of other channels": lambda bn, act: nn.BatchNorm2d(4),
+    "in float64": lambda bn, act: bn.double(),
+    "without weights": lambda bn, act: nn.BatchNorm2d(8, affine=False),
+    "without statistics": lambda bn, act: nn.BatchNorm2d(8, track_running_stats=False),
+    "of all batches": lambda bn, act: nn.BatchNorm2d(8, momentum=None),
+    "with a hook": lambda bn, act: bn.register_forward_hook(lambda *_: None) and bn,
+    "with a hook behind it": lambda bn, act: act.register_forward_pre_hook(lambda *_: None) and bn,
+    "with every other weight": lambda bn, act: setattr(bn.weight, "data", torch.ones(16)[::2]) or bn,
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_norm_that_is_not_the_usual_one_is_left_to_torch(
+    change: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: object) -> None:
+        raise AssertionError("the kernel was called")
+
+    monkeypatch.setattr(NormalisedActivation, "apply", never)
+    act = nn.Mish()
+    bn = CHANGES[change](nn.BatchNorm2d(8).train(), act)
+    x, told = torch.randn(2, 8, 3, 3), []
+    for way in (normalised, by_kernel):
+        try:
+            told.append(way(x, bn, act).shape)
+        except (RuntimeError, ValueError) as error:
+            told.append(str(error))
+    assert told[0] == told[1]
