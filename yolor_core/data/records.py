@@ -10,7 +10,7 @@ import gzip
 import json
 import reprlib
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -20,6 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from yolor_core.errors import DataError, json_kind
+
+SIZE_LIMITS = (32, 96)  # COCO's: sides in pixels from which an object is medium, and large
 
 NONE = -1
 
@@ -245,6 +247,27 @@ class Content:
     identities: NDArray[np.int64]
 
 
+def area_ranges(content: Any, source: str = "the annotations") -> NDArray[np.float64]:
+    """(4, 2) least and largest area in px² of all, small, medium and large objects.
+
+    COCO's limits are absolute, so in images of another scale they name other things; the content of an
+    instances file may state its own as `{"info": {"size_limits": [medium from, large from]}}`, sides in
+    pixels, as the built-in images do (5 and 15 % of their long side, as in COCO at 640 pixels).
+
+    Raises:
+        DataError: when they are not two rising positive numbers.
+    """
+    info = content.get("info") if isinstance(content, Mapping) else None
+    limits = info.get("size_limits", SIZE_LIMITS) if isinstance(info, Mapping) else SIZE_LIMITS
+    numbers = isinstance(limits, list | tuple) and all(type(each) in (int, float) for each in limits)
+    if not numbers or len(limits) != 2 or not 0 < limits[0] < limits[1] < 1e5:
+        raise DataError(
+            f"{source}: info.size_limits = {limits!r}; expected two rising sides in pixels, e.g. [32, 96]"
+        )
+    medium, large = (float(side) ** 2 for side in limits)
+    return np.array([(0.0, 1e10), (0.0, medium), (medium, large), (large, 1e10)])
+
+
 def read_content(content: Any, source: str, pictures: bool = True) -> Content:
     """Read an instances file; `source` names it in messages.
 
@@ -264,6 +287,7 @@ def read_content(content: Any, source: str, pictures: bool = True) -> Content:
     for key in ("images", "categories") if pictures else ():
         if not content[key]:
             raise DataError(f"{source}: {key!r} is empty")
+    area_ranges(content, source)  # scores need them; a training should not end with this error
     category_ids, image_ids = categories.integers("id"), images.integers("id")
     names = dict(zip(category_ids.tolist(), categories.texts("name"), strict=True))
     categories.unique(category_ids)

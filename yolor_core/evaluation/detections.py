@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,34 +13,11 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from yolor_core.data.records import Records
-from yolor_core.errors import DataError
 from yolor_core.runs.directory import unreadable, why, write_atomically
 
 SIDES = ("x", "y", "width", "height")
 UNREADABLE = (OSError, KeyError, ValueError, pa.ArrowException)  # what a file that is something else raises
 PER_IMAGE_AND_CATEGORY = 100  # COCO scores no more (maxDets)
-SIZE_LIMITS = (32, 96)  # COCO's: sides in pixels from which an object is medium, and large
-
-
-def area_ranges(content: Any, source: str = "the annotations") -> NDArray[np.float64]:
-    """(4, 2) least and largest area in px² of all, small, medium and large objects.
-
-    COCO's limits are absolute, so in images of another scale they name other things; the content of an
-    instances file may state its own as `{"info": {"size_limits": [medium from, large from]}}`, sides in
-    pixels, as the built-in images do (5 and 15 % of their long side, as in COCO at 640 pixels).
-
-    Raises:
-        DataError: when they are not two rising positive numbers.
-    """
-    info = content.get("info") if isinstance(content, Mapping) else None
-    limits = info.get("size_limits", SIZE_LIMITS) if isinstance(info, Mapping) else SIZE_LIMITS
-    numbers = isinstance(limits, list | tuple) and all(type(each) in (int, float) for each in limits)
-    if not numbers or len(limits) != 2 or not 0 < limits[0] < limits[1] < 1e5:
-        raise DataError(
-            f"{source}: info.size_limits = {limits!r}; expected two rising sides in pixels, e.g. [32, 96]"
-        )
-    medium, large = (float(side) ** 2 for side in limits)
-    return np.array([(0.0, 1e10), (0.0, medium), (medium, large), (large, 1e10)])
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from numba import njit
 from numpy.typing import NDArray
 
 from yolor_core.data.annotations import class_labels
-from yolor_core.data.records import read_content
+from yolor_core.data.records import area_ranges, read_content
 from yolor_core.errors import DataError
-from yolor_core.evaluation.detections import PER_IMAGE_AND_CATEGORY, Detections, area_ranges
+from yolor_core.evaluation.detections import PER_IMAGE_AND_CATEGORY, Detections
 from yolor_core.evaluation.engine.sorting import group, sort_pairs, spread, write_keys
 
 AREAS = ("all", "small", "medium", "large")  # in px²: see `area_ranges`
