@@ -146,9 +146,40 @@ cluster_option = click.option(
 )
 
 
+class Number(click.ParamType):
+    """A number in a range, refused in the words of our own errors.
+
+    Args:
+        kind: float or int.
+        allowed: which numbers are.
+        needed: that in words, as `AP points above 0, at most 100, are needed`.
+    """
+
+    name = "number"
+
+    def __init__(self, kind: type[float], allowed: Callable[[float], bool], needed: str) -> None:
+        self.kind, self.allowed, self.needed = kind, allowed, needed
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """The number of a text. Raises ConfigError, naming the option and what is allowed."""
+        from yolor_core.errors import ConfigError
+
+        try:
+            number = self.kind(value)
+        except ValueError:
+            number = None
+        if number is None or not self.allowed(number):
+            name = param.opts[0] if param else "the number"
+            raise ConfigError(f"{name} is {value if str(value).strip() else 'empty'}; {self.needed}")
+        return number
+
+
+AP_POINTS = Number(float, lambda value: 0 < value <= 100, "AP points above 0, at most 100, are needed")
+HOURS = Number(float, lambda value: 0 < value < 1e9, "a number of hours above 0 is needed")
+
 margin_option = click.option(
     "--margin",
-    type=click.FloatRange(min=0, max=100, min_open=True),
+    type=AP_POINTS,
     default=0.5,
     show_default=True,
     metavar="AP",
@@ -161,10 +192,16 @@ def stopping_options(command: Callable[..., None]) -> Callable[..., None]:
     chosen = (
         margin_option,
         click.option(
-            "--most", type=int, metavar="N", help="Seeds at most; 20, with --precision 100, by default."
+            "--most",
+            type=Number(int, lambda value: value >= 2, "at least 2 seeds are needed"),
+            metavar="N",
+            help="Seeds at most; 20, with --precision 100, by default.",
         ),
         click.option(
-            "--batch", type=int, metavar="N", help="Seeds between looks; 5, with --precision 2, by default."
+            "--batch",
+            type=Number(int, lambda value: value >= 1, "at least 1 seed is needed"),
+            metavar="N",
+            help="Seeds between looks; 5, with --precision 2, by default.",
         ),
     )
     for option in reversed(chosen):

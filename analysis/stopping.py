@@ -11,25 +11,27 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pandas as pd
 
 from ablations.overrides import Override
 from ablations.registry import Selection, everything, merge, resolve
 from analysis.design import Design, Pair, compared
-from analysis.statistics.blocks import Comparison, fit, outcome
+from analysis.statistics.blocks import Comparison, Outcome, fit, outcome
 from analysis.statistics.stopping import Look, Scatter, first_look, repeated
-from yolor_core.errors import ConfigError, RunError
+from yolor_core.errors import ConfigError
 from yolor_core.identity import signature
-from yolor_core.runs.directory import read_json, write_json
+from yolor_core.runs.directory import number, read_json, unreadable, write_json
 
 SCHEMA = 1
 FOLDER = "stopping"
 GIVEN_UP = "given up"  # too few runs finish for an interval
 NARROW = "narrow enough"
 OPEN = "inconclusive"
+REMEDY = "By it a launch decides when to stop: restore it from a copy, or launch with another --results"
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,14 @@ class Rule:
     def levels(self) -> tuple[Look, ...]:
         """The looks with the levels of their intervals."""
         return repeated(self.looks) if self.precision is None else tuple(map(Look, self.looks))
+
+    @property
+    def options(self) -> str:
+        """Of `ablate launch`, for this rule."""
+        if self.precision is not None:
+            return f"--precision {self.precision:g}"
+        batch = 1 if self.looks[:2] == (2, 3) else self.looks[0]  # no look is at one seed
+        return f"--until-verdict --margin {self.margin:g} --most {self.looks[-1]} --batch {batch}"
 
     def __str__(self) -> str:
         if self.precision is not None:
@@ -86,10 +96,13 @@ def comparisons(selection: Selection) -> tuple[Pair, ...]:
     named = [pair for table in everything().tables for pair in compared(table)]
     found += [pair for pair in named if set(pair) <= selection.named]
     if not found:
-        raise ConfigError(
-            "nothing here is compared in AP, so there is no interval to wait for; name a table, or an "
-            "experiment and the one it is compared with"
+        named = list(dict.fromkeys(named))
+        others = [control for arm, control in named if arm in selection.named]
+        others = others or [arm for arm, control in named if control in selection.named]
+        said = (
+            f"name also what it is compared with: {' or '.join(others)}" if others else "launch with --seeds"
         )
+        raise ConfigError(f"nothing here is compared in AP, so there is no interval to wait for; {said}")
     return tuple(dict.fromkeys(found))
 
 
@@ -148,21 +161,13 @@ class Plan:
 
     def _beside(self, path: Path) -> None:
         """Take over what was decided by the same rule; refuse another one."""
-        there = read_json(path) or {}
-        try:
-            rule = Rule(**{f.name: there["rule"][f.name] for f in fields(Rule)})
-            rule = Rule(tuple(rule.looks), rule.precision, rule.margin)
-            signed = [tuple(each["signatures"]) for each in there["comparisons"]]
-            data, begun, taken = there["fingerprint"], there["begun"], list(there["taken"])
-            decided = [asdict(Row(**row)) for row in there["decided"]]
-        except (KeyError, TypeError) as error:
-            raise RunError(
-                f"{path} is damaged ({error!r}); by it a launch decides when to stop. Put it back, or remove "
-                "it to begin anew: what was decided by it is then lost"
-            ) from None
+        there = read_plan(path)
+        rule = Rule(**there["rule"] | {"looks": tuple(there["rule"]["looks"])})
+        signed = [tuple(each["signatures"]) for each in there["comparisons"]]
+        begun = there["begun"]
         own = {tuple(self._signed(pair)) for pair in self.pairs}
         shared = [p for p in self.pairs if tuple(self._signed(p)) in signed]
-        if data != self.fingerprint or not shared:
+        if there["fingerprint"] != self.fingerprint or not shared:
             return
         # Half-widths know no sign, so another one may be asked for at any time.
         both = rule.precision is not None and self.rule.precision is not None
@@ -170,14 +175,15 @@ class Plan:
         if not both and (rule != self.rule or not same):
             theirs = f"{rule} ({counted_rows(len(signed))}, since {begun}; {path})"
             asked = f"{self.rule} ({counted_rows(len(own))})"
+            rows = "" if same else f" and the {counted_rows(len(signed))} of that file"
             raise ConfigError(
-                f"{' against '.join(shared[0])} is launched {theirs}, and now {asked} is asked for. A "
-                "plan that changes after runs were seen makes false verdicts: repeat the first command, or "
-                "choose another folder with --results"
+                f"{' against '.join(shared[0])} is launched {theirs}, and now {asked} is asked for. Here the "
+                "rule itself cannot change, for a stop that is chosen after runs were seen makes false "
+                f"verdicts: go on with {rule.options}{rows}, or choose another folder with --results"
             )
         if path == self.path:
             self.begun = rule == self.rule
-            self.content |= {"begun": begun, "taken": taken, "decided": decided}
+            self.content |= {"begun": begun, "taken": there["taken"], "decided": there["decided"]}
 
     @property
     def decided(self) -> dict[Pair, Row]:
@@ -257,10 +263,68 @@ def stopped_at_verdicts(results: Path, profile: str) -> dict[Pair, Path]:
     """The comparisons of a folder whose seeds were added until a verdict, and the files of those plans."""
     found: dict[Pair, Path] = {}
     for path in sorted((results / FOLDER).glob("*.json")):
-        there = read_json(path) or {}
-        if there.get("profile") == profile and (there.get("rule") or {}).get("precision") is None:
-            found |= {(row["arm"], row["control"]): path for row in there.get("decided", ())}
+        there = read_plan(path)
+        if there["profile"] == profile and there["rule"]["precision"] is None:
+            found |= {(row["arm"], row["control"]): path for row in there["decided"]}
     return found
+
+
+def read_plan(path: Path) -> dict[str, Any]:
+    """What a plan's file holds.
+
+    Raises RunError, naming the field and what is allowed, where that is not what a launch writes.
+    """
+    there = read_json(path, REMEDY) or {}
+
+    def need(good: bool, field: str, value: object, allowed: str) -> None:
+        if not good:
+            raise unreadable(path, f"{field} is {value!r:.60}; allowed: {allowed}", REMEDY)
+
+    need(there.get("schema") == SCHEMA, "schema", there.get("schema"), str(SCHEMA))
+    for field, kind, allowed in _KINDS:
+        need(isinstance(there.get(field), kind), field, there.get(field), allowed)
+    rule, taken = there["rule"], there["taken"]
+    need(set(rule) == {f.name for f in fields(Rule)}, "rule", rule, "looks, precision and margin")
+    looks = rule["looks"]
+    rising = isinstance(looks, list) and bool(looks) and all(type(n) is int and n >= 2 for n in looks)
+    rising = rising and all(one < two for one, two in pairwise(looks))
+    need(rising, "rule.looks", looks, "rising numbers of seeds from 2 on")
+    for name in ("precision", "margin"):
+        points = number(rule[name])
+        good = (points is not None and 0 < points <= 100) or (name == "precision" and rule[name] is None)
+        need(good, f"rule.{name}", rule[name], "AP points above 0, at most 100")
+    need(taken == looks[: len(taken)], "taken", taken, f"the looks {looks} from the first on")
+    pairs: set[Pair] = set()
+    for index, each in enumerate(there["comparisons"]):
+        good = isinstance(each, dict) and isinstance(each.get("signatures"), list)
+        names = [each.get("arm"), each.get("control"), *each["signatures"]] if good else []
+        good = len(names) == 4 and all(isinstance(name, str) for name in names)
+        need(good, f"comparisons[{index}]", each, "arm, control and their two signatures")
+        pairs.add((each["arm"], each["control"]))
+    for index, row in enumerate(there["decided"]):
+        place = f"decided[{index}]"
+        known = [f.name for f in fields(Row)]
+        need(isinstance(row, dict) and set(row) == set(known), place, row, ", ".join(known))
+        pair = (row["arm"], row["control"])
+        need(pair in pairs, f"{place}: arm and control", pair, "a pair of `comparisons`, each once")
+        pairs.remove(pair)
+        words = get_args(Outcome)
+        need(row["word"] in words, f"{place}.word", row["word"], "; ".join(words))
+        need(row["seeds"] in taken, f"{place}.seeds", row["seeds"], f"a look of `taken`, {taken}")
+        for name in ("delta", "low", "high", "half_width", "finished", "lost"):
+            need(number(row[name]) is not None, f"{place}.{name}", row[name], "a number")
+    return there
+
+
+_KINDS = (
+    ("rule", dict, "an object"),
+    ("profile", str, "a name"),
+    ("fingerprint", str, "that of the data"),
+    ("comparisons", list, "a list"),
+    ("begun", str, "a time"),
+    ("taken", list, "a list"),
+    ("decided", list, "a list"),
+)
 
 
 def counted_rows(count: int) -> str:
@@ -294,16 +358,12 @@ def scatter(design: Design, column: str = "AP") -> tuple[Scatter, int] | None:
 
 
 def rule_of(precision: float | None, margin: float, most: int, batch: int) -> Rule:
-    """The rule of a launch that looks every `batch` seeds, and at the last of `most`.
+    """The rule of a launch that looks every `batch` seeds, and at the last of `most`, at least 2.
 
-    Raises ConfigError for numbers out of range.
+    Raises ConfigError for batches of more than these.
     """
-    if precision is not None and not 0 < precision <= 100:
-        raise ConfigError(f"--precision is {precision:g}; AP points above 0, at most 100, are needed")
-    if not 0 < margin <= 100:
-        raise ConfigError(f"--margin is {margin:g}; AP points above 0, at most 100, are needed")
-    if most < 2 or not 1 <= batch <= most:
-        raise ConfigError(f"--most {most}, --batch {batch}: at least 2 seeds, and batches of at most these")
+    if batch > most:
+        raise ConfigError(f"--batch is {batch}; seeds from 1 to --most, {most}, are needed")
     looks = [*range(batch, most, batch), most]
     return Rule(tuple(n for n in looks if n >= 2), precision, margin)
 

@@ -31,9 +31,12 @@ def list_command(
     names: tuple[str, ...], everything: bool, profile: str, overrides: tuple[str, ...], as_json: bool
 ) -> None:
     """List every experiment and the table rows it fills; those of Tables 1-8 without arguments."""
-    if everything:
-        from ablations.registry import everything as all_tables
+    from ablations.registry import everything as all_tables
+    from ablations.registry import tables
 
+    further = [table.name for table in all_tables().tables if table.name not in tables()]
+    more = "" if names or everything else f"; --everything has those of {', '.join(further)} too"
+    if everything:
         names = (*(table.name for table in all_tables().tables), *names)
     records = describe_all(names, profile, overrides)
     if as_json:
@@ -47,7 +50,7 @@ def list_command(
     for line in lines:
         click.echo("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
     count = sum(rows_of(names, record) for record in records)
-    click.echo(f"{counted(len(records), 'experiment')}, {counted(count, 'row')}, profile {profile}")
+    click.echo(f"{counted(len(records), 'experiment')}, {counted(count, 'row')}, profile {profile}{more}")
 
 
 def rows_of(names: tuple[str, ...], record: dict[str, Any]) -> int:

@@ -11,6 +11,8 @@ import click
 
 from ablations.columns import counted
 from ablations.options import (
+    AP_POINTS,
+    HOURS,
     cluster_option,
     completing,
     data_option,
@@ -62,12 +64,12 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--precision",
-    type=float,
+    type=AP_POINTS,
     metavar="AP",
     help="Add seeds until every comparison's 95 % interval is ± so many AP points, e.g. 0.33.",
 )
 @click.option(
-    "--budget", type=float, metavar="HOURS", help="At most: core-hours here, GPU hours on a cluster."
+    "--budget", type=HOURS, metavar="HOURS", help="At most: core-hours here, GPU hours on a cluster."
 )
 @click.option("--until-verdict", is_flag=True, help="Add seeds to each row until its verdict stands.")
 @stopping_options
@@ -132,8 +134,8 @@ def command(
             raise click.UsageError("say --precision or --until-verdict; one rule says when to stop")
         if ctx.get_parameter_source("seeds") != click.core.ParameterSource.DEFAULT:
             raise click.UsageError("--seeds is for a fixed number; --precision and --until-verdict find it")
-        if budget is not None and not 0 < budget < 1e9:
-            raise ConfigError(f"--budget is {budget}; a number of hours above 0 is needed")
+        if precision is not None and ctx.get_parameter_source("margin") != click.core.ParameterSource.DEFAULT:
+            raise click.UsageError("--margin goes with --until-verdict; --precision has no use for it")
         from ablations.commands.until import stopping_rule
 
         rule = stopping_rule(precision, margin, most, batch)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,9 @@ import click
 
 from ablations.columns import aligned, counted
 from ablations.options import (
+    AP_POINTS,
+    HOURS,
+    Number,
     completing,
     examples,
     json_option,
@@ -46,11 +50,19 @@ ANY_DATA = "0" * 64  # hours do not depend on which pictures they are
     metavar="TABLE|EXPERIMENT|FILE.py...",
     shell_complete=completing("tables", "experiments"),
 )
-@click.option("--precision", type=float, metavar="AP", help="Half-width wanted, e.g. 0.33; five by default.")
+@click.option(
+    "--precision", type=AP_POINTS, metavar="AP", help="Half-width wanted, e.g. 0.33; five by default."
+)
 @click.option("--until-verdict", is_flag=True, help="Only the seeds until each row's verdict.")
-@click.option("--effect", type=float, metavar="AP", help="Seeds that show an effect, e.g. 0.5.")
-@click.option("--budget", type=float, metavar="HOURS", help="What so many hours buy.")
-@click.option("--power", default=0.8, show_default=True, help="Chance to show an --effect that is there.")
+@click.option("--effect", type=AP_POINTS, metavar="AP", help="Seeds that show an effect, e.g. 0.5.")
+@click.option("--budget", type=HOURS, metavar="HOURS", help="What so many hours buy.")
+@click.option(
+    "--power",
+    type=Number(float, lambda value: 0 < value < 1, "a number between 0 and 1 is needed"),
+    default=0.8,
+    show_default=True,
+    help="Chance to show an --effect that is there.",
+)
 @stopping_options
 @profile_option
 @read_results_option
@@ -83,15 +95,7 @@ def plan_command(
     from ablations.commands.until import stopping_rule
     from ablations.registry import select
     from analysis.stopping import comparisons
-    from yolor_core.errors import ConfigError
 
-    for name, value in (("--effect", effect), ("--precision", precision)):
-        if value is not None and not 0 < value <= 100:
-            raise ConfigError(f"{name} is {value}; AP points above 0, at most 100, are needed")
-    if budget is not None and not 0 < budget < 1e9:
-        raise ConfigError(f"--budget is {budget}; a number of hours above 0 is needed")
-    if not 0 < power < 1:
-        raise ConfigError(f"--power is {power}; a number between 0 and 1 is needed")
     comparisons(select(names))
     wanted = (
         [precision] if precision is not None else [] if until_verdict or effect or budget else HALF_WIDTHS
@@ -210,8 +214,17 @@ def _budget(study: dict[str, Any], hours: float) -> dict[str, Any]:
     from analysis.statistics.stopping import half_width
 
     seeds, known = int(hours / study["hours_of_a_seed"]), study["scatter"]
+    if seeds < 2:
+        from yolor_core.errors import ConfigError
+
+        two = 2 * study["hours_of_a_seed"]
+        unit = 10.0 ** (math.floor(math.log10(two)) - 2)  # three digits, rounded up
+        raise ConfigError(
+            f"--budget {hours:g} buys {counted(seeds, 'seed')} of all arms; two, which an interval takes, "
+            f"need --budget {math.ceil(two / unit) * unit:.6g} ({study['unit']})"
+        )
     found: dict[str, Any] = {"seeds": seeds}
-    if known is not None and seeds >= 2:
+    if known is not None:
         for key, name in (("half_width", "sigma"), ("low", "low"), ("high", "high")):
             found[key] = half_width(known[name], study["arms"], seeds)
     return found

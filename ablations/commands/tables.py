@@ -13,6 +13,7 @@ import click
 from ablations.columns import counted
 from ablations.options import (
     FORMATS,
+    Number,
     completing,
     examples,
     which_runs,
@@ -52,7 +53,7 @@ FEW = 3  # things named in one line
 )
 @click.option(
     "--images",
-    type=click.IntRange(min=200),
+    type=Number(int, lambda value: value >= 200, "at least 200 resamples are needed"),
     metavar="RESAMPLES",
     help="Also the effect on images like these, by so many resamples of the validation images, e.g. 1000.",
 )
@@ -118,16 +119,19 @@ def tables_command(
 def _of_metrics(tables: Sequence[Table], metrics: Sequence[str]) -> Sequence[Table]:
     """The tables with these columns alone; one that has none of them is left out, with a line on stderr.
 
-    Every table has the validation losses. Raises UnknownNameError for a column that no table has.
+    Every table has the validation losses. Raises UnknownNameError for a column that no table
+    has, ConfigError for an empty name.
     """
     if not metrics:
         return tables
     from ablations.table import LOSSES
-    from yolor_core.errors import UnknownNameError
+    from yolor_core.errors import ConfigError, UnknownNameError
 
     known = dict.fromkeys([*(metric for table in tables for metric in table.metrics), *LOSSES])
     wanted = dict.fromkeys(name.strip() for name in ",".join(metrics).split(","))
     for name in wanted:
+        if not name:
+            raise ConfigError(f"--metrics has an empty name; allowed: {', '.join(known)}")
         if name not in known:
             raise UnknownNameError("metric", name, known)
     found = []

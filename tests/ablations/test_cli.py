@@ -98,7 +98,8 @@ def test_list_json_has_one_record_per_training(profile: str) -> None:
 
 
 def test_list_ends_with_the_number_of_experiments_and_rows() -> None:
-    assert ablate("list").output.splitlines()[-1].startswith("19 experiments, 29 rows")
+    last = ablate("list").output.splitlines()[-1]
+    assert last.startswith("19 experiments, 29 rows") and last.endswith("3x, 6x, controls too")
 
 
 def test_list_can_be_narrowed_and_overridden() -> None:
@@ -221,6 +222,8 @@ def test_tables_fit_the_columns_that_are_there(tmp_path: Path, monkeypatch: pyte
         (["tables", "csp"], "unknown table 'csp'"),
         (["tables", "--profile", "papr"], "unknown profile 'papr'; allowed: paper"),
         (["tables", "7", "--metrics", "AP,AP50"], "unknown metric 'AP50'; "),
+        (["tables", "1", "--metrics", ""], "--metrics has an empty name; allowed: AP, AP50, "),
+        (["tables", "--margin", "0"], "--margin is 0; AP points above 0, at most 100, are needed"),
         (["tables", "--format", "tex"], "unknown format 'tex'; allowed: text, csv"),
         (["list", "--profile", "papr"], "unknown profile 'papr'"),
         (["list", "--set", "train.lr0=1"], "unknown field 'train.lr0'; did you mean train.optimiser.lr0"),
@@ -258,7 +261,7 @@ def test_tables_fit_the_columns_that_are_there(tmp_path: Path, monkeypatch: pyte
             ["data", "mkae"],
             "unknown command 'mkae'; allowed: make, check, convert, pack (`ablate data --help`)",
         ),
-        (["tables", "--images", "3"], "invalid value for '--images': 3 is not in the range x>=200"),
+        (["tables", "--images", "3"], "--images is 3; at least 200 resamples are needed"),
     ],
 )
 def test_bad_input_is_one_clean_line(arguments: list[str], message: str) -> None:

@@ -55,28 +55,28 @@ def write_json(path: Path, value: Any) -> None:
     write_atomically(path, lambda file: file.write(text.encode()))
 
 
-def read_json(path: Path) -> dict[str, Any] | None:
+def read_json(path: Path, remedy: str | None = None) -> dict[str, Any] | None:
     """The object in a JSON file, or None where there is no such file.
 
     Raises RunError, naming the file and the remedy, for a file that cannot be read or holds anything else.
+    The remedy is that of a run's file unless another is given.
     """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, RecursionError) as error:
-        raise unreadable(path, why(error)) from None
+        raise unreadable(path, why(error), remedy) from None
     if not isinstance(value, dict):
-        raise unreadable(path, f"holds {json_kind(value)}, not an object")
+        raise unreadable(path, f"holds {json_kind(value)}, not an object", remedy)
     return value
 
 
-def unreadable(path: Path, reason: str) -> RunError:
-    """The error for a damaged file of a run: which one, why, and what to do."""
+def unreadable(path: Path, reason: str, remedy: str | None = None) -> RunError:
+    """The error for a damaged file, of a run unless a remedy is given: which one, why, and what to do."""
     reason = reason.strip().rstrip(".")
-    return RunError(
-        f"{path} cannot be read: {reason}. Remove the file, or the folder {path.parent} to run it anew"
-    )
+    remedy = remedy or f"Remove the file, or the folder {path.parent} to run it anew"
+    return RunError(f"{path} cannot be read: {reason}. {remedy}")
 
 
 def why(error: Exception) -> str:

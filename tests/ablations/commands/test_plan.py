@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -71,13 +72,21 @@ def test_a_pilot_that_knows_no_scatter_says_so(tmp_path: Path) -> None:
     assert "all residuals are 0" in call(tmp_path, "1", "--effect", "1").stdout
 
 
+def test_a_budget_that_buys_no_interval_is_refused_with_the_smallest_that_does(pilot: Path) -> None:
+    refused = call(pilot, "1", "2", "--budget", "1e-9")
+    assert refused.exit_code == 2 and "buys 0 seeds of all arms" in refused.stderr
+    (smallest,) = re.findall(r"need --budget (\S+) \(core-hours\)", refused.stderr)
+    assert 2 * HOURS <= float(smallest) < 2.02 * HOURS
+    assert plan(pilot, "1", "2", "--budget", smallest)["budget"]["seeds"] == 2
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("1", "--effect", "0"), "--effect is 0.0"),
+        (("1", "--effect", "0"), "--effect is 0; AP points"),
         (("1", "--precision", "inf"), "--precision is inf"),
         (("1", "--budget", "nan"), "--budget is nan"),
-        (("1", "--effect", "0.2", "--power", "1"), "--power is 1.0"),
+        (("1", "--effect", "0.2", "--power", "1"), "--power is 1; a number between"),
         (("csp-fast", "--effect", "1"), "nothing here is compared in AP"),
         (("nope", "--effect", "0.2"), "nope"),
     ],

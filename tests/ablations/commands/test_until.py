@@ -182,10 +182,38 @@ def test_a_plan_is_written_before_the_first_run_and_does_not_change(launch: Laun
         refused = launch(*words)
         assert refused.exit_code == 2 and launch.trained == 0
         assert "looks at 5, 10, 15, 20 seeds" in refused.stderr and "makes false verdicts" in refused.stderr
+    assert "go on with --until-verdict --margin 0.5 --most 20 --batch 5 and the 5 comp" in refused.stderr
+
+
+def test_a_plan_that_no_launch_has_written_is_refused(launch: Launches) -> None:
+    assert launch("4", "--until-verdict", "--batch", "2", "--most", "4").exit_code == 0
     (path,) = (launch.results / "stopping").iterdir()
-    path.write_text('{"rule": {}}')
-    refused = launch("4", "--until-verdict")
-    assert refused.exit_code == 2 and str(path) in refused.stderr and "is damaged" in refused.stderr
+    good, trained = path.read_text(), launch.trained
+    cases: tuple[tuple[Callable[[dict[str, Any]], object] | None, str], ...] = (
+        (lambda plan: plan.clear(), "schema is None; allowed: 1"),
+        (lambda plan: plan["rule"].update(margin=-3), "rule.margin is -3; allowed: AP points above 0"),
+        (lambda plan: plan["rule"].update(precision="1"), "rule.precision is '1'; allowed: AP points"),
+        (lambda plan: plan["rule"].update(looks=[5, 5]), "rule.looks is [5, 5]; allowed: rising"),
+        (lambda plan: plan.update(taken=[4]), "taken is [4]; allowed: the looks [2, 4] from the first on"),
+        (
+            lambda plan: plan["decided"][0].update(word="better"),
+            "decided[0].word is 'better'; allowed: higher;",
+        ),
+        (lambda plan: plan["decided"][0].update(arm="x"), "decided[0]: arm and control is ('x', 'csp-fast')"),
+        (lambda plan: plan["decided"][0].update(low=None), "decided[0].low is None; allowed: a number"),
+        (lambda plan: plan["comparisons"][0].pop("signatures"), "comparisons[0] is {'arm': 'csp-fast."),
+        (None, ""),
+    )
+    for change, said in cases:
+        plan = json.loads(good)
+        if change is not None:
+            change(plan)
+        path.write_text(json.dumps(plan) if change else good[:-9])
+        refused = launch("4", "--until-verdict", "--batch", "2", "--most", "4")
+        assert refused.exit_code == 2 and launch.trained == trained
+        assert f"{path} cannot be read: {said}" in refused.stderr
+        assert "restore it from a copy, or launch with another --results" in refused.stderr
+        assert "Remove" not in refused.stderr
 
 
 def test_looks_are_not_planned_after_the_data(launch: Launches) -> None:
@@ -250,16 +278,20 @@ def test_arms_without_scatter_have_intervals_of_no_length(launch: Launches) -> N
     [
         (("4", "--precision", "0"), "--precision is 0"),
         (("4", "--precision", "nan"), "--precision is nan"),
-        (("4", "--until-verdict", "--margin", "0"), "'--margin': 0.0 is not in the range 0<x<=100"),
-        (("4", "--until-verdict", "--most", "1"), "--most 1, --batch 1: at least 2 seeds"),
-        (("4", "--until-verdict", "--batch", "30"), "--most 20, --batch 30"),
+        (("4", "--until-verdict", "--margin", "0"), "--margin is 0; AP points above 0, at most 100"),
+        (("4", "--until-verdict", "--margin", "abc"), "--margin is abc; AP points above 0, at most 100"),
+        (("4", "--precision", "x"), "--precision is x; AP points above 0, at most 100"),
+        (("4", "--precision", "0.3", "--margin", "0.5"), "--margin goes with --until-verdict"),
+        (("4", "--until-verdict", "--most", "1"), "--most is 1; at least 2 seeds are needed"),
+        (("4", "--until-verdict", "--batch", "30"), "--batch is 30; seeds from 1 to --most, 20, are needed"),
         (("4", "--until-verdict", "--precision", "1"), "say --precision or --until-verdict"),
         (("4", "--precision", "1", "--seeds", "3"), "--seeds is for a fixed number"),
-        (("4", "--precision", "1", "--budget", "-1"), "--budget is -1.0"),
+        (("4", "--precision", "1", "--budget", "-1"), "--budget is -1; a number of hours"),
         (("4", "--budget", "3"), "--budget goes with"),
         (("4", "--most", "3"), "--most goes with"),
         (("4", "--precision", "1", "--wait"), "--wait is for a cluster"),
-        (("csp-fast", "--precision", "1"), "nothing here is compared in AP"),
+        (("csp-fast.add-fa", "--precision", "1"), "name also what it is compared with: csp-fast\n"),
+        (("9", "--precision", "1"), "so there is no interval to wait for; launch with --seeds\n"),
     ],
 )
 def test_what_makes_no_rule_is_said(launch: Launches, words: tuple[str, ...], said: str) -> None:
