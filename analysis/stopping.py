@@ -99,9 +99,8 @@ def comparisons(selection: Selection) -> tuple[Pair, ...]:
         named = list(dict.fromkeys(named))
         others = [control for arm, control in named if arm in selection.named]
         others = others or [arm for arm, control in named if control in selection.named]
-        said = (
-            f"name also what it is compared with: {' or '.join(others)}" if others else "launch with --seeds"
-        )
+        near = " or ".join(others[:3])
+        said = f"name also what it is compared with: {near}" if near else "launch with --seeds"
         raise ConfigError(f"nothing here is compared in AP, so there is no interval to wait for; {said}")
     return tuple(dict.fromkeys(found))
 
