@@ -1,0 +1,192 @@
+"""Which design of the profile `mini` knows a difference best for its core-hours.
+
+    python benchmarks/mini_design.py OUT [--designs "96 px, 48 epochs" ...] [--seeds 3] [--jobs 2]
+    python benchmarks/mini_design.py OUT --draw docs/images/mini-designs.png
+
+Trains three arms (a baseline, × iPR, + iFA) for the seeds of every design, below OUT, each on one thread; a
+finished training is not repeated. Prints AP of the baseline, processor time of a training, and the residual
+standard deviation of `ap ~ arm + seed` with its 80 % interval (chi-square). The figure of merit is the
+half-width of the 95 % interval of a difference of two arms after one core-hour: 1.96 · sqrt(2) · sd / sqrt(n)
+with as many seeds n as an hour trains of both. It goes with the square root of the cost: half of it is four
+times cheaper.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from analysis.statistics.blocks import fit
+
+ARMS = ("csp-fast", "csp-fast.mul-pr", "csp-fast.add-fa")
+SECONDS = "seconds.jsonl"
+
+SCALED = ("data.version=2", "evaluation.pad=0", "data.val_images=1000")  # objects scale with the image
+CALM = ("train.optimiser.lrf=0.02", "train.optimiser.ema_decay=0.998")  # ends at lr0 / 50, averages 500 steps
+
+
+def sized(pixels: int, epochs: int) -> tuple[str, ...]:
+    """Overrides for images of so many pixels and a training of so many epochs."""
+    sizes = [f"{part}.size={pixels}" for part in ("train", "evaluation", "data")]
+    return (*sizes, f"model.anchor_scale={pixels / 640}", f"train.epochs={epochs}")
+
+
+# What each changes about the profile.
+DESIGNS: dict[str, tuple[str, ...]] = {
+    "as it is": (),
+    "128 px, 20 epochs": (*SCALED, *CALM, *sized(128, 20)),
+    "128 px, 30 epochs": (*SCALED, *CALM, *sized(128, 30)),
+    "128 px, 48 epochs": (*SCALED, *CALM, *sized(128, 48)),
+    "128 px, 30 epochs, lrf 0.2": (*SCALED, *sized(128, 30)),
+    "128 px, 30 epochs, batch 16": (
+        *(*SCALED, *CALM, *sized(128, 30)),
+        *("train.batch=16", "train.optimiser.nominal_batch=16", "train.optimiser.lr0=0.06"),
+    ),
+    "96 px, 48 epochs": (*SCALED, *CALM, *sized(96, 48)),
+    "160 px, 20 epochs": (*SCALED, *CALM, *sized(160, 20)),
+}
+
+
+@dataclass(frozen=True)
+class Training:
+    """One run of a design."""
+
+    design: str
+    arm: str
+    seed: int
+
+    def run(self, out: Path) -> None:
+        """Train as a process of its own and note its processor seconds, unless that has been done."""
+        results = out / self.design
+        results.mkdir(parents=True, exist_ok=True)
+        if any((n["arm"], n["seed"]) == (self.arm, self.seed) for n in notes(results)):
+            return
+        command = [sys.executable, "-m", "ablations", "train", self.arm, "--seed", str(self.seed)]
+        for change in (*DESIGNS[self.design], "execution.evaluate_every=0", "execution.tensorboard=false"):
+            command += ["--set", change]
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        with (results / f"{self.arm}-s{self.seed}.log").open("w") as log:
+            child = subprocess.Popen(
+                [*command, "--results", str(results)], stdout=log, stderr=log, env=environment
+            )
+            _, status, used = os.wait4(child.pid, 0)
+        if status:
+            raise SystemExit(f"{self}: failed; see {log.name}")
+        runs = [json.loads(path.read_text()) for path in results.glob("runs/*/run.json")]
+        (own,) = [r["run"] for r in runs if (r["experiment"], r["seed"]) == (self.arm, self.seed)]
+        scores = json.loads((results / "runs" / own / "evaluation.json").read_text())
+        note = {
+            "arm": self.arm,
+            "seed": self.seed,
+            "seconds": used.ru_utime + used.ru_stime,
+            "ap": 100 * scores["detection"]["AP"],
+        }
+        with (results / SECONDS).open("a") as stream:
+            stream.write(json.dumps(note) + "\n")
+
+
+def notes(results: Path) -> list[dict[str, float]]:
+    """What finished trainings of a design have noted."""
+    path = results / SECONDS
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def frontier(out: Path) -> pd.DataFrame:
+    """A row for each design below `out` with at least two arms and seeds, best figure of merit first."""
+    rows = []
+    for path in out.glob(f"*/{SECONDS}"):
+        table = pd.DataFrame(notes(path.parent)).pivot_table(index="arm", columns="seed", values="ap")
+        ap = table.reindex(sorted(table.index, key=ARMS.index)).to_numpy(float)
+        if min(ap.shape) < 2:
+            continue
+        model = fit(ap)
+        seconds = float(np.mean([note["seconds"] for note in notes(path.parent)]))
+        limits = [
+            math.sqrt(model.variance * model.freedom / stats.chi2.ppf(p, model.freedom)) for p in (0.9, 0.1)
+        ]
+        spread = math.sqrt(model.variance)
+        rows.append(
+            {
+                "design": path.parent.name,
+                "AP of the baseline": float(np.nanmean(ap[0])),
+                "core-minutes": seconds / 60,
+                "residual sd": spread,
+                "from": limits[0],
+                "to": limits[1],
+                "runs": int(np.isfinite(ap).sum()),
+                "± after a core-hour": 1.96 * spread * 2 * math.sqrt(seconds / 3600),
+            }
+        )
+    return pd.DataFrame(rows).sort_values("± after a core-hour", ignore_index=True)
+
+
+def draw(table: pd.DataFrame, path: Path) -> None:
+    """Residual scatter against the cost of a training, with lines of equal merit."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+    import seaborn as sns
+
+    sns.set_theme(style="whitegrid", context="paper")
+    figure, axes = plt.subplots(figsize=(6.4, 3.8), layout="constrained")
+    minutes, spread = table["core-minutes"], table["residual sd"]
+    axes.errorbar(
+        minutes, spread, yerr=[spread - table["from"], table["to"] - spread], fmt="o", color="C0", capsize=2
+    )
+    for _, row in table.iterrows():
+        axes.annotate(
+            f"{row['design']} (AP {row['AP of the baseline']:.0f})",
+            xy=(row["core-minutes"], row["residual sd"]),
+            xytext=(5, 4),
+            textcoords="offset points",
+        )
+    across = np.geomspace(minutes.min() / 1.3, minutes.max() * 1.6, 50)
+    for merit in (0.25, 0.5, 1.0, 2.0):
+        axes.plot(across, merit / (2 * 1.96 * np.sqrt(across / 60)), color="0.7", lw=0.8, zorder=0)
+        at = across[-1]
+        axes.annotate(f"± {merit:g}", (at, merit / (2 * 1.96 * np.sqrt(at / 60))), color="0.4", va="center")
+    axes.set(
+        xscale="log", yscale="log", xlabel="core-minutes of a training", ylabel="residual sd of a run (AP)"
+    )
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter("{x:g}")
+        axis.set_minor_formatter("")
+    figure.savefig(path, dpi=160)
+
+
+def main() -> None:
+    """Train what is missing, then print the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--designs", nargs="*", choices=DESIGNS, default=[])
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--draw", type=Path)
+    args = parser.parse_args()
+    work = [Training(d, a, s) for d in args.designs for s in range(args.seeds) for a in ARMS]
+    with ThreadPoolExecutor(args.jobs) as pool:
+        list(pool.map(lambda each: each.run(args.out), work))
+    table = frontier(args.out)
+    print(table.round(2).to_string(index=False) if len(table) else "nothing finished yet")
+    if args.draw:
+        draw(table, args.draw)
+
+
+if __name__ == "__main__":
+    main()
