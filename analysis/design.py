@@ -126,6 +126,16 @@ class Design:
         own, other = (list(scores[shared].groupby(level="seed").mean()) for scores in (a, b))
         return own, other
 
+    def covers(self, comparisons: Iterable[Pair]) -> bool:
+        """Whether no other comparison of the known tables has finished runs on both sides in one layout."""
+
+        def arms(pairs: Iterable[Pair]) -> set[Pair]:
+            return {(self._arms.get(arm, arm), self._arms.get(control, control)) for arm, control in pairs}
+
+        others = arms(pair for table in everything().tables for pair in compared(table)) - arms(comparisons)
+        layouts = self.layouts().values()
+        return not any({*pair} <= {*layout.arms} for pair in others for layout in layouts)
+
     def scored_by(self, values: pd.Series[float]) -> Design:
         """The same runs with other scores, by run id, in the column `value`."""
         return Design({arm: runs.assign(value=runs["run"].map(values)) for arm, runs in self.runs.items()})

@@ -7,6 +7,8 @@ was made by older code, adds no rows. No weights are read.
 
 from __future__ import annotations
 
+import json
+from collections import deque
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +22,7 @@ import pyarrow.parquet as pq
 
 from ablations.table import CONFLICT, LOSSES, SCORES
 from yolor_core.errors import RunError, UnknownNameError
-from yolor_core.runs.directory import RunDirectory, number, read_json, unreadable
+from yolor_core.runs.directory import RunDirectory, number, read_json, unreadable, why
 from yolor_core.runs.life import State
 from yolor_core.tasks import COCO_NUMBERS
 
@@ -38,7 +40,7 @@ IDENTITY = {
 }
 PROGRESS = {
     "state": "done, running, queued, preempted, failed, diverged ... or unreadable",
-    "reason": "why it ended so, where it says",
+    "reason": "why it ended so, where it says, or what of it cannot be read",
     "epoch": "epochs that are finished",
     "epochs": "epochs in all",
     "seconds": "of training so far",
@@ -172,6 +174,11 @@ def _record(directory: RunDirectory) -> dict[str, Any]:
     word, reason = directory.written(), state.get("reason")
     if word is State.DONE and evaluation.get("detection") and evaluation["detection"].get("AP") is None:
         reason = UNSCORED
+    last: dict[str, Any] = {}
+    try:
+        last = _last_epoch(directory)
+    except RunError as error:  # costs the losses alone
+        reason = reason or str(error)
     return {
         "run": str(run.get("run", directory.path.name)),
         "experiment": run.get("experiment"),
@@ -194,18 +201,21 @@ def _record(directory: RunDirectory) -> dict[str, Any]:
             column: _percent(_number(evaluation.get(score.task) or {}, score.name, directory.evaluation))
             for column, score in SCORES.items()
         },
-        **_last_losses(directory),
+        **{column: number(last.get(name)) for column, name in LOSSES.items()},
         CONFLICT[0]: _conflict(directory, config),
     }
 
 
-def _last_losses(directory: RunDirectory) -> dict[str, float | None]:
-    """The validation losses after the last epoch; a file that cannot be read costs them alone."""
+def _last_epoch(directory: RunDirectory) -> dict[str, Any]:
+    """The last line of metrics.jsonl, empty before the first; the others are not parsed to fill a table."""
     try:
-        last: dict[str, Any] = (directory.read_metrics() or [{}])[-1]
-    except RunError:
-        last = {}
-    return {column: number(last.get(name)) for column, name in LOSSES.items()}
+        with directory.metrics.open(encoding="utf-8") as file:
+            lines = deque((line for line in file if line.strip()), maxlen=1)
+        return dict(json.loads(lines[0])) if lines else {}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        raise unreadable(directory.metrics, why(error)) from None
 
 
 def _conflict(directory: RunDirectory, config: dict[str, Any]) -> float | None:

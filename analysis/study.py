@@ -32,7 +32,7 @@ from analysis.runs import (
     outputs_of,
 )
 from analysis.statistics.blocks import MARGIN
-from analysis.tables.fill import FilledTable, MixedRunsError, at_once, fill_table, tidy
+from analysis.tables.fill import FilledTable, MixedRunsError, at_once, family, fill_table, tidy
 from yolor_core.errors import RunError
 from yolor_core.identity import signature
 from yolor_core.runs.directory import RunDirectory, number
@@ -109,6 +109,11 @@ class Study:
         return tuple(dict.fromkeys(pairs))
 
     @cached_property
+    def family(self) -> str:
+        """What an asterisk holds for: all comparisons of the study, or those of these tables alone."""
+        return family(self.comparisons, self.design)
+
+    @cached_property
     def listed(self) -> pd.DataFrame:
         """Runs of the profile in any state, with any settings, and those that do not say their profile."""
         profile = self.everything["profile"]
@@ -139,7 +144,8 @@ class Study:
                 filled[table.name] = fill_table(table, self.profile, self.everything, *chosen)
             except MixedRunsError as error:
                 refused[table.name] = str(error)
-        return {each.table.name: each for each in at_once([*filled.values()], self.comparisons)}, refused
+        whole = at_once([*filled.values()], self.comparisons, self.design)
+        return {each.table.name: each for each in whole}, refused
 
     @cached_property
     def all_metrics(self) -> pd.DataFrame:

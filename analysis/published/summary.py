@@ -17,6 +17,7 @@ from analysis.figures.catalogue import table_anchor
 from analysis.report.verdicts import VerdictLine, headline, verdict_lines
 from analysis.study import Study
 from analysis.tables.cells import FAMILY, OPEN, Cell
+from analysis.tables.fill import ALL
 from analysis.tables.formats import FORMATS, MISSING, number, render
 from yolor_core.runs.directory import RunDirectory
 from yolor_core.runs.life import State
@@ -100,7 +101,7 @@ def summary(study: Study) -> str:
         f"Profile {study.profile}: {profile_named(study.profile).caveat}"
         + (f"; with {settings}." if settings else "."),
         f"## Verdicts\n\n{headline(study)}",
-        MEANING,
+        MEANING if study.family == ALL else MEANING.replace("all comparisons", study.family),
         _table(study, lines),
         *_controls(study, lines),
         "## What cannot be concluded\n\n" + "\n".join(f"- {each}" for each in _limits(study, lines)),
@@ -263,7 +264,8 @@ def _limits(study: Study, lines: list[VerdictLine]) -> list[str]:
         "Other images: the intervals are over trainings, on one validation set; `ablate tables --images` "
         "gives the effect on images like these.",
         "Costs: times are of the clock, and runs shared the machine with each other and with other work.",
-        "Families of claims: what is corrected is so over all comparisons of this study in AP, not of "
+        f"Families of claims: what is corrected is so over "
+        f"{'all comparisons of this study' if study.family == ALL else study.family} in AP, not of "
         "other columns, profiles or studies. Experiments that stand in several tables are the same runs.",
         others
         and f"Scores of the other tasks ({others}): they are as training wrote them, since detections do not "

@@ -43,15 +43,17 @@ class Cell:
     freedom: float | None = None  # degrees of freedom of that interval
     row_low: float | None = None  # 95 % interval of the row's paired differences by themselves
     row_high: float | None = None  # the other end
-    all_low: float | None = None  # Dunnett's: holds at once with those of all rows with this baseline
+    all_low: float | None = (
+        None  # Dunnett's: holds at once with those of all rows of these tables with this baseline
+    )
     all_high: float | None = None  # the other end
     delta_std: float | None = None  # of the paired differences
     p: float | None = None  # two-sided, of no difference
-    p_holm: float | None = None  # corrected for all comparisons of the study, on AP
+    p_holm: float | None = None  # corrected for all comparisons of the tables asked for, on AP
     p_small: float | None = None  # of an effect of the margin or more, on AP
-    p_small_holm: float | None = None  # corrected for all comparisons of the study
+    p_small_holm: float | None = None  # corrected for all comparisons of the tables asked for
     verdict: str | None = None  # what the interval says by itself; see `statistics.blocks.outcome`
-    marked: str | None = None  # what of it holds for all comparisons of the study at once, on AP
+    marked: str | None = None  # what of it holds for all comparisons of the tables asked for at once, on AP
     margin: float | None = None  # AP: of "no effect" and "small"
     bound: float | None = None  # AP: what lost runs can have moved the mean by; taken off the margin
     shows: float | None = None  # the smallest effect that these runs would have shown with 80 % power
@@ -77,7 +79,7 @@ def half_width(cell: Cell) -> float | None:
 def said(outcome: str | None, margin: float | None, marked: str | None = None) -> str:
     """A verdict in words: `higher`, `no effect beyond 0.5`, `lower*, by less than 0.5`; a dash for None.
 
-    An asterisk stands behind what holds for all comparisons of the study at once.
+    An asterisk stands behind what holds for all comparisons of the tables at once.
     """
     if outcome is None:
         return "–"

@@ -14,7 +14,7 @@ from ablations.costs import Cost
 from ablations.overrides import Override
 from ablations.profiles import profile_named
 from ablations.registry import as_overrides, resolve
-from ablations.table import CONFLICT, COUNTED, QUOTED, SCORES, Row, Table
+from ablations.table import CONFLICT, COUNTED, LOSSES, QUOTED, SCORES, Row, Table
 from analysis.design import Design, Pair, compared, design_of
 from analysis.runs import UNSCORED
 from analysis.statistics.blocks import MARGIN, dunnett_critical, word
@@ -35,7 +35,8 @@ from yolor_core.runs.life import LOST
 
 QUOTED_ALONE = "All rows are quoted."
 UNASKED = "the effect on images like these is not shown (--images)"
-HOLDS = "* holds for all comparisons of the study at once (Holm), words without it for their row"
+HOLDS = "* holds for {} at once (Holm), words without it for their row"
+ALL = "all comparisons of the study"
 PREFIX = 8  # characters of a hash that people read
 NAMED = 3  # runs in an error
 Marks = dict[tuple[str, str], str]  # (row, metric) -> footnote sign
@@ -131,21 +132,34 @@ def fill_table(
     of = design or design_of(runs, table.experiments, profile, parsed, seeds)
     cells = tuple(table_cells(table, profile, chosen, costs or {}, of, margin))
     notes, marks = footnotes(table, cells, costs or {}, seeds or ())
+    notes = (*notes, *_unrecorded(table, used))
     if survived:
         rows = ". ".join(f"{row}: of the runs that finished, {said}" for row, said in survived.items())
         finishing = "These numbers, and differences from them, are conditional on a run's finishing."
         notes = (f"{rows}. {finishing}", *notes)
     facts = _facts(table, profile, used, parsed, margin)
     filled = FilledTable(table, facts, cells, status, notes, marks, chosen, survived)
-    return filled if design is not None else at_once([filled], compared(table))[0]
+    return filled if design is not None else at_once([filled], compared(table), of)[0]
 
 
-def at_once(filled: Sequence[FilledTable], comparisons: Sequence[Pair]) -> list[FilledTable]:
-    """The tables of a study with what holds for all its comparisons together.
+def family(comparisons: Sequence[Pair], design: Design) -> str:
+    """What is corrected for together: all comparisons of the study, or those of the tables printed alone."""
+    if design.covers(comparisons):
+        return ALL
+    count = len(comparisons)
+    return (
+        f"the {f'{count} comparisons' if count != 1 else 'one comparison'} of the tables printed here, "
+        "not of the whole study,"
+    )
+
+
+def at_once(filled: Sequence[FilledTable], comparisons: Sequence[Pair], design: Design) -> list[FilledTable]:
+    """The tables with what holds for all their comparisons together; their facts say what these are.
 
     Holm's correction is over all comparisons in AP, those to come included since p must not grow as rows
     finish: once over the differences, once over the tests of equivalence. Dunnett's intervals are over all
-    comparisons with one control, of rows that are pooled. `comparisons`: of the study, each once.
+    comparisons with one control, of rows that are pooled. `comparisons`: of these tables, each once;
+    `design`: of the study, which may have more.
     """
     controls = [
         {row.label: each.table.baseline(row, FAMILY).slug for row in each.table.rows} for each in filled
@@ -174,8 +188,13 @@ def at_once(filled: Sequence[FilledTable], comparisons: Sequence[Pair]) -> list[
         marked = word(sign, p_small is not None and p_small < ALPHA)
         return replace(cell, p_holm=p, p_small_holm=p_small, marked=None if marked == OPEN else marked)
 
+    whose = family(comparisons, design)
     return [
-        replace(each, cells=tuple(whole(cell, control[cell.row]) for cell in each.cells))
+        replace(
+            each,
+            facts=tuple(HOLDS.format(whose) if fact == HOLDS else fact for fact in each.facts),
+            cells=tuple(whole(cell, control[cell.row]) for cell in each.cells),
+        )
         for each, control in zip(filled, controls, strict=True)
     ]
 
@@ -195,6 +214,8 @@ def cell_status(filled: FilledTable, cell: Cell) -> str:
         return f"no {cell.lacks}"
     if cell.metric in COUNTED and cell.experiment is not None:
         return "counted"
+    if cell.metric in LOSSES and cell.value is None and filled.status[cell.row] == MEASURED:
+        return "not recorded"
     survived = filled.survived.get(cell.row)
     return filled.status[cell.row] + (f", of the runs that finished: {survived}" if survived else "")
 
@@ -327,6 +348,22 @@ def footnotes(
         )
     notes += [*_baselines(table, cells), *_dashes(cells), *_absent_seeds(cells, wanted), *_pairing(cells)]
     return (*notes, *table.notes), marks
+
+
+def _unrecorded(table: Table, used: pd.DataFrame) -> list[str]:
+    """Why finished runs that detect have no validation loss, which costs the table their seeds."""
+    shown = [metric for metric in table.metrics if metric in LOSSES]
+    lacking = used[used[shown].isna().any(axis=1) & used[FAMILY].notna()] if shown else used[:0]
+    damaged = lacking["reason"].notna()
+    what = " and ".join(shown)
+    notes = [f"No {what} of {run}: {why}." for run, why in lacking.loc[damaged, ["run", "reason"]].values]
+    if names := list(lacking.loc[~damaged, "run"]):
+        more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+        notes.append(
+            f"No {what} of {', '.join(names[:NAMED])}{more}: their metrics.jsonl does not have it, since "
+            "older code did not record it."
+        )
+    return notes
 
 
 def _printed_gflops(cell: Cell, cost: Cost) -> str | None:

@@ -109,7 +109,11 @@ def lines(filled: FilledTable, row: str) -> list[tuple[str, list[str]]]:
         return found
     if known("delta"):
         pairs = max(cell.pairs for cell in cells)
-        deltas = [_uncertain(c.metric, c.delta, half_width(c), "+") for c in cells]
+        deltas = [
+            _uncertain(c.metric, c.delta, half_width(c), "+")
+            + (f" ({c.pairs} pair{'s' if c.pairs != 1 else ''})" if 0 < c.pairs < pairs else "")
+            for c in cells
+        ]
         found.append((f"Δ, {pairs} pair{'s' if pairs != 1 else ''}", deltas))
     if not known("delta_low"):
         return found
@@ -195,7 +199,8 @@ def to_text(filled: Sequence[FilledTable], width: int | None = None, every: bool
     """For a terminal, title above and caption below; what all tables say of "ours" is said once, at the end.
 
     Where a table is wider than the terminal its scores are listed one below another, a line for each row
-    with Δ, interval and verdict first, and columns without room are named. Of the scores these are AP alone,
+    with Δ, interval and verdict first (a verdict without room is a sentence), and columns without room are
+    named. Of the scores these are AP alone,
     unless `every` one was asked for.
 
     Args:
@@ -241,7 +246,7 @@ def _narrow(filled: FilledTable, width: int, every: bool) -> tuple[list[Grid], l
     metrics = filled.table.metrics
     shown = [name for name in metrics if every or name in (FAMILY, *COUNTED, *QUOTED)] or list(metrics[:1])
     labels = [row.label for row in filled.table.rows]
-    grids, dropped = [], dict.fromkeys(name for name in metrics if name not in shown)
+    grids, verdicts, dropped = [], list[str](), dict.fromkeys(name for name in metrics if name not in shown)
     for metric in shown:
         room = width - min(max(map(len, labels)), LABEL)
         kept: dict[str, list[str]] = {}
@@ -251,6 +256,13 @@ def _narrow(filled: FilledTable, width: int, every: bool) -> tuple[list[Grid], l
                 needed = min(needed, LABEL + GAP)
             if needed <= room or not kept:
                 kept[name], room = texts, room - needed
+                continue
+            room = 0  # what matters less does not stand in its place
+            if name == "verdict":
+                told = (
+                    f"{label} {text}" for label, text in zip(labels, texts, strict=True) if text != MISSING
+                )
+                verdicts.append(f"Verdict in {metric}: {'; '.join(told)}.")
             else:
                 dropped[name] = None
         grid = _grid("row", *kept)
@@ -263,7 +275,7 @@ def _narrow(filled: FilledTable, width: int, every: bool) -> tuple[list[Grid], l
         f"columns, or COLUMNS={whole}, shows all."
     )
     methods = {cell.method for cell in filled.cells if cell.metric in shown}
-    return grids, [METHODS] * bool(methods & MARKS.keys()) + [room_for] * bool(dropped)
+    return grids, [*verdicts, *[METHODS] * bool(methods & MARKS.keys()), *[room_for] * bool(dropped)]
 
 
 def _by_row(filled: FilledTable, metric: str) -> dict[str, list[str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -232,6 +233,41 @@ def test_words_are_of_a_row_and_marks_of_all_comparisons_of_the_study(gains: Pat
         "5 comparisons in AP: 1 higher, 1 lower, 1 no effect beyond 0.5 AP, 1 inconclusive, 1 without an "
         "interval yet. A word counts if it holds for all 5 at once (Holm)."
     )
+
+
+def test_captions_say_what_an_asterisk_holds_for(gains: Path) -> None:
+    every = "* holds for all comparisons of the study at once (Holm)"
+    part = "* holds for the one comparison of the tables printed here, not of the whole study, at once (Holm)"
+    known = [each.name for each in everything().tables]
+    assert every in open_study(gains, tables=known).filled["1"].caption
+    assert every in open_study(gains, tables=["4"]).filled["4"].caption  # the others have no further runs
+    study = open_study(gains, tables=["1"])
+    assert part in study.filled["1"].caption and every not in study.filled["1"].caption
+    assert part in filled(gains, "1").caption
+    assert "of the whole study" in study.family
+
+
+def test_a_row_without_a_validation_loss_says_why(tmp_path: Path, fabricate: Fabricate) -> None:
+    table = replace(table_named("1"), metrics=("AP", "val loss"))
+    lines = tuple({"val/loss": loss} for loss in (2.0, 1.5))
+    runs = {
+        (slug, seed): fabricate(slug, seed, 0.4 + seed / 50 + (slug > "csp-fast") * seed / 90, cosines=lines)
+        for slug in ("csp-fast", "csp-fast.add-fa")
+        for seed in range(4)
+    }
+    damaged = tmp_path / "runs" / runs["csp-fast", 1] / "metrics.jsonl"
+    damaged.write_text('{"val/loss": 2.0}\n{"val')
+    table_of = fill_table(table, "mini", load_runs(tmp_path))
+    assert [table_of.cell("+ iFA", metric).pairs for metric in table.metrics] == [4, 3]
+    (note,) = (note for note in table_of.notes if note.startswith(f"No val loss of {damaged.parent.name}: "))
+    assert "metrics.jsonl" in note
+    text = render([table_of], "text")
+    assert "Δ, 4 pairs" in text and " (3 pairs)" in text
+    for run in runs.values():
+        (tmp_path / "runs" / run / "metrics.jsonl").write_text('{"epoch": 1}\n')
+    older = fill_table(table, "mini", load_runs(tmp_path))
+    assert any("and 5 more: their metrics.jsonl does not have it" in note for note in older.notes)
+    assert set(tidy([older]).query("metric == 'val loss'")["status"]) == {"not recorded"}
 
 
 def test_lost_runs_take_their_bound_off_the_margin(tmp_path: Path, fabricate: Fabricate) -> None:
