@@ -64,9 +64,15 @@ def design_of(
         seeds: those that count; all by default.
     """
     counted = runs if seeds is None else runs[runs["seed"].isin(list(seeds))]
-    named = {each.slug: signature(resolve(each, profile, overrides)) for each in everything().experiments}
-    named |= {each.slug: signature(resolve(each, profile, overrides)) for each in experiments}
+    named = signatures([*everything().experiments, *experiments], profile, overrides)
     return Design({slug: counted[counted["signature"] == name] for slug, name in named.items()})
+
+
+def signatures(
+    experiments: Iterable[Experiment], profile: str, overrides: Sequence[str | Override] = ()
+) -> dict[str, str]:
+    """The signature of each experiment at a profile, by slug."""
+    return {each.slug: signature(resolve(each, profile, overrides)) for each in experiments}
 
 
 class Design:
@@ -80,7 +86,7 @@ class Design:
         >>> design = open_study("results/published/mini").design
         >>> found = design.compare("csp-fast.mul-pr-wh", "csp-fast")
         >>> found.method, round(found.interval.mean, 2), round(found.interval.half_width, 2)
-        ('pooled', -3.35, 2.25)
+        ('pooled', -3.35, 3.43)
     """
 
     def __init__(self, runs: Mapping[str, pd.DataFrame]) -> None:
@@ -121,7 +127,7 @@ class Design:
 
     def paired(self, arm: str, control: str, column: str = "AP") -> tuple[list[float], list[float]]:
         """The scores of both on the seeds and data that they share, by seed."""
-        a, b = (_by_seed(self.runs.get(slug), column) for slug in (arm, control))
+        a, b = (by_seed(self.runs.get(slug), column) for slug in (arm, control))
         shared = (a - b).dropna().index
         own, other = (list(scores[shared].groupby(level="seed").mean()) for scores in (a, b))
         return own, other
@@ -139,13 +145,6 @@ class Design:
     def scored_by(self, values: pd.Series[float]) -> Design:
         """The same runs with other scores, by run id, in the column `value`."""
         return Design({arm: runs.assign(value=runs["run"].map(values)) for arm, runs in self.runs.items()})
-
-    def compare_all(
-        self, pairs: Iterable[Pair], column: str = "AP", level: float = LEVEL
-    ) -> dict[Pair, Comparison]:
-        """`compare` each pair, the unknown ones left out."""
-        found = {pair: self.compare(*pair, column, level) for pair in pairs}
-        return {pair: each for pair, each in found.items() if each is not None}
 
 
 @dataclass(frozen=True)
@@ -189,7 +188,7 @@ def _scored(runs: pd.DataFrame, column: str) -> pd.Series[bool]:
     return runs["state"].eq("done") & runs[column].notna()
 
 
-def _by_seed(runs: pd.DataFrame | None, column: str) -> pd.Series[float]:
+def by_seed(runs: pd.DataFrame | None, column: str) -> pd.Series[float]:
     """The score by (seed, data fingerprint): differences pair runs on the same data."""
     if runs is None or runs.empty:
         return pd.Series(

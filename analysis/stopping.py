@@ -17,13 +17,13 @@ from typing import Any, get_args
 
 import pandas as pd
 
+from ablations.columns import counted
 from ablations.overrides import Override
-from ablations.registry import Selection, everything, merge, resolve
-from analysis.design import Design, Pair, compared
+from ablations.registry import Selection, everything, merge
+from analysis.design import Design, Pair, compared, signatures
 from analysis.statistics.blocks import Comparison, Outcome, fit, outcome
 from analysis.statistics.stopping import Look, Scatter, first_look, repeated
 from yolor_core.errors import ConfigError
-from yolor_core.identity import signature
 from yolor_core.runs.directory import number, read_json, unreadable, write_json
 
 SCHEMA = 1
@@ -137,7 +137,7 @@ class Plan:
     ) -> None:
         self.rule, self.pairs, self.fingerprint = rule, tuple(pairs), fingerprint
         known = merge([*everything().experiments, *selection.experiments])
-        self.signatures = {e.slug: signature(resolve(e, profile, overrides)) for e in known}
+        self.signatures = signatures(known, profile, overrides)
         named = sorted(f"{self.signatures[a]} {self.signatures[b]} {fingerprint}" for a, b in self.pairs)
         self.path = results / FOLDER / f"{hashlib.sha256(json.dumps(named).encode()).hexdigest()[:10]}.json"
         self.content: dict[str, Any] = {
@@ -172,9 +172,9 @@ class Plan:
         both = rule.precision is not None and self.rule.precision is not None
         same = own == set(signed)
         if not both and (rule != self.rule or not same):
-            theirs = f"{rule} ({counted_rows(len(signed))}, since {begun}; {path})"
-            asked = f"{self.rule} ({counted_rows(len(own))})"
-            rows = "" if same else f" and the {counted_rows(len(signed))} of that file"
+            theirs = f"{rule} ({counted(len(signed), 'comparison')}, since {begun}; {path})"
+            asked = f"{self.rule} ({counted(len(own), 'comparison')})"
+            rows = "" if same else f" and the {counted(len(signed), 'comparison')} of that file"
             raise ConfigError(
                 f"{' against '.join(shared[0])} is launched {theirs}, and now {asked} is asked for. Here the "
                 "rule itself cannot change, for a stop that is chosen after runs were seen makes false "
@@ -324,11 +324,6 @@ _KINDS = (
     ("taken", list, "a list"),
     ("decided", list, "a list"),
 )
-
-
-def counted_rows(count: int) -> str:
-    """`13 comparisons`."""
-    return f"{count} comparison{'' if count == 1 else 's'}"
 
 
 def _row(arm: str, control: str, look: Look, found: Comparison | None, word: str | None) -> Row:

@@ -108,12 +108,13 @@ def frontier(out: Path) -> pd.DataFrame:
     """A row for each design below `out` with at least two arms and seeds, best figure of merit first."""
     rows = []
     for path in out.glob(f"*/{SECONDS}"):
-        table = pd.DataFrame(notes(path.parent)).pivot_table(index="arm", columns="seed", values="ap")
+        noted = pd.DataFrame(notes(path.parent))
+        table = noted.pivot_table(index="arm", columns="seed", values="ap")
         ap = table.reindex(sorted(table.index, key=ARMS.index)).to_numpy(float)
         if min(ap.shape) < 2:
             continue
         model = fit(ap)
-        seconds = float(np.mean([note["seconds"] for note in notes(path.parent)]))
+        seconds = float(noted["seconds"].mean())
         limits = [
             math.sqrt(model.variance * model.freedom / stats.chi2.ppf(p, model.freedom)) for p in (0.9, 0.1)
         ]

@@ -192,6 +192,7 @@ class Released:
 
 def without_kernels() -> None:
     """Let this process train by PyTorch's operators alone."""
+    # The process is this benchmark's own; nothing outside it sees the change.
     Numerics.use_kernels = lambda *_: None  # type: ignore[method-assign]
 
 

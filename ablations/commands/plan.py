@@ -118,16 +118,15 @@ def plan_command(
 
 def _study(names: Sequence[str], profile: str, overrides: Sequence[str], results: Path) -> dict[str, Any]:
     """What the finished runs of these rows say: scatter and cost."""
-    from ablations.registry import as_overrides, everything, merge, resolve, select
-    from analysis.design import Design
+    from ablations.registry import as_overrides, everything, merge, select
+    from analysis.design import Design, signatures
     from analysis.runs import load_runs
     from analysis.stopping import arms, comparisons, scatter
-    from yolor_core.identity import signature
 
     selection = select(names)
     pairs = comparisons(selection)
     known = merge([*everything().experiments, *selection.experiments])
-    of = {e.slug: signature(resolve(e, profile, as_overrides(overrides))) for e in known}
+    of = signatures(known, profile, as_overrides(overrides))
     runs = load_runs(results)
     found = scatter(Design({slug: runs[runs["signature"] == name] for slug, name in of.items()}))
     slugs = arms(pairs)

@@ -281,13 +281,13 @@ class Until:
         """Say the rule, and write it down; False for a dry run. Raises where the rule cannot be kept."""
         from ablations.local_launch import require_writable
         from analysis.published import refuse_published
-        from analysis.stopping import arms, counted_rows
+        from analysis.stopping import arms
 
         refuse_published(self.results)
         plan, begun = self.plan, self.plan.begun
         compared = set(arms(plan.pairs))
         others = [e.slug for e in self.selection.experiments if e.slug not in compared]
-        self.say(f"{counted_rows(len(plan.pairs))} of {len(compared)} arms {self.rule}; {plan.path}")
+        self.say(f"{counted(len(plan.pairs), 'comparison')} of {len(compared)} arms {self.rule}; {plan.path}")
         if others:
             self.say(f"left out, for they are compared with nothing in AP: {', '.join(others)}")
         if not begun and self.rule.precision is None:

@@ -11,7 +11,7 @@ import pandas as pd
 
 from ablations.costs import Cost
 from ablations.table import CONFLICT, COUNTED, QUOTED, Table
-from analysis.design import Design
+from analysis.design import Design, by_seed
 from analysis.statistics.blocks import equivalence_p, largest_possible, outcome, smallest_shown
 from analysis.statistics.seeds import agreement, over_seeds, variance_left
 
@@ -43,9 +43,7 @@ class Cell:
     freedom: float | None = None  # degrees of freedom of that interval
     row_low: float | None = None  # 95 % interval of the row's paired differences by themselves
     row_high: float | None = None  # the other end
-    all_low: float | None = (
-        None  # Dunnett's: holds at once with those of all rows of these tables with this baseline
-    )
+    all_low: float | None = None  # Dunnett's interval: holds at once for all rows here with this baseline
     all_high: float | None = None  # the other end
     delta_std: float | None = None  # of the paired differences
     p: float | None = None  # two-sided, of no difference
@@ -146,7 +144,7 @@ def _counted(cell: Cell, slug: str, base: str | None, costs: Mapping[str, Cost])
 def _measured(cell: Cell, runs: pd.DataFrame | None) -> Cell:
     if runs is None or runs.empty or (used := runs[runs[cell.metric].notna()]).empty:
         return cell
-    own = used.groupby(["seed", "fingerprint"], dropna=False)[cell.metric].mean()
+    own = by_seed(used, cell.metric)
     # Seeds are what is random: runs of one seed on several data are one value.
     seeds = own.groupby(level="seed").mean()
     return replace(

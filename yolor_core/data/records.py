@@ -231,7 +231,8 @@ class Content:
 
     names: of categories, by id; image_ids (n,), files and sizes (n, 2) width, height of images, in the order
     of the file; of annotations, in that order: ids (m,), image (m,) the place of its image, category (m,),
-    boxes (m, 4) x, y, width, height in pixels, areas (m,), crowd (m,) and identities (m,).
+    boxes (m, 4) x, y, width, height in pixels, areas (m,), crowd (m,) and identities (m,). ranges: of
+    `area_ranges`.
     """
 
     names: dict[int, str]
@@ -245,6 +246,7 @@ class Content:
     areas: NDArray[np.float64]
     crowd: NDArray[np.bool_]
     identities: NDArray[np.int64]
+    ranges: NDArray[np.float64]
 
 
 def area_ranges(content: Any, source: str = "the annotations") -> NDArray[np.float64]:
@@ -287,7 +289,7 @@ def read_content(content: Any, source: str, pictures: bool = True) -> Content:
     for key in ("images", "categories") if pictures else ():
         if not content[key]:
             raise DataError(f"{source}: {key!r} is empty")
-    area_ranges(content, source)  # scores need them; a training should not end with this error
+    ranges = area_ranges(content, source)  # refused here, so that no training ends with this error
     category_ids, image_ids = categories.integers("id"), images.integers("id")
     names = dict(zip(category_ids.tolist(), categories.texts("name"), strict=True))
     categories.unique(category_ids)
@@ -314,7 +316,9 @@ def read_content(content: Any, source: str, pictures: bool = True) -> Content:
             source,
         )
     annotations.unique(ids)
-    return Content(names, image_ids, files, sizes, ids, place, category, boxes, areas, crowd, identities)
+    return Content(
+        names, image_ids, files, sizes, ids, place, category, boxes, areas, crowd, identities, ranges
+    )
 
 
 def refuse(offenders: Sequence[str], what: str, source: str) -> None:

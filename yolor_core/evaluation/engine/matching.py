@@ -11,12 +11,12 @@ from numba import njit
 from numpy.typing import NDArray
 
 from yolor_core.data.annotations import class_labels
-from yolor_core.data.records import area_ranges, read_content
+from yolor_core.data.records import read_content
 from yolor_core.errors import DataError
 from yolor_core.evaluation.detections import PER_IMAGE_AND_CATEGORY, Detections
 from yolor_core.evaluation.engine.sorting import group, sort_pairs, spread, write_keys
 
-AREAS = ("all", "small", "medium", "large")  # in px²: see `area_ranges`
+AREAS = ("all", "small", "medium", "large")  # in px²: see `data.records.area_ranges`
 SPARSE = 4  # ids that are this many times as far apart as they are many are searched for
 
 
@@ -49,7 +49,6 @@ class Truth:
         image, category = np.argsort(images)[read.image], np.searchsorted(categories, read.category)
         order = np.lexsort((image, category))
         crowd, names = read.crowd[order], class_labels(read.names)
-        ranges = area_ranges(content, source)
         return cls(
             read.image_ids[images],
             categories,
@@ -58,9 +57,9 @@ class Truth:
             image[order].astype(np.int32),
             np.ascontiguousarray(read.boxes[order]),
             crowd,
-            (area_bits(read.areas[order], ranges) * ~crowd).astype(np.uint8),
+            (area_bits(read.areas[order], read.ranges) * ~crowd).astype(np.uint8),
             read.ids[order] != 0,
-            ranges,
+            read.ranges,
         )
 
 
