@@ -1,6 +1,7 @@
 # make reproduce | make test | make env     (see README.md)
 PYTHON ?= python3
 PROFILE ?= mini
+SEEDS ?= 2
 VENV := .venv
 PYTEST_ARGS ?=
 LAB_ARGS ?=
@@ -9,7 +10,7 @@ LAB_ARGS ?=
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make reproduce   the environment, then every training of Tables 1-8 at PROFILE=$(PROFILE), then the tables"
+	@echo "make reproduce   the environment, then Tables 1-8 at PROFILE=$(PROFILE), SEEDS=$(SEEDS) trainings a row, then the tables"
 	@echo "make test        the environment, then the tests (PYTEST_ARGS='-k name' for some of them)"
 	@echo "make lab         the environment, then JupyterLab with the notebooks (LAB_ARGS=--no-browser on a server)"
 	@echo "make verify-published   the numbers of results/published/ made again from the runs in it, and compared"
@@ -21,7 +22,7 @@ help:
 
 # Recipes are single plain commands: make runs those without a shell between, so Ctrl-C reaches them well.
 reproduce: env
-	@$(VENV)/bin/ablate launch --all --profile $(PROFILE)
+	@$(VENV)/bin/ablate launch --all --seeds $(SEEDS) --profile $(PROFILE)
 	@$(VENV)/bin/ablate tables --profile $(PROFILE)
 
 test: env

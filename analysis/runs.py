@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ablations.table import CONFLICT, LOSSES, SCORES
+from yolor_core.data.records import SIZE_LIMITS
 from yolor_core.errors import RunError, UnknownNameError
 from yolor_core.runs.directory import RunDirectory, number, read_json, unreadable, why
 from yolor_core.runs.life import State
@@ -187,7 +188,7 @@ def _record(directory: RunDirectory) -> dict[str, Any]:
         "signature": run.get("signature"),
         "fingerprint": run.get("fingerprint"),
         "source_hash": run.get("source_hash"),
-        "data": describe_data(config.get("data", {})),
+        "data": describe_data(config.get("data", {}), evaluation.get("size_limits")),
         "commit": run.get("commit"),
         "dirty": run.get("dirty"),
         "device": run.get("device"),
@@ -244,12 +245,19 @@ def _percent(value: float | None) -> float | None:
     return None if value is None else 100 * value
 
 
-def describe_data(data: dict[str, Any]) -> str | None:
-    """The data of a run in a few words; None where it is not recorded."""
+def describe_data(data: dict[str, Any], limits: Any = None) -> str | None:
+    """The data of a run in a few words; None where it is not recorded.
+
+    `limits` are the sides in pixels from which its objects are medium and large, which are named unless they
+    are COCO's.
+    """
+    sizes = ""
+    if isinstance(limits, list) and len(limits) == 2 and limits != list(SIZE_LIMITS):
+        sizes = f", small below {limits[0]:g}², large from {limits[1]:g}² pixels"
     if data.get("kind") == "shapes":
-        return f"shapes, {data.get('train_images')} + {data.get('val_images')} images"
+        return f"shapes, {data.get('train_images')} + {data.get('val_images')} images{sizes}"
     if data.get("kind") == "coco":
-        return f"coco {data.get('train')}/{data.get('val')}"
+        return f"coco {data.get('train')}/{data.get('val')}{sizes}"
     return data.get("kind")
 
 

@@ -371,8 +371,7 @@ class ShapesConfig(Config):
     seed: int = 0
     train_images: Count = 640
     val_images: Count = 200
-    size: Annotated[int, Field(ge=64)] = 160  # pixels, long side of the rendered images
-    version: Literal[1, 2] = 1  # of what is drawn: see `yolor_core.data.shapes.appearance.STYLES`
+    size: Annotated[int, Field(ge=64)] = 128  # pixels, long side of the rendered images
 
 
 class CocoConfig(Config):

@@ -24,7 +24,7 @@ CACHE_ABOVE = 16 * 2**20  # bytes; smaller files are read faster than a cache is
 SHAPES = Path(__file__).parent / "shapes"
 #: How the annotation file of written shapes begins.
 WRITTEN = re.compile(
-    rb'\{"info":\{"description":"synthetic shapes","version":"(\d)",'
+    rb'\{"info":\{"description":"synthetic shapes","version":"2",'
     rb'"seed":(\d{1,18}),"size":(\d{1,9}),"split":"(train|val)"[,}]'
 )
 Part = str | list[str]
@@ -134,12 +134,12 @@ def _are_drawn(root: Path, split: str, packs: str | None, pictures: str, found: 
     said = WRITTEN.match(_beginning(annotation_file(root, split)))
     if said is None:
         return False
-    made, seed, size, drawn_as = int(said[1]), int(said[2]), int(said[3]), said[4].decode()
+    seed, size, drawn_as = int(said[1]), int(said[2]), said[3].decode()
     try:
-        ShapesConfig.model_validate({"seed": seed, "size": size, "version": made})
+        ShapesConfig.model_validate({"seed": seed, "size": size})
     except ValidationError:
         return False
-    key = json.dumps(["drawn", pictures, made, seed, size, drawn_as, *_software()])
+    key = json.dumps(["drawn", pictures, seed, size, drawn_as, *_software()])
     remembered = _recall(key)
     if remembered is None:
         from yolor_core.data.coco import load_coco
@@ -151,7 +151,7 @@ def _are_drawn(root: Path, split: str, packs: str | None, pictures: str, found: 
         about = found.packs[0].description if resized else None
 
         def is_drawn(index: int) -> bool:
-            pixels = render(seed, size, drawn_as, index, made)
+            pixels = render(seed, size, drawn_as, index)
             if about is None or about.size is None or about.purpose is None:
                 return bool((images.image(index) == pixels).all())
             there = images.scaled(index, about.size, about.purpose).pixels
@@ -167,7 +167,7 @@ def _draw(config: ShapesConfig) -> list[str]:
 
     splits = (("train", config.train_images), ("val", config.val_images))
     return [
-        hashlib.sha256(annotation_bytes(annotate(config.seed, config.size, s, n, config.version))).hexdigest()
+        hashlib.sha256(annotation_bytes(annotate(config.seed, config.size, s, n))).hexdigest()
         for s, n in splits
     ]
 

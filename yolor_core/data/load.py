@@ -46,17 +46,16 @@ class ShapesReader(Reader):
     seed: int
     size: int
     split: Split
-    version: int
 
     def __call__(self, index: int) -> tuple[Pixels, list[Note]]:
-        return render(self.seed, self.size, self.split, index, self.version), []
+        return render(self.seed, self.size, self.split, index), []
 
 
 def load_shapes(config: ShapesConfig, split: Split) -> ImageSet:
     """A split of the synthetic dataset, equal to what `write_dataset` writes."""
     images = config.train_images if split == "train" else config.val_images
-    content = annotate(config.seed, config.size, split, images, config.version)
+    content = annotate(config.seed, config.size, split, images)
     annotations, report = clean(content, f"shapes, seed {config.seed}, {split}")
     fingerprint = hashlib.sha256(annotation_bytes(content)).hexdigest()
-    reader = ShapesReader(config.seed, config.size, split, config.version)
+    reader = ShapesReader(config.seed, config.size, split)
     return ImageSet(annotations, report, reader, partial(copy.deepcopy, content), fingerprint)

@@ -270,6 +270,11 @@ def area_ranges(content: Any, source: str = "the annotations") -> NDArray[np.flo
     return np.array([(0.0, 1e10), (0.0, medium), (medium, large), (large, 1e10)])
 
 
+def size_limits(ranges: NDArray[np.float64]) -> list[float]:
+    """The sides in pixels from which objects are medium and large, of the ranges that `area_ranges` gives."""
+    return [round(float(area) ** 0.5, 3) for area in ranges[2:, 0]]
+
+
 def read_content(content: Any, source: str, pictures: bool = True) -> Content:
     """Read an instances file; `source` names it in messages.
 

@@ -14,7 +14,7 @@ from pycocotools.cocoeval import COCOeval
 
 from yolor_core.data.annotations import class_labels, some_of
 from yolor_core.data.findings import listed_before, negative, never_found
-from yolor_core.data.records import area_ranges
+from yolor_core.data.records import area_ranges, size_limits
 from yolor_core.data.report import KINDS
 from yolor_core.errors import DataError
 from yolor_core.evaluation.detections import Detections
@@ -31,7 +31,7 @@ def evaluate_boxes(annotations: dict[str, Any], detections: Detections) -> dict[
     Returns:
         {"detection": the twelve numbers by name, as fractions, None where there is no ground truth to score,
         "per_class": {category name, or "name (id)" where several share it: AP or None}, "images": count,
-        "detections": count}.
+        "detections": count, "size_limits": [side from which an object is medium, large; pixels]}.
 
     Raises:
         DataError: when a detection names an image or category that the file does not have.
@@ -40,7 +40,8 @@ def evaluate_boxes(annotations: dict[str, Any], detections: Detections) -> dict[
         truth = _index(annotations)
         _check_ids(truth, detections)
         evaluation = COCOeval(truth, _results(truth, detections), "bbox")
-        evaluation.params.areaRng = area_ranges(annotations).tolist()
+        ranges = area_ranges(annotations)
+        evaluation.params.areaRng = ranges.tolist()
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
@@ -56,6 +57,7 @@ def evaluate_boxes(annotations: dict[str, Any], detections: Detections) -> dict[
         "per_class": per_class,
         "images": len(truth.imgs),
         "detections": len(detections),
+        "size_limits": size_limits(ranges),
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,6 +30,10 @@ def bed() -> Iterator[Testbed]:
             if node in testbed.nodes and not alive:
                 testbed.revive_node(node)
         testbed.start_accounting()
+        deadline = time.monotonic() + 120  # a cancelled job is in the queue until its processes have gone
+        while queued := testbed.ask("squeue", "-h", "-r", "-o", "%i %T").splitlines():
+            assert time.monotonic() < deadline, f"still in the queue: {queued}"
+            time.sleep(0.2)
 
 
 @pytest.fixture

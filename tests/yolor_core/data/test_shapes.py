@@ -22,13 +22,11 @@ from yolor_core.data.shapes.scene import lay_out
 DEFAULT = ShapesConfig()
 
 
-@pytest.fixture(scope="module", params=[1, 2], ids=lambda version: f"version {version}")
-def contents(request: pytest.FixtureRequest) -> dict[str, dict[str, Any]]:
+@pytest.fixture(scope="module")
+def contents() -> dict[str, dict[str, Any]]:
     """Annotation content of both default splits."""
     sizes = {"train": DEFAULT.train_images, "val": DEFAULT.val_images}
-    return {
-        split: annotate(DEFAULT.seed, DEFAULT.size, split, n, request.param) for split, n in sizes.items()
-    }
+    return {split: annotate(DEFAULT.seed, DEFAULT.size, split, n) for split, n in sizes.items()}
 
 
 def _load(content: dict[str, Any]) -> COCO:
@@ -69,20 +67,18 @@ def test_objects_of_all_sizes_classes_and_crowds_are_there(
 ) -> None:
     objects = _objects(contents[split])
     areas = np.array([a["area"] for a in objects])
-    scaled = "size_limits" in contents[split]["info"]
-    if scaled:
-        assert contents[split]["info"]["size_limits"] == [8, 24]  # 32 and 96 of 640
+    assert contents[split]["info"]["size_limits"] == [6.4, 19.2]  # 32 and 96 of 640
     (_, _), (_, medium), (_, large), _ = area_ranges(contents[split])
     small, large = (areas < medium).mean(), (areas > large).mean()
-    assert 0.12 < small < 0.32 if not scaled else 0.03 < small < 0.08
-    assert 0.1 < large < 0.35 if not scaled else 0.6 < large < 0.8
+    assert 0.03 < small < 0.08
+    assert 0.6 < large < 0.8
     shares = Counter(a["category_id"] for a in objects)
     for shape in CLASSES:
         assert shares[shape.category_id] / len(objects) == pytest.approx(shape.frequency, abs=0.04)
     assert max(shares.values()) > 2 * min(shares.values())
     assert any(a["iscrowd"] for a in contents[split]["annotations"])
     per_image = Counter(a["image_id"] for a in objects)
-    assert (5 if scaled else 2.5) < np.mean(list(per_image.values())) < (8 if scaled else 5)
+    assert 5 < np.mean(list(per_image.values())) < 8
     assert max(per_image.values()) >= 6
     ratios = {round(i["width"] / i["height"], 2) for i in contents[split]["images"]}
     assert min(ratios) < 0.8
@@ -131,13 +127,10 @@ def test_segmentations_agree_with_boxes_and_areas(contents: dict[str, dict[str, 
     assert np.min(overlaps) > 0.75  # polygons of the smallest objects are coarse
 
 
-@pytest.mark.parametrize(("version", "images"), [(1, 60), (2, 200)])
-def test_boxes_are_of_the_visible_part_and_mostly_hidden_objects_are_left_out(
-    version: int, images: int
-) -> None:
+def test_boxes_are_of_the_visible_part_and_mostly_hidden_objects_are_left_out() -> None:
     hidden = 0
-    for index in range(images):
-        scene = lay_out(0, 160, "train", index, version)
+    for index in range(200):
+        scene = lay_out(0, 160, "train", index)
         taken = np.zeros((scene.height, scene.width), bool)
         for visible in scene.visible:
             h, w = visible.mask.shape
@@ -178,10 +171,9 @@ def test_objects_stand_out_from_the_background_by_saturation() -> None:
     assert min(saturation for saturation, _ in TONES) > BACKGROUND_SATURATION
 
 
-@pytest.mark.parametrize("version", [1, 2])
-def test_pixels_show_each_object_in_the_colours_of_its_identity(version: int) -> None:
+def test_pixels_show_each_object_in_the_colours_of_its_identity() -> None:
     for index in range(20):
-        scene, image = lay_out(3, 160, "val", index, version), render(3, 160, "val", index, version)
+        scene, image = lay_out(3, 160, "val", index), render(3, 160, "val", index)
         assert image.shape == (scene.height, scene.width, 3)
         for visible in scene.visible:
             if visible.crowd or visible.mask.sum() < 200:

@@ -31,30 +31,8 @@ def generator(stream: Stream, seed: int, *key: int) -> np.random.Generator:
 Outline = NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class Style:
-    """What the versions of the dataset have of their own.
-
-    Version 1 has objects of COCO's sizes in pixels, whatever the size of the image. In version 2 they scale
-    with the image, and colours tell the class, so that a few thousand updates are enough to learn it.
-    """
-
-    hues: int  # shared out over the classes
-    home_share: (
-        float  # of a class's individuals that wear one of its own hues; in COCO, too, colour is a hint
-    )
-    scaled: bool  # whether sizes are fractions of the image's long side
-    min_side: float  # pixels, or that fraction; a sliver that is left of an object is left out too
-    clearance: float  # distance of two centres over the sum of radii below which another place is tried
-    blobs: tuple[int, int] = (2, 6)  # soft, desaturated spots
-    lines: tuple[int, int] = (2, 6)  # that are no objects
-    noise: tuple[int, int] = (3, 11)  # amplitude, grey levels
-
-
-STYLES = {
-    1: Style(15, 0.6, False, 6, 0.75),
-    2: Style(20, 1.0, True, 0.022, 0.75, blobs=(1, 4), lines=(0, 3), noise=(2, 6)),
-}
+# Each class has hues of its own, so that a few thousand updates are enough to learn it.
+HUES = 20  # shared out over the classes
 TONES = ((0.95, 0.95), (0.60, 1.0), (0.90, 0.62))  # saturation, value: backgrounds stay below both
 TEXTURES = ("plain", "stripes", "checks", "dots", "gradient", "speckle")
 IDENTITIES = {"train": 160, "val": 60}  # shared out over the classes by their frequency
@@ -122,32 +100,25 @@ class Identity:
 
 
 @cache
-def identities(seed: int, split: str, version: int = 1) -> tuple[tuple[Identity, ...], ...]:
+def identities(seed: int, split: str) -> tuple[tuple[Identity, ...], ...]:
     """The individuals of a split, one tuple per class.
 
     The appearances of a class are shuffled once per seed and dealt to the splits without repeats, so train
     and val identities differ in id and in looks.
     """
     quotas = {name: np.maximum(np.rint(FREQUENCIES * n).astype(int), 1) for name, n in IDENTITIES.items()}
-    style = STYLES[version]
-    own = style.hues // len(CLASSES)
     dealt: list[tuple[Identity, ...]] = []
     next_id = 1
     for class_index in range(len(CLASSES)):
-        looks = [(h, t, x) for h in range(style.hues) for t in range(len(TONES)) for x in TEXTURES]
+        looks = [(h, t, x) for h in range(HUES) for t in range(len(TONES)) for x in TEXTURES]
         shuffled = [looks[i] for i in generator(Stream.IDENTITIES, seed, class_index).permutation(len(looks))]
-        home = iter([look for look in shuffled if look[0] // own == class_index])
-        away = iter([look for look in shuffled if look[0] // own != class_index])
+        own = iter([look for look in shuffled if look[0] // (HUES // len(CLASSES)) == class_index])
         for name in IDENTITIES:
-            count = int(quotas[name][class_index])
-            at_home = round(count * style.home_share)
-            chosen = [*islice(home, at_home), *islice(away, count - at_home)]
+            people = [
+                Identity(next_id + k, class_index, hue / HUES, tone, texture)
+                for k, (hue, tone, texture) in enumerate(islice(own, int(quotas[name][class_index])))
+            ]
+            next_id += len(people)
             if name == split:
-                dealt.append(
-                    tuple(
-                        Identity(next_id + k, class_index, hue / style.hues, tone, texture)
-                        for k, (hue, tone, texture) in enumerate(chosen)
-                    )
-                )
-            next_id += count
+                dealt.append(tuple(people))
     return tuple(dealt)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from yolor_core.config import ShapesConfig
-from yolor_core.data.shapes.appearance import CLASSES, SPLITS, STYLES
+from yolor_core.data.shapes.appearance import CLASSES, SPLITS
 from yolor_core.data.shapes.scene import LIMITS, Scene, Visible, lay_out
 from yolor_core.errors import DataError
 
@@ -22,7 +22,7 @@ def image_id(split: str, index: int) -> int:
     return 2 * index + SPLITS[split] + 1
 
 
-def annotate(seed: int, size: int, split: str, images: int, version: int = 1) -> dict[str, Any]:
+def annotate(seed: int, size: int, split: str, images: int) -> dict[str, Any]:
     """The annotation content of a split, in the layout of COCO's instances files.
 
     Beside COCO's fields, each image has `labels` (category ids present) and each object an `identity`.
@@ -30,15 +30,11 @@ def annotate(seed: int, size: int, split: str, images: int, version: int = 1) ->
     content: dict[str, Any] = {
         "info": {
             "description": "synthetic shapes",
-            "version": str(version),
+            "version": "2",
             "seed": seed,
             "size": size,
             "split": split,
-            **(
-                {"size_limits": [round(share * size, 3) for share in LIMITS]}
-                if STYLES[version].scaled
-                else {}
-            ),
+            "size_limits": [round(share * size, 3) for share in LIMITS],
         },
         "licenses": [],
         "categories": [{"id": c.category_id, "name": c.name, "supercategory": "shape"} for c in CLASSES],
@@ -46,7 +42,7 @@ def annotate(seed: int, size: int, split: str, images: int, version: int = 1) ->
         "annotations": [],
     }
     for index in range(images):
-        scene = lay_out(seed, size, split, index, version)
+        scene = lay_out(seed, size, split, index)
         identifier = image_id(split, index)
         objects = [_annotation(v, scene, identifier, k) for k, v in enumerate(scene.visible)]
         content["images"].append(
@@ -145,14 +141,14 @@ def write_dataset(config: ShapesConfig, folder: Path) -> None:
 
     contents = {}
     for split, images in (("train", config.train_images), ("val", config.val_images)):
-        contents[split] = annotate(config.seed, config.size, split, images, config.version)
+        contents[split] = annotate(config.seed, config.size, split, images)
         target = folder / "annotations" / f"instances_{split}.json"
         if target.exists() and target.read_bytes() != annotation_bytes(contents[split]):
             raise DataError(f"{target} belongs to another dataset; choose an empty folder")
     for split, content in contents.items():
         (folder / split).mkdir(parents=True, exist_ok=True)
         for index, record in enumerate(content["images"]):
-            pixels = render(config.seed, config.size, split, index, config.version)
+            pixels = render(config.seed, config.size, split, index)
             target = folder / split / record["file_name"]
             partial = target.with_suffix(".partial")
             Image.fromarray(pixels).save(partial, format="PNG", compress_level=1)

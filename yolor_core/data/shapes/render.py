@@ -6,22 +6,26 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from yolor_core.data.shapes.appearance import SPLITS, STYLES, Stream, Style, generator
+from yolor_core.data.shapes.appearance import SPLITS, Stream, generator
 from yolor_core.data.shapes.scene import Patch, Thing, lay_out
 
 Pixels = NDArray[np.uint8]
 
 BACKGROUND_SATURATION = 0.3  # objects have at least 0.6
+# Bounds of numbers, the upper one left out.
+BLOBS = (1, 4)  # soft, desaturated spots
+LINES = (0, 3)  # that are no objects
+NOISE = (2, 6)  # amplitude, grey levels
 
 
-def render(seed: int, size: int, split: str, index: int, version: int = 1) -> Pixels:
+def render(seed: int, size: int, split: str, index: int) -> Pixels:
     """Image `index` of a split, uint8 RGB (height, width, 3)."""
-    scene, style = lay_out(seed, size, split, index, version), STYLES[version]
+    scene = lay_out(seed, size, split, index)
     rng = generator(Stream.PIXELS, seed, SPLITS[split], index, size)
-    image = _background(rng, style, scene.width, scene.height)
+    image = _background(rng, scene.width, scene.height)
     for thing, patch in scene.things:
         _paint(image, thing, patch)
-    amplitude = int(rng.integers(*style.noise))
+    amplitude = int(rng.integers(*NOISE))
     noise = rng.integers(-amplitude, amplitude + 1, image.shape, dtype=np.int16)
     return np.clip(image.astype(np.int16) + noise, 0, 255).astype(np.uint8)
 
@@ -32,7 +36,7 @@ def _dull(rng: np.random.Generator) -> NDArray[np.float32]:
     return (value * (1 - BACKGROUND_SATURATION * rng.random(3))).astype(np.float32)
 
 
-def _background(rng: np.random.Generator, style: Style, width: int, height: int) -> Pixels:
+def _background(rng: np.random.Generator, width: int, height: int) -> Pixels:
     first, second = _dull(rng), _dull(rng)
     angle = rng.uniform(0, 2 * np.pi)
     across = np.cos(angle) * np.linspace(-0.7, 0.7, width, dtype=np.float32)
@@ -42,14 +46,14 @@ def _background(rng: np.random.Generator, style: Style, width: int, height: int)
     # Clutter is drawn on a coarse canvas and enlarged, which makes its edges soft.
     coarse_width, coarse_height = max(width // 8, 2), max(height // 8, 2)
     coarse = (rng.random((coarse_height, coarse_width, 3), dtype=np.float32) - 0.5) * 44
-    for _ in range(int(rng.integers(*style.blobs))):
+    for _ in range(int(rng.integers(*BLOBS))):
         centre = (int(rng.integers(coarse_width)), int(rng.integers(coarse_height)))
         axes = (int(rng.integers(1, 5)), int(rng.integers(1, 5)))
         tint = rng.uniform(-60, 60) + rng.uniform(-12, 12, 3)
         cv2.ellipse(coarse, centre, axes, float(rng.uniform(0, 180)), 0, 360, tint.tolist(), -1)
     image += cv2.resize(coarse, (width, height), interpolation=cv2.INTER_LINEAR)
     canvas = np.ascontiguousarray(np.clip(image, 0, 255).astype(np.uint8))
-    for _ in range(int(rng.integers(*style.lines))):
+    for _ in range(int(rng.integers(*LINES))):
         ends = [(int(rng.integers(width)), int(rng.integers(height))) for _ in range(2)]
         colour = _dull(rng).tolist()
         cv2.line(canvas, ends[0], ends[1], colour, int(rng.integers(1, 3)), cv2.LINE_AA)

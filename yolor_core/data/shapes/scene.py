@@ -13,34 +13,27 @@ from yolor_core.data.shapes.appearance import (
     CLASSES,
     FREQUENCIES,
     SPLITS,
-    STYLES,
     Identity,
     Stream,
-    Style,
     generator,
     identities,
 )
 
 Mask = NDArray[np.uint8]
 
-# Version 1: areas in pixels. COCO's limits are 32^2 and 96^2; a margin is left for hidden parts.
-SMALL_SIDE = (13.0, 29.0)  # diameter of the enclosing circle
-MEDIUM_AREA = (1250.0, 5500.0)
-LARGE_AREA = (12_500.0, 17_000.0)
-LARGE_SCENES = 0.8  # fraction of the images that hold one large object, at the back
-SMALL_SHARE = 0.27  # of the objects that are not large
-RATIOS_LARGE = (1.0, 1.0, 0.9, 0.85)  # short side over long side
-RATIOS_OTHER = (1.0, 0.8, 0.75, 0.625)
-# Version 2: sides (roots of areas) as fractions of the image's long side. The limits are COCO's 32 and 96
-# pixels of the 640 that detectors are tested at.
+# Sides (roots of areas) are fractions of the image's long side. The limits of small and large are COCO's 32
+# and 96 pixels of the 640 that detectors are tested at.
 LIMITS = (0.05, 0.15)
 # Many objects, because each is an example to learn from, and an image costs the same.
 SIDES = {"large": (0.16, 0.34), "medium": (0.06, 0.135), "small": (0.035, 0.048)}
 SHARES = (0.7, 0.25, 0.05)
 OBJECTS = (5, 11)
-RATIOS = (1.0, 1.0, 0.875, 0.75)
+RATIOS = (1.0, 1.0, 0.875, 0.75)  # short side over long side
+MIN_SIDE = 0.022  # of the long side; a sliver that is left of an object is left out too
+CLEARANCE = 0.75  # distance of two centres over the sum of radii below which another place is tried
 
 CROWD_SCENES = 0.06
+CROWD_AREA = 0.006  # of the long side's square; a smaller rest of a crowd is left out
 FRAME_SHARE = 0.9  # no object is larger than this share of the image
 MIN_VISIBLE = 0.25  # of the whole object; what is hidden more is left out of the image altogether
 SPECK = 0.04  # of the visible pixels; smaller disconnected parts are not annotated
@@ -125,24 +118,19 @@ def draw_patch(thing: Thing, width: int, height: int) -> Patch | None:
     return Patch(int(low[0]), int(low[1]), np.asarray(coverage, np.uint8))
 
 
-def lay_out(seed: int, size: int, split: str, index: int, version: int = 1) -> Scene:
+def lay_out(seed: int, size: int, split: str, index: int) -> Scene:
     """The scene of image `index` of a split; `size` is the long side in pixels."""
     rng = generator(Stream.LAYOUT, seed, SPLITS[split], index, size)
-    people, style = identities(seed, split, version), STYLES[version]
-    large = not style.scaled and rng.random() < LARGE_SCENES
-    ratio = float(rng.choice(RATIOS if style.scaled else RATIOS_LARGE if large else RATIOS_OTHER))
-    short = round(size * ratio)
+    people = identities(seed, split)
+    short = round(size * float(rng.choice(RATIOS)))
     width, height = (size, short) if rng.random() < 0.6 else (short, size)
-    count = int(rng.integers(*(OBJECTS if style.scaled else (2, 6) if large else (2, 7))))
-    if style.scaled:  # the largest at the back
-        kinds = [tuple(SIDES)[k] for k in sorted(rng.choice(len(SIDES), size=count, p=SHARES))]
-    else:
-        kinds = ["large" if large and number == 0 else "other" for number in range(count)]
-    crowd = _crowd(rng, style, people, width, height) if rng.random() < CROWD_SCENES else ()
+    count = int(rng.integers(*OBJECTS))
+    kinds = [tuple(SIDES)[k] for k in sorted(rng.choice(len(SIDES), size=count, p=SHARES))]
+    crowd = _crowd(rng, people, width, height) if rng.random() < CROWD_SCENES else ()
     things: list[Thing] = []
-    for kind in kinds:
-        things.append(_thing(rng, style, people, things, kind, width, height))
-    return _resolve(style, width, height, crowd, things)
+    for kind in kinds:  # the largest at the back
+        things.append(_thing(rng, people, things, kind, width, height))
+    return _resolve(width, height, crowd, things)
 
 
 def _pick(rng: np.random.Generator, people: tuple[tuple[Identity, ...], ...]) -> Identity:
@@ -150,23 +138,9 @@ def _pick(rng: np.random.Generator, people: tuple[tuple[Identity, ...], ...]) ->
     return members[int(rng.integers(len(members)))]
 
 
-def _radius(
-    rng: np.random.Generator, style: Style, identity: Identity, kind: str, width: int, height: int
-) -> float:
-    unit = CLASSES[identity.class_index].area
-    frame = width * height
-    if style.scaled:
-        area = (_log_uniform(rng, *SIDES[kind]) * max(width, height)) ** 2
-    elif kind == "large":
-        low, high = LARGE_AREA
-        area = _log_uniform(rng, low, max(high, 0.5 * frame))
-        area = min(area, max(0.7 * frame, low))
-    elif rng.random() < SMALL_SHARE:
-        return float(rng.uniform(*SMALL_SIDE)) / 2
-    else:
-        area = _log_uniform(rng, *MEDIUM_AREA)
-    limit = FRAME_SHARE * min(width, height) / (1.45 if kind == "large" and not style.scaled else 2)
-    return min(math.sqrt(area / unit), limit)
+def _radius(rng: np.random.Generator, identity: Identity, kind: str, width: int, height: int) -> float:
+    area = (_log_uniform(rng, *SIDES[kind]) * max(width, height)) ** 2
+    return min(math.sqrt(area / CLASSES[identity.class_index].area), FRAME_SHARE / 2 * min(width, height))
 
 
 def _log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
@@ -175,7 +149,6 @@ def _log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
 
 def _thing(
     rng: np.random.Generator,
-    style: Style,
     people: tuple[tuple[Identity, ...], ...],
     placed: list[Thing],
     kind: str,
@@ -183,7 +156,7 @@ def _thing(
     height: int,
 ) -> Thing:
     identity = _pick(rng, people)
-    radius = _radius(rng, style, identity, kind, width, height)
+    radius = _radius(rng, identity, kind, width, height)
     stretch = float(rng.uniform(0.8, 1.25))
     angle = float(rng.uniform(-TILT, TILT))
     x = y = 0.0
@@ -195,7 +168,7 @@ def _thing(
         )
         if clearance > best:
             best, x, y = clearance, tx, ty
-        if clearance > style.clearance:
+        if clearance > CLEARANCE:
             break
     return Thing(identity, x, y, radius, stretch, angle)
 
@@ -211,7 +184,6 @@ def _coordinate(rng: np.random.Generator, radius: float, extent: int) -> float:
 
 def _crowd(
     rng: np.random.Generator,
-    style: Style,
     people: tuple[tuple[Identity, ...], ...],
     width: int,
     height: int,
@@ -220,7 +192,7 @@ def _crowd(
     members = people[int(rng.choice(len(CLASSES), p=FREQUENCIES))]
     spread = 0.16 * min(width, height)
     x0, y0 = rng.uniform(spread, width - spread), rng.uniform(spread, height - spread)
-    unit = max(width, height) / 160 if style.scaled else 1.0
+    unit = max(width, height) / 160
     group = []
     for _ in range(int(rng.integers(9, 16))):
         x, y = x0 + rng.uniform(-spread, spread), y0 + rng.uniform(-spread, spread)
@@ -229,9 +201,9 @@ def _crowd(
     return tuple(group)
 
 
-def _resolve(style: Style, width: int, height: int, crowd: tuple[Thing, ...], things: list[Thing]) -> Scene:
+def _resolve(width: int, height: int, crowd: tuple[Thing, ...], things: list[Thing]) -> Scene:
     """Decide front to back what is seen. Later things lie in front; the crowd lies behind all."""
-    min_side = style.min_side * (max(width, height) if style.scaled else 1)
+    min_side = MIN_SIDE * max(width, height)
     covered = np.zeros((height, width), bool)
     drawn: list[tuple[Thing, Patch]] = []
     visible: list[Visible] = []
@@ -254,7 +226,7 @@ def _resolve(style: Style, width: int, height: int, crowd: tuple[Thing, ...], th
             region[patch.window] |= patch.coverage >= 128
         region &= ~covered
         box = _extent(region)
-        if box is not None and region.sum() >= (0.006 * max(width, height) ** 2 if style.scaled else 150):
+        if box is not None and region.sum() >= CROWD_AREA * max(width, height) ** 2:
             drawn.extend(group)
             visible.append(_cut(crowd, True, 0, 0, region, box))
     return Scene(width, height, tuple(reversed(drawn)), tuple(reversed(visible)))

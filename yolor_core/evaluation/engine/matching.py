@@ -162,6 +162,7 @@ class Matches:
     truth_category: NDArray[np.int32]  # (boxes,) position
     truth_image: NDArray[np.int32]  # (boxes,) position
     truth_counted: NDArray[np.uint8]  # (boxes,) bit a: counts in AREAS[a]
+    ranges: NDArray[np.float64]  # those of the truth
     detections: int  # given, before the cut at 100 per image and category
 
 
@@ -221,6 +222,7 @@ def match(truth: Mapping[str, Any] | Truth, detections: Detections, threads: int
         truth.category,
         truth.image,
         truth.counted,
+        truth.ranges,
         count,
     )
 

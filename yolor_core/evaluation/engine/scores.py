@@ -10,6 +10,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from yolor_core.data.records import size_limits
 from yolor_core.errors import DataError
 from yolor_core.evaluation.engine.matching import AREAS, EVERY, OVERLAPS, Matches
 from yolor_core.evaluation.engine.sorting import spread
@@ -25,7 +26,8 @@ def score(matches: Matches, threads: int = 1) -> dict[str, Any]:
 
     Returns:
         {"detection": the twelve numbers by name, as fractions, None where there is no ground truth to score,
-        "per_class": {category name: AP or None}, "images": count, "detections": count}.
+        "per_class": {category name: AP or None}, "images": count, "detections": count,
+        "size_limits": [side from which an object is medium, large; pixels]}.
     """
     precision, recall = curves(matches, threads)
     values = [
@@ -38,6 +40,7 @@ def score(matches: Matches, threads: int = 1) -> dict[str, Any]:
         "per_class": {name: _mean(precision[0, :, :, k]) for k, name in enumerate(matches.names)},
         "images": len(matches.image_ids),
         "detections": matches.detections,
+        "size_limits": size_limits(matches.ranges),
     }
 
 
