@@ -7,7 +7,7 @@ of scores will do: AP, another score, a loss.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
@@ -18,12 +18,13 @@ from ablations.overrides import Override
 from ablations.registry import everything, resolve
 from ablations.table import Table
 from analysis.statistics.blocks import Comparison, compare
-from analysis.statistics.seeds import LEVEL, over_seeds
+from analysis.statistics.seeds import LEVEL, Interval, over_seeds
+from analysis.statistics.stopping import Look, repeated_level, repeated_p
 from yolor_core.identity import signature
 from yolor_core.runs.life import LOST
 
 GROUP = ("fingerprint", "source_hash")  # what runs of one layout share, beside profile and settings
-Pair = tuple[str, str]  # an arm and its control
+Pair = tuple[str, str]  # an arm and its control, by slug, or by signature where that is said
 VAL_LOSS = "val/loss"
 
 
@@ -80,6 +81,8 @@ class Design:
 
     Args:
         runs: the runs of each arm; columns of `analysis.runs.load_runs`, `column` of the methods among them.
+        stops: comparisons whose seeds are added until a verdict, by the signatures of arm and control.
+        rules: by what rule seeds of a comparison are added, in a sentence, by the same.
 
     Example:
         >>> from analysis import open_study
@@ -89,13 +92,17 @@ class Design:
         ('pooled', -3.35, 3.43)
     """
 
-    def __init__(self, runs: Mapping[str, pd.DataFrame]) -> None:
-        self.runs = runs
+    def __init__(
+        self,
+        runs: Mapping[str, pd.DataFrame],
+        stops: Mapping[Pair, Stop] | None = None,
+        rules: Mapping[Pair, str] | None = None,
+    ) -> None:
+        self.runs, self.stops, self.rules = runs, stops or {}, rules or {}
         # Experiments of two names and equal settings are one arm: its runs must not count twice.
-        first = {
-            str(frame["signature"].iloc[0]): arm for arm, frame in reversed(list(runs.items())) if len(frame)
-        }
-        self._arms = {arm: first[str(f["signature"].iloc[0])] for arm, f in runs.items() if len(f)}
+        self._signed = {arm: str(frame["signature"].iloc[0]) for arm, frame in runs.items() if len(frame)}
+        first = {name: arm for arm, name in reversed(self._signed.items())}
+        self._arms = {arm: first[name] for arm, name in self._signed.items()}
         self._layouts: dict[str, dict[tuple[object, ...], Layout]] = {}
 
     def layouts(self, column: str = "AP") -> dict[tuple[object, ...], Layout]:
@@ -112,8 +119,11 @@ class Design:
         """The arm less the control, in the unit of the scores; None where they share no seed and data.
 
         Runs of several data or codes (`--mixed`) share no layout; of them the paired t of their differences
-        is left, those of one seed on several data being one value.
+        is left, those of one seed on several data being one value. A comparison that has a `stop` is as its
+        look leaves it; without one, or where the runs here are not those of the look, it has no interval.
         """
+        if (stop := self.stop(arm, control)) is not None:
+            return stop.compare(column, level) if stop.look else _bare(*self.paired(arm, control, column))
         arm, control = (self._arms.get(each, each) for each in (arm, control))
         of = [each for each in self.layouts(column).values() if arm in each.arms or control in each.arms]
         if len(of) == 1:
@@ -125,8 +135,22 @@ class Design:
         row = over_seeds([a - b for a, b in zip(own, other, strict=True)], level)
         return Comparison(row, "row", row)
 
+    def _signatures(self, arm: str, control: str) -> Pair:
+        return self._signed.get(arm, ""), self._signed.get(control, "")
+
+    def stop(self, arm: str, control: str) -> Stop | None:
+        """What a rule that stops at a verdict has made of a comparison; None where there is none."""
+        return self.stops.get(self._signatures(arm, control))
+
+    def rules_of(self, comparisons: Iterable[Pair]) -> list[str]:
+        """The rules by which seeds of any of these were added, each once."""
+        found = (self.rules.get(self._signatures(*pair)) for pair in comparisons)
+        return list(dict.fromkeys(rule for rule in found if rule is not None))
+
     def paired(self, arm: str, control: str, column: str = "AP") -> tuple[list[float], list[float]]:
-        """The scores of both on the seeds and data that they share, by seed."""
+        """The scores of both on the seeds and data that they share, by seed; of a stop, at its look."""
+        if (stop := self.stop(arm, control)) is not None and stop.look:
+            return stop.design.paired(*stop.signatures, column)
         a, b = (by_seed(self.runs.get(slug), column) for slug in (arm, control))
         shared = (a - b).dropna().index
         own, other = (list(scores[shared].groupby(level="seed").mean()) for scores in (a, b))
@@ -144,7 +168,41 @@ class Design:
 
     def scored_by(self, values: pd.Series[float]) -> Design:
         """The same runs with other scores, by run id, in the column `value`."""
-        return Design({arm: runs.assign(value=runs["run"].map(values)) for arm, runs in self.runs.items()})
+        runs = {arm: runs.assign(value=runs["run"].map(values)) for arm, runs in self.runs.items()}
+        stops = {
+            pair: replace(stop, design=stop.design.scored_by(values)) for pair, stop in self.stops.items()
+        }
+        return Design(runs, stops, self.rules)
+
+
+@dataclass(frozen=True)
+class Stop:
+    """A comparison whose seeds are added until its verdict, as its looks leave it (`analysis.stopping`).
+
+    Its interval is the repeated one, wider than the plain one at every look, so that it holds whenever the
+    comparison stops, and for every score.
+    """
+
+    signatures: Pair
+    looks: tuple[int, ...]  # of the rule, at so many seeds
+    look: Look | None  # at which it stopped, or the last one taken; None where that is not to be had
+    margin: float  # AP, of the rule
+    said: str  # how it stands
+    design: Design  # the runs of the look, arms by signature
+
+    def compare(self, column: str = "AP", level: float = LEVEL) -> Comparison | None:
+        """The arm less the control at its look; p values are repeated ones."""
+        assert self.look is not None
+        at = repeated_level(self.looks, self.look.seeds, level)
+        found = self.design.compare(*self.signatures, column, at)
+        if found is None or found.interval.error is None:
+            return found
+        main, row = (replace(each, p=self.p(each.p)) for each in (found.interval, found.row))
+        return replace(found, interval=main, row=row, method="repeated")
+
+    def p(self, p: float | None) -> float | None:
+        """The repeated p value of a two-sided one at this look."""
+        return None if p is None or self.look is None else repeated_p(p, self.looks, self.look.seeds)
 
 
 @dataclass(frozen=True)
@@ -182,6 +240,14 @@ def compared(table: Table, column: str = "AP") -> list[Pair]:
         if row.slug is not None and row.lacks(column) is None
         if (base := table.baseline(row, column)) is not row and base.slug is not None
     ]
+
+
+def _bare(own: Sequence[float], other: Sequence[float]) -> Comparison | None:
+    """A mean difference without an interval; None without pairs."""
+    if not own:
+        return None
+    mean = Interval(float(np.mean(np.subtract(own, other))), len(own))
+    return Comparison(mean, "row", mean)
 
 
 def _scored(runs: pd.DataFrame, column: str) -> pd.Series[bool]:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
@@ -20,11 +21,12 @@ import pandas as pd
 from ablations.columns import counted
 from ablations.overrides import Override
 from ablations.registry import Selection, everything, merge
-from analysis.design import Design, Pair, compared, signatures
+from analysis.design import Design, Pair, Stop, compared, signatures
 from analysis.statistics.blocks import Comparison, Outcome, fit, outcome
 from analysis.statistics.stopping import Look, Scatter, first_look, repeated
 from yolor_core.errors import ConfigError
 from yolor_core.runs.directory import number, read_json, unreadable, write_json
+from yolor_core.runs.life import LOST
 
 SCHEMA = 1
 FOLDER = "stopping"
@@ -32,6 +34,7 @@ GIVEN_UP = "given up"  # too few runs finish for an interval
 NARROW = "narrow enough"
 OPEN = "inconclusive"
 REMEDY = "By it a launch decides when to stop: restore it from a copy, or launch with another --results"
+SAME = {"rel_tol": 1e-9, "abs_tol": 1e-9}  # of AP that was computed from the same runs
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,17 @@ class Rule:
             return f"until every half-width is at most {self.precision:g} AP, at most {self.looks[-1]} seeds"
         looks = ", ".join(map(str, self.looks))
         return f"until the verdict, margin ± {self.margin:g} AP, looks at {looks} seeds"
+
+    @property
+    def sentence(self) -> str:
+        """What a reader of the intervals has to know of it."""
+        if self.precision is not None:
+            return f"seeds were added {self}, a rule that looks at no sign, so that these intervals are plain"
+        return (
+            f"repeated: seeds were added {self}, {self.looks[-1]} at most, and interval, p and verdict are "
+            "those of the look at which the row stopped, widened so that a word is false with at most 5 % "
+            "over all looks"
+        )
 
 
 @dataclass(frozen=True)
@@ -111,22 +125,36 @@ def arms(pairs: Iterable[Pair]) -> tuple[str, ...]:
     return tuple(dict.fromkeys([control for _, control in pairs] + [arm for arm, _ in pairs]))
 
 
+@dataclass
 class Plan:
-    """A rule for some comparisons in a results folder, and what has been decided by it.
+    """A rule for some comparisons in a results folder, and what has been decided by it."""
 
-    Args:
-        results: the folder.
-        rule: asked for.
-        selection, pairs: what is launched, and its `comparisons`.
-        profile, overrides: of the runs.
-        fingerprint: of their data.
+    path: Path
+    rule: Rule
+    pairs: tuple[Pair, ...]
+    signatures: Mapping[str, str]  # of the arms by slug; where a launch holds the plan, of all that are known
+    profile: str
+    fingerprint: str  # of the data
+    content: dict[str, Any]  # of the file
+    begun: bool = False
+    given_up: set[Pair] = field(default_factory=set)  # of this launch: too few of their runs finish
 
-    Raises ConfigError where the folder has another rule for any of these comparisons, RunError for a damaged
-    file.
-    """
+    @classmethod
+    def read(cls, path: Path) -> Plan:
+        """The plan of a file. Raises RunError for a damaged one."""
+        there = read_plan(path)
+        rule = Rule(**there["rule"] | {"looks": tuple(there["rule"]["looks"])})
+        pairs = tuple((each["arm"], each["control"]) for each in there["comparisons"])
+        signed = {
+            slug: name
+            for each in there["comparisons"]
+            for slug, name in zip((each["arm"], each["control"]), each["signatures"], strict=True)
+        }
+        return cls(path, rule, pairs, signed, there["profile"], there["fingerprint"], there, True)
 
-    def __init__(
-        self,
+    @classmethod
+    def of_launch(
+        cls,
         results: Path,
         rule: Rule,
         selection: Selection,
@@ -134,55 +162,63 @@ class Plan:
         profile: str,
         overrides: Sequence[str | Override],
         fingerprint: str,
-    ) -> None:
-        self.rule, self.pairs, self.fingerprint = rule, tuple(pairs), fingerprint
-        known = merge([*everything().experiments, *selection.experiments])
-        self.signatures = signatures(known, profile, overrides)
-        named = sorted(f"{self.signatures[a]} {self.signatures[b]} {fingerprint}" for a, b in self.pairs)
-        self.path = results / FOLDER / f"{hashlib.sha256(json.dumps(named).encode()).hexdigest()[:10]}.json"
-        self.content: dict[str, Any] = {
+    ) -> Plan:
+        """The plan of a launch, which may have begun.
+
+        Args:
+            results: the folder.
+            rule: asked for.
+            selection, pairs: what is launched, and its `comparisons`.
+            profile, overrides: of the runs.
+            fingerprint: of their data.
+
+        Raises ConfigError where the folder has another rule for any of these comparisons, RunError for a
+        damaged file.
+        """
+        known = signatures(merge([*everything().experiments, *selection.experiments]), profile, overrides)
+        named = [{"arm": a, "control": b, "signatures": [known[a], known[b]]} for a, b in pairs]
+        content: dict[str, Any] = {
             "schema": SCHEMA,
             "rule": asdict(rule) | {"looks": list(rule.looks)},
             "profile": profile,
             "fingerprint": fingerprint,
-            "comparisons": [{"arm": a, "control": b, "signatures": self._signed((a, b))} for a, b in pairs],
+            "comparisons": named,
             "begun": None,
             "taken": [],
             "decided": [],
         }
-        self.begun = False
-        self.given_up: set[Pair] = set()  # of this launch: too few of their runs finish
-        for path in sorted((results / FOLDER).glob("*.json")):
-            self._beside(path)
+        path = results / FOLDER / _name(content)
+        plan = cls(path, rule, tuple(pairs), known, profile, fingerprint, content)
+        for each in sorted((results / FOLDER).glob("*.json")):
+            plan._beside(cls.read(each))
+        return plan
 
-    def _signed(self, pair: Pair) -> list[str]:
-        return [self.signatures[slug] for slug in pair]
+    def signed(self, pair: Pair) -> Pair:
+        """The signatures of arm and control."""
+        return self.signatures[pair[0]], self.signatures[pair[1]]
 
-    def _beside(self, path: Path) -> None:
+    def _beside(self, there: Plan) -> None:
         """Take over what was decided by the same rule; refuse another one."""
-        there = read_plan(path)
-        rule = Rule(**there["rule"] | {"looks": tuple(there["rule"]["looks"])})
-        signed = [tuple(each["signatures"]) for each in there["comparisons"]]
-        begun = there["begun"]
-        own = {tuple(self._signed(pair)) for pair in self.pairs}
-        shared = [p for p in self.pairs if tuple(self._signed(p)) in signed]
-        if there["fingerprint"] != self.fingerprint or not shared:
+        signed = {there.signed(pair) for pair in there.pairs}
+        own = {self.signed(pair) for pair in self.pairs}
+        shared = [pair for pair in self.pairs if self.signed(pair) in signed]
+        if there.fingerprint != self.fingerprint or not shared:
             return
         # Half-widths know no sign, so another one may be asked for at any time.
-        both = rule.precision is not None and self.rule.precision is not None
-        same = own == set(signed)
-        if not both and (rule != self.rule or not same):
-            theirs = f"{rule} ({counted(len(signed), 'comparison')}, since {begun}; {path})"
+        both = there.rule.precision is not None and self.rule.precision is not None
+        if not both and (there.rule != self.rule or own != signed):
+            number = counted(len(there.pairs), "comparison")
+            theirs = f"{there.rule} ({number}, since {there.content['begun']}; {there.path})"
             asked = f"{self.rule} ({counted(len(own), 'comparison')})"
-            rows = "" if same else f" and the {counted(len(signed), 'comparison')} of that file"
+            rows = "" if own == signed else f" and the {number} of that file"
             raise ConfigError(
                 f"{' against '.join(shared[0])} is launched {theirs}, and now {asked} is asked for. Here the "
                 "rule itself cannot change, for a stop that is chosen after runs were seen makes false "
-                f"verdicts: go on with {rule.options}{rows}, or choose another folder with --results"
+                f"verdicts: go on with {there.rule.options}{rows}, or choose another folder with --results"
             )
-        if path == self.path:
-            self.begun = rule == self.rule
-            self.content |= {"begun": begun, "taken": there["taken"], "decided": there["decided"]}
+        if there.path == self.path:
+            self.begun = there.rule == self.rule
+            self.content |= {key: there.content[key] for key in ("begun", "taken", "decided")}
 
     @property
     def decided(self) -> dict[Pair, Row]:
@@ -199,6 +235,11 @@ class Plan:
         """Whether this look was taken before: it is never taken twice, whatever became of its lost runs."""
         return self.rule.precision is None and look.seeds in self.content["taken"]
 
+    @property
+    def looks(self) -> tuple[Look, ...]:
+        """Those that were taken."""
+        return tuple(look for look in self.rule.levels() if self.taken(look))
+
     def begin(self) -> None:
         """Write the rule down, before the first run starts."""
         if not self.begun:
@@ -210,17 +251,28 @@ class Plan:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         write_json(self.path, self.content)
 
+    def seeds(self, arm: str, look: int) -> int:
+        """How many seeds the rule has asked of an arm by a look: no more where all its rows have stopped."""
+        decided = self.decided
+        rows = [decided.get(pair) for pair in self.pairs if arm in pair]
+        return max(look if row is None else min(row.seeds, look) for row in rows)
+
     def design(self, runs: pd.DataFrame, seeds: int | None = None) -> Design:
         """Arms × seeds behind the intervals: of these data, the first so many seeds.
 
         A half-width is that of the tables, from every arm that is known; a verdict's looks are at the arms of
-        the plan alone, so that no other launch has a part in them.
+        the plan alone, and no more of their seeds than it asked for, so that no other launch has a part in
+        them.
         """
         runs = runs[runs["fingerprint"].eq(self.fingerprint) | runs["fingerprint"].isna()]
-        if seeds is not None:
-            runs = runs[runs["seed"] < seeds]
-        slugs = self.signatures if self.rule.precision is not None else arms(self.pairs)
-        return Design({slug: runs[runs["signature"] == self.signatures[slug]] for slug in slugs})
+        until = self.rule.precision is None
+        found = {}
+        for slug in arms(self.pairs) if until else self.signatures:
+            own = runs[runs["signature"] == self.signatures[slug]]
+            if seeds is not None:
+                own = own[own["seed"] < (self.seeds(slug, seeds) if until else seeds)]
+            found[slug] = own
+        return Design(found)
 
     def look(self, look: Look, runs: pd.DataFrame) -> list[Row]:
         """The open comparisons after so many seeds; those that stop are written down.
@@ -229,17 +281,21 @@ class Plan:
             look: one of the rule's.
             runs: of `analysis.runs.load_runs`, every one of this look done or lost.
         """
-        design = self.design(runs, look.seeds)
-        level = look.sign if self.rule.precision is None else Look(look.seeds).sign
-        rows = []
-        for arm, control in self.open:
-            found = design.compare(arm, control, level=level)
-            rows.append(_row(arm, control, look, found, self._word(look, found)))
+        rows = self._rows(look, runs, self.open)
         self.given_up |= {row.pair for row in rows if row.word == GIVEN_UP}
         if self.rule.precision is None:
             self.content["decided"] += [asdict(row) for row in rows if row.word not in (None, GIVEN_UP)]
             self.content["taken"].append(look.seeds)
             self._write()
+        return rows
+
+    def _rows(self, look: Look, runs: pd.DataFrame, pairs: Iterable[Pair]) -> list[Row]:
+        design = self.design(runs, look.seeds)
+        level = look.sign if self.rule.precision is None else Look(look.seeds).sign
+        rows = []
+        for arm, control in pairs:
+            found = design.compare(arm, control, level=level)
+            rows.append(_row(arm, control, look, found, self._word(look, found)))
         return rows
 
     def may_stop(self, look: Look) -> bool:
@@ -257,15 +313,141 @@ class Plan:
         last = look.seeds == self.rule.looks[-1]
         return word if word != OPEN or last else None
 
+    # What tables, reports and published folders make of it.
 
-def stopped_at_verdicts(results: Path, profile: str) -> dict[Pair, Path]:
-    """The comparisons of a folder whose seeds were added until a verdict, and the files of those plans."""
-    found: dict[Pair, Path] = {}
-    for path in sorted((results / FOLDER).glob("*.json")):
-        there = read_plan(path)
-        if there["profile"] == profile and there["rule"]["precision"] is None:
-            found |= {(row["arm"], row["control"]): path for row in there["decided"]}
+    def runs(self, runs: pd.DataFrame) -> pd.DataFrame:
+        """Those that its looks were taken at, finished or lost."""
+        last = self.content["taken"][-1] if self.content["taken"] else 0
+        ended = runs[runs["state"].isin(LOST) | (runs["state"].eq("done") & runs["AP"].notna())]
+        names = [name for own in self.design(ended, last).runs.values() for name in own["run"]]
+        return ended[ended["run"].isin(names)]
+
+    def going(self, look: Look) -> list[Pair]:
+        """The comparisons that had not stopped before a look."""
+        decided = self.decided
+        return [pair for pair in self.pairs if pair not in decided or decided[pair].seeds >= look.seeds]
+
+    def astray(self, runs: pd.DataFrame) -> dict[Pair, str]:
+        """The comparisons whose looks, taken again at these runs, are not those of the file, and why."""
+        found: dict[Pair, str] = {}
+        decided = self.decided
+        for look in self.looks:
+            for row in self._rows(look, runs, self.going(look)):
+                was = decided.get(row.pair)
+                was = was if was is not None and was.seeds == look.seeds else None
+                if row.pair not in found and not _same(row, was):
+                    found[row.pair] = self._why(look, runs, row, was)
+        return found
+
+    def _why(self, look: Look, runs: pd.DataFrame, row: Row, was: Row | None) -> str:
+        there = self.design(runs[runs["state"].isin(("done", *LOST))], look.seeds).runs
+        absent = [
+            f"{slug} seed {seed}"
+            for slug, own in there.items()
+            for seed in sorted({*range(self.seeds(slug, look.seeds))} - {*own["seed"].astype(int)})
+        ]
+        at = f"the look at {look.seeds} seeds"
+        if absent:
+            return f"of {at} {counted(len(absent), 'run')} {_be(absent)} not here, e.g. {absent[0]}"
+        margin = self.rule.margin
+        now, then = (_told(each, margin) for each in (row, was or Row(*row.pair, look.seeds, None)))
+        return f"at {at} the runs here give {now}, and {FOLDER}/{self.path.name} says {then}"
+
+    def stop(self, pair: Pair, runs: pd.DataFrame, why: str | None = None) -> Stop:
+        """How a comparison stands whose seeds are added until its verdict. why: the looks are `astray`."""
+        row, looks, first = self.decided.get(pair), self.looks, self.rule.looks[0]
+        look = next((look for look in looks if row is not None and look.seeds == row.seeds), None)
+        if why:
+            said = f"no interval, for {why}"
+        elif look is not None:
+            open_ = row is not None and row.word == OPEN
+            said = f"{'has no verdict after' if open_ else 'stopped at'} the look at {look.seeds} seeds"
+        elif looks:
+            look = looks[-1]
+            said = f"open since the look at {look.seeds} seeds"
+        else:
+            said = f"no interval before the first look, at {first} seeds"
+        design = self.design(runs, look.seeds if look else None)
+        signed = Design({self.signatures[slug]: own for slug, own in design.runs.items()})
+        return Stop(self.signed(pair), self.rule.looks, None if why else look, self.rule.margin, said, signed)
+
+
+def plans_of(results: Path, profile: str, runs: pd.DataFrame) -> tuple[Plan, ...]:
+    """The plans in a results folder for runs of a profile; those of other data or settings are left out.
+
+    Raises RunError for a damaged file.
+    """
+    known = set(zip(runs["signature"], runs["fingerprint"], strict=True))
+    plans = [Plan.read(path) for path in sorted((results / FOLDER).glob("*.json"))]
+    return tuple(
+        plan
+        for plan in plans
+        if plan.profile == profile
+        if any((name, plan.fingerprint) in known for name in plan.signatures.values())
+    )
+
+
+def by_rules(design: Design, plans: Iterable[Plan], runs: pd.DataFrame) -> Design:
+    """The design with what plans say of its comparisons.
+
+    Args:
+        design: of a study.
+        plans: of `plans_of`.
+        runs: that the study counts, in any state.
+    """
+    stops: dict[Pair, Stop] = {}
+    rules: dict[Pair, str] = {}
+    holds: dict[Pair, Plan] = {}
+    for plan in plans:
+        astray = plan.astray(runs)
+        for pair in plan.pairs:
+            signed, why = plan.signed(pair), astray.get(pair)
+            rules[signed] = plan.rule.sentence
+            if plan.rule.precision is not None:
+                continue
+            if signed in stops:
+                both = f"{holds[signed].path.name} and {plan.path.name}"
+                why = f"two plans of {FOLDER} hold for its runs, {both}; --fingerprint chooses data"
+            stops[signed], holds[signed] = plan.stop(pair, runs, why), plan
+    return Design(design.runs, stops, rules)
+
+
+def asked(plans: Iterable[Plan]) -> dict[str, int]:
+    """How many seeds plans until a verdict have asked for, by signature."""
+    found: dict[str, int] = {}
+    for plan in plans:
+        last = plan.content["taken"][-1] if plan.content["taken"] else plan.rule.looks[0]
+        for arm in arms(plan.pairs) if plan.rule.precision is None else ():
+            name = plan.signatures[arm]
+            found[name] = max(found.get(name, 0), plan.seeds(arm, last))
     return found
+
+
+def _same(row: Row, was: Row | None) -> bool:
+    """Whether a row that was looked at again is as it was written down; None: it went on, or was given up."""
+    if was is None:
+        return row.word in (None, GIVEN_UP)
+    ends = zip((row.delta, row.low, row.high), (was.delta, was.low, was.high), strict=True)
+    equal = (row.word, row.finished, row.lost) == (was.word, was.finished, was.lost)
+    return equal and all(math.isclose(a or 0.0, b or 0.0, **SAME) for a, b in ends)
+
+
+def _told(row: Row, margin: float) -> str:
+    """`higher, +1.20 (+0.60 to +1.80)`."""
+    if row.delta is None or row.low is None or row.high is None:
+        return words(row, margin)
+    return f"{words(row, margin)}, {row.delta:+.2f} ({row.low:+.2f} to {row.high:+.2f})"
+
+
+def _be(things: Sequence[object]) -> str:
+    return "is" if len(things) == 1 else "are"
+
+
+def _name(content: Mapping[str, Any]) -> str:
+    """Of the file of a plan: for these comparisons, on these data."""
+    signed = (each["signatures"] for each in content["comparisons"])
+    named = sorted(f"{arm} {control} {content['fingerprint']}" for arm, control in signed)
+    return f"{hashlib.sha256(json.dumps(named).encode()).hexdigest()[:10]}.json"
 
 
 def read_plan(path: Path) -> dict[str, Any]:
@@ -280,8 +462,8 @@ def read_plan(path: Path) -> dict[str, Any]:
             raise unreadable(path, f"{field} is {value!r:.60}; allowed: {allowed}", REMEDY)
 
     need(there.get("schema") == SCHEMA, "schema", there.get("schema"), str(SCHEMA))
-    for field, kind, allowed in _KINDS:
-        need(isinstance(there.get(field), kind), field, there.get(field), allowed)
+    for name, kind, allowed in _KINDS:
+        need(isinstance(there.get(name), kind), name, there.get(name), allowed)
     rule, taken = there["rule"], there["taken"]
     need(set(rule) == {f.name for f in fields(Rule)}, "rule", rule, "looks, precision and margin")
     looks = rule["looks"]
@@ -312,6 +494,8 @@ def read_plan(path: Path) -> dict[str, Any]:
         need(row["seeds"] in taken, f"{place}.seeds", row["seeds"], f"a look of `taken`, {taken}")
         for name in ("delta", "low", "high", "half_width", "finished", "lost"):
             need(number(row[name]) is not None, f"{place}.{name}", row[name], "a number")
+    named = _name(there)
+    need(path.name == named, "the name", path.name, f"{named}, by comparisons and fingerprint")
     return there
 
 

@@ -32,6 +32,7 @@ from analysis.runs import (
     outputs_of,
 )
 from analysis.statistics.blocks import MARGIN
+from analysis.stopping import Plan, by_rules, plans_of
 from analysis.tables.fill import FilledTable, MixedRunsError, at_once, family, fill_table, tidy
 from yolor_core.errors import RunError
 from yolor_core.identity import signature
@@ -86,16 +87,32 @@ class Study:
         return merge(experiment for table in self.tables for experiment in table.experiments)
 
     @cached_property
+    def wanted(self) -> pd.DataFrame:
+        """`everything` of the seeds that count."""
+        every = self.everything
+        return every if self.seeds is None else every[every["seed"].isin(self.seeds)]
+
+    @cached_property
     def runs(self) -> pd.DataFrame:
         """Runs in any state with the settings of the tables' experiments; columns of `analysis.runs`."""
         wanted = {signature(resolve(each, self.profile, self.overrides)) for each in self.experiments}
-        frame = self.everything[self.everything["signature"].isin(wanted)]
-        return frame if self.seeds is None else frame[frame["seed"].isin(self.seeds)]
+        return self.wanted[self.wanted["signature"].isin(wanted)]
 
     @cached_property
     def design(self) -> Design:
         """The arms × seeds behind all intervals: every experiment that is known, of these tables or not."""
-        return design_of(self.everything, self.experiments, self.profile, self.overrides, self.seeds)
+        found = design_of(self.everything, self.experiments, self.profile, self.overrides, self.seeds)
+        return by_rules(found, self.plans, self.wanted)
+
+    @cached_property
+    def plans(self) -> tuple[Plan, ...]:
+        """Of the launches that added seeds by a rule to runs that are here (`stopping/*.json`)."""
+        return plans_of(self.results, self.profile, self.everything)
+
+    @property
+    def rules(self) -> list[str]:
+        """By which seeds of the tables' comparisons were added, a sentence each."""
+        return self.design.rules_of(self.comparisons)
 
     @cached_property
     def val_losses(self) -> OverEpochs:

@@ -113,7 +113,6 @@ def tables_command(
     width = shutil.get_terminal_size((0, 0)).columns or None  # 0 where there is neither terminal nor COLUMNS
     click.echo(render(filled, form, width, every=bool(metrics)), nl=False)
     _hint_at_settings(filled, profile, runs, overrides)
-    _hint_at_verdicts(filled, profile, results)
 
 
 def _of_metrics(tables: Sequence[Table], metrics: Sequence[str]) -> Sequence[Table]:
@@ -184,20 +183,5 @@ def _hint_at_settings(
         click.echo(
             f"note: runs with other settings exist of {', '.join(slugs[:FEW])}{more}: repeat the --set "
             "options of their launch to see them",
-            err=True,
-        )
-
-
-def _hint_at_verdicts(filled: Sequence[FilledTable], profile: str, results: Path) -> None:
-    """One line on stderr where seeds were added until a verdict, which plain intervals do not know."""
-    from analysis.stopping import stopped_at_verdicts
-
-    stopped = stopped_at_verdicts(results, profile)
-    rows = [(cell.experiment or "", base.slug or "") for each in filled for cell, base in each.variants]
-    found = [pair for pair in dict.fromkeys(rows) if pair in stopped]
-    if found:
-        click.echo(
-            f"note: {counted(len(found), 'row')} stopped at the verdict (launch --until-verdict) that "
-            f"{stopped[found[0]]} holds; the intervals here have not paid for its looks",
             err=True,
         )

@@ -77,7 +77,7 @@ class Until:
         from analysis.stopping import Plan, comparisons
 
         self._planned(1)  # checks the data first
-        return Plan(
+        return Plan.of_launch(
             self.results,
             self.rule,
             self.selection,

@@ -22,12 +22,15 @@ from ablations.columns import counted
 from ablations.profiles import profile_named
 from ablations.registry import as_overrides, select_tables
 from analysis.comparison import stored
+from analysis.design import signatures
 from analysis.figures.catalogue import DIFFERENCES, Drawing, drawings
 from analysis.published import MAKER, MANIFEST
 from analysis.published.detections import pack
 from analysis.published.summary import PROVENANCE, SUMMARY, counted_runs, evidence, lacking, summary
 from analysis.report.files import Kind, replaced, write_figures
 from analysis.statistics.blocks import MARGIN
+from analysis.stopping import FOLDER as PLANS
+from analysis.stopping import Plan
 from analysis.study import Costs, Study, open_study
 from analysis.tables.cells import NOT_RUN, QUOTED_ROW
 from yolor_core.errors import RunError, YolorError
@@ -36,7 +39,7 @@ from yolor_core.runs.directory import RunDirectory, read_json, unreadable, why, 
 from yolor_core.runs.life import LOST
 
 PICTURES = "validation-images.csv"  # of photographs: which picture an image_id is
-ENTRIES = frozenset({MANIFEST, SUMMARY, PROVENANCE, PICTURES, "runs", "tables", "figures"})
+ENTRIES = frozenset({MANIFEST, SUMMARY, PROVENANCE, PICTURES, "runs", "tables", "figures", PLANS})
 FOLDER = Kind("a published folder", MAKER, MANIFEST, ENTRIES)
 FEW = 5  # runs or files named in one line
 MOST = 40_000_000  # bytes of a published folder
@@ -105,12 +108,16 @@ def publish(
     Raises:
         PublishError: no finished runs; runs of different code or data (unless `made.mixed`); runs of a
             changed working tree (unless `dirty`); a seed that was asked for and has not finished (unless
-            `incomplete`); more than `most` bytes.
+            `incomplete`); a plan whose looks the runs do not give again; more than `most` bytes.
         NotAReportError: `target` holds something else.
     """
     if study.refused:
         raise PublishError("; ".join(study.refused.values()))
-    runs = counted_runs(study)
+    of_plans = {run for plan in plans_behind(study) for run in plan.runs(study.everything)["run"]}
+    every = study.everything.sort_values("run")
+    lost = every[every["state"].isin(LOST) & every["run"].isin({*study.runs["run"], *of_plans})]
+    runs = every[every["state"].eq("done") & every["run"].isin({*counted_runs(study)["run"], *of_plans})]
+    runs = runs.drop_duplicates("run", ignore_index=True)
     _refuse(study, runs, made, dirty)
     if made.seeds is not None and not incomplete and (absent := lacking(study)):
         more = f" and {len(absent) - FEW} more" if len(absent) > FEW else ""
@@ -122,9 +129,11 @@ def publish(
     with replaced(target, FOLDER) as folder:
         for name, path in zip(runs["run"], runs["path"], strict=True):
             copy_run(Path(path), folder / "runs" / str(name), made)
-        lost = study.runs[study.runs["state"].isin(LOST)]  # tables say what became of them
-        for name, path in zip(lost["run"], lost["path"], strict=True):
+        for name, path in zip(lost["run"], lost["path"], strict=True):  # tables say what became of them
             copy_records(Path(path), folder / "runs" / str(name))
+        for plan in plans_behind(study):
+            (folder / PLANS).mkdir(exist_ok=True)
+            shutil.copyfile(plan.path, folder / PLANS / plan.path.name)
         if (pictures := file_names(runs)) is not None:
             pictures.to_csv(folder / PICTURES, index=False, lineterminator="\n")
         copied = reopened(folder, made, study.costs)
@@ -145,6 +154,13 @@ def publish(
     drawn = sum(each.nothing is None for each in figures)
     failed = tuple(f"{each.drawing.name}: {each.nothing}" for each in figures if each.failed)
     return Published(target, len(runs), len(copied.filled), drawn, len(files) + 1, total, failed)
+
+
+def plans_behind(study: Study) -> list[Plan]:
+    """Those by which seeds of the comparisons of the tables were added."""
+    named = signatures(study.experiments, study.profile, study.overrides)
+    own = {(named[arm], named[control]) for arm, control in study.comparisons}
+    return [plan for plan in study.plans if any(plan.signed(pair) in own for pair in plan.pairs)]
 
 
 def reopened(folder: Path, made: Made, costs: Costs) -> Study:
@@ -192,6 +208,12 @@ def _refuse(study: Study, runs: pd.DataFrame, made: Made, dirty: bool) -> None:
             + ("" if made.seeds is None else f" with seeds {', '.join(map(str, made.seeds))}")
             + (f" have a score: {'; '.join(reasons)}" if reasons else "")
         )
+    for plan in plans_behind(study):
+        for pair, told in plan.astray(study.wanted).items():
+            raise PublishError(
+                f"{' against '.join(pair)} has no interval by the plan {plan.path}: {told}. Publish from the "
+                "folder, with the seeds, data and sources, that the launch had"
+            )
     for column, what in () if made.mixed else ONE:
         groups = runs.groupby(column, dropna=False)["run"]
         if groups.ngroups > 1:

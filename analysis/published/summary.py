@@ -13,8 +13,10 @@ import pandas as pd
 
 from ablations.profiles import profile_named
 from ablations.table import CLASSIFICATION, EMBEDDING
+from analysis.design import signatures
 from analysis.figures.catalogue import table_anchor
 from analysis.report.verdicts import VerdictLine, headline, verdict_lines
+from analysis.stopping import asked
 from analysis.study import Study
 from analysis.tables.cells import FAMILY, OPEN, Cell
 from analysis.tables.fill import ALL
@@ -61,7 +63,11 @@ def lacking(study: Study) -> list[str]:
     runs = pd.concat([counted_runs(study), gone])
     there = set(zip(runs["experiment"], runs["seed"].astype(int), strict=True))
     seeds = sorted({seed for _, seed in there}) if study.seeds is None else study.seeds
-    wanted = [(each.slug, seed) for each in study.experiments for seed in seeds]
+    named = signatures(study.experiments, study.profile, study.overrides)
+    most = asked(study.plans) if study.seeds is None else {}  # where rows stop, no more are wanted
+    wanted = [
+        (slug, seed) for slug, name in named.items() for seed in seeds if seed < most.get(name, seed + 1)
+    ]
     return [f"{slug} seed {seed}" for slug, seed in wanted if (slug, seed) not in there]
 
 

@@ -38,6 +38,9 @@ from analysis.published.detections import read_detections
 from analysis.published.publish import Files, Made, PublishError
 from analysis.published.summary import PROVENANCE, SUMMARY, counted_runs, evidence, summary
 from analysis.report.files import csv_file
+from analysis.runs import load_runs
+from analysis.stopping import FOLDER as PLANS
+from analysis.stopping import REMEDY, Plan
 from analysis.study import Costs, Study
 from yolor_core.config import CocoConfig, RunConfig, ShapesConfig
 from yolor_core.data.fingerprint import data_fingerprint
@@ -251,6 +254,8 @@ def verify(
         for split in ("train", "val"):  # else it would only be said that the dataset is not here
             load_images(coco_config(data), split)
     yield _files(folder, files)
+    if (folder / PLANS).is_dir():
+        yield check_looks(folder)
     paths = sorted(path for path in (folder / "runs").glob("*") if path.is_dir())
     # The texts first, because they take longest.
     tasks = [(check_texts, folder, made, costs), *((check_run, path, data) for path in paths)]
@@ -325,6 +330,21 @@ def _files(folder: Path, files: Files) -> Check:
     return check
 
 
+def check_looks(folder: Path) -> Check:
+    """Every look of every plan, taken again at the runs."""
+    check, runs = Check(f"looks of the plans, taken again at the runs ({PLANS})"), load_runs(folder)
+    for path in sorted((folder / PLANS).iterdir()):
+        try:
+            plan = Plan.read(path)
+        except RunError as error:
+            check.fail(str(error).split(f". {REMEDY}")[0])
+            continue
+        check.done += sum(len(plan.going(look)) for look in plan.looks)
+        for pair, why in plan.astray(runs).items():
+            check.differences.append(f"{PLANS}/{path.name}: {' against '.join(pair)}: {why}")
+    return check
+
+
 # What follows from the runs together: tables, provenance, summary, data of the figures.
 
 
@@ -342,6 +362,8 @@ def check_texts(folder: Path, made: Made, costs: Costs) -> list[Check]:
             return [rows, tables]
         lost = study.runs[study.runs["state"].isin(LOST)]  # published so that tables say so
         counted = {*counted_runs(study)["run"], *lost["run"]}
+        for plan in published.plans_behind(study):
+            counted |= {*plan.runs(study.everything)["run"]}
         for path in sorted((folder / "runs").glob("*")):
             rows.done += 1
             if path.name not in counted:

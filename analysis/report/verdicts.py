@@ -45,7 +45,9 @@ def verdict_lines(study: Study) -> list[VerdictLine]:
                 if filled.cell(label, FAMILY).value is None
             ]
             given = [f"{label} {filled.survived[label]}" for label in arms if label in filled.survived]
-            notes = [_why(cell, missing)] if cell.verdict is None else []
+            stopped = filled.stopped.get(cell.row)
+            notes = [_why(cell, missing)] if cell.verdict is None and (missing or not stopped) else []
+            notes += [stopped] if stopped and not missing else []
             if given and cell.delta is not None:
                 notes.append(f"of the runs that finished: {'; '.join(given)}")
             if cell.bound:
@@ -79,7 +81,9 @@ def headline(study: Study) -> str:
     total = len(study.comparisons)
     if not total:
         return "These tables compare no rows in AP."
-    small = f"no effect beyond {study.margin:g} AP"
+    margins = sorted({cell.margin for cell in cells if cell.margin is not None}) or [study.margin]
+    margin = " or ".join(f"{each:g}" for each in margins)  # a rule by which rows stop has its own
+    small = f"no effect beyond {margin} AP"
     marked = Counter((cell.marked or OPEN).split(", ")[0] for cell in cells if cell.verdict is not None)
     alone = Counter(
         said(cell.verdict, cell.margin)
@@ -99,8 +103,8 @@ def headline(study: Study) -> str:
         text += f"; by the row alone, {words}"
     shown = [cell for cell in cells if (cell.verdict or "").endswith(("small", "no effect"))]
     if len(shown) == total > 1:
-        text += f". None of the {total} has an effect beyond {study.margin:g} AP"
-    return f"{text}."
+        text += f". None of the {total} has an effect beyond {margin} AP"
+    return " ".join(f"{each[0].upper()}{each[1:]}." for each in (text, *study.rules))
 
 
 UNFINISHED = (*GOING_ON, State.PREEMPTED, State.INTERRUPTED, State.CANCELLED, State.NOT_SENT)

@@ -22,7 +22,7 @@ from scipy.special import ndtr, stdtr, stdtrit
 
 from analysis.statistics.seeds import LEVEL, Interval, over_seeds, student
 
-Method = Literal["pooled", "own spreads", "row"]
+Method = Literal["pooled", "own spreads", "row", "repeated"]  # the last of `analysis.design.Stop`
 MARGIN = 0.5  # AP: below it an effect is none that anybody would act upon
 ODD = (
     0.20  # p of an arm's spread below which a row is not pooled; 5 % would miss too many odd arms at 3 seeds

@@ -17,6 +17,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
+from scipy.interpolate import PchipInterpolator
 from scipy.optimize import brentq
 from scipy.special import ndtr, stdtrit
 
@@ -29,6 +30,7 @@ FREEDOM = 25  # of the residual, from which stopping at a half-width misses at m
 LEAST = 3  # seeds
 MOST_SEEDS = 10_000
 NODES = 200  # of the quadrature over the sum so far; 1e-9 in the critical values
+LEAST_ALPHA = 1e-12  # of repeated p values
 DRAWS = 20_000  # of a row, where its seeds until a verdict are simulated
 
 
@@ -66,11 +68,17 @@ def repeated(looks: Sequence[int]) -> tuple[Look, ...]:
     numbers = tuple(looks)
     if not numbers or numbers[0] < 2 or any(b <= a for a, b in pairwise(numbers)):
         raise ValueError(f"looks at {', '.join(map(str, numbers)) or 'no'} seeds: they rise, from 2 on")
-    signs, smalls = critical_values(numbers, ALPHA), critical_values(numbers, 2 * ALPHA)
+    plain = Look(0)
     return tuple(
-        Look(seeds, 1 - 2 * float(ndtr(-sign)), 1 - 2 * float(ndtr(-small)))
-        for seeds, sign, small in zip(numbers, signs, smalls, strict=True)
+        Look(n, repeated_level(numbers, n, plain.sign), repeated_level(numbers, n, plain.small))
+        for n in numbers
     )
+
+
+def repeated_level(looks: tuple[int, ...], seeds: int, level: float = LEVEL) -> float:
+    """That an interval at the look at so many seeds needs, for those of all looks to hold with `level`."""
+    edge = critical_values(looks, round(1 - level, 12))[looks.index(seeds)]
+    return 1 - 2 * float(ndtr(-edge))
 
 
 @lru_cache
@@ -97,6 +105,28 @@ def critical_values(looks: tuple[int, ...], alpha: float) -> tuple[float, ...]:
         at, spent, before = there, share, seeds
         found.append(edge / math.sqrt(seeds))
     return tuple(found)
+
+
+def repeated_p(p: float, looks: tuple[int, ...], seeds: int) -> float:
+    """The repeated p value of a two-sided test with this p at the look at so many seeds.
+
+    The smallest alpha whose spending rejects at this look (Jennison and Turnbull 1984): below 0.05 where
+    the repeated 95 % interval excludes the hypothesis. Not below `LEAST_ALPHA`, but for p = 0.
+    """
+    if p == 0:
+        return 0.0
+    alphas, boundaries = _boundaries(looks)
+    edges, z = boundaries[:, looks.index(seeds)], float(stats.norm.isf(p / 2))
+    if z <= edges[-1]:
+        return 1.0
+    return float(np.exp(PchipInterpolator(edges[::-1], np.log(alphas[::-1]))(min(z, edges[0]))))
+
+
+@lru_cache
+def _boundaries(looks: tuple[int, ...]) -> tuple[Floats, Floats]:
+    """Rising alphas, 0.05 and 0.10 among them, and their (alphas, looks) critical values."""
+    alphas = np.array(sorted({*np.geomspace(LEAST_ALPHA, 0.99, 60), ALPHA, 2 * ALPHA}))
+    return alphas, np.array([critical_values(looks, float(alpha)) for alpha in alphas])
 
 
 @dataclass(frozen=True)

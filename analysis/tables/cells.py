@@ -14,6 +14,7 @@ from ablations.table import CONFLICT, COUNTED, QUOTED, Table
 from analysis.design import Design, by_seed
 from analysis.statistics.blocks import equivalence_p, largest_possible, outcome, smallest_shown
 from analysis.statistics.seeds import agreement, over_seeds, variance_left
+from analysis.statistics.stopping import Look
 
 PAPER_PROFILE = "paper"  # the only one whose differences can be compared in size
 FAMILY = "AP"
@@ -39,7 +40,7 @@ class Cell:
     delta: float | None = None  # row less baseline, over the arms and seeds of the study
     delta_low: float | None = None  # 95 % interval of `delta` on this validation set, by `method`
     delta_high: float | None = None  # the other end
-    method: str | None = None  # pooled, own spreads or row; see `statistics.blocks.compare`
+    method: str | None = None  # pooled, own spreads or row (`statistics.blocks.compare`), or repeated
     freedom: float | None = None  # degrees of freedom of that interval
     row_low: float | None = None  # 95 % interval of the row's paired differences by themselves
     row_high: float | None = None  # the other end
@@ -166,7 +167,13 @@ def _compared(cell: Cell, base: str, design: Design, margin: float) -> Cell:
     if main.error is None or row.error is None:
         return cell
     of_ap = cell.metric == FAMILY
+    stop = design.stop(cell.experiment or "", base)
+    look = stop.look if stop and stop.look else Look(row.n)
+    margin = stop.margin if stop else margin
     within = margin - found.bound
+    small = equivalence_p(main, within) if of_ap else None
+    if stop and small is not None:  # twice a p of one side is one of two
+        small = max(small, (stop.p(min(2 * small, 1.0)) or 0.0) / 2)
     arms = design.paired(cell.experiment or "", base, cell.metric)
     cell = replace(
         cell,
@@ -178,11 +185,11 @@ def _compared(cell: Cell, base: str, design: Design, margin: float) -> Cell:
         row_high=row.high,
         delta_std=row.error * math.sqrt(row.n),
         p=main.p,
-        p_small=equivalence_p(main, within) if of_ap else None,
-        verdict=outcome(main, within if of_ap else None),
+        p_small=small,
+        verdict=outcome(main, within if of_ap else None, look.sign, look.small),
         margin=margin if of_ap else None,
         bound=found.bound if of_ap and found.lost else None,
-        shows=smallest_shown(main),
+        shows=smallest_shown(main, alpha=1 - look.sign),
         leaves=largest_possible(main),
         variance_left=variance_left(*arms),
     )

@@ -58,6 +58,7 @@ class FilledTable:
     marks: Mapping[tuple[str, str], str] = field(default_factory=dict)  # of the notes, by (row, metric)
     runs: Mapping[str, pd.DataFrame] = field(default_factory=dict)  # the runs that count, by experiment
     survived: Mapping[str, str] = field(default_factory=dict)  # row label -> "3 of 5; diverged (2 of 5)"
+    stopped: Mapping[str, str] = field(default_factory=dict)  # row label -> "stopped at the look at 5 seeds"
 
     @property
     def title(self) -> str:
@@ -137,8 +138,16 @@ def fill_table(
         rows = ". ".join(f"{row}: of the runs that finished, {said}" for row, said in survived.items())
         finishing = "These numbers, and differences from them, are conditional on a run's finishing."
         notes = (f"{rows}. {finishing}", *notes)
-    facts = _facts(table, profile, used, parsed, margin)
-    filled = FilledTable(table, facts, cells, status, notes, marks, chosen, survived)
+    stopped = {
+        row.label: stop.said
+        for row in table.rows
+        for metric in table.metrics
+        if (stop := of.stop(row.slug or "", table.baseline(row, metric).slug or "")) is not None
+    }
+    if stopped:
+        notes = (f"{'; '.join(f'{row} {said}' for row, said in stopped.items())}.", *notes)
+    facts = (*_facts(table, profile, used, parsed, margin), *of.rules_of(compared(table)))
+    filled = FilledTable(table, facts, cells, status, notes, marks, chosen, survived, stopped)
     return filled if design is not None else at_once([filled], compared(table), of)[0]
 
 

@@ -22,11 +22,12 @@ if TYPE_CHECKING:
     from rich.table import Table as Grid
 
 MISSING = "–"
-MARKS = {"own spreads": "ˢ", "row": "ʳ"}  # of an interval that is not pooled, in a narrow table
+MARKS = {"own spreads": "ˢ", "row": "ʳ", "repeated": "ᵛ"}  # of one that is not pooled, in a narrow table
 METHODS = (
     "Intervals are pooled over the study, but for ˢ: of the spreads of the two arms, since one is unlike "
     "the rest; ʳ: of the row by itself, since there is too little beside it."
 )
+REPEATED = "ᵛ: repeated, since the row stops at its verdict."
 AGREES = {True: "consistent", False: "not consistent", None: MISSING}  # with the paper's difference
 READABLE, UNLIMITED = 100, 10_000  # columns: of a sentence at most, and of a table in a file
 LABEL, GAP = 16, 2  # columns that a row's label keeps in a narrow table, and between two columns
@@ -275,7 +276,8 @@ def _narrow(filled: FilledTable, width: int, every: bool) -> tuple[list[Grid], l
         f"columns, or COLUMNS={whole}, shows all."
     )
     methods = {cell.method for cell in filled.cells if cell.metric in shown}
-    return grids, [*verdicts, *[METHODS] * bool(methods & MARKS.keys()), *[room_for] * bool(dropped)]
+    signs = [METHODS] * bool(methods & {"own spreads", "row"}) + [REPEATED] * ("repeated" in methods)
+    return grids, [*verdicts, *signs, *[room_for] * bool(dropped)]
 
 
 def _by_row(filled: FilledTable, metric: str) -> dict[str, list[str]]:

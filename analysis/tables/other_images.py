@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ablations.table import ALL_DETECTION
 from analysis.comparison import DEFINED, stored, stored_detections
 from analysis.statistics.images import on_images_like_these
-from analysis.tables.cells import Cell
+from analysis.tables.cells import FAMILY, Cell
 from analysis.tables.fill import UNASKED, FilledTable
 from yolor_core.errors import RunError
 from yolor_core.evaluation.engine import Matches, Truth, bootstrap, match, score
@@ -88,6 +88,11 @@ def with_other_images(
     if all(cell.images_low is None for cell in cells):
         return filled
     notes = filled.notes
+    if repeated := [cell.row for cell in cells if cell.method == "repeated" and cell.metric == FAMILY]:
+        notes = (
+            *notes,
+            f"Δ on other images has not paid for looks, and is left out of {'; '.join(repeated)}.",
+        )
     if images < FEW_IMAGES:
         few = f"Only {images} images: a bootstrap over fewer than {FEW_IMAGES} understates how they scatter."
         notes = (*notes, few)
@@ -108,7 +113,7 @@ def _by_seed(runs: pd.DataFrame, scores: Mapping[Path, Scores]) -> Arm:
 
 def _widened(cell: Cell, own: Arm, other: Arm, images: int) -> Cell:
     shared = sorted(own.keys() & other.keys())
-    if cell.pairs < 2 or cell.metric not in ALL_DETECTION or len(shared) < 2:
+    if cell.method in (None, "repeated") or cell.metric not in ALL_DETECTION or len(shared) < 2:
         return cell
     differences = 100 * np.stack([own[key][cell.metric] - other[key][cell.metric] for key in shared])
     observed, drawn = differences[:, 0], differences[:, 1:].T

@@ -20,6 +20,7 @@ from analysis.statistics.stopping import (
     half_width,
     may_stop,
     repeated,
+    repeated_p,
     seeds_for_effect,
     seeds_for_half_width,
 )
@@ -99,6 +100,32 @@ def test_repeated_intervals_keep_their_error_where_plain_ones_do_not() -> None:
         assert share <= 0.05 + 2 * error
     share, error = false_words(tuple(Look(seeds) for seeds in EARLY), 0.0, 60)
     assert share > 0.10 and share - 2 * error > 0.05
+
+
+def test_repeated_p_values_are_the_error_that_rejects_at_their_look() -> None:
+    looks = (5, 10, 15, 20)
+    for alpha in (0.05, 0.10, 3e-7, 0.003, 0.031, 0.4):
+        for seeds, z in zip(looks, critical_values(looks, alpha), strict=True):
+            near = {"rel": 1e-9} if alpha in (0.05, 0.10) else {"rel": 5e-4}
+            assert repeated_p(2 * stats.norm.sf(z), looks, seeds) == pytest.approx(alpha, **near)
+    assert repeated_p(1e-4, looks, 5) == pytest.approx(1e-4 * (20 / 5) ** 2, rel=5e-4)  # alpha (5/20)²
+    assert (repeated_p(0.0, looks, 5), repeated_p(1.0, looks, 20)) == (0.0, 1.0)
+    assert all(repeated_p(0.02, (3, 4, 20), seeds) > 0.02 for seeds in (3, 4, 20))
+
+
+def test_repeated_p_values_hold_whenever_one_stops() -> None:
+    looks, studies = (5, 10, 15, 20), 4_000
+    sums = np.random.default_rng(5).normal(0, 1, (studies, 20)).cumsum(1)
+    p = 2 * stats.norm.sf(np.abs(sums[:, np.array(looks) - 1]) / np.sqrt(looks))
+    for alpha in (0.05, 0.2):
+        smallest = [
+            min(repeated_p(float(each), looks, n) for each, n in zip(row, looks, strict=True))
+            for row in p[p.min(1) < alpha]
+        ]
+        error = math.sqrt(alpha * (1 - alpha) / studies)
+        assert np.mean([value < alpha for value in smallest]) * len(smallest) / studies == pytest.approx(
+            alpha, abs=3 * error
+        )
 
 
 def test_stopping_at_a_half_width_begins_where_the_scatter_is_known() -> None:
