@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ablations import display
 from ablations.columns import counted
 from ablations.display import clock
 from ablations.overview import RunView
-from yolor_core.config import RunConfig, Science, ShapesConfig, leaves
+from ablations.profiles import PROFILES
+from yolor_core.config import Config, RunConfig, Science, ShapesConfig, leaves
 from yolor_core.errors import YolorError
 from yolor_core.runs.life import State
 
@@ -230,7 +231,7 @@ def introduction(run: PlannedRun, record: Mapping[str, Any], now: Moment) -> str
     ranks = int(record.get("ranks", 1))
     rows = {
         "": _purpose(config),
-        "changed": _changes(config),
+        "changed": _first(_changes(config) + _data_changes(config)),
         "model": _model(science, record),
         "data": _data(config, record),
         "training": _training(science, now),
@@ -270,16 +271,34 @@ def _purpose(config: RunConfig) -> str:
     return f"the baseline of {where}"
 
 
-def _changes(config: RunConfig) -> str:
-    """Fields that are not as the experiment has them at this profile."""
+def _changes(config: RunConfig) -> list[str]:
+    """Fields of the science that are not as the experiment has them at this profile."""
     from ablations.registry import resolve
 
     try:
-        usual = dict(leaves(resolve(config.experiment, config.science.profile)))
+        usual = resolve(config.experiment, config.science.profile)
     except YolorError:  # an experiment or a profile of the user's own
-        return ""
-    own = dict(leaves(config.science))
-    found = [f"{name}={own.get(name)}" for name in {**usual, **own} if usual.get(name) != own.get(name)]
+        return []
+    return _unlike(usual, config.science)
+
+
+def _data_changes(config: RunConfig) -> list[str]:
+    """Fields of the shapes that are not as this profile has them; of a folder the row `data` says all."""
+    from ablations.plan import data_config
+
+    if not isinstance(config.data, ShapesConfig) or config.science.profile not in PROFILES:
+        return []
+    return _unlike(data_config("shapes", config.science.profile), config.data, "data.")
+
+
+def _unlike(usual: Config, own: Config, prefix: str = "") -> list[str]:
+    """Fields with values that are not the usual ones, as `train.batch=4`."""
+    before, after = dict(leaves(usual)), dict(leaves(own))
+    names = [name for name in {**before, **after} if before.get(name) != after.get(name)]
+    return [f"{prefix}{name}={after.get(name)}" for name in names]
+
+
+def _first(found: Sequence[str]) -> str:
     more = f" and {len(found) - MOST_CHANGES} more" if len(found) > MOST_CHANGES else ""
     return ", ".join(found[:MOST_CHANGES]) + more
 
@@ -292,7 +311,7 @@ def _model(science: Science, record: Mapping[str, Any]) -> str:
 
 def _data(config: RunConfig, record: Mapping[str, Any]) -> str:
     data, report = config.data, record["data_report"]
-    name = "synthetic shapes" if isinstance(data, ShapesConfig) else data.root
+    name = "synthetic shapes" if isinstance(data, ShapesConfig) else f"{data.root}, {data.train}/{data.val}"
     every = config.science.train.keep_one_in
     share = f", of which 1 in {every} is used" if every > 1 else ""
     train, val = report["train"], report["val"]

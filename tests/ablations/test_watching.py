@@ -23,6 +23,7 @@ from ablations.watching import (
     evaluated_epochs,
     introduction,
 )
+from yolor_core.config import CocoConfig
 from yolor_core.errors import RunError
 from yolor_core.training.progress import Moment, Watch
 
@@ -75,7 +76,7 @@ def test_the_introduction_says_what_is_trained() -> None:
     assert second.strip().startswith("against csp-fast: ") and second.endswith("(Tables 1, 4, 6)")
     assert words(text, "model") == "yolov4_csp_fast at width 0.125, depth 0.33, 580,562 parameters"
     assert words(text, "data").endswith("640 images with 2,276 boxes to train on, 200 to evaluate")
-    assert words(text, "training") == "24 epochs of 80 steps, batch 8, 160 pixels, float32"
+    assert words(text, "training") == "24 epochs of 80 steps, batch 8, 128 pixels, float32"
     assert words(text, "where") == "cpu"
     assert words(text, "folder") == str(run.run_dir)
     assert "changed" not in text and "resumes" not in text
@@ -95,6 +96,19 @@ def test_the_introduction_names_a_baseline_changes_ranks_and_a_resume() -> None:
     assert words(text, "resumes") == "after 3 of 30 epochs and 34 of 80 steps"
     continued = introduction(run, RECORD | {"continues": "other"}, moment(24, 0, 30))
     assert words(continued, "resumes") == "after 24 of 30 epochs, continuing other"
+
+
+def test_the_introduction_names_changed_data_and_the_splits_of_a_folder(tmp_path: Path) -> None:
+    run = planned(overrides=["train.batch=4", "data.train_images=60"])
+    text = introduction(run, RECORD, moment(0, 0))
+    assert words(text, "changed") == "train.batch=4, data.train_images=60"
+    own = run.config.model_copy(update={"experiment": "mine"})
+    text = introduction(PlannedRun(run.run_id, own, run.run_dir), RECORD, moment(0, 0))
+    assert words(text, "changed") == "data.train_images=60"
+    folder = run.config.model_copy(update={"data": CocoConfig(root=str(tmp_path), train="a", val="b")})
+    text = introduction(PlannedRun(run.run_id, folder, run.run_dir), RECORD, moment(0, 0))
+    assert words(text, "data").startswith(f"{tmp_path}, a/b: 640 images")
+    assert words(text, "changed") == "train.batch=4"
 
 
 def test_an_experiment_of_the_users_own_is_introduced_too() -> None:
