@@ -35,7 +35,9 @@ def list_command(
     from ablations.registry import tables
 
     further = [table.name for table in all_tables().tables if table.name not in tables()]
-    more = "" if names or everything else f"; --everything has those of {', '.join(further)} too"
+    rest = f"Tables {', '.join(further[:-1])} and {further[-1]}"
+    asked = bool(names or everything)
+    of, more = ("", "") if asked else (" of Tables 1-8", f"; `ablate list --everything` adds {rest}")
     if everything:
         names = (*(table.name for table in all_tables().tables), *names)
     records = describe_all(names, profile, overrides)
@@ -50,7 +52,7 @@ def list_command(
     for line in lines:
         click.echo("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
     count = sum(rows_of(names, record) for record in records)
-    click.echo(f"{counted(len(records), 'experiment')}, {counted(count, 'row')}, profile {profile}{more}")
+    click.echo(f"{counted(len(records), 'experiment')}, {counted(count, 'row')}{of}, profile {profile}{more}")
 
 
 def rows_of(names: tuple[str, ...], record: dict[str, Any]) -> int:
