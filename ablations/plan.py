@@ -119,7 +119,7 @@ def execution_config(profile: str, overrides: Sequence[str | Override] = ()) -> 
 
 
 def plan_runs(
-    names: Sequence[str] = (),
+    names: Sequence[str] | Selection = (),
     profile: str = "mini",
     seeds: Sequence[int] = (0,),
     overrides: Sequence[str | Override] = (),

@@ -98,12 +98,16 @@ def experiment_named(slug: str) -> Experiment:
     return known[slug]
 
 
-def select(names: Sequence[str] = ()) -> Selection:
+def select(names: Sequence[str] | Selection = ()) -> Selection:
     """Tables ('4', 'table4'), experiments (slugs) and Python files of them; Tables 1-8 if empty.
+
+    A selection is given back as it is: a file that has run need not run again.
 
     Raises UnknownNameError for a name that is none of these, ConfigError for a broken file or for two
     experiments that share a slug and differ.
     """
+    if isinstance(names, Selection):
+        return names
     if not names:
         return paper()
     chosen: list[Table] = []

@@ -26,6 +26,7 @@ from ablations.options import (
 
 if TYPE_CHECKING:
     from ablations.plan import PlannedRun
+    from ablations.registry import Selection
     from analysis.stopping import Rule
 
 HALF_WIDTHS = (1.0, 0.5, 0.33, 0.3, 0.2)  # AP, points
@@ -68,7 +69,9 @@ ANY_DATA = "0" * 64  # hours do not depend on which pictures they are
 @read_results_option
 @set_option
 @json_option
+@click.pass_context
 def plan_command(
+    ctx: click.Context,
     names: tuple[str, ...],
     precision: float | None,
     until_verdict: bool,
@@ -96,14 +99,19 @@ def plan_command(
     from ablations.registry import select
     from analysis.stopping import comparisons
 
-    comparisons(select(names))
+    selection = select(names)
+    comparisons(selection)
     wanted = (
         [precision] if precision is not None else [] if until_verdict or effect or budget else HALF_WIDTHS
     )
     rule = None
     if until_verdict or not (precision or effect or budget):
         rule = stopping_rule(None, margin, most, batch)
-    study = _study(names, profile, overrides, results)
+    unused = [] if rule else [(name, "until-verdict") for name in ("margin", "most", "batch")]
+    for name, user in [*unused, *([("power", "effect")] if effect is None else [])]:
+        if ctx.get_parameter_source(name) != click.core.ParameterSource.DEFAULT:
+            raise click.UsageError(f"--{name} goes with --{user}; without it nothing here uses it")
+    study = _study(selection, profile, overrides, results)
     study["half_widths"] = [_half_width(study, half) for half in wanted]
     if rule is not None:
         study["until_verdict"] = _verdict(study, rule)
@@ -112,18 +120,17 @@ def plan_command(
     if budget is not None:
         study["budget"] = {"hours": budget} | _budget(study, budget)
     if wanted and profile not in ELSEWHERE:
-        study["elsewhere"] = [_elsewhere(study, names, other, results) for other in ELSEWHERE]
+        study["elsewhere"] = [_elsewhere(study, selection, other, results) for other in ELSEWHERE]
     print_json(study) if as_json else click.echo(plan_text(study))
 
 
-def _study(names: Sequence[str], profile: str, overrides: Sequence[str], results: Path) -> dict[str, Any]:
+def _study(selection: Selection, profile: str, overrides: Sequence[str], results: Path) -> dict[str, Any]:
     """What the finished runs of these rows say: scatter and cost."""
-    from ablations.registry import as_overrides, everything, merge, select
+    from ablations.registry import as_overrides, everything, merge
     from analysis.design import Design, signatures
     from analysis.runs import load_runs
     from analysis.stopping import arms, comparisons, scatter
 
-    selection = select(names)
     pairs = comparisons(selection)
     known = merge([*everything().experiments, *selection.experiments])
     of = signatures(known, profile, as_overrides(overrides))
@@ -131,7 +138,7 @@ def _study(names: Sequence[str], profile: str, overrides: Sequence[str], results
     found = scatter(Design({slug: runs[runs["signature"] == name] for slug, name in of.items()}))
     slugs = arms(pairs)
     own = runs[runs["signature"].isin([of[slug] for slug in slugs])]
-    hours, unit, basis = _seed_hours(names, slugs, profile, overrides, results)
+    hours, unit, basis = _seed_hours(selection, slugs, profile, overrides, results)
     study: dict[str, Any] = {
         "profile": profile,
         "comparisons": len(pairs),
@@ -158,7 +165,7 @@ def _study(names: Sequence[str], profile: str, overrides: Sequence[str], results
 
 
 def _seed_hours(
-    names: Sequence[str], slugs: Sequence[str], profile: str, overrides: Sequence[str], results: Path
+    selection: Selection, slugs: Sequence[str], profile: str, overrides: Sequence[str], results: Path
 ) -> tuple[float, str, str]:
     """Hours of one seed of all arms, of what, and by whose measure."""
     from ablations.costs import Estimator, local_estimates
@@ -167,7 +174,7 @@ def _seed_hours(
 
     runs: list[PlannedRun] = [
         run
-        for run in plan_runs(names, profile, (0,), overrides, None, results, fingerprint=ANY_DATA)
+        for run in plan_runs(selection, profile, (0,), overrides, None, results, fingerprint=ANY_DATA)
         if run.config.experiment in slugs
     ]
     estimates, whose = local_estimates(runs, results)
@@ -256,9 +263,9 @@ def _verdict(study: dict[str, Any], rule: Rule) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _elsewhere(study: dict[str, Any], names: Sequence[str], profile: str, results: Path) -> dict[str, Any]:
+def _elsewhere(study: dict[str, Any], selection: Selection, profile: str, results: Path) -> dict[str, Any]:
     """The same rows at another profile: with its own scatter where it has runs, else with this one's."""
-    other = _study(names, profile, (), results)
+    other = _study(selection, profile, (), results)
     assumed = other["scatter"] is None
     if assumed:
         other["scatter"] = study["scatter"]

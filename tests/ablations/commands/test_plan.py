@@ -87,6 +87,10 @@ def test_a_budget_that_buys_no_interval_is_refused_with_the_smallest_that_does(p
         (("1", "--precision", "inf"), "--precision is inf"),
         (("1", "--budget", "nan"), "--budget is nan"),
         (("1", "--effect", "0.2", "--power", "1"), "--power is 1; a number between"),
+        (("1", "--power", "0.9"), "--power goes with --effect"),
+        (("1", "--precision", "0.3", "--most", "40"), "--most goes with --until-verdict"),
+        (("1", "--effect", "1", "--margin", "1"), "--margin goes with --until-verdict"),
+        (("1", "--budget", "9", "--batch", "2"), "--batch goes with --until-verdict"),
         (("csp-fast", "--effect", "1"), "nothing here is compared in AP"),
         (("nope", "--effect", "0.2"), "nope"),
     ],
@@ -94,3 +98,16 @@ def test_a_budget_that_buys_no_interval_is_refused_with_the_smallest_that_does(p
 def test_what_cannot_be_planned_is_said(tmp_path: Path, words: tuple[str, ...], said: str) -> None:
     result = call(tmp_path, *words)
     assert result.exit_code == 2 and said in result.stderr
+
+
+def test_a_file_of_tables_runs_once(pilot: Path, tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from dataclasses import replace\n"
+        "from ablations.tables.table1 import TABLE\n"
+        "TABLE = replace(TABLE, name='mine')\n"
+        f"with open({str(tmp_path / 'ran')!r}, 'a') as file:\n    file.write('.')\n"
+    )
+    result = call(pilot, str(file))
+    assert result.exit_code == 0 and "at proxy and paper" in result.stdout
+    assert (tmp_path / "ran").read_text() == "."
