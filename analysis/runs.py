@@ -257,7 +257,8 @@ def describe_data(data: dict[str, Any], limits: Any = None) -> str | None:
     if data.get("kind") == "shapes":
         return f"shapes, {data.get('train_images')} + {data.get('val_images')} images{sizes}"
     if data.get("kind") == "coco":
-        return f"coco {data.get('train')}/{data.get('val')}{sizes}"
+        name = Path(str(data.get("root"))).name  # never the path: captions are handed on
+        return f"folder {name}, {data.get('train')}/{data.get('val')}{sizes}"
     return data.get("kind")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -30,8 +31,16 @@ def test_a_finished_run_has_identity_progress_and_metrics(tmp_path: Path, fabric
     assert (row["state"], row["epoch"], row["epochs"], row["seconds"]) == ("done", 3, 24, 9.5)
     assert (row["AP"], row["AP50"]) == (25, 26)
     assert pd.isna(row["APL"])
-    assert row["data"] == "shapes, 640 + 200 images"
+    assert row["data"] == "shapes, 640 + 500 images"
     assert Path(row["path"]).name == name
+
+
+def test_a_folder_of_photographs_is_called_by_its_own_name(tmp_path: Path, fabricate: Fabricate) -> None:
+    path = tmp_path / "runs" / fabricate("csp-fast") / "run.json"
+    record = json.loads(path.read_text())
+    record["config"]["data"] = {"kind": "coco", "root": "/home/me/shapes-8/", "train": "a", "val": "b"}
+    path.write_text(json.dumps(record))
+    assert load_runs(tmp_path)["data"].tolist() == ["folder shapes-8, a/b"]
 
 
 def test_scores_of_every_task_are_columns_and_the_cosine_is_a_mean(

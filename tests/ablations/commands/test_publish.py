@@ -475,7 +475,7 @@ def test_runs_are_checked_the_same_by_several_processes(mine: Path) -> None:
 
 def test_photographs_are_not_published(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     synthetic = open_study(results, "smoke", ["1"])
-    everything = synthetic.everything.assign(data="coco train2017/val2017")
+    everything = synthetic.everything.assign(data="folder coco, train2017/val2017")
     photographs = open_study(results, "smoke", ["1"], everything=everything)
     monkeypatch.setattr(publishing, "drawings", drawings)
     names = [{d.name for d in publishing.published_drawings(s)} for s in (synthetic, photographs)]
