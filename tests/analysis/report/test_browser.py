@@ -134,6 +134,27 @@ def test_no_page_is_wider_than_the_window(browser: webdriver.Chrome, report: Pat
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(("width", "columns"), [(PHONE, 3), (1200, 8)])
+def test_the_verdicts_show_what_matters_first_and_a_shadow_where_there_is_more(
+    browser: webdriver.Chrome, report: Path, width: int, columns: int, scheme: str
+) -> None:
+    show(browser, report / "index.html", width, scheme)
+    box = browser.find_element(By.CSS_SELECTOR, "#verdicts .scroll")
+    right = box.rect["x"] + box.rect["width"]
+    heads = box.find_elements(By.CSS_SELECTOR, "thead th")
+    assert [head.text for head in heads[:4]] == ["table", "row", "Δ here", "verdict"]
+    assert all(head.rect["x"] + head.rect["width"] <= right for head in heads[:columns])
+    paper = colours(browser, browser.find_element(By.TAG_NAME, "body"))[1]
+    ends = []
+    for place in (0, 9999):
+        browser.execute_script("arguments[0].scrollLeft = arguments[1]", box, place)
+        shown = np.asarray(Image.open(io.BytesIO(box.screenshot_as_png)).convert("RGB")).astype(float)
+        edges = [np.median(shown[:, x], axis=0) for x in (1, -2)]
+        ends.append([bool(np.abs(edge - paper).max() > 20) for edge in edges])
+    assert ends == [[False, True], [True, False]]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [PHONE, SCREEN])
 def test_the_key_figure_is_whole_and_as_dark_as_the_page(
     browser: webdriver.Chrome, report: Path, width: int, scheme: str
