@@ -25,6 +25,7 @@ IMPLICIT, DIFFERENCES = "Implicit knowledge", "Differences"
 SECTIONS = (SCORES, PAPER, IMPLICIT, CURVES, DIFFERENCES)  # in the order of the report
 RUNS = ("run", "run_a", "run_b")  # columns with ids of runs
 EXPERIMENTS = ("experiment", "series", "a", "b")  # columns with slugs, to which a word is added: `csp seed 0`
+ABSENT = 12  # rows without a difference that are named
 ADDED = CSP_FAST.plus(ADD_PR)
 CURVES_OF = {CSP_FAST.slug: "baseline", CSP_FAST.plus(ADD_FA, MUL_PR).slug: "implicit knowledge"}
 OPERATORS = {
@@ -91,7 +92,7 @@ def drawings(study: Study) -> tuple[Drawing, ...]:
         return [_named(study, rows[table.name], [drawing(study, table)])[0] for table in tables]
 
     return (
-        *_named(study, everywhere, FINAL),
+        *_named(study, everywhere, [_effects_by_row(study), *FINAL]),
         *own(_ap_differences),
         *_named(study, [("+ iPR", ADDED.slug)], FIGURE_9),
         *_named(study, [(label, slug) for slug, label in OPERATORS.items()], FIGURE_10),
@@ -139,16 +140,34 @@ def _renamed(data: pd.DataFrame, labels: Mapping[str, str], runs: Mapping[str, s
     return renamed.iloc[np.argsort(order.to_numpy(), kind="stable")]
 
 
-FINAL = (
-    Drawing(
+def _effects_by_row(study: Study) -> Drawing:
+    """The caption says which rows are not in the figure."""
+    rows: dict[tuple[str | None, str | None], tuple[str, bool]] = {}
+    for name, filled in study.filled.items():
+        for cell, base in filled.variants:
+            rows.setdefault((cell.experiment, base.slug), (f"{name}: {cell.row}", cell.delta is None))
+    absent = [label for label, silent in rows.values() if silent]
+    caption = (
+        "Ours with the 95 % interval of the tables where there are several seeds, and the paper's. At a "
+        "reduced profile only the signs can be compared."
+    )
+    if absent:
+        more = f" and {len(absent) - ABSENT} more" if len(absent) > ABSENT else ""
+        named = f"{'; '.join(absent[:ABSENT])}{more}"
+        caption += f" Not drawn, for want of runs: {len(absent)} of {len(rows)} rows ({named})."
+    if study.refused:
+        caption += f" Not filled, so not drawn: Table {', '.join(study.refused)}."
+    return Drawing(
         "effects-by-row",
         "Difference in AP of every row to its baseline",
-        "Ours with the 95 % interval of the tables where there are several seeds, and the paper's. At a "
-        "reduced profile only the signs can be compared.",
+        caption,
         SCORES,
-        lambda study: scores.effects_by_row_data(list(study.filled.values())),
+        lambda of: scores.effects_by_row_data(list(of.filled.values())),
         scores.effects_by_row,
-    ),
+    )
+
+
+FINAL = (
     Drawing(
         "ap-by-run",
         "AP of every run",

@@ -205,6 +205,22 @@ def _rows(page: Page) -> str:
 
 
 @pytest.mark.usefixtures("few_figures")
+def test_the_first_page_says_once_that_all_is_done_and_which_rows_its_figure_lacks(
+    tmp_path: Path, make: Make
+) -> None:
+    for slug in ("csp-fast", "csp-fast.add-fa"):
+        make(tmp_path, slug, 0), make(tmp_path, slug, 1, ap=0.41)
+    page = Page(written(tmp_path, "1", "2")[0].index)
+    assert "runs of these tables4 done" in page.text
+    assert "Not drawn, for want of runs: 1 of 2 rows (2: + iPR)." in page.text
+    caption = drawings(open_study(tmp_path, tables=["1"]))[0].caption
+    assert "Not drawn" not in caption and "Not filled" not in caption
+    make(tmp_path, "csp-fast.add-fa", 2, source_hash="b" * 64)
+    caption = drawings(open_study(tmp_path, tables=["1"]))[0].caption
+    assert caption.endswith("Not filled, so not drawn: Table 1.")
+
+
+@pytest.mark.usefixtures("few_figures")
 def test_runs_that_have_only_begun_are_listed_and_counted_nowhere(tmp_path: Path, make: Make) -> None:
     make(tmp_path, "csp-fast", state="running", epochs=0)
     make(tmp_path, "csp-fast.add-fa", state="failed", epochs=1, reason="x")
