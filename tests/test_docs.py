@@ -1,7 +1,7 @@
 """What the pages say is so: links, commands, code, and every number that the code or the published study has.
 
 `python -m tests.test_docs` writes anew what repeats code or the published study: tables of docs/recipe.md and
-docs/costs.md, and the README's pictures.
+docs/costs.md, sentences, tables and printed tables of the study, and the README's pictures.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import json
 import re
 import shlex
 import tempfile
+import textwrap
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import date
@@ -742,44 +743,155 @@ def test_the_advice_covers_every_state_that_needs_some() -> None:
 # What pages quote from the published study.
 
 QUOTED = {"table", "row", "Δ AP [95 %]"}  # a table with these columns quotes the summary
+TABLES = (*"12345678", "controls")
+COUNTED = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+EXCERPT = "ablate tables 8 --metrics AP,AP50 --results results/published/mini"
+PLAN = "ablate plan 1 4 controls --results results/published/mini"
 
 
-def quoted(page: Path) -> list[dict[str, str]]:
-    """The rows of a page's tables that quote the study's verdicts, as {column: text}."""
-    known = page.read_text(encoding="utf-8")
-    found = [t for t in tables(known) if set(t[0]) >= QUOTED]
-    return [dict(zip(head, row, strict=True)) for head, rows in found for row in rows]
-
-
+@functools.cache
 def summary() -> str:
     return flat((STUDY / "summary.md").read_text(encoding="utf-8"))
 
 
-def test_rows_that_pages_quote_are_those_of_the_summary() -> None:
-    measured = {(row["table"], row["row"]): row for row in quoted(STUDY / "summary.md")}
-    assert len(measured) > 20 and all(tuple(row) == HEAD for row in measured.values())
-    assert len(quoted(ROOT / "docs" / "published.md")) == 21
-    for page in PAGES:
-        for row in quoted(page):
-            assert row.items() <= measured[row["table"], row["row"]].items(), page
+@functools.cache
+def compared() -> dict[tuple[str, str], dict[str, str]]:
+    """The rows of the summary's verdicts by table and row."""
+    (found,) = [t for t in tables((STUDY / "summary.md").read_text(encoding="utf-8")) if set(t[0]) >= QUOTED]
+    head, rows = found
+    assert tuple(head) == HEAD and len(rows) > 20
+    return {(row[0], row[1]): dict(zip(head, row, strict=True)) for row in rows}
 
 
-def test_what_the_readme_says_of_the_study_is_measured() -> None:
-    readme = flat(text("README.md"))
-    (baseline,) = re.findall(r"has AP ([\d.]+ ± [\d.]+), AP50 ([\d.]+ ± [\d.]+) on", readme)
-    table = (STUDY / "tables" / "table-1.txt").read_text(encoding="utf-8")
-    ours = next(line for line in table.splitlines() if line.split()[:1] == ["ours"])
-    assert flat(ours).startswith(f"ours {' '.join(baseline)} ")
-    assert "66 trainings" in readme and "| runs | 66 finished, of 22 experiments | " in summary()
-    counted = headline(open_study(STUDY, tables=[*"12345678", "controls"]))
-    for page in ("README.md", "docs/published.md", "results/published/mini/summary.md"):
-        assert counted in flat(text(page)), page
-    shows = [float(row["shows"]) for row in quoted(STUDY / "summary.md") if row["shows"] != "–"]
-    assert f"would have shown effects from {min(shows):.1f} AP on" in readme
-    assert {row["verdict"] for row in quoted(STUDY / "summary.md")} == {"inconclusive", "–"}
-    planned = ablate(f"ablate plan 1 4 controls --precision 0.5 --results {STUDY} --json")
-    (row,) = json.loads(planned.stdout)["half_widths"]
-    assert f"half-widths of 0.5 AP `ablate plan 1 4 controls` asks for {row['seeds']} seeds" in readme
+@functools.cache
+def on_the_study(command: str) -> str:
+    return ablate(command.replace("results/published/mini", str(STUDY))).stdout
+
+
+def seeds_for(half_width: str) -> int:
+    planned = on_the_study(f"{PLAN} --precision {half_width} --json")
+    return int(json.loads(planned)["half_widths"][0]["seeds"])
+
+
+def least_shown() -> str:
+    return f"{min(float(row['shows']) for row in compared().values() if row['shows'] != '–'):.1f}"
+
+
+def moved(experiment: str) -> str:
+    """Root mean square of g(z) at the end minus its start, P3 to P5; mean over the seeds."""
+    by_seed = []
+    for run in sorted((STUDY / "runs").glob(f"{experiment}-mini-s*")):
+        values = pd.read_parquet(run / "implicit.parquet")
+        ends = values[values["epoch"].isin((0, values["epoch"].max()))]
+        wide = ends.pivot(index=["level", "index"], columns="epoch", values="value")
+        by_seed.append((wide.iloc[:, 1] - wide.iloc[:, 0]).pow(2).groupby(level="level").mean().pow(0.5))
+    first, second, third = np.mean(by_seed, axis=0)
+    return f"{first:.2f}, {second:.2f} and {third:.2f}"
+
+
+def baseline(score: str) -> str:
+    """`score` of the baseline of Table 1 with its interval, as its table prints it."""
+    lines = (STUDY / "tables" / "table-1.txt").read_text(encoding="utf-8").splitlines()
+    names = next(line for line in lines if line.startswith("row")).split()[1:]
+    ours = re.findall(r"[\d.]+ ± [\d.]+", next(line for line in lines if line.split()[:1] == ["ours"]))
+    return dict(zip(names, ours, strict=True))[score]
+
+
+def runs_and_seeds() -> tuple[int, int]:
+    names = [run.name for run in (STUDY / "runs").iterdir()]
+    return len(names), len({re.findall(r"-s(\d+)-", each)[-1] for each in names})
+
+
+#: What pages say of the study, as a pattern, and what is so.
+SAID: dict[str, Callable[[], str]] = {
+    r"\d+ comparisons in AP: .+? \(Holm\)(?:; by the row alone, [^.]+)?\.": lambda: headline(
+        open_study(STUDY, tables=TABLES)
+    ),
+    r"baseline of most rows has AP .+?, AP50 [\d.]+ ± [\d.]+": lambda: (
+        f"baseline of most rows has AP {baseline('AP')}, AP50 {baseline('AP50')}"
+    ),
+    r"\d+ trainings(?= on 2 cores| of tiny models)": lambda: f"{runs_and_seeds()[0]} trainings",
+    r"\w+ seeds(?= of each row at `mini`| each, \d+ train| a row, every| would have shown|\) after 24)": (
+        lambda: f"{COUNTED[runs_and_seeds()[1]]} seeds"
+    ),
+    r"shown effects from [\d.]+ AP on": lambda: f"shown effects from {least_shown()} AP on",
+    r"half-widths of 0.5 AP `ablate plan 1 4 controls` asks for \d+ seeds": lambda: (
+        f"half-widths of 0.5 AP `ablate plan 1 4 controls` asks for {seeds_for('0.5')} seeds"
+    ),
+    r"the vector of \+ iFA had moved by [\d.]+, [\d.]+ and [\d.]+\d": lambda: (
+        f"the vector of + iFA had moved by {moved('csp-fast.add-fa')}"
+    ),
+    r"that of \+ iPR by [\d.]+, [\d.]+ and [\d.]+\d": lambda: f"that of + iPR by {moved('csp-fast.add-pr')}",
+}
+QUOTING = ("README.md", *(f"docs/{each}.md" for each in ("faq", "paper-figures", "published", "start")))
+
+
+def as_measured(content: str) -> str:
+    """A page with what it says of the study written anew; paragraphs are filled again where they change."""
+
+    def quote(row: Row, header: Row) -> str:
+        known = compared()[row[0], row[1]]
+        return f"| {' | '.join(known[name] for name in header)} |\n"
+
+    def block(found: re.Match[str]) -> str:
+        paragraph = found[0]
+        if paragraph.startswith("|"):
+            ((header, rows),) = tables(paragraph + "\n")
+            if not set(header) >= QUOTED:
+                return paragraph
+            kept = "".join(f"{line}\n" for line in paragraph.splitlines()[:2])
+            return (kept + "".join(quote(row, header) for row in rows)).rstrip("\n")
+        if paragraph.startswith(("```", "    ", "#", "- ", "* ", "!")):
+            return paragraph
+        words = flat(paragraph)
+        for pattern, so in SAID.items():
+            if re.search(pattern, words):
+                words = re.sub(pattern, lambda _, so=so: so(), words)  # type: ignore[misc]
+        if words == flat(paragraph):
+            return paragraph
+        return textwrap.fill(words, 120, break_long_words=False, break_on_hyphens=False)
+
+    return re.sub(r"(?:^.+\n?)+(?<!\n)", block, content, flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize("page", QUOTING)
+def test_what_pages_say_of_the_study_is_measured(page: str) -> None:
+    assert flat(as_measured(text(page))) == flat(text(page)), "python -m tests.test_docs writes it anew"
+
+
+@pytest.mark.parametrize("pattern", SAID)
+def test_every_sentence_of_the_study_is_on_a_page(pattern: str) -> None:
+    assert any(re.search(pattern, flat(text(page))) for page in QUOTING)
+
+
+def test_every_comparison_is_quoted_once_and_the_readme_calls_them_by_their_verdicts() -> None:
+    (quoted,) = [rows for header, rows in tables(text("docs/published.md")) if set(header) >= QUOTED]
+    assert len(quoted) == len({tuple(row[:2]) for row in quoted}) == 21
+    trained, seeds = runs_and_seeds()
+    assert f"| runs | {trained} finished, of {trained // seeds} experiments | " in summary()
+
+
+def excerpts(page: str, content: str) -> str:
+    """A page with what commands print of the study printed anew: the plan, and two rows of a table."""
+
+    def block(found: re.Match[str]) -> str:
+        fence, shown = found.groups()
+        if page == "docs/seeds.md" and shown.startswith("10 comparisons of "):
+            shown = re.sub(" +$", "", on_the_study(PLAN), flags=re.MULTILINE).rstrip()
+        if page == "docs/reading-a-table.md" and shown.startswith("row  "):
+            lines = [line.rstrip() for line in on_the_study(EXCERPT).splitlines()]
+            start = next(number for number, line in enumerate(lines) if line.startswith("row  "))
+            end = next(number for number, line in enumerate(lines) if line.startswith("fine-tuned"))
+            shown = "\n".join(lines[start:end]).rstrip()
+        return f"{fence}\n{shown}\n```"
+
+    return re.sub(r"^(```\w*)\n(.*?)\n```$", block, content, flags=re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize(("page", "command"), [("docs/seeds.md", PLAN), ("docs/reading-a-table.md", EXCERPT)])
+def test_excerpts_are_what_their_commands_print(page: str, command: str) -> None:
+    assert command in flat(text(page))
+    assert excerpts(page, text(page)) == text(page), "python -m tests.test_docs prints it anew"
 
 
 PICTURES = ("effects-by-row", "detections", "figure-9", "figure-10", "figure-11")
@@ -812,7 +924,7 @@ def test_the_readme_analyses_the_published_study() -> None:
     space: dict[str, Any] = {}
     exec(compile(analysis, "README.md: analysis", "exec"), space)
     (delta,) = space["ap"].query("table == '1' and row == '+ iFA'")["delta"]
-    assert f"| 26.01 ± 1.83 | 3 | {delta:+.2f} [" in summary()
+    assert compared()["1", "+ iFA"]["Δ AP [95 %]"].startswith(f"{delta:+.2f} [")
 
 
 def test_published_detections_are_read_as_the_page_says_and_no_two_are_the_same() -> None:
@@ -835,38 +947,8 @@ def test_the_training_time_counts_what_is_continued_once() -> None:
         record, state = (json.loads((run / file).read_text()) for file in ("run.json", "state.json"))
         spent[run.name] = (state["seconds"], record.get("continues"))
     once = sum(seconds - (spent[before][0] if before else 0) for seconds, before in spent.values()) / 3600
-    assert sum(before is not None for _, before in spent.values()) == 3
+    assert sum(before is not None for _, before in spent.values()) == 2 * runs_and_seeds()[1]
     assert f"| training time | {once:.1f} hours of one device" in summary()
-
-
-def test_the_excerpt_of_a_table_is_what_its_command_prints() -> None:
-    blocks = FENCED.findall(text("docs/reading-a-table.md"))
-    excerpt = next(each for _, each in blocks if "Δ, 3 pairs" in each)
-    lines = [flat(line) for line in excerpt.splitlines() if line.strip("─ ") and not line.startswith("```")]
-    command = ["tables", "8", "--metrics", "AP,AP50", "--results"]
-    assert f"`ablate {' '.join(command)} results/published/mini`" in flat(text("docs/reading-a-table.md"))
-    printed = CliRunner().invoke(main, [*command, str(STUDY)])
-    there = iter(map(flat, printed.stdout.splitlines()))
-    assert len(lines) >= 8
-    for line in lines:  # in this order; `in` consumes the iterator up to the one that is found
-        assert line in there, line
-
-
-@pytest.mark.parametrize(
-    ("said", "experiment"),
-    [(r"the vector of \+ iFA had moved by", "csp-fast.add-fa"), (r"that of \+ iPR by", "csp-fast.add-pr")],
-)
-def test_how_far_the_vectors_moved_is_measured(said: str, experiment: str) -> None:
-    """Root mean square of g(z) at the end minus its start, P3 to P5; mean over the seeds."""
-    by_seed = []
-    for run in sorted((STUDY / "runs").glob(f"{experiment}-mini-s*")):
-        values = pd.read_parquet(run / "implicit.parquet")
-        ends = values[values["epoch"].isin((0, values["epoch"].max()))]
-        wide = ends.pivot(index=["level", "index"], columns="epoch", values="value")
-        by_seed.append((wide.iloc[:, 1] - wide.iloc[:, 0]).pow(2).groupby(level="level").mean().pow(0.5))
-    assert len(by_seed) == 3
-    (found,) = re.findall(rf"{said} ([\d.]+), ([\d.]+) and ([\d.]+\d)", flat(FAQ))
-    assert [f"{value:.2f}" for value in np.mean(by_seed, axis=0)] == list(found)
 
 
 # One version, date and licence wherever they are written down.
@@ -894,5 +976,9 @@ def test_the_changelog_the_citation_and_the_project_agree() -> None:
 if __name__ == "__main__":
     for page_ in WRITTEN:
         (ROOT / page_).write_text(written(page_, text(page_)), encoding="utf-8")
+    for page_ in QUOTING:
+        (ROOT / page_).write_text(as_measured(text(page_)), encoding="utf-8")
+    for page_ in ("docs/seeds.md", "docs/reading-a-table.md"):
+        (ROOT / page_).write_text(excerpts(page_, text(page_)), encoding="utf-8")
     for path_, content_ in pictures().items():
         (ROOT / path_).write_text(content_, encoding="utf-8")

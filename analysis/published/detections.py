@@ -26,22 +26,20 @@ from yolor_core.runs.directory import unreadable, why, write_atomically
 GRID = 4  # pixels
 SEEN = 0.3  # what figures draw
 NEAR = 0.45  # below the 0.5 from which COCO matches
-PIXEL, UNIT = 1_000, 100_000  # steps of a stored box in a pixel, of a stored score in 1
-SCORE = "score_step"  # columns that detections.parquet of training has not: of scores in whole steps,
-BITS = "score_bits"  # and of others, the bits of the float32
+PIXEL = 1_000  # steps of a stored box in a pixel
+BITS = "score_bits"  # a column that training does not write: of the float32, less those of the row before
 
 
 def pack(detections: Detections, truth: Truth, path: Path, grid: int = GRID) -> None:
     """Write detections compactly; `read_detections` gives them back, ordered by image, category and score."""
     kept = coarse(detections, truth, grid) if grid else detections
     steps = np.rint(kept.boxes.astype(np.float64) * PIXEL).astype(np.int32)
-    score = _score_column(kept.scores.astype(np.float32))
     columns = {
         "image_id": kept.image_id.astype(np.int64),
         "category_id": narrow(kept.category_id),
         **{name: (steps[:, place] // PIXEL).astype(np.int32) for place, name in enumerate(SIDES)},
         **{f"{name}_rest": (steps[:, place] % PIXEL).astype(np.int32) for place, name in enumerate(SIDES)},
-        **score,
+        BITS: np.diff(kept.scores.astype(np.float32).view(np.int32), prepend=np.int32(0)),
     }
     ids = ["image_id", "category_id"]
     split = [name for name in columns if name not in ids]
@@ -60,13 +58,6 @@ def pack(detections: Detections, truth: Truth, path: Path, grid: int = GRID) -> 
     write_atomically(path, write)
 
 
-def _score_column(scores: NDArray[np.float32]) -> dict[str, NDArray[np.int32]]:
-    """Each score less the one before: as a step, to which version 0.1.0 rounded them, or in its bits."""
-    steps = np.rint(scores.astype(np.float64) * UNIT).astype(np.int32)
-    whole = np.array_equal((steps / UNIT).astype(np.float32), scores)
-    return {SCORE if whole else BITS: np.diff(steps if whole else scores.view(np.int32), prepend=np.int32(0))}
-
-
 def read_detections(path: Path) -> Detections:
     """The detections of a run, as training wrote them or as `pack` did. Raises as `Detections.read`."""
     try:
@@ -78,14 +69,11 @@ def read_detections(path: Path) -> Detections:
 def detections_in(path: Path | BinaryIO) -> Detections:
     """The same. Raises one of UNREADABLE where the file is something else."""
     table = pq.read_table(path)
-    if SCORE not in table.column_names and BITS not in table.column_names:
+    if BITS not in table.column_names:
         return Detections.of(table)
     of = {name: column(table, name, whole=True) for name in table.column_names}
     boxes = np.stack([of[name] * PIXEL + of[f"{name}_rest"] for name in SIDES], 1) / PIXEL
-    if BITS in of:
-        scores = np.cumsum(of[BITS], dtype=np.int32).view(np.float32)
-    else:
-        scores = (np.cumsum(of[SCORE]) / UNIT).astype(np.float32)
+    scores = np.cumsum(of[BITS], dtype=np.int32).view(np.float32)
     return Detections(of["image_id"], of["category_id"], boxes.astype(np.float32), scores)
 
 

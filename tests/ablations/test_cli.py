@@ -120,7 +120,7 @@ def test_show_experiment_gives_the_difference_to_its_baseline() -> None:
     assert fields["model.implicit.0.site"] == "pr"
     assert fields["model.implicit.0.operator"] == "multiply"
     assert all(name.startswith("model.implicit.0.") for name in fields)
-    assert record["science"]["train"]["size"] == 160
+    assert record["science"]["train"]["size"] == 128
     output = ablate("show", "csp-fast.mul-pr").output
     assert 'model.implicit.0.operator: (none) -> "multiply"' in output
     assert "train.optimiser.momentum = 0.937" in output

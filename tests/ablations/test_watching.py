@@ -150,7 +150,7 @@ def test_plain_lines_tell_epochs_and_a_heartbeat_within_long_ones() -> None:
     heartbeats = said()
     assert len(heartbeats) == 2  # after 30 seconds each
     assert heartbeats[0] == (
-        "epoch 1/24  step 31/80  box 0.0612  obj 0.3211  cls 0.6948  80 images/s  32:44 left"
+        "epoch 1/24  step 31/80  box 0.0612  obj 0.3211  cls 0.6948  80 images/s  32:19 left"
     )
     watch.epoch_finished(epoch_record(1))
     assert said()[2].startswith("epoch  1/24  box 0.0612  obj 0.3211  cls 0.6948   0:08  80 images/s  ")
@@ -179,7 +179,7 @@ def test_a_terminal_shows_the_run_and_the_present_epoch(width: int) -> None:
         shown = dict(zip(head.split(), row.split(), strict=False))
         assert row.startswith("csp-fast.add-") and shown["state"] == "running"
         assert (shown["epoch"], shown["loss"], shown["AP"]) == ("2/24", "1.077", "21.3")
-        assert shown["left"] == "2:59"  # 1,720 steps of 0.1 s, 6 evaluations of 12.5
+        assert shown["left"] == "2:57"  # 1,720 steps of 0.1 s, 4 evaluations of 12.5
         if width >= 80:
             assert (shown["step"], shown["time"]) == ("40/80", "0:08")
         if width >= 120:

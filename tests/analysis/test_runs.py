@@ -43,6 +43,15 @@ def test_a_folder_of_photographs_is_called_by_its_own_name(tmp_path: Path, fabri
     assert load_runs(tmp_path)["data"].tolist() == ["folder shapes-8, a/b"]
 
 
+def test_size_limits_that_are_not_cocos_are_named(tmp_path: Path, fabricate: Fabricate) -> None:
+    fabricate("csp-fast", ap=0.2, scores={"size_limits": [32, 96]})
+    fabricate("csp-fast.add-fa", ap=0.2, scores={"size_limits": [6.4, 19.2]})
+    data = load_runs(tmp_path).set_index("experiment")["data"]
+    assert data["csp-fast"] == "shapes, 640 + 500 images"
+    own = "shapes, 640 + 500 images, small below 6.4², large from 19.2² pixels"
+    assert data["csp-fast.add-fa"] == own
+
+
 def test_scores_of_every_task_are_columns_and_the_cosine_is_a_mean(
     tmp_path: Path, fabricate: Fabricate
 ) -> None:

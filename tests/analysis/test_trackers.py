@@ -70,7 +70,7 @@ def store(empty: Path, tmp_path: Path) -> str:
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
     """A finished run of two tasks, whose classes have names that trackers may not like."""
-    (source,) = STUDY.glob("csp.jde.implicit-mini-s2-*")
+    (source,) = STUDY.glob("csp.jde.implicit-mini-s1-*")
     folder = tmp_path / "results" / "runs" / source.name
     folder.mkdir(parents=True)
     for name in FILES:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 
 from analysis.comparison import stored
@@ -16,22 +15,12 @@ from yolor_core.evaluation.detections import Detections
 from yolor_core.evaluation.engine import Truth, match, score
 
 STUDY = Path(__file__).parents[3] / "results" / "published" / "mini"
-ROUNDED = 0.01  # percentage points of AP, the bound of docs/statistics.md for scores of five decimals
-EXACT = 1e-4  # and for scores that are not rounded
+EXACT = 1e-4  # percentage points of AP, the bound of docs/statistics.md
 
 
 @pytest.fixture(scope="module")
 def published() -> tuple[dict[str, Any], Detections]:
-    """The run whose AP depends most on the numbers of its images, of the 66."""
     return stored(next((STUDY / "runs").glob("csp.jde-mini-s0-*")))
-
-
-def unrounded(detections: Detections) -> Detections:
-    """Scores as the model may have given them: anywhere in the step to which they were rounded."""
-    rng = np.random.default_rng(0)
-    scores = detections.scores.astype(np.float64) + rng.uniform(-5e-6, 5e-6, len(detections))
-    columns = (detections.image_id, detections.category_id, detections.boxes, scores)
-    return Detections.build(*columns)
 
 
 def moved_by_renumbering(content: dict[str, Any], detections: Detections) -> float:
@@ -52,26 +41,20 @@ def moved_by_renumbering(content: dict[str, Any], detections: Detections) -> flo
 
 
 def test_renumbering_the_images_moves_no_score(published) -> None:
-    """Two decimals move it by a tenth of a point, so that the bounds could be missed."""
+    """Two decimals move it by a tenth of a point."""
     content, detections = published
     two = replace(detections, scores=detections.scores.round(2))
-    assert 0 < moved_by_renumbering(content, detections) <= ROUNDED < moved_by_renumbering(content, two)
-    assert moved_by_renumbering(content, unrounded(detections)) <= EXACT
+    assert moved_by_renumbering(content, detections) <= EXACT < moved_by_renumbering(content, two)
 
 
-def test_published_scores_are_exact_and_those_of_whole_steps_are_stored_as_before(
-    published, tmp_path: Path
-) -> None:
+def test_published_scores_are_exact(published, tmp_path: Path) -> None:
     content, detections = published
     some = detections.image_id < np.sort(np.unique(detections.image_id))[40]
     few = Detections(**{name: column[some] for name, column in vars(detections).items()})
-    for found, column in ((few, "score_step"), (unrounded(few), "score_bits")):
-        path = tmp_path / f"{column}.parquet"
-        pack(found, Truth.read(content), path)
-        again = read_detections(path)
-        assert column in pq.read_table(path).column_names
-        assert np.array_equal(again.scores, found.scores) and again.scores.dtype == np.float32
-        assert np.array_equal(again.image_id, found.image_id)
+    pack(few, Truth.read(content), tmp_path / "few.parquet")
+    again = read_detections(tmp_path / "few.parquet")
+    assert np.array_equal(again.scores, few.scores) and again.scores.dtype == np.float32
+    assert np.array_equal(again.image_id, few.image_id)
     odd = replace(few, scores=np.resize(np.array([0, 1, 1e-45, 0.5, 1e-3], np.float32), len(few)))
     pack(odd, Truth.read(content), tmp_path / "odd.parquet", grid=0)
     assert np.array_equal(read_detections(tmp_path / "odd.parquet").scores, odd.scores)

@@ -134,10 +134,10 @@ def test_caption_states_profile_data_seeds_and_source(tmp_path: Path, fabricate:
     caption = filled(tmp_path).caption
     for part in (
         "Table 1: Feature alignment (section 5.2)",
-        "YOLOv4-CSP-fast at 160 px",
+        "YOLOv4-CSP-fast at 128 px",
         "profile mini",
         "not comparable with the paper's numbers in absolute terms",
-        "shapes, 640 + 200 images (ffffffff)",
+        "shapes, 640 + 500 images (ffffffff)",
         "seeds 0, 3",
         "yolor_core aaaaaaaa",
         "from the scatter of all arms and seeds of the study",

@@ -188,14 +188,14 @@ def test_scores_of_a_model_that_knows_everything_are_perfect(images: ImageSet) -
     assert scores["embedding"]["boxes"] == images.report.boxes
 
 
+DETECTION = {"detection", "per_class", "images", "detections", "size_limits"}
+
+
 @pytest.mark.parametrize(
     ("update", "keys"),
     [
-        ({}, {"detection", "per_class", "images", "detections"}),
-        (
-            {"branches": BRANCHES},
-            {"detection", "per_class", "images", "detections", "classification", "embedding"},
-        ),
+        ({}, DETECTION),
+        ({"branches": BRANCHES}, DETECTION | {"classification", "embedding"}),
         ({"detection": False, "branches": BRANCHES[:1]}, {"classification"}),
         ({"detection": False, "branches": BRANCHES[1:]}, {"embedding"}),
     ],

@@ -41,12 +41,15 @@ def test_any_detections_score_as_with_pycocotools(scene, seed, images, boxes, de
 
 def test_size_limits_of_the_annotations_are_used_by_both_evaluators(scene) -> None:
     truth, found = scene(5, 9, 9, 30, 1000)
-    usual = score(match(truth, found))["detection"]
+    plain = score(match(truth, found))
+    usual = plain["detection"]
+    assert plain["size_limits"] == [32, 96]
     truth["info"] = {"size_limits": [32, 96]}
     assert score(match(truth, found))["detection"] == usual
     truth["info"] = {"size_limits": [12.5, 40]}
     own = score(match(truth, found))
     assert own == evaluate_boxes(truth, found)
+    assert own["size_limits"] == [12.5, 40]
     assert own["detection"]["APS"] != usual["APS"]
     assert own["detection"]["AP"] == usual["AP"]
 
