@@ -64,8 +64,8 @@ def load_spectra(runs: pd.DataFrame) -> pd.DataFrame:
         >>> largest = load_spectra(runs).query("seed == 0 and index == 0")
         >>> largest[["level", "tensor", "layer", "singular_value"]].round(2)
            level tensor  layer  singular_value
-        0     P3      W      0            0.91
-        32    P4      W      0            0.97
+        0     P3      W      0            0.94
+        32    P4      W      0            0.96
         96    P5      W      0            0.96
     """
     rows = [
@@ -215,11 +215,11 @@ def agreement(values: pd.DataFrame, column: str, draws: int = 999) -> pd.DataFra
         >>> runs = load_runs("results/published/mini").query("experiment == 'csp-fast.add-fa'")
         >>> columns = ["runs", "cosine", "low", "high", "null", "null_high", "p"]
         >>> agreement(load_implicit(runs), "value")[columns].round(3)  # the vectors: as if shuffled
-           runs  cosine   low  high   null  null_high      p
-        0     3   0.431  0.21  0.61  0.467      0.515  0.892
+           runs  cosine  low  high   null  null_high      p
+        0     2   0.421  NaN   NaN  0.443      0.533  0.646
         >>> agreement(load_effects(runs), "effect")[columns].round(3)  # what they do: much alike
-           runs  cosine    low   high   null  null_high      p
-        0     3   0.819  0.401  0.956  0.009      0.129  0.001
+           runs  cosine  low  high   null  null_high      p
+        0     2   0.737  NaN   NaN  0.207      0.405  0.001
     """
     rows = []
     named = values.assign(series=series_names(values)) if len(values) else values.assign(series="")

@@ -130,12 +130,11 @@ def load_runs(results: Path | str) -> pd.DataFrame:
     Example:
         >>> runs = load_runs("results/published/mini")
         >>> len(runs), runs["state"].unique().tolist()
-        (66, ['done'])
+        (48, ['done'])
         >>> runs.query("experiment == 'csp-fast'")[["seed", "AP", "AP50"]].round(2)
            seed     AP   AP50
-        0     0  25.62  50.63
-        1     1  25.55  50.58
-        2     2  26.86  52.49
+        0     0  38.98  77.09
+        1     1  39.74  77.29
     """
     folder = Path(results) / "runs"
     paths = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
@@ -305,9 +304,9 @@ def load_metrics(runs: pd.DataFrame) -> pd.DataFrame:
         >>> runs = load_runs("results/published/mini").query("run.str.startswith('csp-fast-mini-s0')")
         >>> load_metrics(runs)[["seed", "epoch", "loss/box", "AP"]].round(3).tail(3)
             seed  epoch  loss/box      AP
-        21     0     22     0.077     NaN
-        22     0     23     0.078     NaN
-        23     0     24     0.077  25.623
+        21     0     22     0.090     NaN
+        22     0     23     0.090     NaN
+        23     0     24     0.089  38.982
     """
 
     def read(directory: RunDirectory) -> pd.DataFrame:
@@ -329,9 +328,9 @@ def load_implicit(runs: pd.DataFrame, epochs: Epochs = "last") -> pd.DataFrame:
         >>> load_implicit(runs).groupby("level")["value"].agg(["size", "mean"]).round(3)
                size   mean
         level
-        P3       96 -0.048
-        P4      192 -0.066
-        P5      384 -0.042
+        P3       64 -0.106
+        P4      128 -0.037
+        P5      256 -0.009
         >>> sorted(load_implicit(runs, epochs="all")["epoch"].unique().tolist())
         [0, 4, 8, 12, 16, 20, 24]
     """
@@ -365,11 +364,11 @@ def load_effects(runs: pd.DataFrame, epochs: Epochs = "last") -> pd.DataFrame:
         >>> runs = load_runs("results/published/mini").query("experiment == 'csp-fast.add-pr'")
         >>> load_effects(runs).groupby("output", sort=False)["effect"].mean().round(3).head(5)
         output
-        x      0.010
+        x      0.024
         y      0.005
-        w      0.177
-        h      0.108
-        obj    0.135
+        w      0.071
+        h      0.034
+        obj    0.164
         Name: effect, dtype: float32
     """
 
@@ -439,7 +438,7 @@ def dataset(path: Path | str) -> dict[str, Any]:
     Example:
         >>> run = load_runs("results/published/mini").iloc[0]
         >>> sum(dataset(run["path"])["train"]["boxes_per_class"])
-        2276
+        4761
     """
     file = RunDirectory(path).dataset
     content = read_json(file)

@@ -331,14 +331,14 @@ def open_study(
         study    results/published/mini, profile mini
         tables   1, controls
         rows     11 of 9 experiments
-        runs     21 done
-        seeds    0, 1, 2
+        runs     18 done
+        seeds    0, 1
         >>> ap = study.cells.query("metric == 'AP'")
         >>> ap[["table", "row", "value", "delta", "delta_low", "delta_high"]].round(2).head(3)
                table       row  value  delta  delta_low  delta_high
-        0          1  baseline  26.01    NaN        NaN         NaN
-        6          1     + iFA  26.27   0.26      -3.18        3.69
-        12  controls  baseline  26.01    NaN        NaN         NaN
+        0          1  baseline  39.36    NaN        NaN         NaN
+        6          1     + iFA  37.50  -1.86      -4.37        0.64
+        12  controls  baseline  39.36    NaN        NaN         NaN
     """
     profile_named(profile)
     named = [tables] if isinstance(tables, str | int) else tables

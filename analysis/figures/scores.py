@@ -100,7 +100,7 @@ def effects_by_row(data: pd.DataFrame, width: Width = "column") -> Figure:
     sns.pointplot(spans(ours), x="value", y="name", ax=axis, **here, **KNOWN)
     paper = {"edgecolor": PALETTE[1], "marker": "D", "size": 4, "label": "the paper"}
     sns.stripplot(data, x="paper_delta", y="name", ax=axis, **paper, **RING)
-    axis.set(xlabel="Δ AP to the row's baseline (points)", ylabel="")
+    axis.set(xlabel="Δ AP to its baseline (points)", ylabel="")
     legend(made, made.axes)
     return made
 

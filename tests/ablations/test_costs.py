@@ -154,8 +154,8 @@ def test_time_here_is_that_of_finished_runs_else_of_the_published_study(tmp_path
         json.loads((path / "state.json").read_text())["seconds"]
         for path in (PUBLISHED / "mini" / "runs").glob("csp-fast-mini-*")
     ]
-    assert whose == "the published study" and len(published) == 3
-    assert found[runs[0].run_id].seconds == pytest.approx(sum(published) / 3)
+    assert whose == "the published study" and len(published) > 1
+    assert found[runs[0].run_id].seconds == pytest.approx(sum(published) / len(published))
     for run, seconds in zip(runs, (60.0, 90.0), strict=True):
         finish(planned(tmp_path, run.config.experiment, seed=1, profile="mini"), seconds)
     found, whose = local_estimates(runs, tmp_path)

@@ -1,4 +1,4 @@
-"""docs/api.md, which `python -m tests.analysis.test_api` writes anew, and the examples in the docstrings."""
+"""docs/api.md and the examples in the docstrings, which `python -m tests.analysis.test_api` writes anew."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import doctest
 import importlib
 import inspect
 import re
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -149,5 +150,19 @@ def test_the_example_of_a_function_shows_what_it_says(name: str, monkeypatch: py
     assert doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE).run(example).failed == 0
 
 
+class Renewal(doctest.DocTestRunner):
+    """Writes what an example of a docstring prints now in place of what it says."""
+
+    def report_failure(self, out: Any, test: doctest.DocTest, example: doctest.Example, got: str) -> None:
+        path, pad = Path(str(test.filename)), " " * example.indent
+        new = "".join(f"{pad}{line.rstrip()}\n" for line in got.splitlines())
+        source = path.read_text(encoding="utf-8")
+        path.write_text(source.replace(textwrap.indent(example.want, pad), new, 1), encoding="utf-8")
+
+
 if __name__ == "__main__":
-    PAGE.write_text(page(), encoding="utf-8")
+    for each in analysis.__all__:
+        known = dict(vars(importlib.import_module(getattr(analysis, each).__module__)))
+        for found in doctest.DocTestFinder(recurse=False).find(getattr(analysis, each), each, globs=known):
+            Renewal(optionflags=doctest.NORMALIZE_WHITESPACE).run(found)
+    PAGE.write_text(page(), encoding="utf-8")  # the next call has what was written here

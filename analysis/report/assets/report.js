@@ -67,7 +67,10 @@ const contents = document.querySelector("nav details");
 const beside = window.matchMedia("(min-width: 64rem)");
 const unfold = () => { contents.open = beside.matches; };
 unfold();
-contents.querySelector("[aria-current]")?.scrollIntoView({ block: "nearest" });
+const bottom = (part) => part.getBoundingClientRect().bottom;
+const here = contents.querySelector("[aria-current]");
+// Not scrollIntoView, after which Chromium 150 begins there with the first Tab.
+if (here) contents.scrollTop += Math.max(0, bottom(here) - bottom(contents));
 beside.addEventListener("change", unfold);
 contents.addEventListener("click", (event) => { if (event.target.closest("a")) unfold(); });
 

@@ -165,6 +165,7 @@ def test_runs_are_scored_on_other_annotations_by_names_of_classes_and_files(
     path = tmp_path / "truth.json"
     new = {each["id"]: 90 - each["id"] for each in content["categories"]}
     other = {
+        "info": content["info"],
         "categories": [each | {"id": new[each["id"]]} for each in content["categories"]],
         "images": [each | {"id": 1000 - each["id"]} for each in content["images"]],
         "annotations": [
