@@ -166,11 +166,11 @@ PROFILES: dict[str, Profile] = {
                 },
                 # The recipe scales this gain by classes / 80; 8 gives the 5 shapes the 0.5 that COCO has.
                 loss={"classification": 8.0, "images_per_mean": 0},
-                # The defaults cost detection 17 and 15 AP (pilot runs, seed 0); with these it loses 4.5 and
-                # 5, and classification itself is better by 14 mAP.
+                # The defaults cost detection 17 and 15 AP (pilot runs of version 0.1.0); with these it lost
+                # 4.5 and 5, and classification itself was better by 14 mAP.
                 tasks={"classification": 0.1, "embedding": 0.01},
                 # A stride of grey around 128 pixels is a third of the work. Of 300 detections an image those
-                # below 0.01 are two of three, and worth 0.01 AP.
+                # below 0.01 are two of three, and worth 0.02 AP.
                 evaluation={"pad": 0.0, "confidence": 0.01, "max_detections": 100},
                 numerics=ON_A_CPU,
             ),
@@ -188,7 +188,7 @@ PROFILES: dict[str, Profile] = {
                 # memory of the 8 that each of its GPUs had. So learning rate, decay and means stay too.
                 keep_one_in=4,
                 # 16,600 updates against the paper's 550,000: the average follows sooner, and looks back on
-                # about the last twentieth of the run, the same fractions as at `mini`.
+                # about the last twentieth of the run.
                 optimiser={"ema_updates": 400.0, "ema_decay": 0.999},
             ),
             COCO,
