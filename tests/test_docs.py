@@ -357,6 +357,11 @@ def shared_trainings() -> dict[str, list[str]]:
     return {slug: names for slug, names in found.items() if len(names) > 1}
 
 
+def quoted_row(header: Row, row: Row) -> Row:
+    """A comparison of the published study, as its summary has it."""
+    return [compared()[row[0], row[1]][name] for name in header]
+
+
 #: By page and first columns, what writes a row; the first cell and the words of a row are a person's.
 WRITERS: dict[tuple[str, str, str], Callable[[Row, Row], Row]] = {
     ("docs/recipe.md", "field", ""): recipe_row,
@@ -366,6 +371,7 @@ WRITERS: dict[tuple[str, str, str], Callable[[Row, Row], Row]] = {
     ("docs/costs.md", "seeds", ""): seeds_row,
     ("docs/costs.md", "training", "FLOPs of an image, 10⁹"): training_row,
     ("docs/costs.md", "training", "tables"): shared_row,
+    ("docs/published.md", "table", "row"): quoted_row,
 }
 WRITTEN = sorted({page for page, *_ in WRITERS})
 
@@ -803,25 +809,27 @@ def runs_and_seeds() -> tuple[int, int]:
 
 
 #: What pages say of the study, as a pattern, and what is so.
-SAID: dict[str, Callable[[], str]] = {
-    r"\d+ comparisons in AP: .+? \(Holm\)(?:; by the row alone, [^.]+)?\.": lambda: headline(
+SAID: dict[str, Callable[[re.Match[str]], str]] = {
+    r"\d+ comparisons in AP: .+? \(Holm\)(?:; by the row alone, [^.]+)?\.": lambda _: headline(
         open_study(STUDY, tables=TABLES)
     ),
-    r"baseline of most rows has AP .+?, AP50 [\d.]+ ± [\d.]+": lambda: (
+    r"baseline of most rows has AP .+?, AP50 [\d.]+ ± [\d.]+": lambda _: (
         f"baseline of most rows has AP {baseline('AP')}, AP50 {baseline('AP50')}"
     ),
-    r"\d+ trainings(?= on 2 cores| of tiny models)": lambda: f"{runs_and_seeds()[0]} trainings",
+    r"\d+ trainings(?= on 2 cores| of tiny models)": lambda _: f"{runs_and_seeds()[0]} trainings",
     r"\w+ seeds(?= of each row at `mini`| each, \d+ train| a row, every| would have shown|\) after 24)": (
-        lambda: f"{COUNTED[runs_and_seeds()[1]]} seeds"
+        lambda _: f"{COUNTED[runs_and_seeds()[1]]} seeds"
     ),
-    r"shown effects from [\d.]+ AP on": lambda: f"shown effects from {least_shown()} AP on",
-    r"half-widths of 0.5 AP `ablate plan 1 4 controls` asks for \d+ seeds": lambda: (
+    r"shown effects from [\d.]+ AP on": lambda _: f"shown effects from {least_shown()} AP on",
+    r"half-widths of 0.5 AP `ablate plan 1 4 controls` asks for \d+ seeds": lambda _: (
         f"half-widths of 0.5 AP `ablate plan 1 4 controls` asks for {seeds_for('0.5')} seeds"
     ),
-    r"the vector of \+ iFA had moved by [\d.]+, [\d.]+ and [\d.]+\d": lambda: (
+    r"the vector of \+ iFA had moved by [\d.]+, [\d.]+ and [\d.]+\d": lambda _: (
         f"the vector of + iFA had moved by {moved('csp-fast.add-fa')}"
     ),
-    r"that of \+ iPR by [\d.]+, [\d.]+ and [\d.]+\d": lambda: f"that of + iPR by {moved('csp-fast.add-pr')}",
+    r"that of \+ iPR by [\d.]+, [\d.]+ and [\d.]+\d": lambda _: (
+        f"that of + iPR by {moved('csp-fast.add-pr')}"
+    ),
 }
 QUOTING = ("README.md", *(f"docs/{each}.md" for each in ("faq", "paper-figures", "published", "start")))
 
@@ -829,24 +837,13 @@ QUOTING = ("README.md", *(f"docs/{each}.md" for each in ("faq", "paper-figures",
 def as_measured(content: str) -> str:
     """A page with what it says of the study written anew; paragraphs are filled again where they change."""
 
-    def quote(row: Row, header: Row) -> str:
-        known = compared()[row[0], row[1]]
-        return f"| {' | '.join(known[name] for name in header)} |\n"
-
     def block(found: re.Match[str]) -> str:
         paragraph = found[0]
-        if paragraph.startswith("|"):
-            ((header, rows),) = tables(paragraph + "\n")
-            if not set(header) >= QUOTED:
-                return paragraph
-            kept = "".join(f"{line}\n" for line in paragraph.splitlines()[:2])
-            return (kept + "".join(quote(row, header) for row in rows)).rstrip("\n")
-        if paragraph.startswith(("```", "    ", "#", "- ", "* ", "!")):
+        if paragraph.startswith(("|", "```", "    ", "#", "- ", "* ", "!")):
             return paragraph
         words = flat(paragraph)
         for pattern, so in SAID.items():
-            if re.search(pattern, words):
-                words = re.sub(pattern, lambda _, so=so: so(), words)  # type: ignore[misc]
+            words = re.sub(pattern, so, words)
         if words == flat(paragraph):
             return paragraph
         return textwrap.fill(words, 120, break_long_words=False, break_on_hyphens=False)
@@ -865,10 +862,22 @@ def test_every_sentence_of_the_study_is_on_a_page(pattern: str) -> None:
 
 
 def test_every_comparison_is_quoted_once_and_the_readme_calls_them_by_their_verdicts() -> None:
-    (quoted,) = [rows for header, rows in tables(text("docs/published.md")) if set(header) >= QUOTED]
-    assert len(quoted) == len({tuple(row[:2]) for row in quoted}) == 21
+    found = [
+        (name(page), rows) for page in PAGES for head, rows in tables(text(name(page))) if set(head) >= QUOTED
+    ]
+    ((page_name, rows),) = found
+    assert page_name == "docs/published.md"
+    assert len(rows) == len({tuple(row[:2]) for row in rows}) == 21
     trained, seeds = runs_and_seeds()
     assert f"| runs | {trained} finished, of {trained // seeds} experiments | " in summary()
+    assert "every difference that the paper names is inconclusive" in flat(text("README.md"))
+    assert {row["verdict"] for (table, _), row in compared().items() if table != "controls"} == {
+        "inconclusive"
+    }
+    (counts,) = [row for row in compared().values() if row["verdict"].endswith("*")]
+    assert counts["row"] == "k-means anchors" and counts["verdict"].startswith("higher")
+    gain = float(counts["Δ AP [95 %]"].split()[0])
+    assert f"anchors that fit the data gain {gain:.1f} AP" in flat(text("README.md"))
 
 
 def excerpts(page: str, content: str) -> str:
