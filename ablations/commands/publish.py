@@ -19,6 +19,13 @@ from ablations.options import Folder, completing, examples, which_runs
     metavar="DIR",
     help="Folder to write; an older one in it is replaced.  [default: published/PROFILE in the results]",
 )
+@click.option(
+    "--with",
+    "beside",
+    type=Folder(path_type=Path),
+    metavar="DIR",
+    help="Publish the runs of this folder too, e.g. of a published study that gets more seeds.",
+)
 @click.option("--dirty", is_flag=True, help="Allow runs of code that is in no commit.")
 @click.option("--incomplete", is_flag=True, help="Allow that some of the --seeds have not finished.")
 @click.option(
@@ -43,6 +50,7 @@ def publish_command(
     results: Path,
     seeds: list[int] | None,
     out: Path | None,
+    beside: Path | None,
     overrides: tuple[str, ...],
     fingerprint: str | None,
     source: str | None,
@@ -67,13 +75,21 @@ def publish_command(
     profile_named(profile)
     as_overrides(overrides)
 
+    import pandas as pd
+
     from ablations.costs import costs_of
     from analysis.published.publish import Made, code_hash, publish
     from analysis.runs import kept, load_runs
     from analysis.study import open_study
     from yolor_core.identity import code_commit
 
-    runs = kept(load_runs(results), fingerprint, source)
+    runs = load_runs(results)
+    if beside is not None:
+        others = load_runs(beside)
+        if others.empty:
+            raise ConfigError(f"--with {beside}: there are no runs in {beside / 'runs'}")
+        runs = pd.concat([runs, others]).drop_duplicates("run", ignore_index=True)
+    runs = kept(runs, fingerprint, source)
     commit, changed = code_commit()
     made = Made(
         profile=profile,

@@ -493,6 +493,47 @@ def test_seeds_that_have_not_finished_are_refused_unless_allowed(results: Path, 
     assert ablate("verify", out).exit_code == 0
 
 
+def test_a_published_study_gets_more_seeds_from_another_folder(
+    results: Path, published: Path, tmp_path: Path
+) -> None:
+    """In several sittings the folder becomes, to the byte, what one sitting publishes."""
+    for name, seed in (("first", "0"), ("second", "1")):
+        (tmp_path / name / "runs").mkdir(parents=True)
+        for run in (results / "runs").glob(f"*-s{seed}-*"):
+            shutil.copytree(run, tmp_path / name / "runs" / run.name)
+    out = tmp_path / "smoke"
+    assert publish_to(out, tmp_path / "first").exit_code == 0
+    done = publish_to(out, tmp_path / "second", "--with", str(out), "--seeds", "2")
+    assert done.exit_code == 0, done.output
+    assert "4 runs" in done.output
+
+    def bytes_of(folder: Path) -> dict[str, bytes]:
+        files = {str(p.relative_to(folder)): p for p in folder.rglob("*") if p.is_file()}
+        return {name: p.read_bytes() for name, p in files.items() if name != "manifest.json"}
+
+    assert bytes_of(out) == bytes_of(published)
+    (tmp_path / "empty").mkdir()
+    refused = publish_to(out, tmp_path / "second", "--with", str(tmp_path / "empty"))
+    assert refused.exit_code == 2
+    assert "there are no runs in" in refused.output
+    assert bytes_of(out) == bytes_of(published)
+
+
+@pytest.mark.usefixtures("no_figures")
+def test_a_run_of_another_commit_does_not_join_a_published_study(
+    copied: Path, published: Path, tmp_path: Path
+) -> None:
+    for run in (copied / "runs").iterdir():
+        edit(run / "run.json", lambda record: record | {"commit": "d" * 40})
+    for run in (copied / "runs").glob("*-s0-*"):
+        shutil.rmtree(run)
+    shutil.copytree(published, tmp_path / "other")
+    shutil.rmtree(next((tmp_path / "other" / "runs").glob("*-s1-*")))
+    refused = publish_to(tmp_path / "out", copied, "--with", str(tmp_path / "other"))
+    assert refused.exit_code == 2
+    assert "the runs are of different commits" in refused.output
+
+
 @pytest.mark.usefixtures("no_figures")
 @pytest.mark.parametrize(
     ("change", "words", "said", "allowed"),
