@@ -35,18 +35,18 @@ def kmeans_anchors(sizes: NDArray[np.floating], levels: int, per_level: int) -> 
     there are fewer different sizes than anchors.
     """
     points = np.log(sizes.astype(np.float64))
-    count, different = levels * per_level, len(np.unique(points, axis=0))
-    if different < count:
+    count, different = levels * per_level, np.unique(points, axis=0)
+    if len(different) < count:
         raise DataError(
             f"model.anchors = 'kmeans': {count} anchors are needed, and the training boxes have "
-            f"{different} different sizes; allowed with these data: released"
+            f"{len(different)} different sizes; allowed with these data: released"
         )
     generator = np.random.default_rng(0)
     if len(points) > MOST:
         points = points[generator.choice(len(points), MOST, replace=False)]
-    starts = [points[generator.choice(len(points), count, replace=False)] for _ in range(STARTS)]
+    # From different sizes: of two equal centres one would have no points, and k-means loses such a centre.
+    starts = [different[generator.choice(len(different), count, replace=False)] for _ in range(STARTS)]
     ends = [kmeans(points, start) for start in starts]
-    # k-means may lose a centre that no point is nearest to.
     centres = min((end for end in ends if len(end[0]) == count), key=lambda end: float(end[1]))[0]
     order = centres.sum(1).argsort(kind="stable")
     return np.exp(centres[order]).reshape(levels, per_level, 2).astype(np.float32)

@@ -37,6 +37,12 @@ def test_sizes_are_those_of_the_resized_images() -> None:
     assert len(box_sizes(images, 64)) == images.report.boxes
 
 
+def test_a_size_that_most_boxes_have_takes_no_two_anchors() -> None:
+    sizes = np.array([[side, side + 1.0] for side in range(1, 10)])
+    found = kmeans_anchors(np.concatenate([sizes, np.repeat(sizes[:1], 1000, axis=0)]), 3, 3)
+    np.testing.assert_allclose(found.reshape(9, 2), sizes, rtol=1e-6)
+
+
 def test_too_few_different_sizes_are_named() -> None:
     sizes = np.array([[side, side + 1.0] for side in range(1, 9)] * 4)
     with pytest.raises(DataError, match="9 anchors are needed, and the training boxes have 8 different"):
