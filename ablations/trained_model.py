@@ -125,7 +125,7 @@ def with_classes_of(chosen: Chosen, images: ImageSet) -> tuple[ImageSet, list[st
         DataError: naming the classes that differ.
         ConfigError: the model has another number of classes.
     """
-    from yolor_core.data.annotations import some_of
+    from yolor_core.errors import some_of
 
     names, own = class_names(chosen), images.names
     if chosen.run is not None and names is not None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ablations import display
@@ -16,7 +16,7 @@ from ablations.display import clock
 from ablations.overview import RunView
 from ablations.profiles import PROFILES
 from yolor_core.config import Config, RunConfig, Science, ShapesConfig, leaves
-from yolor_core.errors import YolorError
+from yolor_core.errors import YolorError, some_of
 from yolor_core.runs.life import State
 
 if TYPE_CHECKING:
@@ -231,7 +231,7 @@ def introduction(run: PlannedRun, record: Mapping[str, Any], now: Moment) -> str
     ranks = int(record.get("ranks", 1))
     rows = {
         "": _purpose(config),
-        "changed": _first(_changes(config) + _data_changes(config)),
+        "changed": some_of(_changes(config) + _data_changes(config), MOST_CHANGES),
         "model": _model(science, record),
         "data": _data(config, record),
         "training": _training(science, now),
@@ -296,11 +296,6 @@ def _unlike(usual: Config, own: Config, prefix: str = "") -> list[str]:
     before, after = dict(leaves(usual)), dict(leaves(own))
     names = [name for name in {**before, **after} if before.get(name) != after.get(name)]
     return [f"{prefix}{name}={after.get(name)}" for name in names]
-
-
-def _first(found: Sequence[str]) -> str:
-    more = f" and {len(found) - MOST_CHANGES} more" if len(found) > MOST_CHANGES else ""
-    return ", ".join(found[:MOST_CHANGES]) + more
 
 
 def _model(science: Science, record: Mapping[str, Any]) -> str:

@@ -19,9 +19,9 @@ from analysis.statistics.seeds import TIE, tied
 from analysis.tables.cells import FAMILY
 from analysis.tables.fill import FilledTable
 from yolor_core.config import RunConfig
-from yolor_core.data.annotations import check_same_classes, class_labels, some_of
+from yolor_core.data.annotations import check_same_classes, class_labels
 from yolor_core.data.load import load_images
-from yolor_core.errors import DataError, RunError
+from yolor_core.errors import DataError, RunError, some_of
 from yolor_core.evaluation.detections import Detections
 from yolor_core.evaluation.engine import (
     Matches,

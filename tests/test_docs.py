@@ -810,7 +810,7 @@ def runs_and_seeds() -> tuple[int, int]:
 
 #: What pages say of the study, as a pattern, and what is so.
 SAID: dict[str, Callable[[re.Match[str]], str]] = {
-    r"\d+ comparisons in AP: .+? \(Holm\)(?:; by the row alone, [^.]+)?\.": lambda _: headline(
+    r"\d+ comparisons in AP: .+? \(Holm\)(?:; uncorrected, [^.]+)?\.": lambda _: headline(
         open_study(STUDY, tables=TABLES)
     ),
     r"baseline of most rows has AP .+?, AP50 [\d.]+ ± [\d.]+": lambda _: (

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+
+
+def some_of(words: Sequence[object], most: int = 8, between: str = ", ") -> str:
+    """A list in a sentence, cut where it is long: `a, b and 3 more`."""
+    more = f"{'; ' if between == '; ' else ' '}and {len(words) - most} more" if len(words) > most else ""
+    return between.join(map(str, words[:most])) + more
 
 
 class YolorError(Exception):

@@ -110,10 +110,10 @@ def convert(
     ImageSets/Main, data.yaml, folders train and val or annotation files, else --val makes them. SOURCE is
     not changed, and TARGET must not be there; after an error it is not.
     """
-    from yolor_core.data.annotations import some_of
     from yolor_core.data.convert import Conversion, convert
     from yolor_core.data.label_files import FORMS, Reading
     from yolor_core.data.label_folders import names_of
+    from yolor_core.errors import some_of
 
     names = None if classes is None else names_of(classes)
     done = convert(source, target, Conversion(classes=names, reading=Reading(zero_based, clip), **options))

@@ -18,6 +18,7 @@ from ablations.options import (
     examples,
     which_runs,
 )
+from yolor_core.errors import some_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -154,10 +155,8 @@ def _name_unreadable(runs: pd.DataFrame) -> None:
         reason if path in reason else f"{path}: {reason}"
         for path, reason in zip(damaged["path"], damaged["reason"].astype(str), strict=True)
     ]
-    more = f"; and {len(named) - FEW} more" if len(named) > FEW else ""
-    click.echo(
-        f"{counted(len(named), 'run folder')} cannot be read: {'; '.join(named[:FEW])}{more}", err=True
-    )
+    cut = some_of(named, FEW, "; ")
+    click.echo(f"{counted(len(named), 'run folder')} cannot be read: {cut}", err=True)
 
 
 def _hint_at_settings(
@@ -179,9 +178,8 @@ def _hint_at_settings(
     ]
     if not others.empty:
         slugs = list(dict.fromkeys(others["experiment"]))
-        more = f" and {len(slugs) - FEW} more" if len(slugs) > FEW else ""
         click.echo(
-            f"note: runs with other settings exist of {', '.join(slugs[:FEW])}{more}: repeat the --set "
+            f"note: runs with other settings exist of {some_of(slugs, FEW)}: repeat the --set "
             "options of their launch to see them",
             err=True,
         )

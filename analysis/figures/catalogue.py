@@ -19,6 +19,7 @@ from analysis.design import VAL_LOSS
 from analysis.errors import NothingToShow
 from analysis.figures import agreement, curves, effects, features, implicit, pictures, scores
 from analysis.study import Study
+from yolor_core.errors import some_of
 
 SCORES, PAPER, CURVES = "Scores", "The paper's figures", "Training"
 IMPLICIT, DIFFERENCES = "Implicit knowledge", "Differences"
@@ -152,8 +153,7 @@ def _effects_by_row(study: Study) -> Drawing:
         "reduced profile only the signs can be compared."
     )
     if absent:
-        more = f" and {len(absent) - ABSENT} more" if len(absent) > ABSENT else ""
-        named = f"{'; '.join(absent[:ABSENT])}{more}"
+        named = some_of(absent, ABSENT, "; ")
         caption += f" Not drawn, for want of runs: {len(absent)} of {len(rows)} rows ({named})."
     if study.refused:
         caption += f" Not filled, so not drawn: Table {', '.join(study.refused)}."

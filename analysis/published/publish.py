@@ -33,7 +33,7 @@ from analysis.stopping import FOLDER as PLANS
 from analysis.stopping import Plan
 from analysis.study import Costs, Study, open_study
 from analysis.tables.cells import NOT_RUN, QUOTED_ROW
-from yolor_core.errors import RunError, YolorError
+from yolor_core.errors import RunError, YolorError, some_of
 from yolor_core.evaluation.engine import Truth
 from yolor_core.runs.directory import RunDirectory, read_json, unreadable, why, write_json
 from yolor_core.runs.life import LOST
@@ -120,10 +120,9 @@ def publish(
     runs = runs.drop_duplicates("run", ignore_index=True)
     _refuse(study, runs, made, dirty)
     if made.seeds is not None and not incomplete and (absent := lacking(study)):
-        more = f" and {len(absent) - FEW} more" if len(absent) > FEW else ""
         have = "has" if len(absent) == 1 else "have"
         raise PublishError(
-            f"{counted(len(absent), 'run')} {have} not finished: {', '.join(absent[:FEW])}{more}; "
+            f"{counted(len(absent), 'run')} {have} not finished: {some_of(absent, FEW)}; "
             "finish them (`ablate status` shows their progress), or allow it with --incomplete"
         )
     with replaced(target, FOLDER) as folder:

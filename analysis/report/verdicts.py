@@ -14,6 +14,7 @@ from analysis.report.tables import against
 from analysis.study import Study
 from analysis.tables.cells import FAMILY, NOT_RUN, OPEN, Cell, half_width, said
 from analysis.tables.formats import number
+from yolor_core.errors import some_of
 from yolor_core.runs.life import GOING_ON, LOST, State
 
 
@@ -100,7 +101,7 @@ def headline(study: Study) -> str:
     )
     if alone:
         words = ", ".join(f"{count} {word}" for word, count in alone.items())
-        text += f"; by the row alone, {words}"
+        text += f"; uncorrected, {words}"
     shown = [cell for cell in cells if (cell.verdict or "").endswith(("small", "no effect"))]
     if len(shown) == total > 1:
         text += f". None of the {total} has an effect beyond {margin} AP"
@@ -211,5 +212,4 @@ def _runs(count: int, one: str = "is", many: str = "are") -> str:
 
 
 def _named(names: pd.Series) -> str:
-    more = f" and {len(names) - FEW} more" if len(names) > FEW else ""
-    return ", ".join(map(str, names[:FEW])) + more
+    return some_of(list(names), FEW)

@@ -29,7 +29,7 @@ from analysis.tables.cells import (
     half_width,
     table_cells,
 )
-from yolor_core.errors import ConfigError, YolorError
+from yolor_core.errors import ConfigError, YolorError, some_of
 from yolor_core.identity import signature
 from yolor_core.runs.life import LOST
 
@@ -261,8 +261,7 @@ def _refuse_mixture(table: Table, used: pd.DataFrame) -> None:
             continue
         parts = []
         for key, names in groups:
-            more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-            parts.append(f"{_short(key)} ({', '.join(names.iloc[:NAMED])}{more})")
+            parts.append(f"{_short(key)} ({some_of(list(names), NAMED)})")
         raise MixedRunsError(
             f"table {table.name} would mix runs of {what}: {'; '.join(parts)}. "
             f"Run them again, choose one with {flag} PREFIX, or allow it with --mixed"
@@ -367,9 +366,8 @@ def _unrecorded(table: Table, used: pd.DataFrame) -> list[str]:
     what = " and ".join(shown)
     notes = [f"No {what} of {run}: {why}." for run, why in lacking.loc[damaged, ["run", "reason"]].values]
     if names := list(lacking.loc[~damaged, "run"]):
-        more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
         notes.append(
-            f"No {what} of {', '.join(names[:NAMED])}{more}: their metrics.jsonl does not have it, since "
+            f"No {what} of {some_of(names, NAMED)}: their metrics.jsonl does not have it, since "
             "older code did not record it."
         )
     return notes

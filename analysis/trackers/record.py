@@ -102,8 +102,6 @@ def read(path: Path, state: State, reason: str | None = None) -> Record:
     epochs = _epochs(directory, started, beside)
     scores: dict[str, int | float] = {}
     for keys, value in _entries(read_json(directory.evaluation) or {}):
-        if keys == ("size_limits",):
-            continue  # of the data; no score
         name = "/".join(("final", *keys))
         if (finite := number(value)) is None:
             beside[name] = plain(value)

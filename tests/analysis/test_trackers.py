@@ -278,7 +278,8 @@ def test_a_name_that_is_too_long_for_mlflow_is_beside(run: Path, store: str) -> 
     edit(run / "evaluation.json", per_class={"×" * 100: 0.5})
     to_mlflow(read(run, State.DONE), store)
     (there,) = in_mlflow(store)
-    assert json.loads(there.data.tags["ablate.beside"]) == {f"final/per_class/{'×' * 100}": 0.5}
+    beside = json.loads(there.data.tags["ablate.beside"])
+    assert beside == {f"final/per_class/{'×' * 100}": 0.5, "final/size_limits": [6.4, 19.2]}
 
 
 # Weights & Biases.

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from yolor_core.data.findings import ROUNDING, find
 from yolor_core.data.records import NONE, Content, Identities, identify, read_content
 from yolor_core.data.report import DataReport, Note
-from yolor_core.errors import DataError
+from yolor_core.errors import DataError, some_of
 
 T = TypeVar("T")
 
@@ -172,12 +172,6 @@ def check_same_classes(found: Sequence[str], wanted: Sequence[str], where: str, 
     pairs = [(name, alike[_letters(name)]) for name in _without(found, wanted) if _letters(name) in alike]
     meant = f"; {some_of([f'{a!r} for {b!r}' for a, b in pairs])}: the same name?" if pairs else ""
     raise DataError(f"{where}: its classes are not those of {whose}: {'; '.join(parts)}{meant}")
-
-
-def some_of(words: Sequence[object], most: int = 8) -> str:
-    """A list in a sentence, cut where it is long."""
-    more = f" and {len(words) - most} more" if len(words) > most else ""
-    return ", ".join(map(str, words[:most])) + more
 
 
 def _without(names: Sequence[str], others: Sequence[str]) -> list[str]:

@@ -17,11 +17,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from yolor_core.data.annotations import some_of
 from yolor_core.data.label_files import FORMS, Entry, Form, Heard, Labelled, Reading, plain, read_labels
 from yolor_core.data.label_folders import EVERY, SPLITS, Layout, find_layout
 from yolor_core.data.records import read_json
-from yolor_core.errors import ConfigError, DataError
+from yolor_core.errors import ConfigError, DataError, some_of
 
 Difficult = Literal["keep", "crowd"]
 Unlabelled = Literal["refuse", "empty", "skip"]

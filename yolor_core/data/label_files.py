@@ -18,7 +18,7 @@ from PIL import Image
 
 from yolor_core.data.decode import read, reason
 from yolor_core.data.findings import ROUNDING
-from yolor_core.errors import DataError
+from yolor_core.errors import DataError, some_of
 
 FORMS = {"voc": "Pascal VOC", "yolo": "YOLO", "coco": "COCO's layout"}
 Form = Literal["voc", "yolo", "coco"]
@@ -79,9 +79,8 @@ class Heard:
             return
         count = len(self.problems)
         number = f"{count} problems: " if count > 1 else ""
-        more = f"; and {count - MOST_NAMED} more" if count > MOST_NAMED else ""
         hints = "".join(f"; {hint}" for hint in self.hints)
-        raise DataError(f"{self.source}: {number}{'; '.join(self.problems[:MOST_NAMED])}{more}{hints}")
+        raise DataError(f"{self.source}: {number}{some_of(self.problems, MOST_NAMED, '; ')}{hints}")
 
     def notes(self) -> list[str]:
         """Everything to tell, each in a line with its number."""

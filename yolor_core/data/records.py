@@ -19,7 +19,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from yolor_core.errors import DataError, json_kind
+from yolor_core.errors import DataError, json_kind, some_of
 
 SIZE_LIMITS = (32, 96)  # COCO's: sides in pixels from which an object is medium, and large
 
@@ -329,8 +329,7 @@ def read_content(content: Any, source: str, pictures: bool = True) -> Content:
 def refuse(offenders: Sequence[str], what: str, source: str) -> None:
     """Raises DataError, naming the first, if there are any."""
     if offenders:
-        more = f" and {len(offenders) - MOST_NAMED} more" if len(offenders) > MOST_NAMED else ""
-        raise DataError(f"{source}: {len(offenders)} {what}: {', '.join(offenders[:MOST_NAMED])}{more}")
+        raise DataError(f"{source}: {len(offenders)} {what}: {some_of(offenders, MOST_NAMED)}")
 
 
 def _places(ids: NDArray[np.int64], known: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:

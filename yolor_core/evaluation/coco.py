@@ -12,11 +12,11 @@ import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from yolor_core.data.annotations import class_labels, some_of
+from yolor_core.data.annotations import class_labels
 from yolor_core.data.findings import listed_before, negative, never_found
 from yolor_core.data.records import area_ranges, size_limits
 from yolor_core.data.report import KINDS
-from yolor_core.errors import DataError
+from yolor_core.errors import DataError, some_of
 from yolor_core.evaluation.detections import Detections
 from yolor_core.tasks import COCO_NUMBERS
 

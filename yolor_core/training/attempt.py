@@ -15,7 +15,7 @@ from yolor_core.data import ImageSet, data_fingerprint
 from yolor_core.data.batches import summarise
 from yolor_core.data.fingerprint import annotation_fingerprint
 from yolor_core.device import choose_device, device_name, is_gpu, keep_freed_memory
-from yolor_core.errors import ConfigError, RunError, YolorError, summary
+from yolor_core.errors import ConfigError, RunError, YolorError, some_of, summary
 from yolor_core.identity import describe_run, job_ids, joined_sources, signature
 from yolor_core.runs.directory import RunDirectory, write_json
 from yolor_core.training.distributed import Ranks, joined, place
@@ -222,7 +222,7 @@ def _check_same_run(run: RunDirectory, earlier: dict[str, Any], record: dict[str
         for name in sorted(there.keys() | here.keys())
         if there.get(name, missing) != here.get(name, missing)
     ]
-    differences = "; ".join(changed[:5]) + (f"; and {len(changed) - 5} more" if len(changed) > 5 else "")
+    differences = some_of(changed, 5, "; ")
     raise RunError(
         f"{run.path} holds the run {earlier.get('run')}, not {record['run']}: {differences or 'other data'}. "
         "Train this one in another folder"

@@ -25,7 +25,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from yolor_core.config import ModelConfig, RunConfig
-from yolor_core.errors import ConfigError, RunError, WeightsError
+from yolor_core.errors import ConfigError, RunError, WeightsError, some_of
 from yolor_core.models import Detector, create_model, named_config
 from yolor_core.models.architectures import ARCHITECTURES
 from yolor_core.runs.directory import RunDirectory
@@ -78,11 +78,10 @@ class Report:
             f"; {' and '.join(self.twins)} would fit as well, with another activation" if self.twins else ""
         )
         network = "" if self.network == "only" else f"the {self.network} network, "
-        rest = f"; not read: {', '.join(self.others[:LISTED])}" if self.others else ""
-        more = f" and {len(self.others) - LISTED} more" if len(self.others) > LISTED else ""
+        rest = f"; not read: {some_of(self.others, LISTED)}" if self.others else ""
         return (
             f"{self.model}: {self.tensors} tensors from {network}{self.content} ({self.format}), matched by "
-            f"{self.matched_by}, {self.classes} classes{cast}{twin}{rest}{more}"
+            f"{self.matched_by}, {self.classes} classes{cast}{twin}{rest}"
         )
 
 

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from yolor_core.config import ModelConfig
-from yolor_core.errors import WeightsError
+from yolor_core.errors import WeightsError, some_of
 from yolor_core.implicit.forms import Vector
 from yolor_core.models import Detector, list_models
 from yolor_core.models.architectures import ARCHITECTURES, Architecture
@@ -429,6 +429,4 @@ def _flat(shape: Shape) -> Shape:
 
 
 def _listed(verb: str, tensors: Mapping[str, Shape]) -> str:
-    shown = ", ".join(f"{name} {shape}" for name, shape in list(tensors.items())[:LISTED])
-    more = f" and {len(tensors) - LISTED} more" if len(tensors) > LISTED else ""
-    return f"{verb} {shown}{more}"
+    return f"{verb} {some_of([f'{name} {shape}' for name, shape in tensors.items()], LISTED)}"

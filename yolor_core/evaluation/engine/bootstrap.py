@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from yolor_core.data.annotations import some_of
 from yolor_core.data.records import FARTHEST
-from yolor_core.errors import DataError
+from yolor_core.errors import DataError, some_of
 from yolor_core.evaluation.detections import Detections
 from yolor_core.evaluation.engine.matching import Matches, Truth
 from yolor_core.evaluation.engine.scores import LANES, Resampled, compress, resample, score
