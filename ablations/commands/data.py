@@ -74,7 +74,7 @@ def make(folder: Path, **parameters: int | None) -> None:
 @click.option(
     "--val", type=float, metavar="SHARE", help="Split anew, with this share for validation, e.g. 0.2."
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Which split --val makes.")
+@click.option("--seed", type=int, help="Which split --val makes.  [default: 0]")
 @click.option(
     "--groups",
     type=click.Path(path_type=Path, dir_okay=False),

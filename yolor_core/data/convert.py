@@ -43,7 +43,7 @@ class Conversion:
     form: Form | None = None
     classes: Sequence[str] | None = None
     val: float | None = None
-    seed: int = 0
+    seed: int | None = None  # 0
     groups: Path | None = None
     reading: Reading = field(default_factory=Reading)
     difficult: Difficult = "keep"
@@ -71,10 +71,14 @@ def convert(source: Path, target: Path, how: Conversion) -> Converted:
     """
     if os.path.lexists(target):
         raise DataError(f"{target}: it is there already; choose another folder")
+    if source.is_dir() and target.resolve().is_relative_to(source.resolve()):
+        raise DataError(f"{target}: it would be inside {source}, which is not changed; choose another folder")
     if how.val is not None and not 0 < how.val < 1:
         raise ConfigError(
             f"--val is {how.val:g}; a share of the pictures between 0 and 1 is needed, e.g. 0.2"
         )
+    if how.val is None and how.seed is not None:
+        raise ConfigError("--seed says which split --val makes, and --val is not given")
     if how.classes is not None:
         twice = [name for name, count in Counter(how.classes).items() if count > 1 or not name]
         if twice:
@@ -184,7 +188,7 @@ def _choose_splits(layout: Layout, how: Conversion, groups: Groups | None) -> di
             rest.pop(os.path.realpath(entry.picture), None)
         pool = _sorted([*rest.values()], heard)
         heard.refuse()
-        train, val = _split(pool, how.val, how.seed, groups or {}, heard)
+        train, val = _split(pool, how.val, how.seed or 0, groups or {}, heard)
         splits = {"train": train, "val": val, **({"test": test} if test else {})}
     where: dict[str, str] = {}
     for split, entries in splits.items():

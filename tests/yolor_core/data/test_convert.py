@@ -298,6 +298,21 @@ def test_options_of_the_other_form_are_refused(tmp_path: Path) -> None:
         convert(source, tmp_path / "coco", Conversion(difficult="crowd"))
 
 
+def test_a_seed_without_a_split_to_make_is_refused(tmp_path: Path) -> None:
+    code, text = ablate(
+        "data", "convert", write_tree(tmp_path / "voc", TRAPS), tmp_path / "coco", "--seed", "0"
+    )
+    assert code == 2 and "--seed says which split --val makes" in text
+
+
+def test_a_target_inside_the_source_is_refused(tmp_path: Path) -> None:
+    source = write_tree(tmp_path / "yolo", YOLO)
+    before = sorted(source.rglob("*"))
+    with pytest.raises(DataError, match=r"yolo/new/coco: it would be inside .*yolo, which is not changed"):
+        convert(source, source / "new" / "coco", Conversion())
+    assert sorted(source.rglob("*")) == before
+
+
 def test_same_names_in_two_folders_of_a_split_are_refused(tmp_path: Path) -> None:
     files = {**YOLO, "images/train/sub/a.png": SIZE, "labels/train/sub/a.txt": ""}
     with pytest.raises(
