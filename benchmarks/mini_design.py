@@ -147,6 +147,8 @@ def draw(table: pd.DataFrame, path: Path) -> None:
     import seaborn as sns
 
     sns.set_theme(style="whitegrid", context="paper")
+    plt.rcParams["svg.fonttype"] = "none"
+    plt.rcParams["svg.hashsalt"] = "mini designs"
     figure, axes = plt.subplots(figsize=(6.8, 0.8 + 0.42 * len(table)), layout="constrained")
     by_sd = 2 * 1.96 * np.sqrt(table["core-minutes"] / 60)
     middle, low, high = (by_sd * table[column] for column in ("residual sd", "from", "to"))
@@ -161,12 +163,12 @@ def draw(table: pd.DataFrame, path: Path) -> None:
         xscale="log",
         xlim=(0.1, None),
         ylim=(-0.6, len(table) - 0.4),
-        xlabel="half-width of the 95 % interval of a difference after one core-hour (AP)",
+        xlabel="± of a difference after one core-hour (95 %, AP)",
     )
     axes.set_xticks([0.1, 0.2, 0.5, 1, 2, 5])
     axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_formatter("")
-    figure.savefig(path)
+    figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
     plt.close(figure)
 
 

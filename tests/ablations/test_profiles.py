@@ -43,11 +43,12 @@ def test_later_phases_stay_in_proportion_and_end_with_their_schedule(profile: st
     assert phases[:1] == resolve("p6-light.add-fa.mul-pr", profile).train.phases
 
 
-@pytest.mark.parametrize("profile", ["smoke", "mini", "small"])
+@pytest.mark.parametrize(("profile", "larger"), [("smoke", 1), ("mini", 2), ("small", 1)])
 @pytest.mark.parametrize("experiment", [CSP_FAST, P6_LIGHT], ids=lambda e: e.slug)
-def test_anchors_shrink_with_the_image(experiment: Experiment, profile: str) -> None:
+def test_anchors_shrink_with_the_image(experiment: Experiment, profile: str, larger: int) -> None:
+    """The shapes of `mini` are twice as large in their image as COCO's objects, and its anchors too."""
     science = resolve(experiment, profile)
-    assert science.model.anchor_scale == science.train.size / experiment.science.train.size
+    assert science.model.anchor_scale == larger * science.train.size / experiment.science.train.size
     assert science.evaluation.size == science.train.size
     assert science.train.size % 32 == 0
 
