@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# safetensors 0.8.0 stores transposed numpy arrays with their numbers out of order, without a word; 0.7.0 and numpy store them right.
+# safetensors 0.8.0 stores transposed numpy arrays with their numbers out of order, without a word; 0.7.0 stores them right.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
