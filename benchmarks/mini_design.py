@@ -1,14 +1,13 @@
 """Which design of the profile `mini` knows a difference best for its core-hours.
 
-    python benchmarks/mini_design.py OUT [--designs "30 epochs" ...] [--seeds 3] [--jobs 2]
+    python benchmarks/mini_design.py OUT [--designs "16 epochs" ...] [--seeds 3] [--jobs 2]
     python benchmarks/mini_design.py benchmarks/mini_designs.csv --draw docs/images/mini-designs.svg
 
 Trains three arms (a baseline, × iPR, + iFA) for the seeds of every design, below OUT, each on one thread; a
 finished training is not repeated. Prints AP of the baseline, processor time of a training, and the residual
 standard deviation of `ap ~ arm + seed` with its 95 % interval (chi-square). The figure of merit is the
 half-width of the 95 % interval of a difference of two arms after one core-hour: 1.96 · sqrt(2) · sd / sqrt(n)
-with as many seeds n as an hour trains of both. It goes with the square root of the cost: half of it is four
-times cheaper. In place of OUT may stand a CSV file of such rows, to draw them: `mini_designs.csv` holds what
+with as many seeds n as an hour trains of both. Half the width takes four times the hours. In place of OUT may stand a CSV file of such rows, to draw them: `mini_designs.csv` holds what
 was measured over the history of the profile.
 """
 
@@ -135,7 +134,8 @@ def frontier(out: Path) -> pd.DataFrame:
                 "± after a core-hour": 1.96 * spread * 2 * math.sqrt(seconds / 3600),
             }
         )
-    return pd.DataFrame(rows).sort_values("± after a core-hour", ignore_index=True)
+    table = pd.DataFrame(rows)
+    return table.sort_values("± after a core-hour", ignore_index=True) if rows else table
 
 
 def draw(table: pd.DataFrame, path: Path) -> None:

@@ -5,7 +5,7 @@ set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 python3 -m venv "$folder"
-"$folder/bin/pip" install -q --disable-pip-version-check torchmetrics==1.9.0 torch==2.13.0 scikit-learn==1.9.1 numpy==2.4.6
+"$folder/bin/pip" install -q --disable-pip-version-check torchmetrics==1.9.0 torch==2.11.0 scikit-learn==1.9.1 numpy==2.4.6
 cd "$folder"
 bin/python -W ignore - <<'PYTHON'
 import torch

@@ -24,7 +24,7 @@ from ablations.options import Folder, completing, examples, which_runs
     "beside",
     type=Folder(path_type=Path),
     metavar="DIR",
-    help="Publish the runs of this folder too, e.g. of a published study that gets more seeds.",
+    help="A published folder whose runs are published too: the study gets more seeds.",
 )
 @click.option("--dirty", is_flag=True, help="Allow runs of code that is in no commit.")
 @click.option("--incomplete", is_flag=True, help="Allow that some of the --seeds have not finished.")
@@ -75,20 +75,16 @@ def publish_command(
     profile_named(profile)
     as_overrides(overrides)
 
-    import pandas as pd
-
     from ablations.costs import costs_of
-    from analysis.published.publish import Made, code_hash, publish
+    from analysis.published.publish import Made, code_hash, joined, publish
+    from analysis.published.summary import counted_runs
     from analysis.runs import kept, load_runs
     from analysis.study import open_study
     from yolor_core.identity import code_commit
 
     runs = load_runs(results)
     if beside is not None:
-        others = load_runs(beside)
-        if others.empty:
-            raise ConfigError(f"--with {beside}: there are no runs in {beside / 'runs'}")
-        runs = pd.concat([runs, others]).drop_duplicates("run", ignore_index=True)
+        runs = joined(runs, beside, every, grid)
     runs = kept(runs, fingerprint, source)
     commit, changed = code_commit()
     made = Made(
@@ -106,6 +102,12 @@ def publish_command(
     )
     further = {"everything": runs, "mixed": mixed, "costs": costs_of, "margin": margin}
     study = open_study(results, profile, made.tables, overrides, seeds, **further)
+    if beside is not None:
+        behind = counted_runs(study)["run"]
+        taken = int(behind.isin(load_runs(beside)["run"]).sum())
+        if not taken:
+            raise ConfigError(f"--with {beside}: none of its runs is behind these tables at {profile}")
+        click.echo(f"{counted(taken, 'run')} of {beside}, {counted(len(behind) - taken, 'run')} of {results}")
     written = publish(study, made, out or results / "published" / profile, dirty, incomplete)
     for each in written.failed:
         click.echo(f"figure {each}", err=True)

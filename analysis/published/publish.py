@@ -24,10 +24,11 @@ from ablations.registry import as_overrides, select_tables
 from analysis.comparison import stored
 from analysis.design import signatures
 from analysis.figures.catalogue import DIFFERENCES, Drawing, drawings
-from analysis.published import MAKER, MANIFEST
+from analysis.published import MAKER, MANIFEST, is_published
 from analysis.published.detections import pack
 from analysis.published.summary import PROVENANCE, SUMMARY, counted_runs, evidence, lacking, summary
 from analysis.report.files import Kind, replaced, write_figures
+from analysis.runs import load_runs
 from analysis.statistics.blocks import MARGIN
 from analysis.stopping import FOLDER as PLANS
 from analysis.stopping import Plan
@@ -133,7 +134,8 @@ def publish(
         for plan in plans_behind(study):
             (folder / PLANS).mkdir(exist_ok=True)
             shutil.copyfile(plan.path, folder / PLANS / plan.path.name)
-        if (pictures := file_names(runs)) is not None:
+        own = runs[[not is_published(Path(path).parents[1]) for path in runs["path"]]]
+        if (pictures := file_names(own)) is not None:
             pictures.to_csv(folder / PICTURES, index=False, lineterminator="\n")
         copied = reopened(folder, made, study.costs)
         figures = write_figures(copied, folder, published_drawings(copied))
@@ -153,6 +155,41 @@ def publish(
     drawn = sum(each.nothing is None for each in figures)
     failed = tuple(f"{each.drawing.name}: {each.nothing}" for each in figures if each.failed)
     return Published(target, len(runs), len(copied.filled), drawn, len(files) + 1, total, failed)
+
+
+def joined(runs: pd.DataFrame, folder: Path, every: int, grid: int) -> pd.DataFrame:
+    """`runs` with those of a published folder, to publish both as one study; one that is in both counts once.
+
+    Args:
+        runs: of `analysis.runs.load_runs`.
+        folder: a published one, without plans of seeds.
+        every, grid: with which the two are to be published.
+
+    Raises:
+        PublishError: the folder is no published one or not as it was published; it was made with another
+            `every` or `grid`; it has a plan; a finished run of both has other scores here than there.
+    """
+    made, files = read_manifest(folder)
+    there = contents(folder)
+    if changed := sorted(name for name in {*files, *there} if files.get(name) != there.get(name)):
+        raise PublishError(f"{folder} is not as it was published: {some_of(changed, FEW)}")
+    if (made.every, made.grid) != (every, grid):
+        raise PublishError(
+            f"{folder} was published with --every {made.every} --grid {made.grid}, and here it is "
+            f"--every {every} --grid {grid}; one study has one of each"
+        )
+    if (folder / PLANS).is_dir():
+        raise PublishError(
+            f"{folder} has rows whose seeds were added by a rule ({PLANS}/); such a study is published from "
+            "the results that its launch wrote"
+        )
+    earlier = load_runs(folder)
+    finished = set(earlier.loc[earlier["state"].eq("done"), "run"])
+    for name, path in runs.loc[runs["state"].eq("done") & runs["run"].isin(finished), ["run", "path"]].values:
+        mine, theirs = Path(path), folder / "runs" / str(name)
+        if RunDirectory(mine).read_evaluation() != RunDirectory(theirs).read_evaluation():
+            raise PublishError(f"the run {name} has other scores in {mine} than in {theirs}")
+    return pd.concat([earlier, runs[~runs["run"].isin(finished)]], ignore_index=True)
 
 
 def plans_behind(study: Study) -> list[Plan]:
@@ -240,6 +277,9 @@ def copy_run(source: Path, target: Path, made: Made) -> None:
 
     Raises RunError where a file is missing or damaged.
     """
+    if is_published(source.parents[1]):  # it is as it is to be, and its photographs may not be here
+        shutil.copytree(source, target)
+        return
     old, new = RunDirectory(source), RunDirectory(target)
     evaluation = old.read_evaluation()
     if evaluation is None:

@@ -32,21 +32,28 @@ def kmeans_anchors(sizes: NDArray[np.floating], levels: int, per_level: int) -> 
 
     Logarithms, because an anchor matches a box by the ratios of their sides, not by differences; so a centre
     is the geometric mean of its boxes. The same sizes always give the same anchors. Raises DataError where
-    there are fewer different sizes than anchors.
+    there are fewer different sizes than anchors, or hardly more.
     """
     points = np.log(sizes.astype(np.float64))
-    count, different = levels * per_level, np.unique(points, axis=0)
-    if len(different) < count:
-        raise DataError(
-            f"model.anchors = 'kmeans': {count} anchors are needed, and the training boxes have "
-            f"{len(different)} different sizes; allowed with these data: released"
-        )
     generator = np.random.default_rng(0)
     if len(points) > MOST:
         points = points[generator.choice(len(points), MOST, replace=False)]
+    count, different = levels * per_level, np.unique(points, axis=0)
+    if len(different) < count:
+        those = f"{MOST} of the training boxes" if len(sizes) > MOST else "the training boxes"
+        raise DataError(
+            f"model.anchors = 'kmeans': {count} anchors are needed, and {those} have {len(different)} "
+            "different sizes; allowed with these data: released"
+        )
     # From different sizes: of two equal centres one would have no points, and k-means loses such a centre.
     starts = [different[generator.choice(len(different), count, replace=False)] for _ in range(STARTS)]
     ends = [kmeans(points, start) for start in starts]
-    centres = min((end for end in ends if len(end[0]) == count), key=lambda end: float(end[1]))[0]
+    whole = [end for end in ends if len(end[0]) == count]
+    if not whole:
+        raise DataError(
+            f"model.anchors = 'kmeans': no start has found {count} groups of box sizes; allowed with these "
+            "data: released"
+        )
+    centres = min(whole, key=lambda end: float(end[1]))[0]
     order = centres.sum(1).argsort(kind="stable")
     return np.exp(centres[order]).reshape(levels, per_level, 2).astype(np.float32)

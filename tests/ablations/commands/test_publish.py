@@ -512,11 +512,74 @@ def test_a_published_study_gets_more_seeds_from_another_folder(
         return {name: p.read_bytes() for name, p in files.items() if name != "manifest.json"}
 
     assert bytes_of(out) == bytes_of(published)
-    (tmp_path / "empty").mkdir()
-    refused = publish_to(out, tmp_path / "second", "--with", str(tmp_path / "empty"))
+
+
+@pytest.mark.usefixtures("no_figures")
+def test_a_worse_copy_of_a_published_run_does_not_take_its_place(
+    copied: Path, published: Path, tmp_path: Path
+) -> None:
+    for number, run in enumerate(sorted((copied / "runs").glob("*-s0-*"))):
+        (run / "run.json").unlink() if number else edit(run / "state.json", lambda v: v | {"state": "failed"})
+    done = publish_to(tmp_path / "out", copied, "--with", str(published), "--seeds", "2")
+    assert done.exit_code == 0, done.output
+    assert "4 runs of " in done.output and ", 0 runs of " in done.output
+    there = {p.name for p in (tmp_path / "out" / "runs").iterdir()}
+    assert there == {p.name for p in (published / "runs").iterdir()}
+
+
+def with_other_scores(study: Path, earlier: Path) -> None:
+    for run in (study / "runs").glob("csp-fast-*"):
+        edit(run / "evaluation.json", lambda v: v | {"detection": v["detection"] | {"AP": 0.5}})
+
+
+def with_an_edited_file(study: Path, earlier: Path) -> None:
+    edit(next((earlier / "runs").glob("csp-fast-*")) / "state.json", lambda v: v | {"ap": 0.9})
+
+
+def with_a_plan(study: Path, earlier: Path) -> None:
+    (earlier / "stopping").mkdir()
+    (earlier / "stopping" / "a.json").write_text("{}")
+    write_manifest(earlier, read_manifest(earlier)[0])
+
+
+def without_a_manifest(study: Path, earlier: Path) -> None:
+    (earlier / "manifest.json").unlink()
+
+
+@pytest.mark.usefixtures("no_figures")
+@pytest.mark.parametrize(
+    ("change", "words", "said"),
+    [
+        (with_other_scores, (), "has other scores in"),
+        (with_an_edited_file, (), "is not as it was published: runs/csp-fast-"),
+        (with_a_plan, (), "seeds were added by a rule"),
+        (without_a_manifest, (), "its manifest.json is missing"),
+        (lambda *_: None, ("--grid", "0"), "was published with --every 4 --grid 4"),
+    ],
+)
+def test_what_cannot_join_is_refused(
+    copied: Path,
+    published: Path,
+    tmp_path: Path,
+    change: Callable[[Path, Path], None],
+    words: tuple[str, ...],
+    said: str,
+) -> None:
+    earlier = tmp_path / "earlier"
+    shutil.copytree(published, earlier)
+    change(copied, earlier)
+    refused = publish_to(tmp_path / "out", copied, "--with", str(earlier), *words)
     assert refused.exit_code == 2
-    assert "there are no runs in" in refused.output
-    assert bytes_of(out) == bytes_of(published)
+    assert said in refused.stderr.replace("\n", " ")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.usefixtures("no_figures")
+def test_a_folder_that_adds_nothing_is_named(results: Path, published: Path, tmp_path: Path) -> None:
+    other = Path("results/published/mini")
+    refused = publish_to(tmp_path / "out", results, "--with", str(other))
+    assert refused.exit_code == 2
+    assert "none of its runs is behind these tables at smoke" in refused.stderr.replace("\n", " ")
 
 
 @pytest.mark.usefixtures("no_figures")
@@ -528,7 +591,9 @@ def test_a_run_of_another_commit_does_not_join_a_published_study(
     for run in (copied / "runs").glob("*-s0-*"):
         shutil.rmtree(run)
     shutil.copytree(published, tmp_path / "other")
-    shutil.rmtree(next((tmp_path / "other" / "runs").glob("*-s1-*")))
+    for run in (tmp_path / "other" / "runs").glob("*-s1-*"):
+        shutil.rmtree(run)
+    write_manifest(tmp_path / "other", read_manifest(tmp_path / "other")[0])
     refused = publish_to(tmp_path / "out", copied, "--with", str(tmp_path / "other"))
     assert refused.exit_code == 2
     assert "the runs are of different commits" in refused.output

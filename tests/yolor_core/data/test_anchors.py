@@ -43,6 +43,12 @@ def test_a_size_that_most_boxes_have_takes_no_two_anchors() -> None:
     np.testing.assert_allclose(found.reshape(9, 2), sizes, rtol=1e-6)
 
 
+def test_rare_sizes_that_no_sample_has_are_no_error_of_ours() -> None:
+    sizes = np.concatenate([np.full((100_000, 2), 9.0), [[side, side + 1.0] for side in range(1, 9)]])
+    with pytest.raises(DataError, match=r"9 anchors are needed, and 50000 of the training boxes have [1-8] "):
+        kmeans_anchors(sizes, 3, 3)
+
+
 def test_too_few_different_sizes_are_named() -> None:
     sizes = np.array([[side, side + 1.0] for side in range(1, 9)] * 4)
     with pytest.raises(DataError, match="9 anchors are needed, and the training boxes have 8 different"):
