@@ -65,7 +65,7 @@ def load_spectra(runs: pd.DataFrame) -> pd.DataFrame:
         >>> largest[["level", "tensor", "layer", "singular_value"]].round(2)
            level tensor  layer  singular_value
         0     P3      W      0            0.94
-        32    P4      W      0            0.96
+        32    P4      W      0            0.97
         96    P5      W      0            0.96
     """
     rows = [
@@ -216,10 +216,10 @@ def agreement(values: pd.DataFrame, column: str, draws: int = 999) -> pd.DataFra
         >>> columns = ["runs", "cosine", "low", "high", "null", "null_high", "p"]
         >>> agreement(load_implicit(runs), "value")[columns].round(3)  # the vectors: as if shuffled
            runs  cosine  low  high   null  null_high      p
-        0     2   0.421  NaN   NaN  0.443      0.533  0.646
+        0     2   0.399  NaN   NaN  0.401      0.519  0.515
         >>> agreement(load_effects(runs), "effect")[columns].round(3)  # what they do: much alike
            runs  cosine  low  high   null  null_high      p
-        0     2   0.737  NaN   NaN  0.207      0.405  0.001
+        0     2   0.968  NaN   NaN  0.013      0.288  0.001
     """
     rows = []
     named = values.assign(series=series_names(values)) if len(values) else values.assign(series="")

@@ -133,8 +133,8 @@ def load_runs(results: Path | str) -> pd.DataFrame:
         (48, ['done'])
         >>> runs.query("experiment == 'csp-fast'")[["seed", "AP", "AP50"]].round(2)
            seed     AP   AP50
-        0     0  38.98  77.09
-        1     1  39.74  77.29
+        0     0  61.87  92.76
+        1     1  62.62  92.46
     """
     folder = Path(results) / "runs"
     paths = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
@@ -304,9 +304,9 @@ def load_metrics(runs: pd.DataFrame) -> pd.DataFrame:
         >>> runs = load_runs("results/published/mini").query("run.str.startswith('csp-fast-mini-s0')")
         >>> load_metrics(runs)[["seed", "epoch", "loss/box", "AP"]].round(3).tail(3)
             seed  epoch  loss/box      AP
-        21     0     22     0.090     NaN
-        22     0     23     0.090     NaN
-        23     0     24     0.089  38.982
+        21     0     22     0.275     NaN
+        22     0     23     0.275     NaN
+        23     0     24     0.271  61.871
     """
 
     def read(directory: RunDirectory) -> pd.DataFrame:
@@ -328,9 +328,9 @@ def load_implicit(runs: pd.DataFrame, epochs: Epochs = "last") -> pd.DataFrame:
         >>> load_implicit(runs).groupby("level")["value"].agg(["size", "mean"]).round(3)
                size   mean
         level
-        P3       64 -0.106
-        P4      128 -0.037
-        P5      256 -0.009
+        P3       64 -0.145
+        P4      128 -0.049
+        P5      256 -0.020
         >>> sorted(load_implicit(runs, epochs="all")["epoch"].unique().tolist())
         [0, 4, 8, 12, 16, 20, 24]
     """
@@ -364,11 +364,11 @@ def load_effects(runs: pd.DataFrame, epochs: Epochs = "last") -> pd.DataFrame:
         >>> runs = load_runs("results/published/mini").query("experiment == 'csp-fast.add-pr'")
         >>> load_effects(runs).groupby("output", sort=False)["effect"].mean().round(3).head(5)
         output
-        x      0.024
-        y      0.005
-        w      0.071
-        h      0.034
-        obj    0.164
+        x      0.025
+        y      0.011
+        w     -0.098
+        h     -0.123
+        obj   -0.102
         Name: effect, dtype: float32
     """
 

@@ -336,9 +336,9 @@ def open_study(
         >>> ap = study.cells.query("metric == 'AP'")
         >>> ap[["table", "row", "value", "delta", "delta_low", "delta_high"]].round(2).head(3)
                table       row  value  delta  delta_low  delta_high
-        0          1  baseline  39.36    NaN        NaN         NaN
-        6          1     + iFA  37.50  -1.86      -4.37        0.64
-        12  controls  baseline  39.36    NaN        NaN         NaN
+        0          1  baseline  62.25    NaN        NaN         NaN
+        6          1     + iFA  61.73  -0.52      -1.96        0.92
+        12  controls  baseline  62.25    NaN        NaN         NaN
     """
     profile_named(profile)
     named = [tables] if isinstance(tables, str | int) else tables
