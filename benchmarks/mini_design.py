@@ -7,8 +7,9 @@ Trains three arms (a baseline, × iPR, + iFA) for the seeds of every design, bel
 finished training is not repeated. Prints AP of the baseline, processor time of a training, and the residual
 standard deviation of `ap ~ arm + seed` with its 95 % interval (chi-square). The figure of merit is the
 half-width of the 95 % interval of a difference of two arms after one core-hour: 1.96 · sqrt(2) · sd / sqrt(n)
-with as many seeds n as an hour trains of both. Half the width takes four times the hours. A CSV file of such rows
-in place of OUT is drawn: `mini_designs.csv` holds what was measured over the history of the profile.
+with as many seeds n as an hour trains of both. Half the width takes four times the hours.
+
+A CSV file of such rows may stand in place of OUT: `mini_designs.csv` holds what was measured so far.
 """
 
 from __future__ import annotations

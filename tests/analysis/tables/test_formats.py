@@ -208,7 +208,7 @@ def test_a_file_has_every_score_and_no_broken_line(published: list[FilledTable])
     assert [line.split(maxsplit=1)[1].split() for line in heads] == [
         " ".join(each.table.metrics).split() for each in published
     ]
-    assert "…" not in text and "96.23 ± 6.41" in text
+    assert "…" not in text and "99.16 ± 0.43" in text
     assert sum(line.startswith("In all of these tables: profile mini") for line in text.splitlines()) == 1
     (alone,) = (line for line in render(published[:1], "text").splitlines() if line.startswith("Ours: "))
     assert "profile mini" in alone and "* holds for the 7 comparisons of the tables printed here" in alone
