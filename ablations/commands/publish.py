@@ -75,6 +75,7 @@ def publish_command(
     profile_named(profile)
     as_overrides(overrides)
 
+    from ablations.commands.tables import name_unreadable
     from ablations.costs import costs_of
     from analysis.published.publish import Made, code_hash, joined, publish
     from analysis.published.summary import counted_runs
@@ -83,6 +84,7 @@ def publish_command(
     from yolor_core.identity import code_commit
 
     runs = load_runs(results)
+    name_unreadable(runs)
     if beside is not None:
         runs = joined(runs, beside, every, grid)
     runs = kept(runs, fingerprint, source)

@@ -99,7 +99,7 @@ def tables_command(
     everything = load_runs(results)
     if everything.empty:
         click.echo(f"note: no runs in {results / 'runs'}; another folder is named by --results", err=True)
-    _name_unreadable(everything)
+    name_unreadable(everything)
     runs = kept(everything, fingerprint, source)
     further = {"everything": runs, "mixed": mixed, "costs": costs_of, "margin": margin}
     study = replace(open_study(results, profile, names, parsed, seeds, **further), tables=tuple(tables))
@@ -144,7 +144,7 @@ def _of_metrics(tables: Sequence[Table], metrics: Sequence[str]) -> Sequence[Tab
     return found
 
 
-def _name_unreadable(runs: pd.DataFrame) -> None:
+def name_unreadable(runs: pd.DataFrame) -> None:
     """One line on stderr for run folders whose numbers are not in the tables because they are damaged."""
     from yolor_core.runs.life import State
 

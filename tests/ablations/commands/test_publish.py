@@ -523,6 +523,7 @@ def test_a_worse_copy_of_a_published_run_does_not_take_its_place(
     done = publish_to(tmp_path / "out", copied, "--with", str(published), "--seeds", "2")
     assert done.exit_code == 0, done.output
     assert "4 runs of " in done.output and ", 0 runs of " in done.output
+    assert "1 run folder cannot be read" in done.stderr
     there = {p.name for p in (tmp_path / "out" / "runs").iterdir()}
     assert there == {p.name for p in (published / "runs").iterdir()}
 
