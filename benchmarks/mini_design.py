@@ -23,6 +23,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -104,6 +105,11 @@ def notes(results: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
+def half_width(minutes: Any) -> Any:
+    """Of a difference after one core-hour, at a residual sd of 1, for trainings of so many core-minutes."""
+    return 1.96 * 2 * np.sqrt(minutes / 60)
+
+
 def frontier(out: Path) -> pd.DataFrame:
     """A row for each design below `out` with at least two arms and seeds, best figure of merit first.
 
@@ -132,7 +138,7 @@ def frontier(out: Path) -> pd.DataFrame:
                 "from": limits[0],
                 "to": limits[1],
                 "runs": int(np.isfinite(ap).sum()),
-                "± after a core-hour": 1.96 * spread * 2 * math.sqrt(seconds / 3600),
+                "± after a core-hour": spread * half_width(seconds / 60),
             }
         )
     table = pd.DataFrame(rows)
@@ -151,7 +157,7 @@ def draw(table: pd.DataFrame, path: Path) -> None:
     plt.rcParams["svg.fonttype"] = "none"
     plt.rcParams["svg.hashsalt"] = "mini designs"
     figure, axes = plt.subplots(figsize=(6.8, 0.8 + 0.42 * len(table)), layout="constrained")
-    by_sd = 2 * 1.96 * np.sqrt(table["core-minutes"] / 60)
+    by_sd = half_width(table["core-minutes"])
     middle, low, high = (by_sd * table[column] for column in ("residual sd", "from", "to"))
     places = np.arange(len(table))[::-1]
     axes.errorbar(middle, places, xerr=[middle - low, high - middle], fmt="o", color="C0", capsize=2)

@@ -105,8 +105,8 @@ def publish_command(
     further = {"everything": runs, "mixed": mixed, "costs": costs_of, "margin": margin}
     study = open_study(results, profile, made.tables, overrides, seeds, **further)
     if beside is not None:
-        behind = counted_runs(study)["run"]
-        taken = int(behind.isin(load_runs(beside)["run"]).sum())
+        behind = counted_runs(study)["path"]
+        taken = sum(Path(path).is_relative_to(beside) for path in behind)
         if not taken:
             raise ConfigError(f"--with {beside}: none of its runs is behind these tables at {profile}")
         click.echo(f"{counted(taken, 'run')} of {beside}, {counted(len(behind) - taken, 'run')} of {results}")

@@ -126,16 +126,19 @@ def publish(
             f"{counted(len(absent), 'run')} {have} not finished: {some_of(absent, FEW)}; "
             "finish them (`ablate status` shows their progress), or allow it with --incomplete"
         )
+    earlier = {results for results in set(runs["path"].map(results_of)) if is_published(results)}
     with replaced(target, FOLDER) as folder:
         for name, path in zip(runs["run"], runs["path"], strict=True):
-            copy_run(Path(path), folder / "runs" / str(name), made)
+            if results_of(path) in earlier:  # as they are; their photographs may not be here
+                shutil.copytree(path, folder / "runs" / str(name))
+            else:
+                copy_run(Path(path), folder / "runs" / str(name), made)
         for name, path in zip(lost["run"], lost["path"], strict=True):  # tables say what became of them
             copy_records(Path(path), folder / "runs" / str(name))
         for plan in plans_behind(study):
             (folder / PLANS).mkdir(exist_ok=True)
             shutil.copyfile(plan.path, folder / PLANS / plan.path.name)
-        own = runs[[not is_published(Path(path).parents[1]) for path in runs["path"]]]
-        if (pictures := file_names(own)) is not None:
+        if (pictures := file_names(runs[~runs["path"].map(results_of).isin(earlier)])) is not None:
             pictures.to_csv(folder / PICTURES, index=False, lineterminator="\n")
         copied = reopened(folder, made, study.costs)
         figures = write_figures(copied, folder, published_drawings(copied))
@@ -155,6 +158,11 @@ def publish(
     drawn = sum(each.nothing is None for each in figures)
     failed = tuple(f"{each.drawing.name}: {each.nothing}" for each in figures if each.failed)
     return Published(target, len(runs), len(copied.filled), drawn, len(files) + 1, total, failed)
+
+
+def results_of(run: str) -> Path:
+    """The folder of results that a run's folder is in."""
+    return Path(run).parents[1]
 
 
 def joined(runs: pd.DataFrame, folder: Path, every: int, grid: int) -> pd.DataFrame:
@@ -189,7 +197,8 @@ def joined(runs: pd.DataFrame, folder: Path, every: int, grid: int) -> pd.DataFr
         mine, theirs = Path(path), folder / "runs" / str(name)
         if RunDirectory(mine).read_evaluation() != RunDirectory(theirs).read_evaluation():
             raise PublishError(f"the run {name} has other scores in {mine} than in {theirs}")
-    return pd.concat([earlier, runs[~runs["run"].isin(finished)]], ignore_index=True)
+    first = earlier["run"].isin(finished)  # before runs of here, and those before what was lost there
+    return pd.concat([earlier[first], runs, earlier[~first]]).drop_duplicates("run", ignore_index=True)
 
 
 def plans_behind(study: Study) -> list[Plan]:
@@ -277,9 +286,6 @@ def copy_run(source: Path, target: Path, made: Made) -> None:
 
     Raises RunError where a file is missing or damaged.
     """
-    if is_published(source.parents[1]):  # it is as it is to be, and its photographs may not be here
-        shutil.copytree(source, target)
-        return
     old, new = RunDirectory(source), RunDirectory(target)
     evaluation = old.read_evaluation()
     if evaluation is None:
