@@ -528,6 +528,23 @@ def test_a_worse_copy_of_a_published_run_does_not_take_its_place(
     assert there == {p.name for p in (published / "runs").iterdir()}
 
 
+@pytest.mark.usefixtures("no_figures")
+def test_a_run_that_was_lost_when_it_was_published_is_taken_from_where_it_has_finished(
+    copied: Path, results: Path, published: Path, tmp_path: Path
+) -> None:
+    lost = some_run(copied)
+    edit(lost / "state.json", lambda v: v | {"state": "failed"})
+    earlier = tmp_path / "earlier"
+    assert publish_to(earlier, copied, "--incomplete").exit_code == 0
+    assert sorted(p.name for p in (earlier / "runs" / lost.name).iterdir()) == ["run.json", "state.json"]
+    done = publish_to(tmp_path / "out", results, "--with", str(earlier))
+    assert done.exit_code == 0, done.output
+    again, whole = (folder / "runs" / lost.name for folder in (tmp_path / "out", published))
+    assert {p.name: p.read_bytes() for p in again.iterdir()} == {
+        p.name: p.read_bytes() for p in whole.iterdir()
+    }
+
+
 def with_other_scores(study: Path, earlier: Path) -> None:
     for run in (study / "runs").glob("csp-fast-*"):
         edit(run / "evaluation.json", lambda v: v | {"detection": v["detection"] | {"AP": 0.5}})
