@@ -142,6 +142,15 @@ def load_runs(results: Path | str) -> pd.DataFrame:
     return frame.astype(dict.fromkeys(METRICS, float))
 
 
+def seconds_added(runs: pd.DataFrame) -> pd.Series:
+    """Seconds of training that each of these runs adds to the others: one that continues another of them has
+    the other's in its own."""
+    own = runs["seconds"].fillna(0.0)
+    known = dict(zip(runs["run"], own, strict=True))
+    records = (RunDirectory(Path(path)).read_run() or {} for path in runs["path"])
+    return (own - [known.get(str(record.get("continues")), 0.0) for record in records]).clip(lower=0.0)
+
+
 def _without_copies(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """A copy stands in for a folder that cannot be read, which is kept too, so that it is named."""
     readable = [record for record in records if record["state"] != State.UNREADABLE]

@@ -128,7 +128,7 @@ def _study(selection: Selection, profile: str, overrides: Sequence[str], results
     """What the finished runs of these rows say: scatter and cost."""
     from ablations.registry import as_overrides, everything, merge
     from analysis.design import Design, signatures
-    from analysis.runs import load_runs
+    from analysis.runs import load_runs, seconds_added
     from analysis.stopping import arms, comparisons, scatter
 
     pairs = comparisons(selection)
@@ -144,7 +144,7 @@ def _study(selection: Selection, profile: str, overrides: Sequence[str], results
         "comparisons": len(pairs),
         "arms": len(slugs),
         "runs": int((own["state"] == "done").sum()),
-        "hours_so_far": float(own["seconds"].fillna(0).mul(own["ranks"].fillna(1)).sum()) / 3600,
+        "hours_so_far": float(seconds_added(own).mul(own["ranks"].fillna(1)).sum()) / 3600,
         "unit": unit,
         "hours_of_a_seed": hours,
         "hours_basis": basis,
@@ -167,16 +167,14 @@ def _study(selection: Selection, profile: str, overrides: Sequence[str], results
 def _seed_hours(
     selection: Selection, slugs: Sequence[str], profile: str, overrides: Sequence[str], results: Path
 ) -> tuple[float, str, str]:
-    """Hours of one seed of all arms, of what, and by whose measure."""
+    """Hours of one seed of all arms and of the runs that these continue, of what, and by whose measure."""
     from ablations.costs import Estimator, local_estimates
     from ablations.machine import visible_gpus
     from ablations.plan import plan_runs
 
-    runs: list[PlannedRun] = [
-        run
-        for run in plan_runs(selection, profile, (0,), overrides, None, results, fingerprint=ANY_DATA)
-        if run.config.experiment in slugs
-    ]
+    every = plan_runs(selection, profile, (0,), overrides, None, results, fingerprint=ANY_DATA)
+    needed = {run.after for run in every if run.config.experiment in slugs}
+    runs: list[PlannedRun] = [run for run in every if run.config.experiment in slugs or run.run_id in needed]
     estimates, whose = local_estimates(runs, results)
     whose = f"fast as {whose}"
     on_gpus = bool(visible_gpus()) or not estimates

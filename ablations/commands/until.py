@@ -117,7 +117,7 @@ class Until:
 
     def spent(self) -> float:
         """Hours that the runs of all arms have taken, whatever became of them."""
-        from analysis.runs import load_runs
+        from analysis.runs import load_runs, seconds_added
         from analysis.stopping import arms
         from slurm.tokens import current
 
@@ -125,7 +125,8 @@ class Until:
         runs = load_runs(self.results)
         runs = runs[runs["signature"].isin(own) & runs["fingerprint"].eq(self.fingerprint)]
         devices, total = self.devices(self._planned(1, self.fingerprint)[0]), 0.0
-        for path, seconds, ranks in runs[["path", "seconds", "ranks"]].fillna(0).itertuples(index=False):
+        taken = runs.assign(seconds=seconds_added(runs))
+        for path, seconds, ranks in taken[["path", "seconds", "ranks"]].fillna(0).itertuples(index=False):
             token = current(Path(path)) if self.cluster else None
             total += seconds * max(ranks, 1) * devices / (token.pack if token else 1) / 3600
         return total

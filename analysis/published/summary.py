@@ -16,6 +16,7 @@ from ablations.table import CLASSIFICATION, EMBEDDING
 from analysis.design import signatures
 from analysis.figures.catalogue import table_anchor
 from analysis.report.verdicts import VerdictLine, headline, verdict_lines
+from analysis.runs import seconds_added
 from analysis.stopping import asked
 from analysis.study import Study
 from analysis.tables.cells import FAMILY, OPEN, Cell
@@ -146,9 +147,7 @@ def _origin(study: Study) -> str:
     known = [_environment(record) for record in records]
     seeds = sorted({int(seed) for seed in runs["seed"]})
     days = sorted(str(r[name])[:10] for r in records for name in ("started", "ended") if r.get(name))
-    own = dict(zip(runs["run"], runs["seconds"], strict=True))
-    brought = sum(own.get(str(r.get("continues")), 0.0) for r in records)  # counted by the runs they continue
-    hours = (runs["seconds"].sum() - brought) / 3600
+    hours = seconds_added(runs).sum() / 3600
     size = sum(
         path.stat().st_size
         for part in ("runs", "tables", "figures")

@@ -12,9 +12,10 @@ import pytest
 from click.testing import CliRunner
 
 from ablations.cli import main
-from analysis.runs import COLUMNS, load_runs
+from analysis.runs import COLUMNS, load_runs, seconds_added
 
 Fabricate = Callable[..., str]
+PUBLISHED = Path(__file__).parents[2] / "results" / "published" / "mini"
 
 
 def test_an_absent_store_is_an_empty_frame(tmp_path: Path) -> None:
@@ -161,3 +162,15 @@ def test_tables_of_a_folder_without_runs_name_it(tmp_path: Path) -> None:
     shown = CliRunner().invoke(main, ["tables", "1", "--results", str(tmp_path)])
     assert shown.exit_code == 0 and "47.9 (+0.1)" in shown.stdout
     assert shown.stderr == f"note: no runs in {tmp_path / 'runs'}; another folder is named by --results\n"
+
+
+def test_what_a_run_continues_is_counted_once_and_only_if_it_is_there() -> None:
+    runs = load_runs(PUBLISHED).query("seed == 0").set_index("experiment", drop=False)
+    both = seconds_added(runs.loc[["p6-light", "p6-light.finetuned"]])
+    whole = runs["seconds"]
+    assert both["p6-light"] == whole["p6-light"]
+    assert both["p6-light.finetuned"] == whole["p6-light.finetuned"] - whole["p6-light"] > 60
+    alone = seconds_added(runs.loc[["p6-light.finetuned"]])
+    assert alone["p6-light.finetuned"] == whole["p6-light.finetuned"]
+    queued = runs.loc[["p6-light", "p6-light.finetuned"]].assign(seconds=[whole["p6-light"], None])
+    assert seconds_added(queued).tolist() == [whole["p6-light"], 0.0]

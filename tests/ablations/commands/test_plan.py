@@ -12,6 +12,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from ablations.cli import main
+from ablations.registry import select
+from analysis.runs import load_runs
 from analysis.statistics.blocks import fit
 from analysis.statistics.stopping import Scatter, half_width, seeds_for_effect, seeds_for_half_width
 from tests.analysis.conftest import write_run
@@ -61,6 +63,16 @@ def test_a_plan_has_the_seeds_of_the_rules_and_the_hours_of_the_pilot(pilot: Pat
     assert of["budget"]["half_width"] == pytest.approx(half_width(scatter.sigma, 3, int(1 / HOURS)), rel=1e-6)
     text = call(pilot, "1", "2", "--until-verdict").stdout
     assert "looks at 5, 10, 15, 20 seeds" in text and "6 degrees of freedom of 3 arms" in text
+
+
+def test_a_seed_costs_what_its_rows_continue_too() -> None:
+    """Two rows of `controls` continue runs that are rows of Table 8."""
+    published = Path(__file__).parents[3] / "results" / "published" / "mini"
+    found = json.loads(call(published, "controls", "--effect", "1", "--json").stdout)
+    seconds = load_runs(published).groupby("experiment")["seconds"].mean()
+    csp = [e.slug for e in select(["controls"]).experiments if e.continues is None]
+    assert len(csp) == 7
+    assert found["hours_of_a_seed"] > seconds[[*csp, "p6-light", "p6-light.add-fa.mul-pr"]].sum() / 3600
 
 
 def test_a_pilot_that_knows_no_scatter_says_so(tmp_path: Path) -> None:
