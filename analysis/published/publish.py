@@ -7,7 +7,7 @@ import hashlib
 import re
 import shutil
 import socket
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -140,6 +140,10 @@ def publish(
             shutil.copyfile(plan.path, folder / PLANS / plan.path.name)
         if (pictures := file_names(runs[~runs["path"].map(results_of).isin(earlier)])) is not None:
             pictures.to_csv(folder / PICTURES, index=False, lineterminator="\n")
+        elif runs["fingerprint"].nunique(dropna=False) == 1:
+            for known in sorted(results / PICTURES for results in earlier):
+                if known.is_file():
+                    shutil.copyfile(known, folder / PICTURES)
         copied = reopened(folder, made, study.costs)
         figures = write_figures(copied, folder, published_drawings(copied))
         for name, text in evidence(copied).items():
@@ -319,22 +323,29 @@ def copy_records(source: Path, target: Path) -> None:
     names |= {socket.gethostname(), socket.getfqdn()}
     with suppress(KeyError, OSError):  # a user without a name
         names.add(getpass.getuser())
-    clean = scrub(record, names - {"localhost"})
+    data = record["config"].get("data") or {}
+    roots = [str(data[key]) for key in ("root", "packs") if Path(data.get(key) or "").name]
+    clean = scrub(record, names - {"localhost"}, roots)
     config = clean.pop("config")
     # What the signature is computed from must stay as it is, and has no paths.
     kept = {key: record["config"][key] for key in ("experiment", "science")}
     write_json(new.run, clean | {"config": kept | config | kept})
-    write_json(new.state, scrub(state, names - {"localhost"}))
+    write_json(new.state, scrub(state, names - {"localhost"}, roots))
 
 
-def scrub(value: Any, names: Collection[str]) -> Any:
-    """A JSON value without what names the machine: its fields, paths but their last part, and `names`."""
+def scrub(value: Any, names: Collection[str], roots: Iterable[str] = ()) -> Any:
+    """A JSON value without what names the machine: its fields, paths but their last part, and `names`.
+
+    roots: folders that texts may name, whatever letters are in them; of others a path ends at a space.
+    """
     if isinstance(value, dict):
-        return {key: scrub(each, names) for key, each in value.items() if key not in OF_THE_MACHINE}
+        return {key: scrub(each, names, roots) for key, each in value.items() if key not in OF_THE_MACHINE}
     if isinstance(value, list):
-        return [scrub(each, names) for each in value]
+        return [scrub(each, names, roots) for each in value]
     if not isinstance(value, str):
         return value
+    for root in sorted(roots, key=len, reverse=True):
+        value = value.replace(root, Path(root).name)
     words = "|".join(map(re.escape, sorted(names, key=len, reverse=True)))
     text = ABSOLUTE.sub(lambda found: found[1] or HIDDEN, value)
     return re.sub(rf"(?<![\w-])(?:{words})(?![\w-])", HIDDEN, text) if words else text

@@ -18,10 +18,10 @@ import re
 import signal
 import zlib
 from collections import Counter
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -250,13 +250,14 @@ def verify(
         DataError: `data` is no folder in COCO's layout, or lacks pictures.
     """
     made, files = published.read_manifest(folder)
-    if data is not None:
-        for split in ("train", "val"):  # else it would only be said that the dataset is not here
-            load_images(coco_config(data), split)
+    paths = sorted(path for path in (folder / "runs").glob("*") if path.is_dir())
+    if data is not None:  # else it would only be said that the dataset is not here
+        for config in of_photographs(paths, data):
+            for split in ("train", "val"):
+                load_images(config, split)
     yield _files(folder, files)
     if (folder / PLANS).is_dir():
         yield check_looks(folder)
-    paths = sorted(path for path in (folder / "runs").glob("*") if path.is_dir())
     # The texts first, because they take longest.
     tasks = [(check_texts, folder, made, costs), *((check_run, path, data) for path in paths)]
     try:
@@ -275,6 +276,19 @@ def verify(
         if same_code:  # then other words are differences too
             check.differences, check.wording = check.differences + check.wording, []
         yield check
+
+
+def of_photographs(runs: Iterable[Path], data: Path) -> list[CocoConfig]:
+    """The folder `data` with the splits that runs were trained on, where it has them; else with its own."""
+    named = set()
+    for path in runs:
+        with suppress(YolorError):  # a damaged run is told of by its own checks
+            said = ((RunDirectory(path).read_run() or {}).get("config") or {}).get("data") or {}
+            if said.get("kind") == "coco":
+                named.add((str(said.get("train")), str(said.get("val"))))
+    there = set(splits(data))
+    own = [CocoConfig(root=str(data), train=t, val=v) for t, v in sorted(named) if {t, v} <= there]
+    return own or [coco_config(data)]
 
 
 def conclusion(folder: Path, checks: Sequence[Check]) -> str:

@@ -147,7 +147,8 @@ def read_groups(path: Path) -> dict[str, int | str]:
 
 
 def _of_pictures(groups: Mapping[str, int | str] | None, path: Path | None, layout: Layout) -> Groups | None:
-    """Groups by picture. A key is a file name, or `split/name` where two splits have a file of the name.
+    """Groups by picture. A key is a file name, or `split/name` where two splits have a file of the name, both
+    as the annotations have them or as the converted folder will.
 
     Raises DataError, naming the file `path`, for names of no picture.
     """
@@ -156,8 +157,10 @@ def _of_pictures(groups: Mapping[str, int | str] | None, path: Path | None, layo
     found, unknown = {}, dict(groups)
     for split, entries in layout.splits.items():
         for picture in (entry.picture for entry in entries):
-            key = picture.name if picture.name in groups else f"{split}/{picture.name}"
-            if key in groups:
+            of, name = layout.called.get(picture, (split, picture.name))
+            keys = (name, f"{of}/{name}", picture.name, f"{split}/{picture.name}")
+            key = next((each for each in keys if each in groups), None)
+            if key is not None:
                 found[picture] = groups[key]
                 unknown.pop(key, None)
     if unknown:
@@ -292,7 +295,8 @@ def _with_labels(entries: Sequence[Entry], layout: Layout, unlabelled: Unlabelle
 def _kept(splits: Mapping[str, Sequence[Entry]]) -> dict[str, dict[str, Any]]:
     """Content of the annotation files of pictures in COCO's layout: all that theirs say, numbered anew.
 
-    Raises DataError where the files have different categories.
+    Raises DataError where the files have different categories, or a split gets pictures of files that state
+    different size limits or licences.
     """
     paths = sorted({entry.label for entries in splits.values() for entry in entries if entry.label})
     said = {path: read_json(path) for path in paths}
@@ -317,8 +321,25 @@ def _kept(splits: Mapping[str, Sequence[Entry]]) -> dict[str, dict[str, Any]]:
             images.append({**image, "id": identifier, "file_name": name})
             for each in of_image[entry.label, image["id"]]:
                 annotations.append({**each, "id": len(annotations) + 1, "image_id": identifier})
-        contents[split] = {**said[paths[0]], "images": images, "annotations": annotations}
+        own = sorted({entry.label for entry in entries if entry.label})
+        contents[split] = {**_head(own, said), "images": images, "annotations": annotations}
     return contents
+
+
+def _head(paths: Sequence[Path], said: Mapping[Path, dict[str, Any]]) -> dict[str, Any]:
+    """What stands beside images and annotations in the file of pictures from these files."""
+    head = dict(said[paths[0]])
+    for path in paths[1:]:
+        limits = [(each.get("info") or {}).get("size_limits") for each in (head, said[path])]
+        if limits[0] != limits[1]:
+            raise DataError(f"{path}: its info.size_limits are not those of {paths[0].name}; make them alike")
+        if said[path].get("licenses") != head.get("licenses"):
+            licences = {each.get("id"): each for each in head.get("licenses") or []}
+            for each in said[path].get("licenses") or []:
+                if licences.setdefault(each.get("id"), each) != each:
+                    raise DataError(f"{path}: licence {each.get('id')} is another one in {paths[0].name}")
+            head["licenses"] = [*licences.values()]
+    return head
 
 
 def _contents(
@@ -385,7 +406,11 @@ def _write(
         partial.rename(target)
     except OSError as error:
         place = target if str(partial) in str(error.filename or partial) else error.filename
-        raise DataError(f"{place}: {error.strerror}; nothing was converted") from None
+        raise DataError(f"{place}: {error.strerror or error}; nothing was converted") from None
+    except ValueError as error:
+        raise DataError(
+            f"{target}: an annotation holds a number that JSON has not ({error}); nothing was converted"
+        ) from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return linked

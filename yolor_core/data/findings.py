@@ -101,7 +101,8 @@ def _boxes(read: Content, plain: Rows, report: DataReport) -> None:
     if unit.any():
         first = f"{unit.sum()} of {count} boxes have all four numbers between 0 and 1"
         report.count_rows("shares", np.flatnonzero(unit), text, first)
-        return
+        usual &= ~unit  # a few such boxes say nothing of the others
+        count = int(usual.sum())
     right, bottom = x + w, y + h
     out = usual & ((right > LEAVES * width + 1) | (bottom > LEAVES * height + 1))
     leaving = int(out.sum())

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import posixpath
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -30,12 +31,14 @@ NOTHING: tuple[object, ...] = ("", "~", "null", [])
 @dataclass
 class Layout:
     """Where a folder has what. names: YOLO's classes by number; splits: their entries by split, EVERY where
-    nothing says which; every list of entries is sorted by the picture's path."""
+    nothing says which; every list of entries is sorted by the picture's path. called: of pictures in COCO's
+    layout the name of their split and their own, as the annotations have them."""
 
     form: Form
     names: dict[int, str]
     splits: dict[str, list[Entry]]
     heard: Heard
+    called: dict[Path, tuple[str, str]] = field(default_factory=dict)
 
 
 def find_layout(source: Path, form: Form | None, classes: Sequence[str] | None) -> Layout:
@@ -153,7 +156,9 @@ def _find_coco(root: Path, layout: Layout) -> None:
         else:
             folder = files_of(root, name, annotations.files)
             layout.splits[split] = [Entry(folder / file, path) for file in annotations.files]
-            twice = [file for file, count in Counter(annotations.files).items() if count > 1]
+            layout.called |= {folder / file: (name, file) for file in annotations.files}
+            files = Counter(posixpath.normpath(file) for file in annotations.files)
+            twice = [file for file, count in files.items() if count > 1]
             for file in twice:
                 layout.heard.problem(path, f"{file} is the file of two images")
 

@@ -24,7 +24,7 @@ from analysis.published import verify as verifying
 from analysis.published.detections import read_detections
 from analysis.published.publish import PublishError, read_manifest, scrub, write_manifest
 from analysis.published.summary import summary
-from analysis.published.verify import check_run, run_tasks
+from analysis.published.verify import check_run, of_photographs, run_tasks
 from analysis.study import Study, open_study
 from tests.ablations.trained import ablate
 from yolor_core.evaluation.engine import match, score
@@ -184,6 +184,9 @@ def test_paths_and_names_of_the_machine_are_taken_out_of_texts() -> None:
         "config": {"data": {"root": "coco"}, "kind": "coco"},
         "reason": "on - as -: x.pt and y are gone; 3/4 of COCO, box [1, 2]",
     }
+    root = "/media/Ada L/My Disk, new/coco"
+    said = scrub({"root": root, "source": f"{root}/annotations: 3 of 4"}, [], [root])
+    assert said == {"root": "coco", "source": "coco/annotations: 3 of 4"}
 
 
 def test_coarse_detections_meet_the_same_fate(published: Path, results: Path) -> None:
@@ -394,6 +397,9 @@ def test_photographs_are_read_where_data_names_them(tmp_path: Path, monkeypatch:
     shown = pd.read_csv(out / "validation-images.csv").set_index("image_id")["file_name"]
     said = json.loads((photographs / "annotations" / "instances_val.json").read_text())["images"]
     assert shown.to_dict() == {image["id"]: image["file_name"] for image in said} and len(shown) == 8
+    done = ablate("publish", "1", "--profile", "smoke", "--results", out, "--out", tmp_path / "on", "--dirty")
+    assert done.exit_code == 0, done.output
+    assert all((folder / "validation-images.csv").is_file() for folder in (out, tmp_path / "on"))
     monkeypatch.chdir(tmp_path)  # where no folder is called p0
     for data, code, said in (
         ((), 0, "COCO's twelve numbers, by pycocotools from the detections: none compared; 12 not"),
@@ -405,6 +411,23 @@ def test_photographs_are_read_where_data_names_them(tmp_path: Path, monkeypatch:
     ):
         done = ablate("verify", out, "--processes", "1", *data)
         assert (done.exit_code, said in done.output + done.stderr) == (code, True), done.output
+
+
+def test_photographs_are_found_in_the_splits_that_were_trained_on(tmp_path: Path) -> None:
+    photographs, run = tmp_path / "photographs", tmp_path / "runs" / "a"
+    (photographs / "annotations").mkdir(parents=True), run.mkdir(parents=True)
+    for split in ("train", "val", "traina", "valb"):
+        (photographs / "annotations" / f"instances_{split}.json").write_text("{}")
+
+    def found(train: str, val: str) -> list[tuple[str, str]]:
+        data = {"kind": "coco", "train": train, "val": val}
+        (run / "run.json").write_text(json.dumps({"config": {"data": data}}))
+        return [(each.train, each.val) for each in of_photographs([run], photographs)]
+
+    assert found("traina", "valb") == [("traina", "valb")]
+    assert found("train2017", "val2017") == [("train", "val")]
+    (run / "run.json").write_text("{")
+    assert [(each.train, each.val) for each in of_photographs([run], photographs)] == [("train", "val")]
 
 
 def test_settings_that_the_tables_have_no_more_are_said_with_the_commit(mine: Path) -> None:

@@ -457,6 +457,91 @@ def test_a_folder_in_cocos_layout_is_split_anew_with_all_that_its_files_say(tmp_
         convert(source, tmp_path / "named", Conversion(classes=["a"]))
 
 
+def coco_tree(root: Path, said: dict[str, dict[str, Any]]) -> Path:
+    """Pictures and annotation files by split: `files` with a box each, and what else the file says."""
+    files: dict[str, Any] = {}
+    number = 0
+    for split, content in said.items():
+        images, annotations = [], []
+        for name, box in content.pop("files").items():
+            number += 1
+            files[f"{split}/{name}"] = SIZE
+            images.append({"id": number, "file_name": name, "width": 64, "height": 48})
+            said_of = {"category_id": 1, "bbox": box, "area": 4, "iscrowd": 0}
+            annotations.append({"id": number, "image_id": number, **said_of})
+        content |= {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "x"}]}
+        files[f"annotations/instances_{split}.json"] = json.dumps(content)
+    return write_tree(root, files)
+
+
+def test_each_split_keeps_what_its_own_file_says_beside_images_and_annotations(tmp_path: Path) -> None:
+    """A split of pictures of two files needs what both say: of four pictures, three come from two files."""
+
+    def folder(name: str, of_train: dict[str, Any], of_val: dict[str, Any]) -> Path:
+        files = ({file: [1, 1, 2, 2] for file in pair} for pair in (("a.png", "b.png"), ("c.png", "d.png")))
+        said = zip(("train", "val"), (of_train, of_val), files, strict=True)
+        return coco_tree(tmp_path / name, {split: {**head, "files": of} for split, head, of in said})
+
+    head = {"info": {"size_limits": [8, 24]}, "licenses": [{"id": 1, "name": "BY"}]}
+    source = folder("sizes", {}, head)
+    done = convert(source, tmp_path / "kept", Conversion()).contents
+    assert (done["val"]["info"], done["val"]["licenses"]) == (head["info"], head["licenses"])
+    assert "info" not in done["train"] and "licenses" not in done["train"]
+    with pytest.raises(DataError, match=r"val.json: its info.size_limits are not those of instances_train"):
+        convert(source, tmp_path / "mixed", Conversion(val=0.25))
+    source = folder("licences", {"licenses": [{"id": 1}]}, {"licenses": [{"id": 2}]})
+    done = convert(source, tmp_path / "joined", Conversion(val=0.25)).contents
+    assert done["train"]["licenses"] == [{"id": 1}, {"id": 2}]
+    source = folder("another", {"licenses": [{"id": 1}]}, {"licenses": [{"id": 1, "name": "BY"}]})
+    with pytest.raises(DataError, match=r"licence 1 is another one in instances_train.json"):
+        convert(source, tmp_path / "one", Conversion(val=0.25))
+
+
+@pytest.mark.parametrize("options", [{}, {"copy": True}, {"val": 0.5}])
+def test_a_file_that_two_images_name_in_two_ways_is_refused(tmp_path: Path, options: Any) -> None:
+    files = {"a.png": [1, 1, 5, 5], "./a.png": [9, 9, 9, 9]}
+    source = coco_tree(
+        tmp_path / "old", {"train": {"files": files}, "val": {"files": {"b.png": [1, 1, 2, 2]}}}
+    )
+    with pytest.raises(DataError, match=r"a.png is the file of two images"):
+        convert(source, tmp_path / "new", Conversion(**options))
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_number_that_json_has_not_is_an_error_in_one_line(tmp_path: Path) -> None:
+    said = {split: {"files": {f"{split}.png": [1, 1, 2, 2]}} for split in ("train", "val")}
+    source = coco_tree(tmp_path / "old", said)
+    path = source / "annotations" / "instances_val.json"
+    path.write_text(path.read_text().replace('"area": 4', '"area": 4, "score": NaN'))
+    code, text = ablate("data", "convert", source, tmp_path / "new")
+    assert code == 2 and "an annotation holds a number that JSON has not" in text
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["old"]
+
+
+@pytest.mark.parametrize(
+    ("files", "keys"),
+    [  # as `data check --near --groups-out` names pictures in folders of a split, and those of one name
+        (("s/a.png", "s/c.png", "b.png"), ("s/a.png", "s/c.png", "b.png")),
+        (("a.png", "c.png", "a.png"), ("train2017/a.png", "train2017/c.png", "val2017/a.png")),
+        (("a.png", "c.png", "a.png"), ("train/a.png", "c.png", "val/a.png")),
+    ],
+)
+def test_groups_name_pictures_as_the_annotations_do(
+    tmp_path: Path, files: tuple[str, str, str], keys: tuple[str, str, str]
+) -> None:
+    said = {
+        "train2017": {"files": {files[0]: [1, 1, 2, 2], files[1]: [1, 1, 2, 2]}},
+        "val2017": {"files": {files[2]: [1, 1, 2, 2]}},
+    }
+    source = coco_tree(tmp_path / "old", said)
+    (tmp_path / "g.json").write_text(json.dumps({"groups": dict(zip(keys, (0, 0, 1), strict=True))}))
+    convert(source, tmp_path / "new", Conversion(groups=tmp_path / "g.json"))
+    torn = dict(zip(keys, (0, 1, 0), strict=True))
+    (tmp_path / "torn.json").write_text(json.dumps({"groups": torn}))
+    with pytest.raises(DataError, match=r"group 0: .* torn by the folder's own splits"):
+        convert(source, tmp_path / "other", Conversion(groups=tmp_path / "torn.json"))
+
+
 def names(*words: str) -> str:
     return f"train: images/train\nval: images/val\nnames: [{', '.join(words)}]\n"
 

@@ -123,6 +123,13 @@ CASES: dict[str, tuple[Any, dict[str, int]]] = {
         {"shares": 240},
     ),
     "corners": (boxes(lambda x, y, w, h, W, H: [x, y, x + w, y + h]), {"corners": 240}),
+    "corners, and a stray pixel": (
+        everything(
+            boxes(lambda x, y, w, h, W, H: [x, y, x + w, y + h]),
+            lambda content: content["annotations"].append(annotation(999, 1, [0, 0, 1, 1], area=1)),
+        ),
+        {"shares": 1, "corners": 240},
+    ),
     "centres": (boxes(lambda x, y, w, h, W, H: [x + w / 2, y + h / 2, w, h]), {"centres": 240}),
     "a little outside": (boxes(lambda x, y, w, h, W, H: [W - w / 2, y, w, h], 40), {}),
     "whole images": (boxes(lambda x, y, w, h, W, H: [0, 0, W, H]), {"repeated": 200}),
