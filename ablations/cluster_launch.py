@@ -182,6 +182,8 @@ def on_cluster(config: RunConfig, cluster: Cluster) -> RunConfig:
     own: dict[str, Any] = {"workers": min(execution.workers, max(wanted.cpus - 1, 0))}
     if cluster.device != "auto":
         own["device"] = cluster.device
+    elif wanted.gpus and execution.device == "auto":
+        own["device"] = "cuda"  # on a node whose GPU does not work "auto" would train on the processor
     if not wanted.gpus or cluster.device == "cpu":
         own["threads"] = max(1, wanted.cpus - own["workers"])
     if execution.start_checkpoint:

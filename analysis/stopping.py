@@ -16,13 +16,14 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, get_args
 
+import numpy as np
 import pandas as pd
 
 from ablations.columns import counted
 from ablations.overrides import Override
 from ablations.registry import Selection, everything, merge
 from analysis.design import Design, Pair, Stop, compared, signatures
-from analysis.statistics.blocks import Comparison, Outcome, fit, outcome
+from analysis.statistics.blocks import Comparison, Outcome, connected, fit, outcome
 from analysis.statistics.stopping import Look, Scatter, first_look, repeated
 from yolor_core.errors import ConfigError
 from yolor_core.runs.directory import number, read_json, unreadable, write_json
@@ -527,11 +528,15 @@ def scatter(design: Design, column: str = "AP") -> tuple[Scatter, int] | None:
     """
     known: list[tuple[Scatter, int]] = []
     for layout in design.layouts(column).values():
-        try:
-            found = fit(layout.scores)
-        except ValueError:
-            continue
-        known.append((Scatter(found.variance, found.freedom), len(layout.arms)))
+        rest = np.isfinite(layout.scores)
+        while rest.any():  # arms that no seed joins to the others are fitted by themselves
+            joined = connected(rest, int(rest.any(1).argmax()))
+            rest = rest & ~joined[:, None]
+            try:
+                found = fit(layout.scores[joined])
+            except ValueError:
+                continue
+            known.append((Scatter(found.variance, found.freedom), int(joined.sum())))
     return max(known, key=lambda each: each[0].freedom, default=None)
 
 

@@ -57,10 +57,11 @@ from slurm.tokens import AGAIN, Token, read
 from slurm.worker import describe, entries, job_id, restarts, superseded
 from yolor_core.runs.life import State
 
-# SLURM adds DUE TO PREEMPTION, TIME LIMIT and so on where it was not a person.
-CANCELLED = re.compile(r"\*\*\* JOB \S+ ON \S+ CANCELLED AT \S+ \*\*\*")
+# SLURM adds DUE TO PREEMPTION, TIME LIMIT and so on where it was not a person. Where it was one, logs of 2026
+# have "DUE to SIGNAL Terminated"; their lines begin with a time in place of slurmstepd.
+CANCELLED = re.compile(r"\*\*\* JOB \S+ ON \S+ CANCELLED AT \S+(?: (?i:due to signal) \w+)? \*\*\*")
 TIME_LIMIT = re.compile(r"\*\*\* \w+ \S+ ON \S+ CANCELLED AT \S+ DUE TO TIME LIMIT \*\*\*")
-OWN_WORDS = re.compile(r"^(slurmstepd\S*|srun): ", re.MULTILINE)
+OWN_WORDS = re.compile(r"^(?:(?:slurmstepd\S*|srun): |\[\d{4}-\d\d-\d\dT[\d:.]+\] error: )", re.MULTILINE)
 OF_A_TASK = re.compile(r": tasks? [\d,-]+: ")  # one process, as "task 1: Killed"
 TRIED_BYTES = 1_000_000
 NO_SRUN = (

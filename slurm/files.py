@@ -48,11 +48,18 @@ def create_json(path: Path, value: Any) -> bool:
     return True
 
 
-def read_json(path: Path) -> dict[str, Any] | None:
-    """The object in a file; None where there is none or it is damaged."""
+def read_json(path: Path, strict: bool = False) -> dict[str, Any] | None:
+    """The object in a file; None where there is none or it is damaged.
+
+    strict: raise the OSError of a file that is there and cannot be read now.
+    """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+    except (ValueError, RecursionError, FileNotFoundError):
+        return None
+    except OSError:
+        if strict:
+            raise
         return None
     return value if isinstance(value, dict) else None
 

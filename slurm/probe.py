@@ -84,7 +84,7 @@ def _partitions(cluster: Cluster, tell: Tell) -> bool:
     resources = {cluster.resources(o.experiments) for o in cluster.override} | {cluster.resources("")}
     good = True
     for wanted in sorted(resources, key=str):
-        mine = [row for row in rows if not wanted.partition or row[0] == wanted.partition]
+        mine = [row for row in rows if not wanted.partition or row[0] in wanted.partition.split(",")]
         if not mine:
             words = f"partition {wanted.partition!r} is not there; there are: {', '.join(names)}"
             tell(Finding("problem", "partition", words))

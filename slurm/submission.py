@@ -35,10 +35,13 @@ ROOT = Path(__file__).parent.parent
 PACKAGES = ("yolor_core", "ablations", "slurm", "analysis")
 NO_LIMIT = 10**9  # minutes
 KINDS = (".py", ".csv", ".toml", ".json", ".typed", ".html", ".css", ".js")
-# What becomes of each run of a pack is decided as soon as its process has ended, while the others go on.
+# What becomes of each run of a pack is decided as soon as its process has ended, while the others go on. The
+# shell passes signals on: with `proctrack/cgroup` SLURM sends none but KILL to what is not its own child.
 THEN_ENDING = (
-    'trap "" USR2 TERM; ending=$1 folder=$2; shift 2; "$@"; '
-    'exec "$ending" -m slurm.ending "$folder" $? "$SLURM_PROCID"'
+    'trap "" USR2 TERM; ending=$1 folder=$2; shift 2; "$@" & child=$!; '
+    'trap \'kill -USR2 "$child" 2> /dev/null\' USR2 TERM; wait "$child"; code=$?; '
+    'while kill -0 "$child" 2> /dev/null; do wait "$child"; code=$?; done; '
+    'trap "" USR2 TERM; exec "$ending" -m slurm.ending "$folder" "$code" "$SLURM_PROCID"'
 )
 IGNORE = 'trap "" USR2; exec "$@"'  # until the handlers are there, which takes Python a moment
 # SLURM sends a signal that a step's node left unanswered again a minute later, to whatever then has the job's

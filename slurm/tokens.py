@@ -152,19 +152,25 @@ class Token:
         return str(value) if value else None
 
 
-def current(run_dir: Path) -> Token | None:
-    """The submission of a run that counts; None where it was never submitted."""
-    numbers: list[int] = []
-    with suppress(OSError):
-        names = [path.name for path in (run_dir / "submits").iterdir()]
-        numbers.extend(int(match[1]) for name in names if (match := NUMBER.fullmatch(name)))
-    return read(run_dir, max(numbers)) if numbers else None
+def current(run_dir: Path, strict: bool = False) -> Token | None:
+    """The submission of a run that counts; None where it was never submitted.
+
+    strict: raise the OSError of files that are there and cannot be read now.
+    """
+    names: list[str] = []
+    try:
+        names = os.listdir(run_dir / "submits")
+    except OSError as error:
+        if strict and not isinstance(error, (FileNotFoundError, NotADirectoryError)):
+            raise
+    numbers = [int(match[1]) for name in names if (match := NUMBER.fullmatch(name))]
+    return read(run_dir, max(numbers), strict) if numbers else None
 
 
-def read(run_dir: Path, number: int) -> Token:
-    """A submission by its number; a damaged one has no content."""
+def read(run_dir: Path, number: int, strict: bool = False) -> Token:
+    """A submission by its number; a damaged one has no content. strict: as for `current`."""
     path = run_dir / "submits" / f"{number:04}.json"
-    return Token(run_dir, number, read_json(path) or {})
+    return Token(run_dir, number, read_json(path, strict) or {})
 
 
 def claim(run_dir: Path, after: int, **content: Any) -> Token | None:

@@ -192,8 +192,14 @@ def describe(error: BaseException) -> str:
 
 
 def superseded(run_dir: Path, number: int, launch: str) -> bool:
-    """Whether a submission is not the one that counts: a newer one is there, or its token is gone."""
-    latest = current(run_dir)
+    """Whether a submission is not the one that counts: a newer one is there, or its token is gone.
+
+    A file system that does not answer says neither.
+    """
+    try:
+        latest = current(run_dir, strict=True)
+    except OSError:
+        return False
     return latest is None or latest.number != number or latest.content.get("launch") != launch
 
 

@@ -188,9 +188,14 @@ class Numerics:
         """Mixed precision for what runs inside, if it is asked for."""
         return torch.autocast(self.device.type, self.half or torch.bfloat16, enabled=self.half is not None)
 
-    def scaler(self) -> GradScaler:
-        """Scales the loss so that float16 gradients do not vanish; does nothing at other precisions."""
-        return GradScaler(self.device.type, enabled=self.config.precision == "float16")
+    def scaler(self, ranks: int = 1) -> GradScaler:
+        """Scales the loss so that float16 gradients do not vanish; does nothing at other precisions.
+
+        Several ranks multiply the loss by their number before they average its gradients, so the scale begins
+        lower by it: the same steps overflow on any number of ranks.
+        """
+        scale = 2.0**16 / ranks
+        return GradScaler(self.device.type, init_scale=scale, enabled=self.config.precision == "float16")
 
 
 def _settings_of_the_compiler() -> None:

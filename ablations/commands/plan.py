@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 HALF_WIDTHS = (1.0, 0.5, 0.33, 0.3, 0.2)  # AP, points
 ELSEWHERE, THERE = ("proxy", "paper"), (0.3, 0.2)
 TFLOPS = 30.0  # of a GPU, as docs/costs.md assumes
+ERROR = 0.05  # the chance to show an effect that is not there; more is a power
 ANY_DATA = "0" * 64  # hours do not depend on which pictures they are
 
 
@@ -59,7 +60,7 @@ ANY_DATA = "0" * 64  # hours do not depend on which pictures they are
 @click.option("--budget", type=HOURS, metavar="HOURS", help="What so many hours buy.")
 @click.option(
     "--power",
-    type=Number(float, lambda value: 0 < value < 1, "a number between 0 and 1 is needed"),
+    type=Number(float, lambda value: ERROR < value < 1, f"a number between {ERROR:g} and 1 is needed"),
     default=0.8,
     show_default=True,
     help="Chance to show an --effect that is there.",
@@ -126,6 +127,7 @@ def plan_command(
 
 def _study(selection: Selection, profile: str, overrides: Sequence[str], results: Path) -> dict[str, Any]:
     """What the finished runs of these rows say: scatter and cost."""
+    from ablations.plan import execution_config
     from ablations.registry import as_overrides, everything, merge
     from analysis.design import Design, signatures
     from analysis.runs import load_runs, seconds_added
@@ -138,13 +140,15 @@ def _study(selection: Selection, profile: str, overrides: Sequence[str], results
     found = scatter(Design({slug: runs[runs["signature"] == name] for slug, name in of.items()}))
     slugs = arms(pairs)
     own = runs[runs["signature"].isin([of[slug] for slug in slugs])]
+    own = own[own["state"] == "done"]
     hours, unit, basis = _seed_hours(selection, slugs, profile, overrides, results)
+    threads = execution_config(profile, overrides).threads if unit == "core-hours" else 1
     study: dict[str, Any] = {
         "profile": profile,
         "comparisons": len(pairs),
         "arms": len(slugs),
-        "runs": int((own["state"] == "done").sum()),
-        "hours_so_far": float(seconds_added(own).mul(own["ranks"].fillna(1)).sum()) / 3600,
+        "runs": len(own),
+        "hours_so_far": float(seconds_added(own).mul(own["ranks"].fillna(1)).sum()) * threads / 3600,
         "unit": unit,
         "hours_of_a_seed": hours,
         "hours_basis": basis,

@@ -339,7 +339,15 @@ def until_here(until: Until, jobs: int | None, dry_run: bool) -> int:
             break
         planned = until.planned(look.seeds)
         states = {run.run_id: RunDirectory(run.run_dir).life() for run in planned}
-        missing = [r for r in planned if states[r.run_id] is not State.DONE and r.run_id not in tried]
+        # A run that was lost at a look that was taken stays lost: the look has to come out again.
+        taken = max(until.plan.content["taken"], default=0)
+        missing = [
+            run
+            for run in planned
+            if states[run.run_id] is not State.DONE
+            and run.run_id not in tried
+            and not (states[run.run_id] in LOST and run.config.seed < taken)
+        ]
         if elsewhere := on_a_cluster(missing):
             name, why = next(iter(elsewhere.items()))
             raise ConfigError(f"{counted(len(elsewhere), 'run')} cannot be trained here: {name} {why}")
@@ -361,7 +369,9 @@ def until_here(until: Until, jobs: int | None, dry_run: bool) -> int:
             code = max(code, report(outcomes, missing, interrupted))
             if interrupted:
                 return until.leave(code)
-            if all(each.state != State.DONE for each in outcomes.values()):
+            # Those that were lost before may well be lost again.
+            new = [run.run_id for run in missing if states[run.run_id] not in LOST]
+            if new and all(outcomes[name].state != State.DONE for name in new):
                 until.ended = "no run of the last batch has finished"
                 break
         if not until.plan.taken(look) and not until.look(look):

@@ -150,7 +150,7 @@ def compare(
     there = np.isfinite(ap)
     gone = ~there & (there.any(0) if lost is None else lost)
     share = gone.sum(1) / np.maximum((gone | there).sum(1), 1)
-    joined = _connected(there, control)
+    joined = connected(there, control)
     place = np.cumsum(joined) - 1
     by_itself: Method = "row"
     whole: Fit | None = None
@@ -191,7 +191,7 @@ def _row(differences: NDArray[np.float64], level: float) -> Interval | None:
     return over_seeds(known.tolist(), level) if len(known) else None
 
 
-def _connected(there: NDArray[np.bool_], control: int) -> NDArray[np.bool_]:
+def connected(there: NDArray[np.bool_], control: int) -> NDArray[np.bool_]:
     """(arms,) those that seeds join to the control, one by way of another: they can be fitted with it."""
     joined = np.zeros(len(there), bool)
     more = joined.copy()

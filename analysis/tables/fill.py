@@ -183,11 +183,16 @@ def at_once(filled: Sequence[FilledTable], comparisons: Sequence[Pair], design: 
         dict(zip(found, holm([getattr(cell, name) for cell in found.values()], tests), strict=True))
         for name in ("p", "p_small")
     )
-    rows = Counter(control for _, control in comparisons)
+    rows = {
+        metric: Counter(control for _, control in dict.fromkeys(pairs))
+        for metric in {cell.metric for each in filled for cell in each.cells}
+        for pairs in ([pair for each in filled for pair in compared(each.table, metric)],)
+    }
 
-    def whole(cell: Cell, control: str | None) -> Cell:
+    def whole(cell: Cell, control: str | None, own: str | None) -> Cell:
+        """own: the control in this score, which is that of a task alone where a row trains several."""
         if cell.method == "pooled" and cell.delta is not None and cell.freedom is not None:
-            critical = dunnett_critical(rows[control or ""] or 1, cell.freedom)
+            critical = dunnett_critical(rows[cell.metric][own or ""] or 1, cell.freedom)
             reach = critical / float(stdtrit(cell.freedom, 0.5 + LEVEL / 2)) * (half_width(cell) or 0.0)
             cell = replace(cell, all_low=cell.delta - reach, all_high=cell.delta + reach)
         if cell.metric != FAMILY or cell.p is None or cell.p_small is None:
@@ -202,9 +207,13 @@ def at_once(filled: Sequence[FilledTable], comparisons: Sequence[Pair], design: 
         replace(
             each,
             facts=tuple(HOLDS.format(whose) if fact == HOLDS else fact for fact in each.facts),
-            cells=tuple(whole(cell, control[cell.row]) for cell in each.cells),
+            cells=tuple(
+                whole(cell, control[cell.row], each.table.baseline(by_label[cell.row], cell.metric).slug)
+                for cell in each.cells
+            ),
         )
         for each, control in zip(filled, controls, strict=True)
+        for by_label in ({row.label: row for row in each.table.rows},)
     ]
 
 
@@ -443,7 +452,8 @@ def _absent_seeds(cells: Sequence[Cell], wanted: Sequence[int]) -> list[str]:
     parts = [f"{'; '.join(rows)} without {', '.join(map(str, lost))}" for lost, rows in lacking.items()]
     return [
         *found,
-        f"Not every row has every seed: {'. '.join(parts)}. Δ is over the seeds that two rows share.",
+        f"Not every row has every seed: {'. '.join(parts)}. Pairs are the seeds that two rows share; a Δ "
+        "that is not of the row by itself is fitted to all runs (arm + seed).",
     ]
 
 

@@ -156,7 +156,11 @@ def test_the_machines_part_of_a_configuration_follows_the_profile(results: Path)
     cluster = Cluster.model_validate({"cpus": 4, "override": [{"experiments": "csp-fast*", "cpus": 3}]})
     changed = on_cluster(config, cluster)
     assert changed.execution.workers == 2  # one CPU is left for the training itself
-    assert changed.execution.device == config.execution.device
+    assert (config.execution.device, changed.execution.device) == (
+        "auto",
+        "cuda",
+    )  # never a processor instead
+    assert on_cluster(config, Cluster(gpus=0)).execution.device == "auto"
     assert (changed.science, changed.data, changed.seed) == (config.science, config.data, config.seed)
     slow = on_cluster(config, Cluster(cpus=12, gpus=0, device="cpu"))
     assert (slow.execution.workers, slow.execution.threads, slow.execution.device) == (8, 4, "cpu")

@@ -123,6 +123,21 @@ def test_only_what_the_attempt_itself_printed_is_judged() -> None:
     assert ending.this_attempt("the end of a long log\n") == "the end of a long log\n"
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "slurmstepd-n1: error: *** JOB 50 ON n1 CANCELLED AT 2026-11-28T23:28:34 ***",  # SLURM 22.05
+        # In the logs of two sites of March 2026, whose version they do not say.
+        "[2026-03-30T19:37:26.096] error: *** JOB 50 ON n1 CANCELLED AT 2026-03-30T19:37:26 "
+        "DUE to SIGNAL Terminated ***",
+    ],
+)
+def test_a_cancellation_is_known_by_the_words_of_old_and_new_versions(line: str) -> None:
+    assert ending.CANCELLED.search(line) and ending.OWN_WORDS.match(line)
+    assert not ending.TIME_LIMIT.search(line)
+    assert not ending.CANCELLED.search(LIMIT) and not ending.OWN_WORDS.match("[1, 2] error: mine")
+
+
 def reason(outcomes: list[dict[str, Any]], code: int, **given: Any) -> str:
     return decided(outcomes, code, **{"crashes": 2} | given).reason
 

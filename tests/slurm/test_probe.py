@@ -56,6 +56,7 @@ def test_gpus_of_a_node_are_read_as_sinfo_writes_them(gres: str, kind: str, coun
 
 
 def test_a_cluster_that_has_what_is_asked_for_is_fine(slurm: FakeSlurm) -> None:
+    assert looked(Cluster(partition="cpu,gpu", gpus=8, gpu_type="a100"))[0]  # where a job can start first
     good, found = looked(Cluster(partition="gpu", gpus=8, gpu_type="a100"))
     assert good
     assert {finding.what for finding in found.values() if finding.level != "ok"} == {"limits"}

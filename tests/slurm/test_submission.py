@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -24,6 +25,7 @@ from slurm.submission import (
     KINDS,
     PACKAGES,
     ROOT,
+    THEN_ENDING,
     Array,
     Request,
     Sender,
@@ -102,6 +104,42 @@ def test_the_script_of_an_array_is_as_it_was(
     array = Array(tuple(request(tmp_path, name, wanted) for name in "abc"))
     text = sender(tmp_path, Cluster(parallel=64 if wanted is SHARED else 2)).script(array, 0)
     assert plain(text, tmp_path) == (GOLDEN / file).read_text()
+
+
+#: A run that is told to stop ends with 7; `ready` is there when it can hear that.
+TOLD = """
+import pathlib, signal, sys, time
+told = []
+for number in (signal.SIGUSR2, signal.SIGTERM):
+    signal.signal(number, lambda *_: told.append(1))
+pathlib.Path(sys.argv[1]).touch()
+while not told:
+    time.sleep(0.01)
+time.sleep(0.2)
+sys.exit(7)
+"""
+
+
+@pytest.mark.parametrize("signum", [signal.SIGUSR2, signal.SIGTERM])
+@pytest.mark.parametrize("shell", ["sh", "bash"])
+def test_runs_that_share_a_job_hear_what_their_shell_alone_is_sent(
+    tmp_path: Path, shell: str, signum: signal.Signals
+) -> None:
+    """With `proctrack/cgroup` SLURM signals a task's first process only, and that is the shell."""
+    ending, ready = tmp_path / "ending", tmp_path / "ready"
+    ending.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/said\n')
+    ending.chmod(0o755)
+    words = [shell, "-c", THEN_ENDING, "sh", str(ending), "FOLDER", sys.executable, "-c", TOLD, str(ready)]
+    task = subprocess.Popen(words, env=os.environ | {"SLURM_PROCID": "3"})
+    try:
+        while not ready.exists():
+            assert task.poll() is None
+            time.sleep(0.01)
+        task.send_signal(signum)
+        assert task.wait(60) == 0
+    finally:
+        task.kill()
+    assert (tmp_path / "said").read_text() == "-m slurm.ending FOLDER 7 3\n"
 
 
 def test_the_script_of_a_job_that_waits_is_as_it_was(tmp_path: Path, slurm: FakeSlurm) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
@@ -16,7 +17,7 @@ from slurm import worker
 from slurm.files import replace_json
 from slurm.submission import ROOT
 from slurm.tokens import Token, claim, current
-from slurm.worker import StopFlag, held_back, job, job_id, restarts, stop_on
+from slurm.worker import StopFlag, held_back, job, job_id, restarts, stop_on, superseded
 
 
 class Does:
@@ -109,6 +110,23 @@ def test_a_run_that_was_submitted_anew_is_left_alone(
     assert call(token, work) == 0
     assert work.calls == 0
     assert "does not count any more" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.EMFILE])
+def test_a_file_system_that_does_not_answer_says_nothing_of_a_submission(
+    token: Token, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    launch = str(token.content.get("launch"))
+    assert not superseded(token.run_dir, 1, launch) and superseded(token.run_dir, 2, launch)
+    for place in ("os.listdir", "pathlib.Path.read_text"):
+        with monkeypatch.context() as patch:
+            patch.setattr(place, fails)
+            assert not superseded(token.run_dir, 2, "another")
+    shutil.rmtree(token.run_dir)
+    assert superseded(token.run_dir, 1, launch)
 
 
 def test_a_run_whose_folder_was_begun_anew_is_left_alone(token: Token) -> None:

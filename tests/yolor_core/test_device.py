@@ -97,6 +97,11 @@ def test_float32_is_float32_on_a_gpu_for_commands_that_have_no_numerics(
         torch.backends.cudnn.allow_tf32 = before
 
 
+def test_the_loss_is_scaled_as_one_process_would_scale_it() -> None:
+    numerics = Numerics(NumericsConfig(precision="float16"), torch.device("cpu"))
+    assert [numerics.scaler(ranks).get_scale() * ranks for ranks in (1, 2, 8)] == [2.0**16] * 3
+
+
 def test_channels_last_reaches_the_model_and_the_images() -> None:
     numerics = Numerics(NumericsConfig(channels_last=True), torch.device("cpu"))
     model = numerics.model(torch.nn.Conv2d(3, 8, 3))

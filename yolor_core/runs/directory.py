@@ -8,6 +8,7 @@ because of a loss that is not finite.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import math
@@ -124,6 +125,20 @@ NEEDED = {str: "a text", int: "a whole number", dict: "an object"}
 def now() -> str:
     """The present in UTC, ISO 8601 to the second."""
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _require_flock(path: Path) -> None:
+    """Create a lock file. Raises RunError where its file system knows no flock: filelock would take the file
+    itself for the lock, which a lost node leaves behind."""
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.ENOSYS, errno.EOPNOTSUPP):
+            what = "its file system has no flock (Lustre: mount option flock), and two could train it at once"
+            raise RunError(f"{path.parent}: {what}") from None
+    finally:
+        os.close(handle)
 
 
 class RunDirectory:
@@ -274,9 +289,11 @@ class RunDirectory:
     def lock(self, timeout: float = 5.0) -> Iterator[None]:
         """Hold the run while writing to it; the lock goes with the process, however that ends.
 
-        Raises BusyError when another process holds it for longer than `timeout` seconds.
+        Raises BusyError when another process holds it for longer than `timeout` seconds, RunError on a file
+        system without flock.
         """
         self.path.mkdir(parents=True, exist_ok=True)
+        _require_flock(self.path / ".lock")
         try:
             with FileLock(self.path / ".lock", timeout=timeout):
                 yield

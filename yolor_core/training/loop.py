@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -80,7 +81,7 @@ def train(
         # The model and all that is trained with it, as the seed gives it.
         numerics = Numerics(science.numerics, ranks.device)
         schedule = Schedule(recipe.optimiser, recipe.phases, batches.steps, recipe.batch)
-        state = initial_state(config, images, schedule, numerics)
+        state = initial_state(config, images, schedule, numerics, ranks.ranks)
         model = state.model
         reference = reference_images(val, science.evaluation.size, max(model.strides))
         progress = Progress(run, ranks, recipe.epochs, batches.steps, reference, execution.tensorboard, watch)
@@ -137,6 +138,9 @@ def train(
         if ranks.main:
             _finish(config, run, state, images, val)
         progress.beat("done", state)
+        if ranks.main:
+            with suppress(OSError):  # only now: until the run is done, an attempt that follows needs them
+                drop_checkpoints(run, keep_last=execution.keep_checkpoint)
         return "done"
 
 
@@ -172,7 +176,7 @@ def training_batches(config: RunConfig, images: ImageSet, ranks: Ranks) -> Train
 
 
 def initial_state(
-    config: RunConfig, images: ImageSet, schedule: Schedule, numerics: Numerics
+    config: RunConfig, images: ImageSet, schedule: Schedule, numerics: Numerics, ranks: int = 1
 ) -> TrainingState:
     """A run before its first step: the model that the seed gives, its average, its optimiser.
 
@@ -190,7 +194,7 @@ def initial_state(
         model,
         MovingAverage(model, settings.ema_decay, settings.ema_updates),
         build_optimiser(model, settings, schedule.weight_decay),
-        numerics.scaler(),
+        numerics.scaler(ranks),
     )
 
 
@@ -254,7 +258,7 @@ def _evaluated(config: RunConfig, run: RunDirectory) -> bool:
 def _finish(
     config: RunConfig, run: RunDirectory, state: TrainingState, images: ImageSet, val: ImageSet
 ) -> None:
-    """The last files of a run; its checkpoints go."""
+    """The last files of a run."""
     model = state.average.model
     _write_tensors(run.weights, model.state_dict())
     _write_tensors(run.priors, implicit_priors(model))
@@ -264,7 +268,6 @@ def _finish(
     # Files that turned out to be unreadable are only known now.
     report = {"train": images.report.as_dict(), "val": val.report.as_dict()}
     write_json(run.run, record | {"ended": now(), "data_report": report})
-    drop_checkpoints(run, keep_last=config.execution.keep_checkpoint)
 
 
 def _write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:

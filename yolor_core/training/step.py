@@ -260,7 +260,8 @@ class TrainingStep:
         state = self.state
         wrong = [name for name, value in terms.items() if not math.isfinite(value)]
         if not wrong and not math.isfinite(norm):
-            overflow = state.scaler.is_enabled() and state.scaler.get_scale() > SMALLEST_SCALE
+            scale = state.scaler.get_scale() * self.ranks.ranks
+            overflow = state.scaler.is_enabled() and scale > SMALLEST_SCALE
             wrong = [] if overflow else ["the gradient"]
         if not wrong:
             return

@@ -65,6 +65,24 @@ def test_a_plan_has_the_seeds_of_the_rules_and_the_hours_of_the_pilot(pilot: Pat
     assert "looks at 5, 10, 15, 20 seeds" in text and "6 degrees of freedom of 3 arms" in text
 
 
+def test_a_run_that_shares_no_seed_does_not_hide_the_scatter_of_the_others(tmp_path: Path) -> None:
+    for arm, scores in zip(ARMS[:2], PILOT[:2], strict=True):
+        for seed, score in enumerate(scores):
+            write_run(tmp_path, arm, seed, float(score) / 100)
+    before = plan(tmp_path, "--effect", "1")["scatter"]
+    write_run(tmp_path, "csp-fast.mul-pr", 9, 0.4)
+    assert plan(tmp_path, "--effect", "1")["scatter"] == before and before is not None
+
+
+def test_core_hours_count_every_thread(pilot: Path) -> None:
+    one, four = (
+        json.loads(call(pilot, "1", "--effect", "1", *words, "--json").stdout)
+        for words in ((), ("--set", "execution.threads=4"))
+    )
+    assert one["runs"] == four["runs"] == 8
+    assert four["hours_so_far"] == pytest.approx(4 * one["hours_so_far"])
+
+
 def test_a_seed_costs_what_its_rows_continue_too() -> None:
     """Two rows of `controls` continue runs that are rows of Table 8."""
     published = Path(__file__).parents[3] / "results" / "published" / "mini"
@@ -99,6 +117,7 @@ def test_a_budget_that_buys_no_interval_is_refused_with_the_smallest_that_does(p
         (("1", "--precision", "inf"), "--precision is inf"),
         (("1", "--budget", "nan"), "--budget is nan"),
         (("1", "--effect", "0.2", "--power", "1"), "--power is 1; a number between"),
+        (("1", "--effect", "0.2", "--power", "0.05"), "--power is 0.05; a number between 0.05 and 1"),
         (("1", "--power", "0.9"), "--power goes with --effect"),
         (("1", "--precision", "0.3", "--most", "40"), "--most goes with --until-verdict"),
         (("1", "--effect", "1", "--margin", "1"), "--margin goes with --until-verdict"),

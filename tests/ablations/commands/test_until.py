@@ -14,6 +14,8 @@ from click.testing import CliRunner, Result
 
 from ablations.cli import main
 from ablations.plan import PlannedRun
+from analysis import open_study
+from analysis.runs import load_runs
 from analysis.statistics.blocks import compare, outcome
 from analysis.statistics.stopping import repeated
 from slurm.tokens import current
@@ -186,6 +188,38 @@ def test_lost_runs_do_not_keep_it_from_ending(launch: Launches) -> None:
     launch.results, launch.score = launch.results.with_name("all"), lambda slug, seed: None
     result = launch("4", "--precision", "0.8")
     assert result.exit_code == 1 and "no run of the last batch has finished" in result.stdout
+
+
+@pytest.mark.parametrize(("rule", "after"), [(("--until-verdict",), 31), (("--precision", "0.8"), 13)])
+def test_a_lost_run_does_not_keep_an_interrupted_launch_from_its_end(
+    launch: Launches, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rule: tuple[str, ...], after: int
+) -> None:
+    def score(slug: str, seed: int) -> float | None:
+        return None if (slug, seed) == (ARMS[0], 1) else ap(slug, seed)
+
+    launch.score, launch.interrupt_after = score, after
+    assert launch("4", *rule).exit_code == 130
+    launch.interrupt_after = None
+    resumed = [json.loads(launch("4", *rule, "--json").stdout) for _ in range(2)]
+    undisturbed = Launches(tmp_path / "another", monkeypatch)
+    undisturbed.score = score
+    straight = json.loads(undisturbed("4", *rule, "--json").stdout)
+    assert [(each["rows"], each["ended"]) for each in resumed] == [(straight["rows"], straight["ended"])] * 2
+
+
+def test_a_run_that_was_lost_at_a_look_stays_lost(launch: Launches) -> None:
+    """Were it trained again, the look would not come out again, and its rows would lose their verdicts."""
+    launch.score = lambda slug, seed: None if (slug, seed) == (ARMS[0], 1) else ap(slug, seed)
+    launch.interrupt_after = 31  # beyond the look at 5 seeds
+    assert launch("4", "--until-verdict").exit_code == 130
+    assert launch.plan()["taken"] == [5]
+    launch.interrupt_after, launch.score = None, ap
+    launch("4", "--until-verdict")
+    controls = load_runs(launch.results).query("experiment == 'csp-fast'")
+    assert controls.set_index("seed")["state"].to_dict() == dict.fromkeys(range(20), "done") | {1: "failed"}
+    study = open_study(launch.results, "smoke", [4])
+    verdicts = study.cells.query("metric == 'AP' and row != 'baseline'")["verdict"]
+    assert len(verdicts) == 5 and verdicts.notna().all()
 
 
 def test_arms_without_scatter_have_intervals_of_no_length(launch: Launches) -> None:

@@ -16,8 +16,10 @@ from ablations.costs import Cost
 from ablations.experiments import ADD_FA, ADD_PR, CSP_FAST
 from ablations.registry import everything, table_named
 from ablations.table import Row, Table
+from analysis.design import compared
 from analysis.report.verdicts import headline, verdict_lines, warnings
 from analysis.runs import load_runs
+from analysis.statistics.blocks import dunnett_critical
 from analysis.study import open_study
 from analysis.tables.cells import Cell
 from analysis.tables.fill import FilledTable, MixedRunsError, fill_table, footnotes, tidy
@@ -205,6 +207,32 @@ def test_intervals_are_those_of_the_block_design_and_the_rows_own_stand_beside(g
         assert cell.p == pytest.approx(2 * stats.t.sf(abs(np.mean(gain)) / error, freedom))
     assert pooled >= 2
     assert any("of the unpaired variance" in note for note in table.notes)
+
+
+def test_rows_at_once_are_those_with_one_control_in_that_score(tmp_path: Path) -> None:
+    """In Table 3x the control of a classification score is the task alone, and of AP the baseline."""
+    random, table = np.random.default_rng(1), table_named("3x")
+    for row in table.rows:
+        for seed in range(3):
+            tasks = row.experiment.tasks if row.experiment else ()
+            own = {"classification": CLASSIFICATION, "embedding": EMBEDDING}
+            scores = {
+                task: {k: v + random.normal(0, 0.01) if v < 1 else v for k, v in own[task].items()}
+                for task in tasks
+                if task in own
+            }
+            write_run(tmp_path, row.slug, seed, 0.4 + random.normal(0, 0.01), scores=scores)
+    found = open_study(tmp_path, tables=["3x"]).cells.query("delta.notna() and method == 'pooled'")
+    for (metric, _), cells in found.groupby(["metric", "against"]):
+        reach = (cells["all_high"] - cells["delta"]) / (cells["delta_high"] - cells["delta"])
+        pairs = [pair for pair in compared(table, metric) if pair[0] in set(cells["experiment"])]
+        for cell, ratio in zip(cells.itertuples(), reach, strict=True):
+            of = next(control for arm, control in pairs if arm == cell.experiment)
+            rows = sum(control == of for _, control in compared(table, metric))
+            critical = dunnett_critical(rows, cell.freedom) / stats.t.ppf(0.975, cell.freedom)
+            assert ratio == pytest.approx(critical), (metric, cell.row)
+    ratios = found.query("metric == 'cls mAP'").groupby("against").size()
+    assert ratios.max() >= 2
 
 
 def test_words_are_of_a_row_and_marks_of_all_comparisons_of_the_study(gains: Path) -> None:

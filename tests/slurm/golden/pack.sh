@@ -27,7 +27,7 @@ done
 
 # command
 export SUBMITIT_EXECUTOR=slurm
-srun --unbuffered --output /results/launches/L1/arrays/0/%A_%a_%t_log.out --kill-on-bad-exit=0 --wait=0 --cpus-per-task=8 sh -c 'trap "" USR2 TERM; ending=$1 folder=$2; shift 2; "$@"; exec "$ending" -m slurm.ending "$folder" $? "$SLURM_PROCID"' sh PYTHON /results/launches/L1/arrays/0 sh -c 'trap "" USR2; exec "$@"' sh PYTHON -u -m slurm.worker /results/launches/L1/arrays/0
+srun --unbuffered --output /results/launches/L1/arrays/0/%A_%a_%t_log.out --kill-on-bad-exit=0 --wait=0 --cpus-per-task=8 sh -c 'trap "" USR2 TERM; ending=$1 folder=$2; shift 2; "$@" & child=$!; trap '"'"'kill -USR2 "$child" 2> /dev/null'"'"' USR2 TERM; wait "$child"; code=$?; while kill -0 "$child" 2> /dev/null; do wait "$child"; code=$?; done; trap "" USR2 TERM; exec "$ending" -m slurm.ending "$folder" "$code" "$SLURM_PROCID"' sh PYTHON /results/launches/L1/arrays/0 sh -c 'trap "" USR2; exec "$@"' sh PYTHON -u -m slurm.worker /results/launches/L1/arrays/0
 
 
 # teardown

@@ -9,7 +9,7 @@ from typing import BinaryIO
 import pytest
 
 from ablations.worker import claim
-from yolor_core.errors import RunError
+from yolor_core.errors import BusyError, RunError
 from yolor_core.runs.directory import RunDirectory, write_atomically
 
 DAMAGE = {
@@ -104,6 +104,21 @@ def test_a_finished_run_with_a_damaged_file_is_started_again(tmp_path: Path, nam
     run = finished(tmp_path / "run")
     (run.path / name).write_text("{")
     assert (claim(run), run.life(), run.missing()) == ("start", "incomplete", [f"{name} cannot be read"])
+
+
+def test_a_file_system_without_flock_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """filelock would take the file itself for the lock, and that stays when a node is lost."""
+
+    def none_here(*_: object) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    run = RunDirectory(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr("fcntl.flock", none_here)
+        with pytest.raises(RunError, match=r"has no flock \(Lustre: mount option flock\)"), run.lock():
+            pass
+    with run.lock(), pytest.raises(BusyError), RunDirectory(tmp_path).lock(0.1):
+        pass
 
 
 def test_a_full_disk_names_the_file_that_was_to_be_written(tmp_path: Path) -> None:

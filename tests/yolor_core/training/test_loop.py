@@ -19,7 +19,7 @@ from yolor_core.errors import RunError
 from yolor_core.evaluation.coco import evaluate_boxes
 from yolor_core.evaluation.detections import Detections
 from yolor_core.runs.directory import RunDirectory
-from yolor_core.training import train
+from yolor_core.training import loop, train
 from yolor_core.training.state import drop_checkpoints
 from yolor_core.training.step import TrainingStep
 
@@ -144,6 +144,22 @@ def test_the_same_seed_gives_the_same_run_and_another_seed_another(
         train(tiny(seed=seed), tmp_path / str(seed))
     assert_same_result(plain_run, RunDirectory(tmp_path / "0"))
     assert lasting(plain_run) != lasting(RunDirectory(tmp_path / "1"))
+
+
+def test_checkpoints_go_only_when_the_run_is_done(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that dies between the two leaves a run that can be resumed."""
+    seen = []
+
+    def look(run: RunDirectory, keep_last: bool) -> None:
+        seen.append((run.life(), run.checkpoint.exists()))
+        raise OSError("the file system is read-only now")
+
+    monkeypatch.setattr(loop, "drop_checkpoints", look)
+    assert train(tiny(keep_checkpoint=False), tmp_path) == "done"
+    assert seen == [("done", True)]
+    assert RunDirectory(tmp_path).life() == "done"
 
 
 @pytest.mark.parametrize("keep_checkpoint", [True, False])
