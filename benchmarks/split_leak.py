@@ -73,9 +73,9 @@ class Training:
         files = {
             side: [
                 image["file_name"]
-                for image in json.loads(
-                    (self.data / "annotations" / f"instances_{side}2017.json").read_text()
-                )["images"]
+                for image in json.loads((self.data / "annotations" / f"instances_{side}.json").read_text())[
+                    "images"
+                ]
             ]
             for side in ("train", "val")
         }

@@ -26,6 +26,7 @@ import torch
 from click.testing import CliRunner, Result
 from packaging.version import Version
 from PIL import Image
+from scipy import stats
 
 from ablations.cli import main
 from ablations.overrides import SCIENCE_PARTS, override_data, override_execution, parse_overrides
@@ -60,7 +61,8 @@ LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
 #: Sites outside that pages may name; nothing here can check that they answer.
 OUTSIDE = ("https://arxiv.org/abs/",)
 NAME = re.compile(r"`([^`]+)`")
-STUDY = ROOT / "results" / "published" / "mini"
+STUDY, STEEL = (ROOT / "results" / "published" / name for name in ("mini", "steel"))
+LEAK = ROOT / "benchmarks" / "split_leak.csv"
 COCO = (118_287, 5_000)  # images of train2017 and val2017
 
 Row = list[str]
@@ -359,7 +361,22 @@ def shared_trainings() -> dict[str, list[str]]:
 
 def quoted_row(header: Row, row: Row) -> Row:
     """A comparison of the published study, as its summary has it."""
-    return [compared()[row[0], row[1]][name] for name in header]
+    return [compared(STUDY)[row[0], row[1]][name] for name in header]
+
+
+def both_row(header: Row, row: Row) -> Row:
+    """A comparison on photographs, with that of the study of shapes as its column `on shapes`."""
+    shapes, steel = (compared(study)[row[0], row[1]] for study in (STUDY, STEEL))
+    return [shapes["Δ AP [95 %]"] if name == "on shapes" else steel[name] for name in header]
+
+
+def leak_row(header: Row, row: Row) -> Row:
+    """Two trainings of the benchmark of splits, on the split with the number of the row."""
+    of = pd.read_csv(LEAK).set_index(["split", "kind"]).loc[int(row[0])]
+    random, whole = of.loc["random"], of.loc["groups whole"]
+    share = 100 * random["val in a group of train"] / random["val"]
+    cells_ = [f"{share:.0f} %", *(f"{each['AP']:.1f}" for each in (random, whole))]
+    return [row[0], *cells_, f"{random['AP'] - whole['AP']:+.1f}"]
 
 
 #: By page and first columns, what writes a row; the first cell and the words of a row are a person's.
@@ -372,6 +389,8 @@ WRITERS: dict[tuple[str, str, str], Callable[[Row, Row], Row]] = {
     ("docs/costs.md", "training", "FLOPs of an image, 10⁹"): training_row,
     ("docs/costs.md", "training", "tables"): shared_row,
     ("docs/published.md", "table", "row"): quoted_row,
+    ("docs/steel.md", "table", "row"): both_row,
+    ("docs/steel.md", "split", ""): leak_row,
 }
 WRITTEN = sorted({page for page, *_ in WRITERS})
 
@@ -749,23 +768,23 @@ def test_the_advice_covers_every_state_that_needs_some() -> None:
 # What pages quote from the published study.
 
 QUOTED = {"table", "row", "Δ AP [95 %]"}  # a table with these columns quotes the summary
-TABLES = (*"12345678", "controls")
+TABLES = {STUDY: (*"12345678", "controls"), STEEL: (*"12456", "controls")}
 COUNTED = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 EXCERPT = "ablate tables 8 --metrics AP,AP50 --results results/published/mini"
 PLAN = "ablate plan 1 4 controls --results results/published/mini"
 
 
 @functools.cache
-def summary() -> str:
-    return flat((STUDY / "summary.md").read_text(encoding="utf-8"))
+def summary(study: Path) -> str:
+    return flat((study / "summary.md").read_text(encoding="utf-8"))
 
 
 @functools.cache
-def compared() -> dict[tuple[str, str], dict[str, str]]:
-    """The rows of the summary's verdicts by table and row."""
-    (found,) = [t for t in tables((STUDY / "summary.md").read_text(encoding="utf-8")) if set(t[0]) >= QUOTED]
+def compared(study: Path) -> dict[tuple[str, str], dict[str, str]]:
+    """The rows of a summary's verdicts by table and row."""
+    (found,) = [t for t in tables((study / "summary.md").read_text(encoding="utf-8")) if set(t[0]) >= QUOTED]
     head, rows = found
-    assert tuple(head) == HEAD and len(rows) > 20
+    assert tuple(head) == HEAD and len(rows) > 10
     return {(row[0], row[1]): dict(zip(head, row, strict=True)) for row in rows}
 
 
@@ -779,14 +798,14 @@ def seeds_for(half_width: str) -> int:
     return int(json.loads(planned)["half_widths"][0]["seeds"])
 
 
-def least_shown() -> str:
-    return f"{min(float(row['shows']) for row in compared().values() if row['shows'] != '–'):.1f}"
+def least_shown(study: Path) -> str:
+    return f"{min(float(row['shows']) for row in compared(study).values() if row['shows'] != '–'):.1f}"
 
 
-def moved(experiment: str) -> str:
+def moved(study: Path, experiment: str) -> str:
     """Root mean square of g(z) at the end minus its start, P3 to P5; mean over the seeds."""
     by_seed = []
-    for run in sorted((STUDY / "runs").glob(f"{experiment}-mini-s*")):
+    for run in sorted((study / "runs").glob(f"{experiment}-mini-s*")):
         values = pd.read_parquet(run / "implicit.parquet")
         ends = values[values["epoch"].isin((0, values["epoch"].max()))]
         wide = ends.pivot(index=["level", "index"], columns="epoch", values="value")
@@ -795,47 +814,86 @@ def moved(experiment: str) -> str:
     return f"{first:.2f}, {second:.2f} and {third:.2f}"
 
 
-def baseline(score: str) -> str:
+def gains(study: Path) -> str:
+    """By how much × iPR multiplies classes, and widths and heights: mean of seeds, levels and anchors."""
+    found = []
+    for run in sorted((study / "runs").glob("csp-fast.mul-pr-mini-s*")):
+        values = pd.read_parquet(run / "implicit.parquet")
+        values = values[values["epoch"] == values["epoch"].max()]
+        output = values["index"] % ((values["index"].max() + 1) // 3)
+        found.append([values.loc[of, "value"].mean() for of in (output > 4, output.isin((2, 3)))])
+    classes, sides = np.mean(found, axis=0)
+    return f"outputs of classes × {classes:.1f} and those of widths and heights × {sides:.1f}"
+
+
+def baseline(study: Path, score: str) -> str:
     """`score` of the baseline of Table 1 with its interval, as its table prints it."""
-    lines = (STUDY / "tables" / "table-1.txt").read_text(encoding="utf-8").splitlines()
+    lines = (study / "tables" / "table-1.txt").read_text(encoding="utf-8").splitlines()
     names = next(line for line in lines if line.startswith("row")).split()[1:]
     ours = re.findall(r"[\d.]+ ± [\d.]+", next(line for line in lines if line.split()[:1] == ["ours"]))
     return dict(zip(names, ours, strict=True))[score]
 
 
-def runs_and_seeds() -> tuple[int, int]:
-    names = [run.name for run in (STUDY / "runs").iterdir()]
+def runs_and_seeds(study: Path) -> tuple[int, int]:
+    names = [run.name for run in (study / "runs").iterdir()]
     return len(names), len({re.findall(r"-s(\d+)-", each)[-1] for each in names})
 
 
-#: What pages say of the study, as a pattern, and what is so.
-SAID: dict[str, Callable[[re.Match[str]], str]] = {
-    r"\d+ comparisons in AP: .+? \(Holm\)(?:; uncorrected, [^.]+)?\.": lambda _: headline(
-        open_study(STUDY, tables=TABLES)
+def same_signs() -> str:
+    """How many comparisons go the same way on photographs and on shapes."""
+    rows = rows_below(text("docs/steel.md"), "table", "row")
+    found = (
+        compared(study)[table, row]["Δ AP [95 %]"] for table, row, *_ in rows for study in (STUDY, STEEL)
+    )
+    signs = [float(each.split()[0]) > 0 for each in found]
+    same = sum(a is b for a, b in zip(signs[::2], signs[1::2], strict=True))
+    return f"{same} of {len(rows)} differences have the same sign"
+
+
+def leak() -> str:
+    """What a random split is worth: mean of the pairs, with the t-interval that the benchmark prints."""
+    wide = pd.read_csv(LEAK).pivot(index="split", columns="kind", values="AP")
+    pairs = wide["random"] - wide["groups whole"]
+    half = stats.t.ppf(0.975, len(pairs) - 1) * stats.sem(pairs)
+    return f"{pairs.mean():+.1f} AP [{pairs.mean() - half:+.1f}, {pairs.mean() + half:+.1f}]"
+
+
+#: What pages say of a study, as a pattern, and what is so.
+SAID: dict[str, Callable[[Path], str]] = {
+    r"\d+ comparisons in AP: .+? \(Holm\)(?:; uncorrected, [^.]+)?\.": lambda study: headline(
+        open_study(study, tables=TABLES[study])
     ),
-    r"baseline of most rows has AP .+?, AP50 [\d.]+ ± [\d.]+": lambda _: (
-        f"baseline of most rows has AP {baseline('AP')}, AP50 {baseline('AP50')}"
+    r"baseline of most rows has AP .+?, AP50 [\d.]+ ± [\d.]+": lambda study: (
+        f"baseline of most rows has AP {baseline(study, 'AP')}, AP50 {baseline(study, 'AP50')}"
     ),
-    r"\d+ trainings(?= on 2 cores| of tiny models)": lambda _: f"{runs_and_seeds()[0]} trainings",
-    r"\w+ seeds(?= of each row at `mini`| each, \d+ train| a row, every| would have shown|\) after 24)": (
-        lambda _: f"{COUNTED[runs_and_seeds()[1]]} seeds"
+    r"\d+ trainings(?= on 2 cores| of tiny models)": lambda study: f"{runs_and_seeds(study)[0]} trainings",
+    r"\w+ seeds(?= of each row at `mini`| each, \d+ train| a row, every|\) after 24)": (
+        lambda study: f"{COUNTED[runs_and_seeds(study)[1]]} seeds"
     ),
-    r"shown effects from [\d.]+ AP on": lambda _: f"shown effects from {least_shown()} AP on",
+    r"effects of about [\d.]+ AP or more": lambda study: f"effects of about {least_shown(study)} AP or more",
     r"half-widths of 0.5 AP `ablate plan 1 4 controls` asks for \d+ seeds": lambda _: (
         f"half-widths of 0.5 AP `ablate plan 1 4 controls` asks for {seeds_for('0.5')} seeds"
     ),
-    r"the vector of \+ iFA had moved by [\d.]+, [\d.]+ and [\d.]+\d": lambda _: (
-        f"the vector of + iFA had moved by {moved('csp-fast.add-fa')}"
+    r"the vector of \+ iFA had moved by [\d.]+, [\d.]+ and [\d.]+\d": lambda study: (
+        f"the vector of + iFA had moved by {moved(study, 'csp-fast.add-fa')}"
     ),
-    r"that of \+ iPR by [\d.]+, [\d.]+ and [\d.]+\d": lambda _: (
-        f"that of + iPR by {moved('csp-fast.add-pr')}"
+    r"that of \+ iPR by [\d.]+, [\d.]+ and [\d.]+\d": lambda study: (
+        f"that of + iPR by {moved(study, 'csp-fast.add-pr')}"
     ),
+    r"outputs of classes × [\d.]+ and those of widths and heights × [\d.]+": gains,
+    r"\d+ of \d+ differences have the same sign": lambda _: same_signs(),
+    r"worth \S+ AP \[\S+ \S+\]": lambda _: f"worth {leak()}",
 }
-QUOTING = ("README.md", *(f"docs/{each}.md" for each in ("faq", "paper-figures", "published", "start")))
+#: Pages that say something of a study.
+QUOTING = {
+    "README.md": STUDY,
+    **{f"docs/{each}.md": STUDY for each in ("faq", "figures", "paper-figures", "published", "start")},
+    "docs/steel.md": STEEL,
+}
 
 
-def as_measured(content: str) -> str:
-    """A page with what it says of the study written anew; paragraphs are filled again where they change."""
+def as_measured(content: str, study: Path) -> str:
+    """A page with what it says of a study written anew; paragraphs are filled again where they change."""
 
     def block(found: re.Match[str]) -> str:
         paragraph = found[0]
@@ -843,7 +901,7 @@ def as_measured(content: str) -> str:
             return paragraph
         words = flat(paragraph)
         for pattern, so in SAID.items():
-            words = re.sub(pattern, so, words)
+            words = re.sub(pattern, lambda _, so=so: so(study), words)
         if words == flat(paragraph):
             return paragraph
         return textwrap.fill(words, 120, break_long_words=False, break_on_hyphens=False)
@@ -853,7 +911,9 @@ def as_measured(content: str) -> str:
 
 @pytest.mark.parametrize("page", QUOTING)
 def test_what_pages_say_of_the_study_is_measured(page: str) -> None:
-    assert flat(as_measured(text(page))) == flat(text(page)), "python -m tests.test_docs writes it anew"
+    assert flat(as_measured(text(page), QUOTING[page])) == flat(text(page)), (
+        "python -m tests.test_docs writes it anew"
+    )
 
 
 @pytest.mark.parametrize("pattern", SAID)
@@ -862,19 +922,19 @@ def test_every_sentence_of_the_study_is_on_a_page(pattern: str) -> None:
 
 
 def test_every_comparison_is_quoted_once_and_the_readme_calls_them_by_their_verdicts() -> None:
-    found = [
-        (name(page), rows) for page in PAGES for head, rows in tables(text(name(page))) if set(head) >= QUOTED
-    ]
-    ((page_name, rows),) = found
-    assert page_name == "docs/published.md"
-    assert len(rows) == len({tuple(row[:2]) for row in rows}) == 21
-    trained, seeds = runs_and_seeds()
-    assert f"| runs | {trained} finished, of {trained // seeds} experiments | " in summary()
+    found = {
+        name(page): rows for page in PAGES for head, rows in tables(text(name(page))) if set(head) >= QUOTED
+    }
+    assert set(found) == {"docs/published.md", "docs/steel.md"}
+    for rows, count_ in ((found["docs/published.md"], 21), (found["docs/steel.md"], 14)):
+        assert len(rows) == len({tuple(row[:2]) for row in rows}) == count_
+    trained, seeds = runs_and_seeds(STUDY)
+    assert f"| runs | {trained} finished, of {trained // seeds} experiments | " in summary(STUDY)
     assert "every difference that the paper names is inconclusive" in flat(text("README.md"))
-    assert {row["verdict"] for (table, _), row in compared().items() if table != "controls"} == {
+    assert {row["verdict"] for (table, _), row in compared(STUDY).items() if table != "controls"} == {
         "inconclusive"
     }
-    (told,) = [row for row in compared().values() if row["verdict"] != "inconclusive"]
+    (told,) = [row for row in compared(STUDY).values() if row["verdict"] != "inconclusive"]
     assert (told["row"], told["verdict"]) == ("k-means anchors", "higher")
     assert "That one is the control with anchors by k-means" in flat(text("README.md"))
 
@@ -902,24 +962,27 @@ def test_excerpts_are_what_their_commands_print(page: str, command: str) -> None
     assert excerpts(page, text(page)) == text(page), "python -m tests.test_docs prints it anew"
 
 
-PICTURES = ("effects-by-row", "detections", "figure-9", "figure-10", "figure-11")
+#: Pictures of README and docs: figures of the catalogue, by the study they are of.
+PICTURES = {
+    STUDY: {each: each for each in ("effects-by-row", "detections", "figure-9", "figure-10", "figure-11")},
+    STEEL: {"effects-by-row": "steel-effects-by-row"},
+}
 
 
 def pictures() -> dict[str, str]:
-    """Pictures of README and docs, {path: SVG}: figures of the catalogue, of the published study."""
-    made, _ = read_manifest(STUDY)
-    study = reopened(STUDY, made, no_costs)
-    drawn = {each.name: each for each in published_drawings(study) if each.name in PICTURES}
-    return {
-        f"docs/images/{key}.svg": svg(
-            each.draw(each.data(study), width="page"), each.title, each.caption, key
-        )
-        for key, each in drawn.items()
-    }
+    """{path: SVG}."""
+    found = {}
+    for folder, names in PICTURES.items():
+        study = reopened(folder, read_manifest(folder)[0], no_costs)
+        for each in published_drawings(study):
+            if key := names.get(each.name):
+                drawn = each.draw(each.data(study), width="page")
+                found[f"docs/images/{key}.svg"] = svg(drawn, each.title, each.caption, key)
+    return found
 
 
 @pytest.mark.slow
-def test_the_pictures_of_the_pages_are_drawn_from_the_published_study() -> None:
+def test_the_pictures_of_the_pages_are_drawn_from_the_published_studies() -> None:
     """By their words and numbers: where lines end is up to matplotlib's version."""
     for path, drawn in pictures().items():
         words = [re.findall(r"<text[^>]*>([^<]+)</text>", each) for each in (text(path), drawn)]
@@ -932,7 +995,7 @@ def test_the_readme_analyses_the_published_study() -> None:
     space: dict[str, Any] = {}
     exec(compile(analysis, "README.md: analysis", "exec"), space)
     (delta,) = space["ap"].query("table == '1' and row == '+ iFA'")["delta"]
-    assert compared()["1", "+ iFA"]["Δ AP [95 %]"].startswith(f"{delta:+.2f} [")
+    assert compared(STUDY)["1", "+ iFA"]["Δ AP [95 %]"].startswith(f"{delta:+.2f} [")
 
 
 def test_published_detections_are_read_as_the_page_says_and_no_two_are_the_same() -> None:
@@ -955,8 +1018,8 @@ def test_the_training_time_counts_what_is_continued_once() -> None:
         record, state = (json.loads((run / file).read_text()) for file in ("run.json", "state.json"))
         spent[run.name] = (state["seconds"], record.get("continues"))
     once = sum(seconds - (spent[before][0] if before else 0) for seconds, before in spent.values()) / 3600
-    assert sum(before is not None for _, before in spent.values()) == 2 * runs_and_seeds()[1]
-    assert f"| training time | {once:.1f} hours of one device" in summary()
+    assert sum(before is not None for _, before in spent.values()) == 2 * runs_and_seeds(STUDY)[1]
+    assert f"| training time | {once:.1f} hours of one device" in summary(STUDY)
 
 
 # One version, date and licence wherever they are written down.
@@ -985,7 +1048,7 @@ if __name__ == "__main__":
     for page_ in WRITTEN:
         (ROOT / page_).write_text(written(page_, text(page_)), encoding="utf-8")
     for page_ in QUOTING:
-        (ROOT / page_).write_text(as_measured(text(page_)), encoding="utf-8")
+        (ROOT / page_).write_text(as_measured(text(page_), QUOTING[page_]), encoding="utf-8")
     for page_ in ("docs/seeds.md", "docs/reading-a-table.md"):
         (ROOT / page_).write_text(excerpts(page_, text(page_)), encoding="utf-8")
     for path_, content_ in pictures().items():
