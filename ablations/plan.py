@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -206,6 +206,12 @@ def with_predecessors(chosen: Sequence[Experiment], selection: Selection) -> lis
     for experiment in chosen:
         add(experiment)
     return list(ordered.values())
+
+
+def with_continued(runs: Sequence[PlannedRun], slugs: Collection[str]) -> list[PlannedRun]:
+    """Of planned runs those of some experiments, and the runs that these continue; in order."""
+    needed = {run.after for run in runs if run.config.experiment in slugs}
+    return [run for run in runs if run.config.experiment in slugs or run.run_id in needed]
 
 
 def check_seeds(seeds: Sequence[int]) -> list[int]:

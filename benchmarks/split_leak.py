@@ -21,9 +21,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
-from scipy import stats
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from analysis.statistics.seeds import over_seeds
 
 KINDS = ("random", "groups whole")
 
@@ -114,11 +116,9 @@ def main() -> None:
     print(table.round(2).to_string(index=False))
     for score in ("AP", "AP50"):
         wide = table.pivot(index="split", columns="kind", values=score)
-        difference = (wide[KINDS[0]] - wide[KINDS[1]]).to_numpy()
-        half = (
-            stats.t.ppf(0.975, len(difference) - 1) * stats.sem(difference) if len(difference) > 1 else np.nan
-        )
-        print(f"{score}: {KINDS[0]} - {KINDS[1]} = {difference.mean():+.2f} ± {half:.2f}")
+        found = over_seeds((wide[KINDS[0]] - wide[KINDS[1]]).tolist())
+        interval = "" if found.half_width is None else f" ± {found.half_width:.2f}"
+        print(f"{score}: {KINDS[0]} - {KINDS[1]} = {found.mean:+.2f}{interval}")
 
 
 if __name__ == "__main__":

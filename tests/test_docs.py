@@ -26,7 +26,6 @@ import torch
 from click.testing import CliRunner, Result
 from packaging.version import Version
 from PIL import Image
-from scipy import stats
 
 from ablations.cli import main
 from ablations.overrides import SCIENCE_PARTS, override_data, override_execution, parse_overrides
@@ -39,6 +38,7 @@ from analysis.published.detections import read_detections
 from analysis.published.publish import published_drawings, read_manifest, reopened
 from analysis.published.summary import HEAD
 from analysis.report.verdicts import headline
+from analysis.statistics.seeds import over_seeds
 from analysis.study import no_costs, open_study
 from slurm.cluster import Cluster, Override, known_clusters, load_cluster
 from tests.commands import FENCED, ROOT, NotACommandError, Printed, check, pages, printed
@@ -853,9 +853,8 @@ def same_signs() -> str:
 def leak() -> str:
     """What a random split is worth: mean of the pairs, with the t-interval that the benchmark prints."""
     wide = pd.read_csv(LEAK).pivot(index="split", columns="kind", values="AP")
-    pairs = wide["random"] - wide["groups whole"]
-    half = stats.t.ppf(0.975, len(pairs) - 1) * stats.sem(pairs)
-    return f"{pairs.mean():+.1f} AP [{pairs.mean() - half:+.1f}, {pairs.mean() + half:+.1f}]"
+    found = over_seeds((wide["random"] - wide["groups whole"]).tolist())
+    return f"{found.mean:+.1f} AP [{found.low:+.1f}, {found.high:+.1f}]"
 
 
 #: What pages say of a study, as a pattern, and what is so.

@@ -25,14 +25,13 @@ from ablations.options import (
 )
 
 if TYPE_CHECKING:
-    from ablations.plan import PlannedRun
     from ablations.registry import Selection
     from analysis.stopping import Rule
 
 HALF_WIDTHS = (1.0, 0.5, 0.33, 0.3, 0.2)  # AP, points
 ELSEWHERE, THERE = ("proxy", "paper"), (0.3, 0.2)
 TFLOPS = 30.0  # of a GPU, as docs/costs.md assumes
-ERROR = 0.05  # the chance to show an effect that is not there; more is a power
+ERROR = 0.05  # as analysis.statistics.seeds.ALPHA, which takes long to import; what no effect has is no power
 ANY_DATA = "0" * 64  # hours do not depend on which pictures they are
 
 
@@ -139,8 +138,7 @@ def _study(selection: Selection, profile: str, overrides: Sequence[str], results
     runs = load_runs(results)
     found = scatter(Design({slug: runs[runs["signature"] == name] for slug, name in of.items()}))
     slugs = arms(pairs)
-    own = runs[runs["signature"].isin([of[slug] for slug in slugs])]
-    own = own[own["state"] == "done"]
+    own = runs[runs["signature"].isin([of[slug] for slug in slugs]) & runs["state"].eq("done")]
     hours, unit, basis = _seed_hours(selection, slugs, profile, overrides, results)
     threads = execution_config(profile, overrides).threads if unit == "core-hours" else 1
     study: dict[str, Any] = {
@@ -174,11 +172,10 @@ def _seed_hours(
     """Hours of one seed of all arms and of the runs that these continue, of what, and by whose measure."""
     from ablations.costs import Estimator, local_estimates
     from ablations.machine import visible_gpus
-    from ablations.plan import plan_runs
+    from ablations.plan import plan_runs, with_continued
 
     every = plan_runs(selection, profile, (0,), overrides, None, results, fingerprint=ANY_DATA)
-    needed = {run.after for run in every if run.config.experiment in slugs}
-    runs: list[PlannedRun] = [run for run in every if run.config.experiment in slugs or run.run_id in needed]
+    runs = with_continued(every, slugs)
     estimates, whose = local_estimates(runs, results)
     whose = f"fast as {whose}"
     on_gpus = bool(visible_gpus()) or not estimates

@@ -96,12 +96,10 @@ class Until:
 
     def planned(self, seeds: int) -> list[PlannedRun]:
         """The runs of the arms that go on, and those that these continue."""
+        from ablations.plan import with_continued
         from analysis.stopping import arms
 
-        wanted = set(arms(self.plan.open))
-        every = self._planned(seeds, self.fingerprint)
-        needed = {run.after for run in every if run.config.experiment in wanted}
-        return [run for run in every if run.config.experiment in wanted or run.run_id in needed]
+        return with_continued(self._planned(seeds, self.fingerprint), arms(self.plan.open))
 
     @property
     def unit(self) -> str:

@@ -324,7 +324,8 @@ def copy_records(source: Path, target: Path) -> None:
     with suppress(KeyError, OSError):  # a user without a name
         names.add(getpass.getuser())
     data = record["config"].get("data") or {}
-    roots = [str(data[key]) for key in ("root", "packs") if Path(data.get(key) or "").name]
+    found = {str(data[key]) for key in ("root", "packs") if Path(data.get(key) or "").name}
+    roots = sorted(found, key=len, reverse=True)  # one may be inside the other
     clean = scrub(record, names - {"localhost"}, roots)
     config = clean.pop("config")
     # What the signature is computed from must stay as it is, and has no paths.
@@ -336,7 +337,8 @@ def copy_records(source: Path, target: Path) -> None:
 def scrub(value: Any, names: Collection[str], roots: Iterable[str] = ()) -> Any:
     """A JSON value without what names the machine: its fields, paths but their last part, and `names`.
 
-    roots: folders that texts may name, whatever letters are in them; of others a path ends at a space.
+    roots: folders that texts may name, longest first, whatever letters are in them; of others a path ends at
+    a space.
     """
     if isinstance(value, dict):
         return {key: scrub(each, names, roots) for key, each in value.items() if key not in OF_THE_MACHINE}
@@ -344,7 +346,7 @@ def scrub(value: Any, names: Collection[str], roots: Iterable[str] = ()) -> Any:
         return [scrub(each, names, roots) for each in value]
     if not isinstance(value, str):
         return value
-    for root in sorted(roots, key=len, reverse=True):
+    for root in roots:
         value = value.replace(root, Path(root).name)
     words = "|".join(map(re.escape, sorted(names, key=len, reverse=True)))
     text = ABSOLUTE.sub(lambda found: found[1] or HIDDEN, value)

@@ -286,9 +286,14 @@ def of_photographs(runs: Iterable[Path], data: Path) -> list[CocoConfig]:
             said = ((RunDirectory(path).read_run() or {}).get("config") or {}).get("data") or {}
             if said.get("kind") == "coco":
                 named.add((str(said.get("train")), str(said.get("val"))))
-    there = set(splits(data))
-    own = [CocoConfig(root=str(data), train=t, val=v) for t, v in sorted(named) if {t, v} <= there]
-    return own or [coco_config(data)]
+    found = (_in_folder(CocoConfig(root=str(data), train=t, val=v), data) for t, v in sorted(named))
+    return list(dict.fromkeys(found)) or [coco_config(data)]
+
+
+def _in_folder(data: CocoConfig, root: Path) -> CocoConfig:
+    """The same splits in the folder `root` where it has them, else its own two."""
+    own = {data.train, data.val} <= {*splits(root)}
+    return data.model_copy(update={"root": str(root)}) if own else coco_config(root)
 
 
 def conclusion(folder: Path, checks: Sequence[Check]) -> str:
@@ -504,9 +509,7 @@ class RunChecks:
         config = RunConfig.from_json(json.dumps(record["config"]))
         if self.root is None or isinstance(config.data, ShapesConfig):
             return config
-        own = {config.data.train, config.data.val} <= {*splits(self.root)}
-        here = config.data.model_copy(update={"root": str(self.root)}) if own else coco_config(self.root)
-        return config.model_copy(update={"data": here})
+        return config.model_copy(update={"data": _in_folder(config.data, self.root)})
 
     def _data(self, record: Json) -> None:
         config = self._config(record)

@@ -170,11 +170,18 @@ def at_once(filled: Sequence[FilledTable], comparisons: Sequence[Pair], design: 
     comparisons with one control, of rows that are pooled. `comparisons`: of these tables, each once;
     `design`: of the study, which may have more.
     """
+    metrics = {FAMILY, *(cell.metric for each in filled for cell in each.cells)}
+    # A row that trains several tasks has another control in each task's scores.
     controls = [
-        {row.label: each.table.baseline(row, FAMILY).slug for row in each.table.rows} for each in filled
+        {
+            (row.label, metric): each.table.baseline(row, metric).slug
+            for row in each.table.rows
+            for metric in metrics
+        }
+        for each in filled
     ]
     found = {
-        (cell.experiment, control[cell.row]): cell
+        (cell.experiment, control[cell.row, FAMILY]): cell
         for each, control in zip(filled, controls, strict=True)
         for cell, _ in each.variants
     }
@@ -183,16 +190,15 @@ def at_once(filled: Sequence[FilledTable], comparisons: Sequence[Pair], design: 
         dict(zip(found, holm([getattr(cell, name) for cell in found.values()], tests), strict=True))
         for name in ("p", "p_small")
     )
-    rows = {
-        metric: Counter(control for _, control in dict.fromkeys(pairs))
-        for metric in {cell.metric for each in filled for cell in each.cells}
-        for pairs in ([pair for each in filled for pair in compared(each.table, metric)],)
-    }
+    rows = Counter(
+        (metric, control)
+        for metric in metrics
+        for _, control in {pair for each in filled for pair in compared(each.table, metric)}
+    )
 
-    def whole(cell: Cell, control: str | None, own: str | None) -> Cell:
-        """own: the control in this score, which is that of a task alone where a row trains several."""
+    def whole(cell: Cell, control: str | None) -> Cell:
         if cell.method == "pooled" and cell.delta is not None and cell.freedom is not None:
-            critical = dunnett_critical(rows[cell.metric][own or ""] or 1, cell.freedom)
+            critical = dunnett_critical(rows[cell.metric, control or ""] or 1, cell.freedom)
             reach = critical / float(stdtrit(cell.freedom, 0.5 + LEVEL / 2)) * (half_width(cell) or 0.0)
             cell = replace(cell, all_low=cell.delta - reach, all_high=cell.delta + reach)
         if cell.metric != FAMILY or cell.p is None or cell.p_small is None:
@@ -207,13 +213,9 @@ def at_once(filled: Sequence[FilledTable], comparisons: Sequence[Pair], design: 
         replace(
             each,
             facts=tuple(HOLDS.format(whose) if fact == HOLDS else fact for fact in each.facts),
-            cells=tuple(
-                whole(cell, control[cell.row], each.table.baseline(by_label[cell.row], cell.metric).slug)
-                for cell in each.cells
-            ),
+            cells=tuple(whole(cell, control[cell.row, cell.metric]) for cell in each.cells),
         )
         for each, control in zip(filled, controls, strict=True)
-        for by_label in ({row.label: row for row in each.table.rows},)
     ]
 
 

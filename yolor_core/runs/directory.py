@@ -127,18 +127,16 @@ def now() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _require_flock(path: Path) -> None:
-    """Create a lock file. Raises RunError where its file system knows no flock: filelock would take the file
-    itself for the lock, which a lost node leaves behind."""
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+def _refused(path: Path, flags: int) -> int:
+    """Why a lock file cannot be locked now, as an errno, or 0. Raises OSError where it cannot be opened."""
+    handle = os.open(path, flags, 0o666)
     try:
-        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)  # as FileLock does, but shared among lookers
     except OSError as error:
-        if error.errno in (errno.ENOSYS, errno.EOPNOTSUPP):
-            what = "its file system has no flock (Lustre: mount option flock), and two could train it at once"
-            raise RunError(f"{path.parent}: {what}") from None
+        return error.errno or errno.EIO
     finally:
         os.close(handle)
+    return 0
 
 
 class RunDirectory:
@@ -293,7 +291,10 @@ class RunDirectory:
         system without flock.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        _require_flock(self.path / ".lock")
+        if _refused(self.path / ".lock", os.O_RDWR | os.O_CREAT) in (errno.ENOSYS, errno.EOPNOTSUPP):
+            # filelock would take the file itself for the lock, which a lost node leaves behind.
+            what = "its file system has no flock (Lustre: mount option flock), and two could train it at once"
+            raise RunError(f"{self.path}: {what}")
         try:
             with FileLock(self.path / ".lock", timeout=timeout):
                 yield
@@ -308,15 +309,6 @@ class RunDirectory:
         Nothing is written, so one who may only read can ask; a lock that they may not read counts as free.
         """
         try:
-            handle = os.open(self.path / ".lock", os.O_RDONLY)
+            return _refused(self.path / ".lock", os.O_RDONLY) == errno.EWOULDBLOCK
         except OSError:
             return False
-        try:
-            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)  # as FileLock does, but shared among lookers
-        except BlockingIOError:
-            return True
-        except OSError:
-            return False
-        finally:
-            os.close(handle)
-        return False
