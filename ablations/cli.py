@@ -16,7 +16,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from ablations.options import examples
-from slurm.scheduler import ClusterError
+from slurm import ClusterError
 from yolor_core.errors import UnknownNameError, YolorError, unknown_name
 
 # Names and one-line helps are repeated here so that `ablate --help` imports no subcommand.

@@ -15,10 +15,10 @@ from typing import Any
 from ablations import worker
 from ablations.costs import Estimate, Estimator
 from ablations.plan import Place, PlannedRun, planned_record
-from slurm import scheduler
+from slurm import ClusterError, scheduler
 from slurm.cluster import Cluster
 from slurm.files import create_json, read_json
-from slurm.scheduler import ClusterError, check_path, forever
+from slurm.scheduler import check_path, forever
 from slurm.submission import (
     Array,
     Request,

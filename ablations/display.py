@@ -1,25 +1,34 @@
-"""What a person sees of runs: numbers as words, the table of `ablate status`, and the one live display."""
+"""What a person sees of runs: how far each is, numbers as words, the table of `ablate status`, live displays.
+
+And what is said of the data that finished runs were trained on.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import click
+
 from ablations.columns import counted
-from ablations.overview import RunView, progress
 from yolor_core.errors import RunError
 from yolor_core.runs.directory import RunDirectory, number
-from yolor_core.runs.life import State
+from yolor_core.runs.life import GOING_ON, State
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
+    from ablations.plan import PlannedRun
     from slurm.local import Job, Outcome
+    from slurm.tokens import Token
 
+INTERRUPTED = 130  # exit code, as of a command that Ctrl-C ended
 REFRESH_SECONDS = 0.5
 STYLES = {
     State.RUNNING: "cyan",
@@ -35,6 +44,59 @@ NUMBERS = ("epoch", "step", "loss", "AP", "time", "left", "GPU h")
 NARROW, WIDE = {"step", "time", "reason"}, {"node", "GPU h"}
 NARROW_BELOW, WIDE_FROM = 72, 110
 NAME_WIDTH = 20  # a run's name has at least so many characters
+HIDDEN = ("token", "run_dir", "submitted", "step", "steps", "loss")  # not in JSON, or not as they are
+
+
+@dataclass(frozen=True)
+class RunView:
+    """One run: how far it is, where, and why it is not further."""
+
+    run: str
+    run_dir: Path
+    state: State
+    epoch: int = 0
+    epochs: int | None = None
+    ap: float | None = None  # fraction
+    seconds: float = 0.0  # of training, over all attempts
+    left: float | None = None  # seconds until it ends, while it runs
+    node: str = ""
+    gpu_hours: float | None = None  # of runs of a cluster; a GPU's hour is shared by the runs on it
+    job: str | None = None
+    reason: str | None = None
+    heartbeat: str | None = None
+    token: Token | None = None
+    submitted: bool = False  # the cluster has it, or may have it
+    step: int = 0  # of the present epoch
+    steps: int | None = None
+    loss: float | None = None  # sum of its terms, where somebody read it
+
+    @property
+    def going_on(self) -> bool:
+        """Whether it will change without a new launch."""
+        return self.state in GOING_ON or (self.submitted and self.state is State.PREEMPTED)
+
+    def record(self) -> dict[str, Any]:
+        """For JSON."""
+        content = {name: value for name, value in asdict(self).items() if name not in HIDDEN}
+        return content | {"run_dir": str(self.run_dir)}
+
+
+def progress(state: Mapping[str, Any]) -> dict[str, Any]:
+    """How far a run is, by its state.json: fields of `RunView`. What is no number is left out."""
+    epoch, epochs, step, steps = (
+        int(number(state.get(name)) or 0) for name in ("epoch", "epochs", "step", "steps")
+    )
+    seconds = number(state.get("seconds")) or 0.0
+    done = min((epoch + min(step / steps if steps else 0.0, 1.0)) / epochs, 1.0) if epochs else 0.0
+    return {
+        "epoch": epoch,
+        "epochs": epochs or None,
+        "step": step,
+        "steps": steps or None,
+        "ap": number(state.get("ap")),
+        "seconds": seconds,
+        "left": seconds * (1 - done) / done if done > 0 else None,
+    }
 
 
 def clock(seconds: float | None) -> str:
@@ -257,3 +319,54 @@ class LaunchDisplay:
     def __rich__(self) -> RenderableType:
         caption = f"{self.summary()}; {clock(time.monotonic() - self.start)} elapsed"
         return table(list(self.views.values()), self.console, caption)
+
+
+def record_of(run_dir: Path) -> dict[str, Any]:
+    """Content of run.json; empty where that cannot be read."""
+    try:
+        return RunDirectory(run_dir).read_run() or {}
+    except RunError:
+        return {}
+
+
+def tell_of_data(planned: Sequence[PlannedRun], states: Mapping[str, str]) -> None:
+    """Say which finished runs were trained on equal data elsewhere, and which older ones do not count."""
+    from yolor_core.data.fingerprint import annotation_fingerprint, written_shapes
+    from yolor_core.identity import run_id
+
+    data = planned[0].config.data
+    here = _place(data.model_dump())
+    done = [run.run_dir for run in planned if states[run.run_id] == State.DONE]
+    trained = [(record_of(path).get("config") or {}).get("data") for path in done]
+    for there, count in Counter(map(_place, trained)).items():
+        if there not in (here, None):
+            click.echo(
+                f"note: {counted(count, 'finished run')} {'were' if count > 1 else 'was'} trained on "
+                f"{there}, whose annotations and pictures are those of {here}; "
+                f"{'they count' if count > 1 else 'it counts'}",
+                err=True,
+            )
+    if data.kind == "shapes":
+        return
+    before = annotation_fingerprint(data)
+    left = [run for run in planned if states[run.run_id] != State.DONE]
+    earlier = [run.run_dir.parent / run_id(run.config, before) for run in left]
+    found = [path for path in earlier if path.is_dir() and not RunDirectory(path).missing()]
+    if found:
+        why = (
+            "they were trained on the shapes as drawn, and the pictures here are others"
+            if written_shapes(data)
+            else "version 0.1.0 did not write down their pictures, so nobody knows whether these are the same"
+        )
+        click.echo(
+            f"note: {counted(len(found), 'earlier run')} on these annotations (e.g. "
+            f"{found[0]}) do not count: {why}. `ablate tables --fingerprint {before[:8]}` shows them",
+            err=True,
+        )
+
+
+def _place(data: Mapping[str, Any] | None) -> str | None:
+    """Where the data of a configuration are; None where it does not say."""
+    if not data:
+        return None
+    return os.path.realpath(str(data["root"])) if data.get("kind") == "coco" else "the shapes drawn on demand"

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from ablations.columns import aligned, counted
+from ablations.display import INTERRUPTED, record_of
 from yolor_core.runs.life import LOST, State
 
 if TYPE_CHECKING:
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
     from slurm.local import Outcome
     from slurm.submission import Submitted
 
-INTERRUPTED = 130  # exit code, as of a command that Ctrl-C ended
 WHOLE = ("ConfigError", "DataError", "InputError")  # failures whose sentence says all that the log does
 
 
@@ -157,62 +155,7 @@ def warn_of_other_code(planned: Sequence[PlannedRun], states: Mapping[str, str])
 
 def _made_by(run: PlannedRun) -> Any:
     """Source hash in run.json; None where it does not say."""
-    return _record(run.run_dir).get("source_hash")
-
-
-def _record(run_dir: Path) -> dict[str, Any]:
-    """Content of run.json; empty where that cannot be read."""
-    from yolor_core.errors import RunError
-    from yolor_core.runs.directory import RunDirectory
-
-    try:
-        return RunDirectory(run_dir).read_run() or {}
-    except RunError:
-        return {}
-
-
-def tell_of_data(planned: Sequence[PlannedRun], states: Mapping[str, str]) -> None:
-    """Say which finished runs were trained on equal data elsewhere, and which older ones do not count."""
-    from yolor_core.data.fingerprint import annotation_fingerprint, written_shapes
-    from yolor_core.identity import run_id
-    from yolor_core.runs.directory import RunDirectory
-
-    data = planned[0].config.data
-    here = _place(data.model_dump())
-    done = [run.run_dir for run in planned if states[run.run_id] == State.DONE]
-    trained = [(_record(path).get("config") or {}).get("data") for path in done]
-    for there, count in Counter(map(_place, trained)).items():
-        if there not in (here, None):
-            click.echo(
-                f"note: {counted(count, 'finished run')} {'were' if count > 1 else 'was'} trained on "
-                f"{there}, whose annotations and pictures are those of {here}; "
-                f"{'they count' if count > 1 else 'it counts'}",
-                err=True,
-            )
-    if data.kind == "shapes":
-        return
-    before = annotation_fingerprint(data)
-    left = [run for run in planned if states[run.run_id] != State.DONE]
-    earlier = [run.run_dir.parent / run_id(run.config, before) for run in left]
-    found = [path for path in earlier if path.is_dir() and not RunDirectory(path).missing()]
-    if found:
-        why = (
-            "they were trained on the shapes as drawn, and the pictures here are others"
-            if written_shapes(data)
-            else "version 0.1.0 did not write down their pictures, so nobody knows whether these are the same"
-        )
-        click.echo(
-            f"note: {counted(len(found), 'earlier run')} on these annotations (e.g. "
-            f"{found[0]}) do not count: {why}. `ablate tables --fingerprint {before[:8]}` shows them",
-            err=True,
-        )
-
-
-def _place(data: Mapping[str, Any] | None) -> str | None:
-    """Where the data of a configuration are; None where it does not say."""
-    if not data:
-        return None
-    return os.path.realpath(str(data["root"])) if data.get("kind") == "coco" else "the shapes drawn on demand"
+    return record_of(run.run_dir).get("source_hash")
 
 
 def warn_of_damage(planned: Sequence[PlannedRun], states: Mapping[str, str]) -> None:

@@ -4,59 +4,21 @@ from __future__ import annotations
 
 import fnmatch
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from slurm.scheduler import SECONDS, forever
+from ablations.display import RunView, progress
+from slurm.scheduler import forever
 from slurm.tokens import Token, current
 from slurm.view import Standing, look_at
 from yolor_core.errors import RunError, UnknownNameError
-from yolor_core.runs.directory import RunDirectory, number
+from yolor_core.runs.directory import RunDirectory
 from yolor_core.runs.life import GOING_ON, LOST, State
 
-if TYPE_CHECKING:
-    from ablations.plan import PlannedRun
-
 LOOK_SECONDS = 0.6  # the scheduler's time to answer where a person waits
-HIDDEN = ("token", "run_dir", "submitted", "step", "steps", "loss")  # not in JSON, or not as they are
 ENDED = (*LOST, State.INTERRUPTED, State.CANCELLED)  # for reasons that the scheduler may know
 UNFINISHED = (*LOST, State.INTERRUPTED, State.INCOMPLETE, State.CANCELLED, State.NOT_SENT)
-
-
-@dataclass(frozen=True)
-class RunView:
-    """One run: how far it is, where, and why it is not further."""
-
-    run: str
-    run_dir: Path
-    state: State
-    epoch: int = 0
-    epochs: int | None = None
-    ap: float | None = None  # fraction
-    seconds: float = 0.0  # of training, over all attempts
-    left: float | None = None  # seconds until it ends, while it runs
-    node: str = ""
-    gpu_hours: float | None = None  # of runs of a cluster; a GPU's hour is shared by the runs on it
-    job: str | None = None
-    reason: str | None = None
-    heartbeat: str | None = None
-    token: Token | None = None
-    submitted: bool = False  # the cluster has it, or may have it
-    step: int = 0  # of the present epoch
-    steps: int | None = None
-    loss: float | None = None  # sum of its terms, where somebody read it
-
-    @property
-    def going_on(self) -> bool:
-        """Whether it will change without a new launch."""
-        return self.state in GOING_ON or (self.submitted and self.state is State.PREEMPTED)
-
-    def record(self) -> dict[str, Any]:
-        """For JSON."""
-        content = {name: value for name, value in asdict(self).items() if name not in HIDDEN}
-        return content | {"run_dir": str(self.run_dir)}
 
 
 def overview(results: Path, seconds: float = LOOK_SECONDS) -> list[RunView]:
@@ -146,24 +108,6 @@ def _about(seen: Standing) -> str | None:
     return None if seen.state is State.RUNNING else seen.reason or None
 
 
-def progress(state: Mapping[str, Any]) -> dict[str, Any]:
-    """How far a run is, by its state.json: fields of `RunView`. What is no number is left out."""
-    epoch, epochs, step, steps = (
-        int(number(state.get(name)) or 0) for name in ("epoch", "epochs", "step", "steps")
-    )
-    seconds = number(state.get("seconds")) or 0.0
-    done = min((epoch + min(step / steps if steps else 0.0, 1.0)) / epochs, 1.0) if epochs else 0.0
-    return {
-        "epoch": epoch,
-        "epochs": epochs or None,
-        "step": step,
-        "steps": steps or None,
-        "ap": number(state.get("ap")),
-        "seconds": seconds,
-        "left": seconds * (1 - done) / done if done > 0 else None,
-    }
-
-
 def _text(value: object) -> str | None:
     return None if value is None else " ".join(str(value).split())
 
@@ -206,22 +150,6 @@ def find_run(name: str, results: Path) -> Path:
             raise
         here = "a folder without run.json" if os.path.isdir(path) else "a file"
         raise RunError(f"{error}; {name} itself is {here}, so no run") from None
-
-
-def on_a_cluster(runs: Sequence[PlannedRun]) -> dict[str, str]:
-    """The runs that a cluster has, or may have, and as what; they are not trained here too."""
-    found = {}
-    seen = look_at([run.run_dir for run in runs], SECONDS)
-    for run in runs:
-        there = seen.get(run.run_dir)
-        if there is not None and there.taken:
-            how = (
-                "may be on a cluster (squeue does not answer)"
-                if there.state is State.UNKNOWN
-                else f"is on a cluster: {there.state}"
-            )
-            found[run.run_id] = f"{how}, job {there.token.job}; `ablate cancel {run.run_id}` takes it off"
-    return found
 
 
 def log_files(run_dir: Path, token: Token | None, rank: int = 0) -> list[Path]:

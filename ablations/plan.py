@@ -1,4 +1,7 @@
-"""From tables and seeds to runs: which trainings, where each one lives, and which must come first."""
+"""From tables and seeds to runs: which trainings, where each one lives, and which must come first.
+
+And which are not to be trained here: those that a cluster has, those of a published study.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +21,10 @@ from yolor_core.data.layout import coco_config
 from yolor_core.errors import ConfigError, RunError, UnknownNameError
 from yolor_core.identity import run_id, signature
 from yolor_core.runs.directory import RunDirectory, read_json
+from yolor_core.runs.life import State
 
 MOST_SEEDS = 10_000
+MAKER, MANIFEST = "ablate publish", "manifest.json"  # of a published study
 
 
 @dataclass(frozen=True)
@@ -149,7 +154,7 @@ def plan_runs(
             raise ConfigError(f"{data.root}: no such folder; name a folder in COCO's layout with --data PATH")
         fingerprint = data_fingerprint(data)
         if isinstance(data, CocoConfig):
-            from yolor_core.data.check import check_before_training
+            from yolor_core.data.load import check_before_training
 
             check_before_training(data)
     folder = runs_folder(results or default_results())
@@ -243,3 +248,40 @@ def parse_seeds(text: str) -> list[int]:
     if not seeds:
         raise ConfigError(f"seeds {text!r}: {allowed}")
     return list(dict.fromkeys(seeds))
+
+
+def on_a_cluster(runs: Sequence[PlannedRun]) -> dict[str, str]:
+    """The runs that a cluster has, or may have, and as what; they are not trained here too."""
+    from slurm.tokens import current
+
+    if not any(current(run.run_dir) for run in runs):
+        return {}  # so that a training here waits for nothing that asks a scheduler
+    from slurm.scheduler import SECONDS
+    from slurm.view import look_at
+
+    found = {}
+    seen = look_at([run.run_dir for run in runs], SECONDS)
+    for run in runs:
+        there = seen.get(run.run_dir)
+        if there is not None and there.taken:
+            how = (
+                "may be on a cluster (squeue does not answer)"
+                if there.state is State.UNKNOWN
+                else f"is on a cluster: {there.state}"
+            )
+            found[run.run_id] = f"{how}, job {there.token.job}; `ablate cancel {run.run_id}` takes it off"
+    return found
+
+
+def is_published(results: Path) -> bool:
+    """Whether `ablate publish` has written this folder. Raises RunError for a damaged manifest."""
+    content = read_json(results / MANIFEST)
+    return content is not None and content.get("made by") == MAKER
+
+
+def refuse_published(results: Path) -> None:
+    """Raises ConfigError for a published folder: its runs have no weights, so they would be trained over."""
+    if is_published(results):
+        raise ConfigError(
+            f"{results} is a published study, which nothing is trained into; --results names another folder"
+        )

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ablations import display
 from ablations.columns import counted
-from ablations.display import clock
-from ablations.overview import RunView
+from ablations.display import RunView, clock
 from ablations.profiles import PROFILES
 from yolor_core.config import Config, RunConfig, Science, ShapesConfig, leaves
 from yolor_core.errors import YolorError, some_of

@@ -20,7 +20,7 @@ from pydantic import (
     field_validator,
 )
 
-from slurm.scheduler import ClusterError
+from slurm import ClusterError
 
 FOLDER = Path(__file__).parent / "clusters"
 TIME = re.compile(r"(?:(?P<days>\d+)-)?(?P<clock>\d+(?::\d+){0,2})")

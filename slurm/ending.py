@@ -40,7 +40,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from slurm import scheduler
+from slurm import ClusterError, scheduler
 from slurm.files import (
     BEGINNING,
     NO_TIME,
@@ -52,7 +52,7 @@ from slurm.files import (
     read_json,
     tail,
 )
-from slurm.scheduler import ClusterError, Own
+from slurm.scheduler import Own
 from slurm.tokens import AGAIN, Token, read
 from slurm.worker import describe, entries, job_id, restarts, superseded
 from yolor_core.runs.life import State

@@ -16,10 +16,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from slurm import scheduler, site
+from slurm import ClusterError, scheduler, site
 from slurm.cluster import Cluster, Resources
 from slurm.files import read_json
-from slurm.scheduler import ClusterError, check_path
+from slurm.scheduler import check_path
 from slurm.submission import Request, Sender
 
 MODULE = re.compile(r"\b(module\s+(load|add)|ml)\s")

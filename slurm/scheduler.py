@@ -11,6 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from slurm import ClusterError
+
 NO_SUCH_NODES = "node configuration is not available"
 SECONDS = 20.0  # for an order, or a question without which nothing goes on
 AT_ONCE = 500  # job ids of one command line
@@ -66,10 +68,6 @@ FOREVER = {
 OPTIONS = ("SBATCH_", "SALLOC_", "SRUN_", "SQUEUE_", "SACCT_", "SINFO_", "SCANCEL_", "SCONTROL_", "SLURM_")
 KEPT = ("SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_JWT")  # where the cluster is, and who asks
 TASKS = re.compile(r"(\d+)_\[([\d,:-]+)(?:%\d+)?\]")
-
-
-class ClusterError(Exception):
-    """A profile, a scheduler's answer or a job that cannot be used; the message says what would do."""
 
 
 class UnansweredError(ClusterError):

@@ -16,9 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from slurm import scheduler
+from slurm import ClusterError, scheduler
 from slurm.cluster import Cluster, Resources, minutes
-from slurm.scheduler import ClusterError
 
 OF_A_QOS = ("MaxWall", "MaxTRES", "MaxTRESPU", "GrpTRES", "MaxJobsPU", "MaxSubmitPU", "GrpJobs")
 OF_AN_ACCOUNT = ("MaxWall", "MaxTRES", "GrpTRES", "MaxJobs", "MaxSubmit", "GrpJobs")

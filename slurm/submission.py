@@ -24,10 +24,10 @@ from typing import Any
 
 import submitit
 
-from slurm import scheduler, site
+from slurm import ClusterError, scheduler, site
 from slurm.cluster import Cluster, Resources
 from slurm.files import SCRIPT, replace_json
-from slurm.scheduler import ClusterError, UnansweredError, refusal
+from slurm.scheduler import UnansweredError, refusal
 from slurm.tokens import Token, claim, moment
 from slurm.worker import StopFlag, placed
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from slurm import scheduler
+from slurm import ClusterError, scheduler
 from slurm.files import NO_TIME, TOO_LATE, TOO_LITTLE, last_lines, out_of_memory, read_json, tail
-from slurm.scheduler import ClusterError, Seen
+from slurm.scheduler import Seen
 from slurm.tokens import AGAIN, Token, current
 from slurm.worker import placed
 from yolor_core.runs.life import GOING_ON, State

@@ -21,7 +21,7 @@ from ablations.options import cluster_option, read_results_option
 from yolor_core.runs.life import State
 
 if TYPE_CHECKING:
-    from ablations.overview import RunView
+    from ablations.display import RunView
     from ablations.plan import PlannedRun
     from slurm.cluster import Cluster
 
@@ -71,10 +71,10 @@ def check(ctx: click.Context, profile: str, results: Path, timeout: int, as_json
 
     Exit code: 0 when runs can be launched, 1 when there is a problem.
     """
+    from slurm import ClusterError
     from slurm.cluster import load_cluster
     from slurm.files import replace_json
     from slurm.probe import Finding, conclude, look_around, send_probe
-    from slurm.scheduler import ClusterError
     from slurm.submission import freeze
     from yolor_core.identity import code_commit
 
@@ -119,8 +119,7 @@ def cancel(ctx: click.Context, names: tuple[str, ...], everything: bool, results
     """
     from ablations.columns import counted
     from ablations.overview import chosen, overview
-    from slurm import scheduler
-    from slurm.scheduler import ClusterError
+    from slurm import ClusterError, scheduler
 
     if bool(names) == everything:
         raise click.UsageError("name runs, or say --all")
@@ -159,8 +158,7 @@ def _cancel(views: Sequence[RunView]) -> dict[str, str]:
 
     Raises ClusterError where it would not end the caller's own.
     """
-    from slurm import scheduler
-    from slurm.scheduler import ClusterError
+    from slurm import ClusterError, scheduler
     from slurm.tokens import user
 
     refused: dict[str, str] = {}

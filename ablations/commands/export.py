@@ -13,7 +13,7 @@ import click
 from ablations.options import Folder, completing, examples, read_results_option
 
 if TYPE_CHECKING:
-    from ablations.overview import RunView
+    from ablations.display import RunView
     from analysis.trackers.record import Record, Sent
 
 names_argument = click.argument(

@@ -202,12 +202,10 @@ def launch_here(
 ) -> int:
     """Plan for this machine, say so, and train unless `dry_run`; returns the exit code."""
     from ablations.costs import local_estimates
-    from ablations.display import clock
-    from ablations.launch_report import local_time, report, tell_of_data, warn_of_damage, warn_of_other_code
+    from ablations.display import clock, tell_of_data
+    from ablations.launch_report import local_time, report, warn_of_damage, warn_of_other_code
     from ablations.local_launch import at_a_time, fitting, require_writable, run_missing
-    from ablations.overview import on_a_cluster
-    from ablations.plan import plan_runs
-    from analysis.published import refuse_published
+    from ablations.plan import on_a_cluster, plan_runs, refuse_published
     from yolor_core.runs.directory import RunDirectory
 
     refuse_published(results)
@@ -267,18 +265,17 @@ def launch_on_cluster(
 ) -> int:
     """Plan for a cluster, say so, and submit unless `dry_run`; returns the exit code."""
     from ablations.cluster_launch import by_table, check, plan_on_cluster, send
+    from ablations.display import tell_of_data
     from ablations.launch_report import (
         describe_plan,
         scripts,
         tell,
         tell_foreign_options,
         tell_left_out,
-        tell_of_data,
         warn_of_damage,
     )
-    from ablations.plan import plan_runs
+    from ablations.plan import plan_runs, refuse_published
     from ablations.registry import select
-    from analysis.published import refuse_published
     from slurm import scheduler
     from slurm.cluster import load_cluster
 

@@ -47,9 +47,9 @@ def command(
 
     Open its index.html in a browser: nothing else is needed, no server and no network.
     """
+    from ablations.plan import is_published
     from ablations.profiles import profile_named
     from ablations.registry import as_overrides, select_tables
-    from analysis.published import is_published
 
     select_tables(names)  # so that bad input is answered at once
     profile_named(profile)

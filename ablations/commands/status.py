@@ -14,7 +14,7 @@ from ablations.options import completing, examples, json_option, print_json, rea
 from yolor_core.runs.life import State
 
 if TYPE_CHECKING:
-    from ablations.overview import RunView
+    from ablations.display import RunView
     from slurm.scheduler import Seen
 
 WATCH_SECONDS, PATIENCE = 5.0, 4.0
@@ -45,7 +45,7 @@ def status(names: tuple[str, ...], results: Path, watch: bool, as_json: bool) ->
     """
     from ablations.display import text
     from ablations.overview import LOOK_SECONDS, chosen, overview
-    from analysis.published import is_published
+    from ablations.plan import is_published
 
     def look(seconds: float) -> list[RunView]:
         views = overview(results, seconds)
@@ -199,8 +199,7 @@ def cost(results: Path, as_json: bool) -> None:
 def costs_of_runs(results: Path) -> tuple[list[dict[str, Any]], bool]:
     """One record per experiment that was submitted, and whether the accounting answered."""
     from ablations.overview import overview
-    from slurm import scheduler
-    from slurm.scheduler import ClusterError
+    from slurm import ClusterError, scheduler
     from slurm.tokens import read
 
     booked: dict[str, Seen] | None

@@ -38,11 +38,9 @@ def command(
     """
     import signal
 
-    from ablations.launch_report import INTERRUPTED, tell_of_data
-    from ablations.overview import on_a_cluster
-    from ablations.plan import plan_runs
+    from ablations.display import INTERRUPTED, tell_of_data
+    from ablations.plan import on_a_cluster, plan_runs, refuse_published
     from ablations.registry import everything, experiment_named
-    from analysis.published import refuse_published
     from slurm.worker import stop_on
     from yolor_core.errors import ConfigError, RunError
     from yolor_core.runs.directory import RunDirectory

@@ -18,7 +18,7 @@ from yolor_core.errors import ConfigError
 from yolor_core.runs.life import LOST, State
 
 if TYPE_CHECKING:
-    from ablations.overview import RunView
+    from ablations.display import RunView
     from ablations.plan import PlannedRun
     from ablations.registry import Selection
     from analysis.statistics.stopping import Look, Scatter
@@ -279,7 +279,7 @@ class Until:
     def begin(self, dry_run: bool) -> bool:
         """Say the rule, and write it down; False for a dry run. Raises where the rule cannot be kept."""
         from ablations.local_launch import require_writable
-        from analysis.published import refuse_published
+        from ablations.plan import refuse_published
         from analysis.stopping import arms
 
         refuse_published(self.results)
@@ -323,9 +323,10 @@ class Until:
 
 def until_here(until: Until, jobs: int | None, dry_run: bool) -> int:
     """Train on this machine, batch after batch; returns the exit code."""
-    from ablations.launch_report import report, tell_of_data, warn_of_damage, warn_of_other_code
+    from ablations.display import tell_of_data
+    from ablations.launch_report import report, warn_of_damage, warn_of_other_code
     from ablations.local_launch import at_a_time, fitting, run_missing
-    from ablations.overview import on_a_cluster
+    from ablations.plan import on_a_cluster
     from yolor_core.runs.directory import RunDirectory
 
     if not until.begin(dry_run):

@@ -19,12 +19,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ablations.columns import counted
+from ablations.plan import MAKER, MANIFEST, is_published
 from ablations.profiles import profile_named
 from ablations.registry import as_overrides, select_tables
 from analysis.comparison import stored
 from analysis.design import signatures
 from analysis.figures.catalogue import DIFFERENCES, Drawing, drawings
-from analysis.published import MAKER, MANIFEST, is_published
 from analysis.published.detections import pack
 from analysis.published.summary import PROVENANCE, SUMMARY, counted_runs, evidence, lacking, summary
 from analysis.report.files import Kind, replaced, write_figures

@@ -30,9 +30,9 @@ from typing import Any
 import pandas as pd
 
 from ablations.machine import cores
+from ablations.plan import MANIFEST
 from ablations.table import ALL_DETECTION
 from analysis.errors import NothingToShow
-from analysis.published import MANIFEST
 from analysis.published import publish as published
 from analysis.published.detections import read_detections
 from analysis.published.publish import Files, Made, PublishError

@@ -20,9 +20,9 @@ from ablations.cluster_launch import (
     send,
 )
 from ablations.plan import Place, PlannedRun, plan_runs, planned_record, read_planned
+from slurm import ClusterError
 from slurm.cluster import Cluster
 from slurm.files import replace_json
-from slurm.scheduler import ClusterError
 from slurm.tokens import claim
 from tests.ablations.fake_training import leave_results
 from tests.slurm.fake_slurm import FakeSlurm

@@ -11,8 +11,7 @@ import pytest
 from rich.console import Console
 
 from ablations.columns import counted
-from ablations.display import LaunchDisplay, clock, describe, seen, summary, table
-from ablations.overview import RunView
+from ablations.display import LaunchDisplay, RunView, clock, describe, seen, summary, table
 from slurm.local import Job, Outcome
 from yolor_core.runs.life import State
 

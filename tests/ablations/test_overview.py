@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from ablations.overview import RunView, chosen, overview, view
+from ablations.display import RunView
+from ablations.overview import chosen, overview, view
 from slurm.tokens import Token, claim
 from slurm.view import Standing
 from tests.ablations.fake_training import leave_results

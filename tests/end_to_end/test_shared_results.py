@@ -10,7 +10,8 @@ from click.testing import CliRunner
 
 from ablations.cli import main
 from ablations.plan import plan_runs
-from slurm.scheduler import ClusterError, check_path
+from slurm import ClusterError
+from slurm.scheduler import check_path
 from slurm.tokens import claim
 from yolor_core.runs import directory
 from yolor_core.runs.directory import RunDirectory

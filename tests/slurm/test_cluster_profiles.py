@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from slurm import ClusterError
 from slurm.cluster import Cluster, Resources, known_clusters, load_cluster, minutes
-from slurm.scheduler import ClusterError
 from slurm.submission import Array, Request, Sender
 
 SITES = (Path(__file__).parents[2] / "docs" / "sites.md").read_text(encoding="utf-8")

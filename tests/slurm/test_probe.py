@@ -10,11 +10,10 @@ from typing import Any
 
 import pytest
 
-from slurm import probe
+from slurm import ClusterError, probe
 from slurm.cluster import Cluster, Override
 from slurm.files import replace_json
 from slurm.probe import Finding, conclude, gpus, look_around, look_from_inside, send_probe
-from slurm.scheduler import ClusterError
 from tests.slurm.fake_slurm import FakeSlurm
 
 CONFIG = "ClusterName = tiny\nMaxArraySize = 501\nPreemptMode = OFF\nPreemptType = preempt/none"

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from slurm import scheduler
-from slurm.scheduler import ClusterError, Own, UnansweredError
+from slurm import ClusterError, scheduler
+from slurm.scheduler import Own, UnansweredError
 from tests.slurm.fake_slurm import FakeSlurm
 
 

@@ -17,10 +17,10 @@ from typing import Any
 
 import pytest
 
-from slurm import submission
+from slurm import ClusterError, submission
 from slurm.cluster import Cluster, Resources
 from slurm.files import read_json
-from slurm.scheduler import ClusterError, refusal
+from slurm.scheduler import refusal
 from slurm.submission import (
     KINDS,
     PACKAGES,

@@ -2,29 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import numpy as np
 from numpy.typing import NDArray
 from scipy.cluster.vq import kmeans
 
-from yolor_core.data.images import ImageSet
 from yolor_core.errors import DataError
 
 STARTS = 20  # the best end counts
 MOST = 50_000  # boxes; of more, so many are drawn
-
-
-def box_sizes(images: ImageSet, size: int, positions: Iterable[int] | None = None) -> NDArray[np.float64]:
-    """Widths and heights (n, 2) in pixels, with the long side of every image resized to `size`; no crowds.
-
-    positions: of the images in the set; all by default.
-    """
-    sides = [np.zeros((0, 2))]
-    for index in range(len(images)) if positions is None else positions:
-        corners = images.boxes(int(index))
-        sides.append((corners[:, 2:] - corners[:, :2]) * (size / images.sizes[index].max()))
-    return np.concatenate(sides)
 
 
 def kmeans_anchors(sizes: NDArray[np.floating], levels: int, per_level: int) -> NDArray[np.float32]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
@@ -15,9 +15,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
 from yolor_core.config import AugmentConfig
-from yolor_core.data.anchors import box_sizes
 from yolor_core.data.augment import training_sample
-from yolor_core.data.decode import agrees
 from yolor_core.data.images import ImageSet, fitted, letterbox
 from yolor_core.data.mosaic import Labelled, Part
 from yolor_core.data.ordering import Draw, by_aspect, epoch_order, generator, kept, rectangle, share
@@ -55,6 +53,8 @@ def run(build: Build[T], steps: range, workers: int, report: DataReport, pin: bo
     if workers == 0:
         results: Iterator[tuple[T, list[Note]] | YolorError] = map(build, steps)
     else:
+        from yolor_core.data.decode import agrees
+
         agrees()  # loads the decoder, which workers then inherit instead of loading it each
         # One item is one batch: a step is all that a worker needs to know. (`steps` is a valid sampler.)
         loader: DataLoader[Any] = DataLoader(
@@ -366,6 +366,18 @@ def summarise(images: ImageSet, size: int) -> dict[str, Any]:
         "size_edges": [round(edge, 3) for edge in EDGES],
         "sizes": counts.astype(int).tolist(),
     }
+
+
+def box_sizes(images: ImageSet, size: int, positions: Iterable[int] | None = None) -> NDArray[np.float64]:
+    """Widths and heights (n, 2) in pixels, with the long side of every image resized to `size`; no crowds.
+
+    positions: of the images in the set; all by default.
+    """
+    sides = [np.zeros((0, 2))]
+    for index in range(len(images)) if positions is None else positions:
+        corners = images.boxes(int(index))
+        sides.append((corners[:, 2:] - corners[:, :2]) * (size / images.sizes[index].max()))
+    return np.concatenate(sides)
 
 
 def reference_images(images: ImageSet, size: int, stride: int) -> torch.Tensor:

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import mmap
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,10 +14,9 @@ from PIL import Image
 
 from yolor_core.config import CocoConfig, ShapesConfig
 from yolor_core.data.annotations import check_same_classes
-from yolor_core.data.coco import load_coco, read_annotations
-from yolor_core.data.fingerprint import CACHE_ABOVE
+from yolor_core.data.coco import load_coco
 from yolor_core.data.images import ImageSet, Pixels
-from yolor_core.data.layout import annotation_file, image_folder
+from yolor_core.data.layout import image_folder
 from yolor_core.data.load import load_images
 from yolor_core.data.near import Near, everything
 from yolor_core.data.report import KINDS, DataReport
@@ -165,9 +160,6 @@ def _across(
     return text
 
 
-SEPARATOR = re.compile(r"[\s,]*")
-
-
 def check_dataset(config: ShapesConfig | CocoConfig) -> dict[str, DataReport]:
     """Reports of both splits, by split name. Raises DataError for what cannot be read at all."""
     if isinstance(config, CocoConfig):
@@ -243,53 +235,6 @@ def _compare_classes(splits: Mapping[str, ImageSet]) -> None:
 
 def _class(images: ImageSet, row: int) -> str:
     return f"{images.names[row]!r} (id {images.category_ids[row]})"
-
-
-def check_boxes(reports: Mapping[str, DataReport]) -> None:
-    """Raises DataError, naming the split and its file, when a split has no box to train on or to find.
-
-    `reports` are by split: "train", and others that a model is scored on.
-    """
-    for split, report in reports.items():
-        if report.without_boxes is not None:
-            use = "train on" if split == "train" else "score"
-            raise DataError(f"{split} has nothing to {use}: {report.without_boxes}")
-
-
-def check_before_training(config: CocoConfig) -> None:
-    """`check_boxes` of the annotation files alone; a large one is read up to its first box.
-
-    Raises DataError, too, for a file that cannot be read.
-    """
-    for use, split in (("train", config.train), ("val", config.val)):
-        path = annotation_file(Path(config.root), split)
-        if path.stat().st_size <= CACHE_ABOVE or not _box_at_once(path):
-            check_boxes({use: read_annotations(Path(config.root), split)[2]})
-
-
-def _box_at_once(path: Path, most: int = 2**20) -> bool:
-    """Whether there is a box among the first `most` bytes of annotations; False where that is not seen."""
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        start = re.search(rb'"annotations"\s*:\s*\[\s*', content)
-        text = content[start.end() : start.end() + most].decode("utf-8", "replace") if start else ""
-    decoder, place = json.JSONDecoder(), 0
-    try:
-        while text:
-            record, place = decoder.raw_decode(text, place)
-            if _counts(record):
-                return True
-            place = SEPARATOR.match(text, place).end()  # type: ignore[union-attr]  # nothing matches, too
-    except (ValueError, RecursionError):
-        pass  # cut there, or no list of objects: it is read as a whole
-    return False
-
-
-def _counts(record: Any) -> bool:
-    """Whether an annotation has an area on the right side of its image's corner, and is no crowd."""
-    box = record.get("bbox") if isinstance(record, dict) else None
-    if not isinstance(box, list) or len(box) != 4 or not all(isinstance(v, int | float) for v in box):
-        return False
-    return record.get("iscrowd") == 0 and min(box[2:]) > 0 and min(box[0] + box[2], box[1] + box[3]) > 0
 
 
 def sound(report: DataReport) -> bool:

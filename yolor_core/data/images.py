@@ -16,6 +16,7 @@ from yolor_core.errors import DataError
 
 Pixels = NDArray[np.uint8]
 Purpose = Literal["train", "test"]
+Split = Literal["train", "val"]
 GREY = 114  # fills what no image covers
 
 cv2.setNumThreads(0)  # parallelism is the loader's; a pool per worker process would only fight over the cores

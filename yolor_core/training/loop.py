@@ -13,10 +13,9 @@ from torch import Tensor
 
 from yolor_core.config import RunConfig
 from yolor_core.data import ImageSet, TrainingBatches, load_images
-from yolor_core.data.anchors import box_sizes, kmeans_anchors
-from yolor_core.data.batches import reference_images
-from yolor_core.data.check import check_boxes
+from yolor_core.data.batches import box_sizes, reference_images
 from yolor_core.data.images import check_identities
+from yolor_core.data.load import check_boxes
 from yolor_core.data.ordering import kept
 from yolor_core.device import Numerics, is_gpu
 from yolor_core.errors import RunError
@@ -186,6 +185,8 @@ def initial_state(
     classes, identities = len(images.names), images.identity_count
     model = create_model(science.model, classes, config.seed, None, identities, science.train.tasks)
     if science.model.anchors == "kmeans":
+        from yolor_core.data.anchors import kmeans_anchors
+
         sizes = box_sizes(images, science.train.size, kept(images.ids, science.train.keep_one_in))
         found = kmeans_anchors(sizes, model.levels, model.anchors_per_level)
         model.anchors.copy_(torch.from_numpy(found))

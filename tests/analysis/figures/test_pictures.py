@@ -21,8 +21,7 @@ from analysis.figures.scores import CLASSES, differences, differences_data
 from analysis.figures.style import svg
 from tests.ablations.trained import ablate
 from yolor_core.config import ShapesConfig
-from yolor_core.data.load import load_shapes
-from yolor_core.data.shapes.dataset import write_dataset
+from yolor_core.data.shapes.dataset import load_shapes, write_dataset
 from yolor_core.evaluation.detections import Detections
 
 DATA = ShapesConfig(train_images=2, val_images=4, size=64)

@@ -5,9 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from yolor_core.config import ShapesConfig
-from yolor_core.data import load_images
-from yolor_core.data.anchors import box_sizes, kmeans_anchors
+from yolor_core.data.anchors import kmeans_anchors
 from yolor_core.errors import DataError
 
 
@@ -24,17 +22,6 @@ def test_clusters_of_sizes_are_found_by_their_geometric_means() -> None:
     assert (np.diff(flat.prod(1)) > 0).all()
     order = centres.prod(1).argsort()
     np.testing.assert_allclose(flat, centres[order], rtol=1e-3)
-
-
-def test_sizes_are_those_of_the_resized_images() -> None:
-    images = load_images(ShapesConfig(train_images=5, val_images=1, size=96), "train")
-    expected = [
-        (box[2:] - box[:2]) * (64 / max(images.sizes[index]))
-        for index in (1, 4)
-        for box in images.boxes(index)
-    ]
-    np.testing.assert_allclose(box_sizes(images, 64, [1, 4]), expected, rtol=1e-6)
-    assert len(box_sizes(images, 64)) == images.report.boxes
 
 
 def test_a_size_that_most_boxes_have_takes_no_two_anchors() -> None:

@@ -14,8 +14,9 @@ from pycocotools.coco import COCO
 from tests.yolor_core.data.coco_folder import Edit, Folder, annotation, picture
 from yolor_core.data import check_dataset, load_images
 from yolor_core.data.annotations import check_same_classes, class_labels
-from yolor_core.data.check import check_before_training, sound
+from yolor_core.data.check import sound
 from yolor_core.data.layout import splits
+from yolor_core.data.load import check_before_training
 from yolor_core.data.report import MOST_EXAMPLES
 from yolor_core.errors import DataError
 
@@ -100,7 +101,7 @@ def test_a_split_of_crowds_and_boxes_without_area_has_no_box(two_images: Folder)
 def test_a_box_is_looked_for_before_training(
     two_images: Folder, monkeypatch: pytest.MonkeyPatch, above: int
 ) -> None:
-    monkeypatch.setattr("yolor_core.data.check.CACHE_ABOVE", above)
+    monkeypatch.setattr("yolor_core.data.load.CACHE_ABOVE", above)
     config = two_images.write()
     boxes, path = two_images.content["annotations"], two_images.path("val")
     nothing = [annotation(8, 11, [0, 0, 64, 48], iscrowd=1), annotation(9, 11, [7, 5, 0, 4])]
@@ -120,9 +121,9 @@ def test_a_box_is_looked_for_before_training(
 def test_a_large_file_is_read_up_to_its_first_box(
     two_images: Folder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("yolor_core.data.check.CACHE_ABOVE", 0)
+    monkeypatch.setattr("yolor_core.data.load.CACHE_ABOVE", 0)
     config = two_images.write()
-    monkeypatch.delattr("yolor_core.data.check.read_annotations")
+    monkeypatch.setattr("yolor_core.data.coco.read_annotations", None)
     check_before_training(config)
 
 

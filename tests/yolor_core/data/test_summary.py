@@ -6,7 +6,7 @@ import numpy as np
 
 from yolor_core.config import ShapesConfig
 from yolor_core.data import load_images
-from yolor_core.data.batches import REFERENCE, reference_images, summarise
+from yolor_core.data.batches import REFERENCE, box_sizes, reference_images, summarise
 
 IMAGES = load_images(ShapesConfig(train_images=2, val_images=30, size=160), "val")
 
@@ -36,3 +36,14 @@ def test_reference_images_are_the_first_of_the_split() -> None:
     top, left = (160 - height) // 2, (160 - width) // 2
     inside = images[3].numpy()[:, top : top + height, left : left + width]
     np.testing.assert_array_equal(inside, pixels.transpose(2, 0, 1))
+
+
+def test_sizes_are_those_of_the_resized_images() -> None:
+    images = load_images(ShapesConfig(train_images=5, val_images=1, size=96), "train")
+    expected = [
+        (box[2:] - box[:2]) * (64 / max(images.sizes[index]))
+        for index in (1, 4)
+        for box in images.boxes(index)
+    ]
+    np.testing.assert_allclose(box_sizes(images, 64, [1, 4]), expected, rtol=1e-6)
+    assert len(box_sizes(images, 64)) == images.report.boxes

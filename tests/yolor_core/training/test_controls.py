@@ -13,7 +13,8 @@ from pydantic import ValidationError
 from ablations.registry import resolve, table_named
 from tests.yolor_core.training.results import assert_same_result, stop_after
 from yolor_core.config import ImplicitConfig, ModelConfig, OptimiserConfig, RunConfig
-from yolor_core.data.anchors import box_sizes, kmeans_anchors
+from yolor_core.data.anchors import kmeans_anchors
+from yolor_core.data.batches import box_sizes
 from yolor_core.errors import WeightsError
 from yolor_core.identity import signature
 from yolor_core.models import create_model, implicit_values

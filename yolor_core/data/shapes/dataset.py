@@ -1,9 +1,13 @@
-"""The synthetic dataset as COCO annotations, and written to disk."""
+"""The synthetic dataset as COCO annotations, as images drawn on demand, and written to disk."""
 
 from __future__ import annotations
 
+import copy
+import hashlib
 import json
 import os
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from yolor_core.config import ShapesConfig
+from yolor_core.data.annotations import clean
+from yolor_core.data.images import ImageSet, Pixels, Reader, Split
+from yolor_core.data.report import Note
 from yolor_core.data.shapes.appearance import CLASSES, SPLITS
+from yolor_core.data.shapes.render import render
 from yolor_core.data.shapes.scene import LIMITS, Scene, Visible, lay_out
 from yolor_core.errors import DataError
 
@@ -129,6 +137,28 @@ def annotation_bytes(content: dict[str, Any]) -> bytes:
     return json.dumps(content, separators=(",", ":"), allow_nan=False).encode()
 
 
+@dataclass(frozen=True)
+class ShapesReader(Reader):
+    """Draws images on demand."""
+
+    seed: int
+    size: int
+    split: Split
+
+    def __call__(self, index: int) -> tuple[Pixels, list[Note]]:
+        return render(self.seed, self.size, self.split, index), []
+
+
+def load_shapes(config: ShapesConfig, split: Split) -> ImageSet:
+    """A split of the synthetic dataset, equal to what `write_dataset` writes."""
+    images = config.train_images if split == "train" else config.val_images
+    content = annotate(config.seed, config.size, split, images)
+    annotations, report = clean(content, f"shapes, seed {config.seed}, {split}")
+    fingerprint = hashlib.sha256(annotation_bytes(content)).hexdigest()
+    reader = ShapesReader(config.seed, config.size, split)
+    return ImageSet(annotations, report, reader, partial(copy.deepcopy, content), fingerprint)
+
+
 def write_dataset(config: ShapesConfig, folder: Path) -> None:
     """Write `train/`, `val/` (PNG, lossless) and `annotations/instances_{train,val}.json`.
 
@@ -136,8 +166,6 @@ def write_dataset(config: ShapesConfig, folder: Path) -> None:
     second call finishes it. Raises DataError when the folder holds another dataset.
     """
     from PIL import Image
-
-    from yolor_core.data.shapes.render import render
 
     contents = {}
     for split, images in (("train", config.train_images), ("val", config.val_images)):
@@ -150,12 +178,12 @@ def write_dataset(config: ShapesConfig, folder: Path) -> None:
         for index, record in enumerate(content["images"]):
             pixels = render(config.seed, config.size, split, index)
             target = folder / split / record["file_name"]
-            partial = target.with_suffix(".partial")
-            Image.fromarray(pixels).save(partial, format="PNG", compress_level=1)
-            os.replace(partial, target)
+            begun = target.with_suffix(".partial")
+            Image.fromarray(pixels).save(begun, format="PNG", compress_level=1)
+            os.replace(begun, target)
     (folder / "annotations").mkdir(exist_ok=True)
     for split, content in contents.items():
         target = folder / "annotations" / f"instances_{split}.json"
-        partial = target.with_suffix(".partial")
-        partial.write_bytes(annotation_bytes(content))
-        os.replace(partial, target)
+        begun = target.with_suffix(".partial")
+        begun.write_bytes(annotation_bytes(content))
+        os.replace(begun, target)
