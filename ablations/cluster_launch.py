@@ -35,8 +35,8 @@ from slurm.worker import StopFlag, stop_on
 from yolor_core.config import RunConfig
 from yolor_core.errors import ConfigError, RunError
 from yolor_core.identity import code_commit
+from yolor_core.runs import State
 from yolor_core.runs.directory import RunDirectory
-from yolor_core.runs.life import State
 
 START_SECONDS = 120  # of a job's limit that it does not train: Python, data, the first batch
 LOCAL_DISKS = {"ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "tmpfs", "overlay", "ramfs", "vfat", "apfs"}

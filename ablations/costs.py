@@ -16,8 +16,8 @@ from slurm.tokens import current
 from yolor_core.config import DataConfig, ModelConfig, RunConfig, ShapesConfig
 from yolor_core.errors import DataError, RunError
 from yolor_core.identity import signature
+from yolor_core.runs import State
 from yolor_core.runs.directory import RunDirectory
-from yolor_core.runs.life import State
 
 CLASSES = 80
 LARGE, HALF = 1280, 640  # pixels

@@ -16,10 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ablations.columns import counted
-from yolor_core.errors import RunError
+from yolor_core.errors import RunError, counted
+from yolor_core.runs import GOING_ON, State
 from yolor_core.runs.directory import RunDirectory, number
-from yolor_core.runs.life import GOING_ON, State
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ablations.columns import aligned, counted
 from ablations.display import INTERRUPTED, record_of
-from yolor_core.runs.life import LOST, State
+from ablations.options import aligned
+from yolor_core.errors import counted
+from yolor_core.runs import LOST, State
 
 if TYPE_CHECKING:
     from ablations.cluster_launch import ClusterPlan

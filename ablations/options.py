@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,15 @@ FORMATS = ("text", "markdown", "csv", "latex", "html", "json")
 def examples(*commands: str) -> str:
     """The end of a command's help: how it is called. Every line is parsed by a test."""
     return "\b\nExamples:\n" + "\n".join(f"  {command}" for command in commands)
+
+
+def aligned(lines: Sequence[Sequence[str]]) -> list[str]:
+    """One text per line of cells: the first column to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return [
+        "  ".join([first.ljust(widths[0]), *(t.rjust(w) for t, w in zip(rest, widths[1:], strict=True))])
+        for first, *rest in lines
+    ]
 
 
 def completing(*kinds: str) -> Callable[[click.Context, click.Parameter, str], list[CompletionItem]]:

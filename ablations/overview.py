@@ -13,8 +13,8 @@ from slurm.scheduler import forever
 from slurm.tokens import Token, current
 from slurm.view import Standing, look_at
 from yolor_core.errors import RunError, UnknownNameError
+from yolor_core.runs import GOING_ON, LOST, State
 from yolor_core.runs.directory import RunDirectory
-from yolor_core.runs.life import GOING_ON, LOST, State
 
 LOOK_SECONDS = 0.6  # the scheduler's time to answer where a person waits
 ENDED = (*LOST, State.INTERRUPTED, State.CANCELLED)  # for reasons that the scheduler may know

@@ -1,6 +1,7 @@
 """From tables and seeds to runs: which trainings, where each one lives, and which must come first.
 
-And which are not to be trained here: those that a cluster has, those of a published study.
+And what of this machine they may use, and which are not to be trained here: those that a cluster has, and
+those of a published study.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from yolor_core.config import CocoConfig, DataConfig, Execution, RunConfig, Scie
 from yolor_core.data.layout import coco_config
 from yolor_core.errors import ConfigError, RunError, UnknownNameError
 from yolor_core.identity import run_id, signature
+from yolor_core.runs import State
 from yolor_core.runs.directory import RunDirectory, read_json
-from yolor_core.runs.life import State
 
 MOST_SEEDS = 10_000
 MAKER, MANIFEST = "ablate publish", "manifest.json"  # of a published study
@@ -90,6 +91,19 @@ def default_results() -> Path:
 def runs_folder(results: Path) -> Path:
     """Where the run directories are."""
     return results / "runs"
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def visible_gpus() -> tuple[str, ...]:
+    """GPUs that runs may use, as CUDA_VISIBLE_DEVICES names them; asks no driver."""
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if chosen is not None:
+        return tuple(name.strip() for name in chosen.split(",") if name.strip() not in ("", "-1"))
+    return tuple(str(index) for index in range(len(list(Path("/dev").glob("nvidia[0-9]*")))))
 
 
 def data_config(

@@ -11,12 +11,11 @@ from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ablations import display
-from ablations.columns import counted
 from ablations.display import RunView, clock
 from ablations.profiles import PROFILES
 from yolor_core.config import Config, RunConfig, Science, ShapesConfig, leaves
-from yolor_core.errors import YolorError, some_of
-from yolor_core.runs.life import State
+from yolor_core.errors import YolorError, counted, some_of
+from yolor_core.runs import State
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from ablations.plan import Place, PlannedRun, read_planned
 from yolor_core.config import CocoConfig
 from yolor_core.errors import RunError
+from yolor_core.runs import State
 from yolor_core.runs.directory import RunDirectory
-from yolor_core.runs.life import State
 
 if TYPE_CHECKING:
     from ablations.watching import TrainingWatch

@@ -21,7 +21,7 @@ from analysis.statistics.blocks import Comparison, compare
 from analysis.statistics.seeds import LEVEL, Interval, over_seeds
 from analysis.statistics.stopping import Look, repeated_level, repeated_p
 from yolor_core.identity import signature
-from yolor_core.runs.life import LOST
+from yolor_core.runs import LOST
 
 GROUP = ("fingerprint", "source_hash")  # what runs of one layout share, beside profile and settings
 Pair = tuple[str, str]  # an arm and its control, by slug, or by signature where that is said

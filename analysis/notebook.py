@@ -25,7 +25,6 @@ from IPython.display import display
 from IPython.utils.capture import capture_output
 from matplotlib.figure import Figure
 
-from ablations.columns import counted
 from ablations.costs import PUBLISHED, costs_of
 from ablations.profiles import profile_named
 from analysis.comparison import Comparison, compare_runs, most_different
@@ -33,8 +32,8 @@ from analysis.errors import NothingToShow
 from analysis.figures.style import svg
 from analysis.study import Study, no_costs, open_study
 from analysis.tables.formats import to_html
-from yolor_core.errors import UnknownNameError, YolorError
-from yolor_core.runs.life import State
+from yolor_core.errors import UnknownNameError, YolorError, counted
+from yolor_core.runs import State
 
 SOURCES = Path(__file__).parent.parent
 PIXELS = 120  # an inch of a figure on the screen

@@ -23,8 +23,8 @@ import pyarrow.parquet as pq
 from ablations.table import CONFLICT, LOSSES, SCORES
 from yolor_core.data.records import SIZE_LIMITS
 from yolor_core.errors import RunError, UnknownNameError
+from yolor_core.runs import State
 from yolor_core.runs.directory import RunDirectory, number, read_json, unreadable, why
-from yolor_core.runs.life import State
 from yolor_core.tasks import COCO_NUMBERS
 
 METRICS = (*SCORES, *LOSSES, *CONFLICT)

@@ -19,15 +19,14 @@ from typing import Any, get_args
 import numpy as np
 import pandas as pd
 
-from ablations.columns import counted
 from ablations.overrides import Override
 from ablations.registry import Selection, everything, merge
 from analysis.design import Design, Pair, Stop, compared, signatures
 from analysis.statistics.blocks import Comparison, Outcome, connected, fit, outcome
 from analysis.statistics.stopping import Look, Scatter, first_look, repeated
-from yolor_core.errors import ConfigError
+from yolor_core.errors import ConfigError, counted
+from yolor_core.runs import LOST
 from yolor_core.runs.directory import number, read_json, unreadable, write_json
-from yolor_core.runs.life import LOST
 
 SCHEMA = 1
 FOLDER = "stopping"

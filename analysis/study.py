@@ -13,8 +13,8 @@ import pandas as pd
 
 from ablations.costs import Cost
 from ablations.experiments import Experiment
-from ablations.machine import cores
 from ablations.overrides import Override
+from ablations.plan import cores
 from ablations.profiles import profile_named
 from ablations.registry import as_overrides, merge, resolve, select_tables
 from ablations.table import Table
@@ -36,8 +36,8 @@ from analysis.stopping import Plan, by_rules, plans_of
 from analysis.tables.fill import FilledTable, MixedRunsError, at_once, family, fill_table, tidy
 from yolor_core.errors import RunError
 from yolor_core.identity import signature
+from yolor_core.runs import State
 from yolor_core.runs.directory import RunDirectory, number
-from yolor_core.runs.life import State
 
 RESAMPLES = 500  # of the images, for one comparison
 Loader = Callable[[pd.DataFrame], pd.DataFrame]

@@ -55,7 +55,7 @@ from slurm.files import (
 from slurm.scheduler import Own
 from slurm.tokens import AGAIN, Token, read
 from slurm.worker import describe, entries, job_id, restarts, superseded
-from yolor_core.runs.life import State
+from yolor_core.runs import State
 
 # SLURM adds DUE TO PREEMPTION, TIME LIMIT and so on where it was not a person. Where it was one, logs of 2026
 # have "DUE to SIGNAL Terminated"; their lines begin with a time in place of slurmstepd.

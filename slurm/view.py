@@ -12,7 +12,7 @@ from slurm.files import NO_TIME, TOO_LATE, TOO_LITTLE, last_lines, out_of_memory
 from slurm.scheduler import Seen
 from slurm.tokens import AGAIN, Token, current
 from slurm.worker import placed
-from yolor_core.runs.life import GOING_ON, State
+from yolor_core.runs import GOING_ON, State
 
 
 @dataclass(frozen=True)

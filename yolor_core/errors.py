@@ -1,4 +1,7 @@
-"""Errors that a user can act on. Each message names the thing, the value and what is allowed."""
+"""Errors that a user can act on. Each message names the thing, the value and what is allowed.
+
+And the words for lists and numbers of things in sentences.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,15 @@ def some_of(words: Sequence[object], most: int = 8, between: str = ", ") -> str:
     """A list in a sentence, cut where it is long: `a, b and 3 more`."""
     more = f"{'; ' if between == '; ' else ' '}and {len(words) - most} more" if len(words) > most else ""
     return between.join(map(str, words[:most])) + more
+
+
+def counted(count: int, thing: str) -> str:
+    """`1 run`, `2 runs`, `3 boxes`, `2 identities`."""
+    if count == 1:
+        return f"1 {thing}"
+    if thing.endswith("y"):
+        return f"{count:,} {thing[:-1]}ies"
+    return f"{count:,} {thing}{'es' if thing.endswith(('x', 's')) else 's'}"
 
 
 class YolorError(Exception):

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 from typing import TYPE_CHECKING
 
 from ablations.options import cluster_option, read_results_option
-from yolor_core.runs.life import State
+from yolor_core.runs import State
 
 if TYPE_CHECKING:
     from ablations.display import RunView
@@ -117,9 +117,9 @@ def cancel(ctx: click.Context, names: tuple[str, ...], everything: bool, results
 
     Names are those of `ablate status`: a whole one, its beginning, an experiment, or a pattern with *.
     """
-    from ablations.columns import counted
     from ablations.overview import chosen, overview
     from slurm import ClusterError, scheduler
+    from yolor_core.errors import counted
 
     if bool(names) == everything:
         raise click.UsageError("name runs, or say --all")

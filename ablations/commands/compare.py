@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ablations.columns import aligned, counted
-from ablations.options import completing, examples, json_option, print_json, read_results_option
+from ablations.options import aligned, completing, examples, json_option, print_json, read_results_option
+from yolor_core.errors import counted
 
 if TYPE_CHECKING:
     from analysis.comparison import Comparison, Difference
@@ -58,7 +58,7 @@ def command(
     they cannot say: for that, run several seeds and see `ablate tables`. Notes above the scores say what
     looks wrong with the annotations and detections.
     """
-    from ablations.machine import cores
+    from ablations.plan import cores
     from analysis.comparison import compare
     from analysis.looks_wrong import all_notes, order_ranges, restricted
     from yolor_core.data.records import read_json

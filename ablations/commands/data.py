@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from ablations.columns import counted
 from ablations.options import Folder, examples, print_json
-from yolor_core.errors import ConfigError, DataError
+from yolor_core.errors import ConfigError, DataError, counted
 
 if TYPE_CHECKING:
     from yolor_core.data.report import DataReport

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ablations.columns import counted
 from ablations.options import completing, examples, json_option, print_json
 from ablations.trained_model import (
     choose,
@@ -16,7 +15,7 @@ from ablations.trained_model import (
     trained_model_options,
     with_classes_of,
 )
-from yolor_core.errors import ConfigError
+from yolor_core.errors import ConfigError, counted
 
 if TYPE_CHECKING:
     pass

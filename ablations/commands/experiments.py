@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ablations.columns import counted
 from ablations.options import completing, examples, json_option, print_json, profile_option, set_option
+from yolor_core.errors import counted
 
 if TYPE_CHECKING:
     from ablations.experiments import Experiment

@@ -93,7 +93,7 @@ def _send(names: Sequence[str], results: Path, send: Callable[[Record], Sent]) -
     """
     from analysis.trackers.record import read
     from yolor_core.errors import RunError
-    from yolor_core.runs.life import State
+    from yolor_core.runs import State
 
     records = []
     for view in _views(names, results):

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ablations.columns import counted
 from ablations.options import (
     AP_POINTS,
     HOURS,
@@ -26,7 +25,8 @@ from ablations.options import (
     set_option,
     stopping_options,
 )
-from yolor_core.runs.life import State
+from yolor_core.errors import counted
+from yolor_core.runs import State
 
 if TYPE_CHECKING:
     from ablations.costs import Estimate

@@ -7,8 +7,7 @@ from typing import Any
 
 import click
 
-from ablations.columns import aligned
-from ablations.options import completing, examples, json_option, print_json
+from ablations.options import aligned, completing, examples, json_option, print_json
 from ablations.trained_model import require_model
 
 HEAD = {

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ablations.columns import aligned, counted
 from ablations.options import (
     AP_POINTS,
     HOURS,
     Number,
+    aligned,
     completing,
     examples,
     json_option,
@@ -23,6 +23,7 @@ from ablations.options import (
     set_option,
     stopping_options,
 )
+from yolor_core.errors import counted
 
 if TYPE_CHECKING:
     from ablations.registry import Selection
@@ -171,8 +172,7 @@ def _seed_hours(
 ) -> tuple[float, str, str]:
     """Hours of one seed of all arms and of the runs that these continue, of what, and by whose measure."""
     from ablations.costs import Estimator, local_estimates
-    from ablations.machine import visible_gpus
-    from ablations.plan import plan_runs, with_continued
+    from ablations.plan import plan_runs, visible_gpus, with_continued
 
     every = plan_runs(selection, profile, (0,), overrides, None, results, fingerprint=ANY_DATA)
     runs = with_continued(every, slugs)

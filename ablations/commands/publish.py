@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from ablations.columns import counted
 from ablations.options import Folder, completing, examples, which_runs
+from yolor_core.errors import counted
 
 
 @click.command("publish", epilog=examples("ablate publish 1 2 --seeds 3 --out mine"))

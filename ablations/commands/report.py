@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ablations.columns import counted
 from ablations.options import Folder, completing, examples, which_runs
+from yolor_core.errors import counted
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ablations.options import completing, examples, json_option, print_json, read_results_option
-from yolor_core.runs.life import State
+from yolor_core.runs import State
 
 if TYPE_CHECKING:
     from ablations.display import RunView
@@ -167,7 +167,7 @@ def cost(results: Path, as_json: bool) -> None:
     included. Where sacct does not answer it is missing, and `trained`, the time that the runs themselves
     counted, has to do. Runs that share a GPU share its hours. Without GPUs it is hours of processes.
     """
-    from ablations.columns import aligned
+    from ablations.options import aligned
 
     records, answered = costs_of_runs(results)
     if as_json:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ablations.columns import counted
 from ablations.options import (
     FORMATS,
     Number,
@@ -18,7 +17,7 @@ from ablations.options import (
     examples,
     which_runs,
 )
-from yolor_core.errors import some_of
+from yolor_core.errors import counted, some_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -107,7 +106,7 @@ def tables_command(
         raise MixedRunsError(refusal)
     filled = list(study.filled.values())
     if images is not None:
-        from ablations.machine import cores
+        from ablations.plan import cores
         from analysis.tables.other_images import with_other_images
 
         filled = [with_other_images(each, images, threads=cores()) for each in filled]
@@ -146,7 +145,7 @@ def _of_metrics(tables: Sequence[Table], metrics: Sequence[str]) -> Sequence[Tab
 
 def name_unreadable(runs: pd.DataFrame) -> None:
     """One line on stderr for run folders whose numbers are not in the tables because they are damaged."""
-    from yolor_core.runs.life import State
+    from yolor_core.runs import State
 
     damaged = runs[runs["state"] == State.UNREADABLE]
     if damaged.empty:

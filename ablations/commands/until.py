@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ablations.columns import aligned, counted
-from ablations.options import print_json
-from yolor_core.errors import ConfigError
-from yolor_core.runs.life import LOST, State
+from ablations.options import aligned, print_json
+from yolor_core.errors import ConfigError, counted
+from yolor_core.runs import LOST, State
 
 if TYPE_CHECKING:
     from ablations.display import RunView
@@ -104,7 +103,7 @@ class Until:
     @property
     def unit(self) -> str:
         """Of the budget."""
-        from ablations.machine import visible_gpus
+        from ablations.plan import visible_gpus
 
         on_gpus = self.cluster.gpus if self.cluster else visible_gpus()
         return "GPU hours" if on_gpus else "process hours" if self.cluster else "core-hours"

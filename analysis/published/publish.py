@@ -18,7 +18,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ablations.columns import counted
 from ablations.plan import MAKER, MANIFEST, is_published
 from ablations.profiles import profile_named
 from ablations.registry import as_overrides, select_tables
@@ -34,10 +33,10 @@ from analysis.stopping import FOLDER as PLANS
 from analysis.stopping import Plan
 from analysis.study import Costs, Study, open_study
 from analysis.tables.cells import NOT_RUN, QUOTED_ROW
-from yolor_core.errors import RunError, YolorError, some_of
+from yolor_core.errors import RunError, YolorError, counted, some_of
 from yolor_core.evaluation.engine import Truth
+from yolor_core.runs import LOST
 from yolor_core.runs.directory import RunDirectory, read_json, unreadable, why, write_json
-from yolor_core.runs.life import LOST
 
 PICTURES = "validation-images.csv"  # of photographs: which picture an image_id is
 ENTRIES = frozenset({MANIFEST, SUMMARY, PROVENANCE, PICTURES, "runs", "tables", "figures", PLANS})

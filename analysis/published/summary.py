@@ -22,8 +22,8 @@ from analysis.study import Study
 from analysis.tables.cells import FAMILY, OPEN, Cell
 from analysis.tables.fill import ALL
 from analysis.tables.formats import FORMATS, MISSING, number, render
+from yolor_core.runs import State
 from yolor_core.runs.directory import RunDirectory
-from yolor_core.runs.life import State
 
 SUMMARY, PROVENANCE = "summary.md", "provenance.csv"
 ENDINGS = {"text": "txt", "markdown": "md", "csv": "csv", "latex": "tex", "html": "html", "json": "json"}

@@ -29,8 +29,7 @@ from typing import Any
 
 import pandas as pd
 
-from ablations.machine import cores
-from ablations.plan import MANIFEST
+from ablations.plan import MANIFEST, cores
 from ablations.table import ALL_DETECTION
 from analysis.errors import NothingToShow
 from analysis.published import publish as published
@@ -50,8 +49,8 @@ from yolor_core.data.load import load_images
 from yolor_core.errors import RunError, YolorError
 from yolor_core.evaluation.coco import evaluate_boxes
 from yolor_core.identity import canonical_json, written_signature
+from yolor_core.runs import LOST
 from yolor_core.runs.directory import RunDirectory
-from yolor_core.runs.life import LOST
 from yolor_core.tasks import TASKS
 
 OTHER_TASKS = tuple(name for name in TASKS if name != "detection")

@@ -16,9 +16,9 @@ from ablations.table import ALL_DETECTION, SCORES
 from analysis.report.tables import Entry
 from analysis.tables.formats import number
 from yolor_core.errors import RunError
+from yolor_core.runs import State
 from yolor_core.runs.directory import RunDirectory
 from yolor_core.runs.directory import number as finite
-from yolor_core.runs.life import State
 
 Facts = list[tuple[str, str]]  # label, text
 UNKNOWN = "not recorded"

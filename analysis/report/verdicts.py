@@ -15,7 +15,7 @@ from analysis.study import Study
 from analysis.tables.cells import FAMILY, NOT_RUN, OPEN, Cell, half_width, said
 from analysis.tables.formats import number
 from yolor_core.errors import some_of
-from yolor_core.runs.life import GOING_ON, LOST, State
+from yolor_core.runs import GOING_ON, LOST, State
 
 
 @dataclass(frozen=True)

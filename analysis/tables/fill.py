@@ -31,7 +31,7 @@ from analysis.tables.cells import (
 )
 from yolor_core.errors import ConfigError, YolorError, some_of
 from yolor_core.identity import signature
-from yolor_core.runs.life import LOST
+from yolor_core.runs import LOST
 
 QUOTED_ALONE = "All rows are quoted."
 UNASKED = "the effect on images like these is not shown (--images)"

@@ -18,8 +18,8 @@ from typing import Any
 
 from ablations.cli import installing
 from yolor_core.errors import RunError, YolorError
+from yolor_core.runs import State
 from yolor_core.runs.directory import RunDirectory, number, read_json, unreadable
-from yolor_core.runs.life import State
 
 PROJECT = "yolor-ablations"  # of both trackers, where nothing else is said
 #: MLflow's words for where a run stands; KILLED for all others.

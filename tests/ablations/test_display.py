@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from ablations.columns import counted
 from ablations.display import LaunchDisplay, RunView, clock, describe, seen, summary, table
 from slurm.local import Job, Outcome
-from yolor_core.runs.life import State
+from yolor_core.errors import counted
+from yolor_core.runs import State
 
 
 def run_folder(root: Path, **state: object) -> Path:

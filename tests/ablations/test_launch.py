@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,9 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from ablations import local_launch, machine
+from ablations import local_launch
 from ablations.cli import main
-from ablations.plan import PlannedRun, plan_runs
+from ablations.plan import PlannedRun, plan_runs, visible_gpus
 from ablations.profiles import profile_named
 from analysis.runs import load_runs
 from slurm.local import Job, Outcome
@@ -240,16 +241,16 @@ def test_a_folder_that_cannot_be_written_is_named_before_anything_starts(
 
 def test_gpus_are_taken_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2, GPU-7")
-    assert machine.visible_gpus() == ("2", "GPU-7")
+    assert visible_gpus() == ("2", "GPU-7")
     for none in ("", "-1"):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", none)
-        assert machine.visible_gpus() == ()
+        assert visible_gpus() == ()
 
 
 def test_runs_at_a_time_follow_cores_threads_and_gpus(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(machine.os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     plan = plan_runs(["csp-fast"], "smoke", results=tmp_path)
     assert local_launch.fitting(plan) == 8

@@ -15,8 +15,8 @@ from slurm.view import Standing
 from tests.ablations.fake_training import leave_results
 from tests.slurm.fake_slurm import FakeSlurm
 from yolor_core.errors import RunError, UnknownNameError
+from yolor_core.runs import State
 from yolor_core.runs.directory import RunDirectory
-from yolor_core.runs.life import State
 
 OLD = (datetime.now(UTC) - timedelta(hours=1)).isoformat(timespec="seconds")
 

@@ -32,7 +32,7 @@ from tests.ablations.trained import ablate
 from tests.analysis.fake_wandb import FakeServer, serve
 from yolor_core.config import leaves
 from yolor_core.errors import RunError
-from yolor_core.runs.life import State
+from yolor_core.runs import State
 
 STUDY = Path(__file__).parents[2] / "results" / "published" / "mini" / "runs"
 CLASSES = ("× iFA", "a+b", "me@home", "disc (small)", "[0, 1)", "100 % = all", "../up", "a-at-b", "λ")
@@ -374,7 +374,7 @@ from pathlib import Path
 
 from analysis.trackers.record import TrackerError, read
 from analysis.trackers.wandb import to_wandb
-from yolor_core.runs.life import State
+from yolor_core.runs import State
 
 for word, folder in zip(sys.argv[1::2], sys.argv[2::2]):
     try:

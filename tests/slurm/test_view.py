@@ -12,7 +12,7 @@ import pytest
 from slurm.tokens import Token, claim, process_mark
 from slurm.view import Standing, look_at
 from tests.slurm.fake_slurm import FakeSlurm
-from yolor_core.runs.life import State
+from yolor_core.runs import State
 
 OLD = (datetime.now(UTC) - timedelta(hours=1)).isoformat(timespec="seconds")
 

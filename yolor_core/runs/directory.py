@@ -24,7 +24,7 @@ from typing import Any, BinaryIO
 from filelock import FileLock, Timeout
 
 from yolor_core.errors import BusyError, RunError, json_kind
-from yolor_core.runs.life import GOING_ON, WRITTEN, State, combined
+from yolor_core.runs import GOING_ON, WRITTEN, State, combined
 from yolor_core.tasks import TASKS
 
 
