@@ -1,4 +1,4 @@
-"""`ablate report` on the command line."""
+"""`ablate report` on the command line; `ablate tables` is tested in `tests/ablations/test_cli.py`."""
 
 from __future__ import annotations
 
