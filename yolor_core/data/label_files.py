@@ -16,8 +16,8 @@ from typing import Literal, NamedTuple
 
 from PIL import Image
 
+from yolor_core.data.annotations import ROUNDING
 from yolor_core.data.decode import read, reason
-from yolor_core.data.findings import ROUNDING
 from yolor_core.errors import DataError, some_of
 
 FORMS = {"voc": "Pascal VOC", "yolo": "YOLO", "coco": "COCO's layout"}

@@ -12,8 +12,7 @@ import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from yolor_core.data.annotations import class_labels
-from yolor_core.data.findings import listed_before, negative, never_found
+from yolor_core.data.annotations import class_labels, listed_before, negative, never_found
 from yolor_core.data.records import area_ranges, size_limits
 from yolor_core.data.report import KINDS
 from yolor_core.errors import DataError, some_of

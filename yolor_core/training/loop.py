@@ -13,10 +13,9 @@ from torch import Tensor
 
 from yolor_core.config import RunConfig
 from yolor_core.data import ImageSet, TrainingBatches, load_images
-from yolor_core.data.batches import box_sizes, reference_images
+from yolor_core.data.batches import box_sizes, kept, reference_images
 from yolor_core.data.images import check_identities
 from yolor_core.data.load import check_boxes
-from yolor_core.data.ordering import kept
 from yolor_core.device import Numerics, is_gpu
 from yolor_core.errors import RunError
 from yolor_core.evaluation.predict import Predictions, evaluate, predict

@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from yolor_core.config import Science, TrainConfig
 from yolor_core.data import Batch
-from yolor_core.data.ordering import Draw, generator
+from yolor_core.data.batches import Draw, generator
 from yolor_core.device import Numerics
 from yolor_core.errors import RunError
 from yolor_core.models import sparse_penalty

@@ -12,8 +12,12 @@ import pytest
 
 from yolor_core.config import AugmentConfig
 from yolor_core.data.augment import (
+    Labelled,
+    compose,
     flip,
     jitter,
+    layout4,
+    layout9,
     map_boxes,
     map_image,
     mix,
@@ -22,7 +26,6 @@ from yolor_core.data.augment import (
     worth_keeping,
 )
 from yolor_core.data.images import letterbox, resize
-from yolor_core.data.mosaic import Labelled, compose, layout4, layout9
 
 STILL = AugmentConfig(mosaic=0, scale=0, hsv_h=0, hsv_s=0, hsv_v=0, flip_horizontal=0)
 IDENTITY = 1000  # more than the class of a painted box

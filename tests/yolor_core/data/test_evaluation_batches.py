@@ -10,7 +10,7 @@ from PIL import Image
 from tests.yolor_core.data.coco_folder import Folder, annotation, picture
 from yolor_core.config import ShapesConfig
 from yolor_core.data import EvaluationBatches, ImageSet, load_images
-from yolor_core.data.ordering import by_aspect, rectangle
+from yolor_core.data.batches import by_aspect, rectangle
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import torch
 
 from yolor_core.config import AugmentConfig, ShapesConfig
 from yolor_core.data import Batch, EvaluationBatches, ImageSet, TrainingBatches, load_images
-from yolor_core.data.ordering import share
+from yolor_core.data.batches import share
 
 AUGMENT = AugmentConfig(scale=0.5, translate=0.1, mixup=0.3)
 
