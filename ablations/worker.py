@@ -64,7 +64,7 @@ def _train(
     if place is not None and place.execution is not None:
         config = config.model_copy(update={"execution": place.execution})
     if place is not None and place.local_disk and isinstance(config.data, CocoConfig):
-        from yolor_core.data.pack.local import copy_packs
+        from yolor_core.data.pack.reader import copy_packs
 
         config = config.model_copy(update={"data": copy_packs(config.data, place.local_disk)})
     state: str = training.train(config, planned.run_dir, stop, watch)

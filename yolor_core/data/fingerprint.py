@@ -144,7 +144,7 @@ def _are_drawn(root: Path, split: str, packs: str | None, pictures: str, found: 
     if remembered is None:
         from yolor_core.data.coco import load_coco
         from yolor_core.data.images import resize
-        from yolor_core.data.shapes.render import render
+        from yolor_core.data.shapes.dataset import render
 
         images = load_coco(root, split, packs)
         resized = found.folder is None and not any(pack.serves(None, "train") for pack in found.packs)

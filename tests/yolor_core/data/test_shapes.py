@@ -14,10 +14,8 @@ from pycocotools.cocoeval import COCOeval
 from yolor_core.config import ShapesConfig
 from yolor_core.data import load_images
 from yolor_core.data.records import area_ranges
-from yolor_core.data.shapes.appearance import CLASSES, TONES, identities
-from yolor_core.data.shapes.dataset import annotate
-from yolor_core.data.shapes.render import BACKGROUND_SATURATION, render
-from yolor_core.data.shapes.scene import lay_out
+from yolor_core.data.shapes.dataset import BACKGROUND_SATURATION, annotate, render
+from yolor_core.data.shapes.scene import CLASSES, TONES, identities, lay_out
 
 DEFAULT = ShapesConfig()
 

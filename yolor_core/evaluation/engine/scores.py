@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 
 from yolor_core.data.records import size_limits
 from yolor_core.errors import DataError
-from yolor_core.evaluation.engine.matching import AREAS, EVERY, OVERLAPS, Matches
-from yolor_core.evaluation.engine.sorting import spread
+from yolor_core.evaluation.engine.matching import AREAS, EVERY, OVERLAPS, Matches, spread
 from yolor_core.tasks import COCO_NUMBERS
 
 RECALLS = np.linspace(0, 1, 101)  # the recall thresholds; thirteen of these floats lie above k / 100

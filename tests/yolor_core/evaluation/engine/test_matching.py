@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from yolor_core.evaluation.engine.sorting import group, sort_pairs, spread, write_keys
+from yolor_core.evaluation.engine.matching import group, sort_pairs, spread, write_keys
 
 
 def by_score(scores: np.ndarray, rows: np.ndarray) -> np.ndarray:
