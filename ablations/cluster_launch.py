@@ -14,7 +14,7 @@ from typing import Any
 
 from ablations import worker
 from ablations.costs import Estimate, Estimator
-from ablations.plan import Place, PlannedRun, planned_record
+from ablations.planned import Place, PlannedRun, planned_record
 from slurm import ClusterError, scheduler
 from slurm.cluster import Cluster
 from slurm.files import create_json, read_json

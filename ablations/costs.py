@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from ablations.experiments import Experiment
-from ablations.plan import PlannedRun, runs_folder
+from ablations.plan import runs_folder
+from ablations.planned import PlannedRun
 from ablations.table import COUNTED, Table
 from slurm.tokens import current
 from yolor_core.config import DataConfig, ModelConfig, RunConfig, ShapesConfig

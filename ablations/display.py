@@ -23,7 +23,7 @@ from yolor_core.runs.directory import RunDirectory, number
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
-    from ablations.plan import PlannedRun
+    from ablations.planned import PlannedRun
     from slurm.local import Job, Outcome
     from slurm.tokens import Token
 

@@ -16,7 +16,7 @@ from yolor_core.runs import LOST, State
 if TYPE_CHECKING:
     from ablations.cluster_launch import ClusterPlan
     from ablations.costs import Estimate
-    from ablations.plan import PlannedRun
+    from ablations.planned import PlannedRun
     from slurm.local import Outcome
     from slurm.submission import Submitted
 

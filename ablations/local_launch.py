@@ -14,7 +14,8 @@ from typing import Any
 from rich.console import Console
 
 from ablations.display import LaunchDisplay, ended_as
-from ablations.plan import PlannedRun, cores, planned_record, visible_gpus
+from ablations.plan import cores, visible_gpus
+from ablations.planned import PlannedRun, planned_record
 from ablations.worker import claim, leave
 from slurm.files import replace_json
 from slurm.local import Job, Outcome, run_jobs

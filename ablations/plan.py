@@ -6,81 +6,25 @@ those of a published study.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ablations.experiments import Experiment
 from ablations.overrides import Override, override_data, override_execution
+from ablations.planned import PlannedRun
 from ablations.profiles import PROFILES, profile_named
 from ablations.registry import Selection, all_experiments, as_overrides, resolve, select
 from yolor_core.config import CocoConfig, DataConfig, Execution, RunConfig, Science
 from yolor_core.data.layout import coco_config
-from yolor_core.errors import ConfigError, RunError, UnknownNameError
+from yolor_core.errors import ConfigError, UnknownNameError
 from yolor_core.identity import run_id, signature
 from yolor_core.runs import State
-from yolor_core.runs.directory import RunDirectory, read_json
+from yolor_core.runs.directory import read_json
 
 MOST_SEEDS = 10_000
 MAKER, MANIFEST = "ablate publish", "manifest.json"  # of a published study
-
-
-@dataclass(frozen=True)
-class Place:
-    """What a run has of a cluster's profile: how the nodes are used, and a folder on their own disk."""
-
-    execution: Execution | None = None
-    local_disk: str = ""  # with variables, e.g. $SLURM_TMPDIR
-
-
-@dataclass(frozen=True)
-class PlannedRun:
-    """One training to do, or done: its configuration, its folder, and the run it starts from."""
-
-    run_id: str
-    config: RunConfig
-    run_dir: Path
-    after: str | None = None  # run id whose checkpoint it continues
-
-    @property
-    def state(self) -> str | None:
-        """What state.json says (queued, running, done, failed, preempted); None if never started."""
-        state: dict[str, Any] | None = RunDirectory(self.run_dir).read_state()
-        return None if state is None else str(state.get("state"))
-
-    @property
-    def done(self) -> bool:
-        """Whether it has finished and its results are there."""
-        return RunDirectory(self.run_dir).complete()
-
-
-def planned_record(run: PlannedRun, place: Place | None = None) -> dict[str, Any]:
-    """The content of planned.json: the run, and how the cluster is used that it was planned for."""
-    record: dict[str, Any] = {"config": run.config.model_dump(mode="json"), "after": run.after}
-    if place is not None:
-        execution = place.execution.model_dump(mode="json") if place.execution else None
-        record["cluster"] = {"execution": execution, "local_disk": place.local_disk}
-    return record
-
-
-def read_planned(run_dir: Path) -> tuple[PlannedRun, Place | None]:
-    """The run that planned.json of a folder describes, and its place on a cluster.
-
-    Raises RunError where the file is missing or damaged, ConfigError where its configuration is not one.
-    """
-    path = run_dir / "planned.json"
-    record = read_json(path)
-    if record is None:
-        raise RunError(f"{path} is missing; launch the run instead")
-    config = RunConfig.from_json(json.dumps(record.get("config")))
-    place, wanted = None, record.get("cluster")
-    if wanted is not None:
-        execution = Execution.model_validate(wanted["execution"]) if wanted.get("execution") else None
-        place = Place(execution, wanted.get("local_disk") or "")
-    return PlannedRun(run_dir.name, config, run_dir, record.get("after")), place
 
 
 def default_results() -> Path:

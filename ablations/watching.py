@@ -20,7 +20,7 @@ from yolor_core.runs import State
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from ablations.plan import PlannedRun
+    from ablations.planned import PlannedRun
     from yolor_core.training.progress import Moment
 
 SCORES = ("AP", "AP50", "AP75", "classification/mAP", "embedding/recall@1")

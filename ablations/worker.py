@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ablations.plan import Place, PlannedRun, read_planned
+from ablations.planned import Place, PlannedRun, read_planned
 from yolor_core.config import CocoConfig
 from yolor_core.errors import RunError
 from yolor_core.runs import State

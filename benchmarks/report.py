@@ -24,7 +24,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ablations.plan import PlannedRun, plan_runs
+from ablations.plan import plan_runs
+from ablations.planned import PlannedRun
 from yolor_core.data.load import load_images
 from yolor_core.evaluation.detections import Detections
 from yolor_core.identity import signature

@@ -22,7 +22,7 @@ from yolor_core.runs import State
 
 if TYPE_CHECKING:
     from ablations.display import RunView
-    from ablations.plan import PlannedRun
+    from ablations.planned import PlannedRun
     from slurm.cluster import Cluster
 
 
@@ -240,7 +240,7 @@ def retry(
 
 def _planned(run_dir: Path) -> PlannedRun | None:
     """A run as it was planned when it was submitted; None where nobody wrote that down."""
-    from ablations.plan import read_planned
+    from ablations.planned import read_planned
     from yolor_core.errors import RunError
 
     try:

@@ -30,7 +30,7 @@ from yolor_core.runs import State
 
 if TYPE_CHECKING:
     from ablations.costs import Estimate
-    from ablations.plan import PlannedRun
+    from ablations.planned import PlannedRun
     from analysis.stopping import Rule
     from slurm.local import Outcome
 

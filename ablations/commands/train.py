@@ -10,7 +10,7 @@ import click
 from ablations.options import completing, data_option, examples, profile_option, results_option, set_option
 
 if TYPE_CHECKING:
-    from ablations.plan import PlannedRun
+    from ablations.planned import PlannedRun
     from slurm.worker import StopFlag
 
 
@@ -71,7 +71,7 @@ def train_here(run: PlannedRun, stop: StopFlag, quiet: bool = False) -> str:
     from rich.console import Console
 
     from ablations.display import clock, describe, seen
-    from ablations.plan import planned_record
+    from ablations.planned import planned_record
     from ablations.watching import TrainingWatch, conclusion, last_scores, scores
     from ablations.worker import train
     from slurm.files import replace_json

@@ -18,7 +18,7 @@ from yolor_core.runs import LOST, State
 
 if TYPE_CHECKING:
     from ablations.display import RunView
-    from ablations.plan import PlannedRun
+    from ablations.planned import PlannedRun
     from ablations.registry import Selection
     from analysis.statistics.stopping import Look, Scatter
     from analysis.stopping import Plan, Row, Rule

@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 
 from ablations import local_launch
 from ablations.cli import main
-from ablations.plan import PlannedRun
+from ablations.planned import PlannedRun
 from ablations.registry import table_named
 from slurm.local import Outcome
 from yolor_core.data import data_fingerprint

@@ -19,7 +19,8 @@ from ablations.cluster_launch import (
     plan_on_cluster,
     send,
 )
-from ablations.plan import Place, PlannedRun, plan_runs, planned_record, read_planned
+from ablations.plan import plan_runs
+from ablations.planned import Place, PlannedRun, planned_record, read_planned
 from slurm import ClusterError
 from slurm.cluster import Cluster
 from slurm.files import replace_json

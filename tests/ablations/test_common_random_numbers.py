@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from ablations.plan import PlannedRun, plan_runs
+from ablations.plan import plan_runs
+from ablations.planned import PlannedRun
 from yolor_core.data import TrainingBatches
 from yolor_core.device import Numerics
 from yolor_core.models import Detector

@@ -10,7 +10,8 @@ import pytest
 
 from ablations.costs import PUBLISHED, Estimator, count_images, local_estimates, model_cost
 from ablations.launch_report import local_time
-from ablations.plan import PlannedRun, plan_runs
+from ablations.plan import plan_runs
+from ablations.planned import PlannedRun
 from ablations.registry import paper, table_named
 from ablations.table import Row, Table
 from slurm.tokens import claim

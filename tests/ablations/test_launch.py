@@ -15,7 +15,8 @@ from PIL import Image
 
 from ablations import local_launch
 from ablations.cli import main
-from ablations.plan import PlannedRun, plan_runs, visible_gpus
+from ablations.plan import plan_runs, visible_gpus
+from ablations.planned import PlannedRun
 from ablations.profiles import profile_named
 from analysis.runs import load_runs
 from slurm.local import Job, Outcome

@@ -12,6 +12,7 @@ from ablations.plan import data_config, parse_seeds, plan_runs, with_predecessor
 from ablations.registry import Selection, experiments, paper
 from yolor_core.config import CocoConfig, ShapesConfig
 from yolor_core.errors import ConfigError, DataError, UnknownNameError
+from yolor_core.runs.directory import RunDirectory
 
 TUNED, IMPLICIT = "p6-light.add-fa.mul-pr.finetuned", "p6-light.add-fa.mul-pr"
 
@@ -61,19 +62,19 @@ def test_overrides_reach_science_execution_and_data() -> None:
     assert run.config.data.train_images == 10
 
 
-def test_state_is_read_when_asked(tmp_path: Path) -> None:
+def test_a_planned_run_is_done_when_its_results_are_there(tmp_path: Path) -> None:
     (run,) = plan_runs(["csp"], "mini", results=tmp_path, fingerprint="f")
-    assert (run.state, run.done) == (None, False)
+    folder = RunDirectory(run.run_dir)
+    assert (folder.read_state(), folder.complete()) == (None, False)
     run.run_dir.mkdir(parents=True)
-    (run.run_dir / "state.json").write_text(json.dumps({"state": "running"}))
-    assert (run.state, run.done) == ("running", False)
-    (run.run_dir / "state.json").write_text(json.dumps({"state": "done"}))
-    assert (run.state, run.done) == ("done", False)  # its results are not there
+    for state in ("running", "done"):
+        (run.run_dir / "state.json").write_text(json.dumps({"state": state}))
+        assert (folder.read_state(), folder.complete()) == ({"state": state}, False)
     for name in ("run.json", "evaluation.json", "weights.safetensors"):
         (run.run_dir / name).write_text("{}")
-    assert not run.done  # an evaluation without a score is none, as tables have it
+    assert not folder.complete()  # an evaluation without a score is none, as tables have it
     (run.run_dir / "evaluation.json").write_text('{"detection": {"AP": null}}')
-    assert run.done
+    assert folder.complete()
 
 
 def test_results_folder_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ from rich.console import Console
 
 import yolor_core.training
 from ablations.cli import main
-from ablations.plan import PlannedRun, plan_runs
+from ablations.plan import plan_runs
+from ablations.planned import PlannedRun
 from ablations.watching import (
     Forecast,
     TrainingWatch,

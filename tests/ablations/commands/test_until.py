@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from ablations.cli import main
-from ablations.plan import PlannedRun
+from ablations.planned import PlannedRun
 from analysis import open_study
 from analysis.runs import load_runs
 from analysis.statistics.blocks import compare, outcome

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ablations.plan import read_planned
+from ablations.planned import read_planned
 from slurm.tokens import Token, current
 from tests.slurm.cluster.grid import Grid, process_of
 from tests.yolor_core.training.results import assert_same_result
