@@ -144,7 +144,9 @@ def warn_of_other_code(planned: Sequence[PlannedRun], states: Mapping[str, str])
     from yolor_core.identity import source_hash
 
     present = source_hash()
-    made_by = [_made_by(run) for run in planned if states[run.run_id] == State.DONE]
+    made_by = [
+        record_of(run.run_dir).get("source_hash") for run in planned if states[run.run_id] == State.DONE
+    ]
     other = [source for source in made_by if source not in (None, present)]
     if other:
         click.echo(
@@ -152,11 +154,6 @@ def warn_of_other_code(planned: Sequence[PlannedRun], states: Mapping[str, str])
             "other code of yolor_core, and kept. Remove the folder to train a run anew",
             err=True,
         )
-
-
-def _made_by(run: PlannedRun) -> Any:
-    """Source hash in run.json; None where it does not say."""
-    return record_of(run.run_dir).get("source_hash")
 
 
 def warn_of_damage(planned: Sequence[PlannedRun], states: Mapping[str, str]) -> None:

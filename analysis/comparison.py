@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from analysis.errors import NothingToShow
 from analysis.published.detections import read_detections
+from analysis.runs import percent
 from analysis.statistics.images import bca_interval, percentile_interval
 from analysis.statistics.seeds import TIE, tied
 from analysis.tables.cells import FAMILY
@@ -101,7 +102,7 @@ def leave_one_out(matches: Matches) -> Resampled:
 
 
 def _metric(name: str, drawn: PairedBootstrap, without: list[Resampled]) -> Difference:
-    a, b = _percent(drawn.a[name]), _percent(drawn.b[name])
+    a, b = percent(drawn.a[name]), percent(drawn.b[name])
     if a is None or b is None:
         return Difference(name, a, b)
     delta, resampled = float(_settled(b - a)), _settled(100 * drawn.difference(name))
@@ -117,7 +118,7 @@ def _classes(
 ) -> tuple[Difference, ...]:
     found = []
     for index, name in enumerate(drawn.resampled_a.names):
-        first, second = _percent(a[name]), _percent(b[name])
+        first, second = percent(a[name]), percent(b[name])
         if first is None or second is None:
             found.append(Difference(name, first, second))
             continue
@@ -147,10 +148,6 @@ def _influence(drawn: PairedBootstrap, without: list[Resampled]) -> NDArray[np.f
     if a is None or b is None:
         return np.zeros(len(without[0].metrics["AP"]))
     return _settled(100 * np.nan_to_num((b - a) - (without[1].metrics["AP"] - without[0].metrics["AP"])))
-
-
-def _percent(value: float | None) -> float | None:
-    return None if value is None else 100 * value
 
 
 def compare_runs(

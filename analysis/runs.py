@@ -207,7 +207,7 @@ def _record(directory: RunDirectory) -> dict[str, Any]:
         "reason": reason,
         **{name: number(state.get(name)) for name in ("epoch", "epochs", "seconds")},
         **{
-            column: _percent(_number(evaluation.get(score.task) or {}, score.name, directory.evaluation))
+            column: percent(_number(evaluation.get(score.task) or {}, score.name, directory.evaluation))
             for column, score in SCORES.items()
         },
         **{column: number(last.get(name)) for column, name in LOSSES.items()},
@@ -249,7 +249,8 @@ def _number(record: dict[str, Any], name: str, path: Path) -> int | float | None
     return number(value)
 
 
-def _percent(value: float | None) -> float | None:
+def percent(value: float | None) -> float | None:
+    """A fraction in percent; None stays None."""
     return None if value is None else 100 * value
 
 

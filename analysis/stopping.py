@@ -348,7 +348,8 @@ class Plan:
         ]
         at = f"the look at {look.seeds} seeds"
         if absent:
-            return f"of {at} {counted(len(absent), 'run')} {_be(absent)} not here, e.g. {absent[0]}"
+            are = "is" if len(absent) == 1 else "are"
+            return f"of {at} {counted(len(absent), 'run')} {are} not here, e.g. {absent[0]}"
         margin = self.rule.margin
         now, then = (_told(each, margin) for each in (row, was or Row(*row.pair, look.seeds, None)))
         return f"at {at} the runs here give {now}, and {FOLDER}/{self.path.name} says {then}"
@@ -437,10 +438,6 @@ def _told(row: Row, margin: float) -> str:
     if row.delta is None or row.low is None or row.high is None:
         return words(row, margin)
     return f"{words(row, margin)}, {row.delta:+.2f} ({row.low:+.2f} to {row.high:+.2f})"
-
-
-def _be(things: Sequence[object]) -> str:
-    return "is" if len(things) == 1 else "are"
 
 
 def _name(content: Mapping[str, Any]) -> str:

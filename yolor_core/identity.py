@@ -84,7 +84,7 @@ def describe_run(
         "commit": commit,
         "dirty": dirty,
         "python": platform.python_version(),
-        "packages": {name: _version(name) for name in PACKAGES},
+        "packages": {name: version_of(name) for name in PACKAGES},
         "device": device,
         "jobs": job_ids(),
         "data_report": data_report,
@@ -104,7 +104,8 @@ def job_ids() -> list[str]:
     return [job] if job else []
 
 
-def _version(package: str) -> str | None:
+def version_of(package: str) -> str | None:
+    """Of an installed package; None where it is not installed."""
     try:
         return version(package)
     except PackageNotFoundError:

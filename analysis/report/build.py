@@ -55,14 +55,10 @@ class Written:
         return self.folder / "index.html"
 
 
-def _last_logs(run_dir: Path) -> list[Path]:
-    return RunDirectory(run_dir).last_logs()
-
-
 def write_report(
     study: Study,
     target: Path,
-    log_files: LogFiles = _last_logs,
+    log_files: LogFiles = lambda run_dir: RunDirectory(run_dir).last_logs(),
     date: datetime | None = None,
     watch: Watch = iter,
 ) -> Written:

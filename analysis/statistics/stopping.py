@@ -45,11 +45,6 @@ def first_look(arms: int) -> int:
     return max(LEAST, 1 + math.ceil(FREEDOM / (arms - 1)))
 
 
-def may_stop(arms: int, seeds: int) -> bool:
-    """Whether so many seeds of so many arms say enough about scatter to stop at a half-width."""
-    return seeds >= first_look(arms)
-
-
 @dataclass(frozen=True)
 class Look:
     """What an interval has to hold at one look to be a verdict: levels of confidence, two-sided."""

@@ -129,9 +129,8 @@ def lines(filled: FilledTable, row: str) -> list[tuple[str, list[str]]]:
     found.append(("verdict", [said(c.verdict, c.margin, c.marked) for c in cells]))
     found.append(("p", [_corrected(c.p, c.p_holm) for c in cells]))
     if known("p_small"):
-        found.append(
-            (f"p, beyond {_margin(cells):g}", [_corrected(c.p_small, c.p_small_holm) for c in cells])
-        )
+        margin = next(c.margin for c in cells if c.margin is not None)
+        found.append((f"p, beyond {margin:g}", [_corrected(c.p_small, c.p_small_holm) for c in cells]))
     found += [
         ("could show", [number(c.metric, c.shows, more=1) for c in cells]),
         ("leaves up to", [number(c.metric, c.leaves, more=1) for c in cells]),
@@ -177,10 +176,6 @@ def _chance(p: float | None) -> str:
 
 def _corrected(p: float | None, corrected: float | None) -> str:
     return _chance(p) + ("" if corrected is None else f", Holm {_chance(corrected)}")
-
-
-def _margin(cells: Sequence[Cell]) -> float:
-    return next(cell.margin for cell in cells if cell.margin is not None)
 
 
 def _head(filled: FilledTable) -> list[str]:

@@ -7,7 +7,6 @@ import hashlib
 import json
 import re
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +14,7 @@ from pydantic import ValidationError
 
 from yolor_core.config import CocoConfig, ShapesConfig
 from yolor_core.data.layout import annotation_file
+from yolor_core.identity import version_of
 from yolor_core.runs.directory import cache_folder, write_cache
 
 if TYPE_CHECKING:
@@ -179,14 +179,7 @@ def _shapes_key(config: ShapesConfig) -> str:
 
 def _software() -> tuple[str, list[str | None]]:
     sources = hashlib.sha256(b"".join(p.read_bytes() for p in sorted(SHAPES.glob("*.py")))).hexdigest()
-    return sources, [_version("numpy"), _version("opencv-python-headless"), _version("opencv-python")]
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
+    return sources, [version_of("numpy"), version_of("opencv-python-headless"), version_of("opencv-python")]
 
 
 def _cache_file() -> Path:

@@ -50,7 +50,8 @@ def evaluate_boxes(annotations: dict[str, Any], detections: Detections) -> dict[
     labels = class_labels({key: category["name"] for key, category in truth.cats.items()})
     names = [labels[category] for category in evaluation.params.catIds]
     per_class = {name: _mean(precision[:, :, index]) for index, name in enumerate(names)}
-    scores = {name: _present(value) for name, value in zip(COCO_NUMBERS, evaluation.stats, strict=True)}
+    found = zip(COCO_NUMBERS, evaluation.stats, strict=True)
+    scores = {name: None if value < 0 else float(value) for name, value in found}
     return {
         "detection": scores,
         "per_class": per_class,
@@ -165,10 +166,6 @@ def _check_ids(truth: COCO, detections: Detections) -> None:
             raise DataError(
                 f"{len(unknown)} {kind} ids of the detections are not in the annotations: {first} ..."
             )
-
-
-def _present(value: float) -> float | None:
-    return None if value < 0 else float(value)
 
 
 def _mean(precision: np.ndarray) -> float | None:

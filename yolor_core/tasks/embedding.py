@@ -339,15 +339,13 @@ def score_embeddings(
     embeddings: NDArray[np.floating],
     identities: NDArray[np.integer],
     image_ids: NDArray[np.integer],
-    same_image: bool = True,
 ) -> dict[str, Any]:
     """Score embeddings of boxes by their cosine similarities. Ours: the sources define no protocol for COCO.
 
     Args:
         embeddings: float (M, D), of any length; a zero vector has the cosine 0 with everything.
         identities: integer (M,); boxes of identity -1 (unknown) are left out altogether.
-        image_ids: integer (M,), the image of each box.
-        same_image: whether boxes of one image are compared with each other.
+        image_ids: integer (M,), the image of each box; boxes of one image are compared with each other too.
 
     Returns:
         {"recall@1", "mAP", "AUC", "queries", "boxes", "identities", "alone", "unknown"}.
@@ -371,12 +369,11 @@ def score_embeddings(
     _check(embeddings, identities, image_ids)
     known = identities != -1
     unit, labels = _normalised(embeddings[known]), identities[known]
-    images = None if same_image else image_ids[known]
 
     precisions: list[float] = []
     hits: list[float] = []
     pairs = np.zeros((2, 2 * STEPS + 2), np.int64)  # different and same identity, by similarity
-    for first, steps in _similarities(unit, images):
+    for first, steps in _similarities(unit):
         same = labels[first : first + len(steps), None] == labels
         bins = steps - OUT
         together = np.bincount(bins[same], minlength=pairs.shape[1])
@@ -428,19 +425,14 @@ def _normalised(embeddings: NDArray[np.floating]) -> NDArray[np.float32]:
     return (wide / np.where(length > 0, length, 1)).astype(np.float32)
 
 
-def _similarities(
-    unit: NDArray[np.float32], images: NDArray[np.integer] | None
-) -> Iterator[tuple[int, NDArray[np.int32]]]:
-    """Blocks of rows: (index of the first row, cosines (rows, M) in steps). OUT for a box and itself, and,
-    where `images` are given, for boxes of one image."""
+def _similarities(unit: NDArray[np.float32]) -> Iterator[tuple[int, NDArray[np.int32]]]:
+    """Blocks of rows: (index of the first row, cosines (rows, M) in steps). OUT for a box and itself."""
     rows = max(BLOCK // max(len(unit), 1), 1)
     for first in range(0, len(unit), rows):
         cosines = unit[first : first + rows] @ unit.T
         steps = np.rint(cosines.clip(-1, 1) * np.float32(STEPS)).astype(np.int32)
         index = np.arange(len(steps))
         steps[index, first + index] = OUT
-        if images is not None:
-            steps[images[first : first + rows, None] == images] = OUT
         yield first, steps
 
 

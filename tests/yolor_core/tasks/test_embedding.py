@@ -10,15 +10,13 @@ from yolor_core.tasks import embedding
 from yolor_core.tasks.embedding import score_embeddings
 
 
-def brute_force(
-    vectors: np.ndarray, identities: np.ndarray, images: np.ndarray, same_image: bool
-) -> tuple[float, float, float]:
+def brute_force(vectors: np.ndarray, identities: np.ndarray) -> tuple[float, float, float]:
     """recall@1, mAP and AUC, box by box and pair by pair."""
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     similar = np.round(unit @ unit.T, 6)
     hits, precisions, positive, negative = [], [], [], []
     for q in range(len(vectors)):
-        gallery = [g for g in range(len(vectors)) if g != q and (same_image or images[g] != images[q])]
+        gallery = [g for g in range(len(vectors)) if g != q]
         right = [g for g in gallery if identities[g] == identities[q]]
         positive += [similar[q, g] for g in right]
         negative += [similar[q, g] for g in gallery if g not in right]
@@ -35,12 +33,9 @@ def brute_force(
     return float(np.mean(hits)), float(np.mean(precisions)), float(np.mean(orders))
 
 
-@pytest.mark.parametrize("same_image", [True, False])
 @pytest.mark.parametrize("ties", [True, False])
 @pytest.mark.parametrize("block", [2**22, 100, 1])  # rows at a time: all, a few, one
-def test_scores_follow_their_definitions(
-    monkeypatch: pytest.MonkeyPatch, ties: bool, same_image: bool, block: int
-) -> None:
+def test_scores_follow_their_definitions(monkeypatch: pytest.MonkeyPatch, ties: bool, block: int) -> None:
     monkeypatch.setattr(embedding, "BLOCK", block)
     rng = np.random.default_rng(3)
     identities, images = rng.integers(0, 6, 40), rng.integers(0, 12, 40)
@@ -48,8 +43,8 @@ def test_scores_follow_their_definitions(
         vectors = np.eye(4)[(identities + (rng.random(40) < 0.3)) % 4] * rng.uniform(0.1, 9, (40, 1))
     else:
         vectors = rng.normal(size=(6, 8))[identities] + rng.normal(size=(40, 8))
-    expected = brute_force(vectors, identities, images, same_image)
-    result = score_embeddings(vectors, identities, images, same_image)
+    expected = brute_force(vectors, identities)
+    result = score_embeddings(vectors, identities, images)
     found = result["recall@1"], result["mAP"], result["AUC"]
     assert found == pytest.approx(expected, abs=1e-12 if ties else 1e-9)
     assert (result["boxes"], result["identities"], result["unknown"]) == (40, 6, 0)
@@ -98,13 +93,6 @@ def test_an_identity_seen_once_is_no_query_but_stays_in_the_gallery() -> None:
     result = score_embeddings(vectors, np.array([1, 1, 2]), np.arange(3))
     assert (result["queries"], result["alone"], result["identities"]) == (2, 1, 2)
     assert (result["recall@1"], result["mAP"]) == (0.0, 0.5)
-
-
-def test_an_identity_of_one_image_is_alone_when_images_are_kept_apart() -> None:
-    vectors = np.eye(4)
-    ids, images = np.array([1, 1, 2, 2]), np.array([5, 5, 5, 6])
-    assert score_embeddings(vectors, ids, images)["alone"] == 0
-    assert score_embeddings(vectors, ids, images, same_image=False)["alone"] == 2
 
 
 @pytest.mark.parametrize(("identities", "alone"), [([], 0), ([4], 1), ([4, 5, 6], 3)])
