@@ -55,7 +55,8 @@ def stats_reference() -> Path:
     return _folder("YOLOR_STATS")
 
 
-ON_SLURM = "slurm/cluster/"  # tests that take turns on one cluster
+ON_SLURM = "slurm/cluster/"  # tests that take turns on the clusters there are
+CHAINS = (("test_life", "test_limits"), ("test_grid", "test_faults"))  # of about the same length
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -65,11 +66,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
-    """A file is one worker's, and so are all the tests on SLURM, which would keep a second one waiting."""
+    """A file is one worker's; two workers have all the tests on SLURM, which mostly wait."""
 
     class ByFile(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return ON_SLURM if ON_SLURM in nodeid else nodeid.split("::")[0]
+            file = nodeid.split("::")[0]
+            chain = (names for names in CHAINS if ON_SLURM in file and Path(file).stem in names)
+            return " ".join(next(chain, [file]))
 
     return ByFile(config, log)
 

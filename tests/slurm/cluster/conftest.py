@@ -1,14 +1,16 @@
-"""A real SLURM to test on: the running testbed that ABLATE_TESTBED names, for one test at a time."""
+"""A real SLURM to test on: one of the running testbeds that ABLATE_TESTBED names, for one test at a time."""
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from tests.slurm.cluster.grid import Grid
 from tests.testbed import Testbed
@@ -17,13 +19,15 @@ from tests.testbed import Testbed
 @pytest.fixture
 def bed() -> Iterator[Testbed]:
     """The testbed with all its nodes idle; afterwards too, whatever the test did to it."""
-    folder = os.environ.get("ABLATE_TESTBED")
-    if not folder:
+    folders = os.environ.get("ABLATE_TESTBED", "")
+    if not folders:
         pytest.skip("no SLURM to test on: python -m tests.testbed start, then eval the lines it prints")
-    testbed = Testbed(folder)
-    if not testbed.running():
-        pytest.fail(f"ABLATE_TESTBED={folder}, but no testbed runs there")
-    with FileLock(f"{folder}.lock"):
+    testbeds = [Testbed(folder) for folder in folders.split(os.pathsep)]
+    for testbed in testbeds:
+        if not testbed.running():
+            pytest.fail(f"ABLATE_TESTBED={folders}, but no testbed runs in {testbed.folder}")
+    testbed, lock = first_free(testbeds)
+    with lock:
         yield testbed
         testbed.ask("scancel", "--user=root")
         for node, alive in testbed.daemons().items():
@@ -34,6 +38,15 @@ def bed() -> Iterator[Testbed]:
         while queued := testbed.ask("squeue", "-h", "-r", "-o", "%i %T").splitlines():
             assert time.monotonic() < deadline, f"still in the queue: {queued}"
             time.sleep(0.2)
+
+
+def first_free(testbeds: Sequence[Testbed]) -> tuple[Testbed, AbstractContextManager[Any]]:
+    """One that no other test uses, and the lock on it; waits where there is none."""
+    while True:
+        for testbed in testbeds:
+            with suppress(Timeout):
+                return testbed, FileLock(f"{testbed.folder}.lock").acquire(timeout=0)
+        time.sleep(0.2)
 
 
 @pytest.fixture

@@ -61,6 +61,18 @@ def test_runs_of_a_qos_wait_for_its_limit_and_go_on_after_it_preempted_them(site
     assert record is not None and record["resumes"] == 1 and len(record["jobs"]) == 1
 
 
+def test_runs_that_share_a_gpu_all_hear_a_preemption(site: Grid) -> None:
+    """Where processes are tracked by cgroups, SLURM's signal reaches the batch script alone."""
+    sent = site.launch(*TWO, "--set", "train.epochs=24", qos="low", runs_per_gpu=2, memory_gb=3)
+    pack = [RunDirectory(site.folder / "runs" / run["run"]) for run in sent["runs"]]
+    assert len({str(token(run).job) for run in pack}) == 1
+    site.until(lambda: all(((run.read_state() or {}).get("epoch") or 0) >= 1 for run in pack), 180)
+    site.bed.ask("sbatch", "--qos=high", "--exclusive", "--output=/dev/null", "--wrap", "sleep 1")
+    site.until(lambda: [endings(run) for run in pack] == [["preempted"]] * 2, 60)
+    site.until(lambda: [endings(run) for run in pack] == [["preempted", "done"]] * 2, 180)
+    assert [(run.read_run() or {})["resumes"] for run in pack] == [1, 1]
+
+
 def test_a_run_larger_than_its_qos_allows_is_refused_and_check_says_so(site: Grid) -> None:
     larger = site.profile(qos="low", gpus=2)
     words = "a run needs 2 GPUs, and qos 'low' allows 1 (GrpTRES gres/gpu)"
