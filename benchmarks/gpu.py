@@ -16,7 +16,7 @@ named in the report with what it had; the rest goes on. The report is written af
     data        share of a training that waits for a decoded pack of built-in shapes                       60
     resume      a training killed and resumed beside two that were left alone                              60
     inference   agreement with the CPU, suppression, evaluation, `ablate speed`                            60
-    ddp         DistributedDataParallel and SyncBN over one process                                        40
+    ddp         DistributedDataParallel and its exchanges over one process                                 40
     shared      several trainings side by side at the profile `small`                                      70
     peer        a step against the released code's                                                         60
     compiled    training with `numerics.compile`                                                  what is left

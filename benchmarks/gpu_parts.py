@@ -397,7 +397,10 @@ def _distance(one: Tensor, other: Tensor) -> float:
 
 
 def ddp(bench: Bench) -> None:
-    """DistributedDataParallel and SyncBN over one process, by the backend that several would have."""
+    """DistributedDataParallel over one process, by the backend that several would have.
+
+    Not SyncBN: over one process PyTorch's is plain BatchNorm.
+    """
     for experiment in MODELS:
         begin(experiment)
         rates, losses = [], []

@@ -43,9 +43,7 @@ def _chosen(name: str, local_rank: int | None) -> torch.device:
         visible = torch.cuda.device_count()
         if local_rank >= visible > 1:  # one visible GPU may be the scheduler's choice for this rank alone
             raise ConfigError(f"execution.device = {name!r}: rank {local_rank} here, but only {visible} GPUs")
-        device = torch.device("cuda", local_rank % visible)
-        torch.cuda.set_device(device)
-        return device
+        name = f"cuda:{local_rank % visible}"
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     unknown = ConfigError(f"execution.device = {name!r}; allowed: auto, cpu, cuda, cuda:N")
@@ -57,8 +55,11 @@ def _chosen(name: str, local_rank: int | None) -> torch.device:
         raise unknown
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ConfigError(f"execution.device = {name!r}, but torch sees no GPU here; allowed: auto, cpu")
-    # `init_process_group` refuses a device without an index.
-    return torch.device("cuda", torch.cuda.current_device()) if name == "cuda" else device
+    if name == "cuda":  # `init_process_group` refuses a device without an index
+        device = torch.device("cuda", torch.cuda.current_device())
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # else page-locked memory would be another GPU's, and no count begun
+    return device
 
 
 def is_gpu(device: torch.device) -> bool:

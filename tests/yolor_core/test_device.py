@@ -63,8 +63,11 @@ def test_a_device_that_nothing_here_knows_is_refused_and_the_others_named(name: 
 def test_a_gpu_has_its_index(name: str, index: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+    begun: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "set_device", begun.append)
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)  # so that it is put back
     assert choose_device(name) == torch.device("cuda", index)
+    assert begun == [torch.device("cuda", index)]
 
 
 def test_a_full_gpu_is_no_missing_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,6 +89,7 @@ def test_float32_is_float32_on_a_gpu_for_commands_that_have_no_numerics(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda _: None)
     before = torch.backends.cudnn.allow_tf32
     try:
         torch.backends.cudnn.allow_tf32 = True  # torch's default

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -107,6 +108,16 @@ def _unchanged(item: Any) -> Any:
     return item
 
 
+def _outlive_signals(_: int) -> None:
+    """Leave what asks all processes of a run to stop, e.g. SIGTERM from torchrun, to the one that trains.
+
+    It needs its workers until it has saved itself. A second SIGTERM ends a worker: by it torch and
+    multiprocessing end those that are left over at exit.
+    """
+    signal.signal(signal.SIGTERM, lambda number, _: signal.signal(number, signal.SIG_DFL))
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+
+
 def run(build: Build[T], steps: range, workers: int, report: DataReport, pin: bool = False) -> Iterator[T]:
     """The batches of `steps`, in order. Notes reach the report of this process wherever they were made.
 
@@ -128,6 +139,7 @@ def run(build: Build[T], steps: range, workers: int, report: DataReport, pin: bo
             pin_memory=pin,
             multiprocessing_context=START_METHOD,
             generator=torch.Generator(),  # else the loader draws a number from the global generator
+            worker_init_fn=_outlive_signals,
         )
         results = iter(loader)
     for result in results:

@@ -15,7 +15,7 @@ from yolor_core.data import ImageSet, data_fingerprint
 from yolor_core.data.batches import summarise
 from yolor_core.data.fingerprint import annotation_fingerprint
 from yolor_core.device import choose_device, device_name, is_gpu, keep_freed_memory
-from yolor_core.errors import ConfigError, RunError, YolorError, some_of, summary
+from yolor_core.errors import ConfigError, DataError, RunError, YolorError, some_of, summary
 from yolor_core.identity import describe_run, job_ids, joined_sources, signature
 from yolor_core.runs.directory import RunDirectory, write_json
 from yolor_core.training.distributed import Ranks, joined, place
@@ -71,12 +71,22 @@ def _device(config: RunConfig, run: RunDirectory) -> torch.device:
 
 
 def _claim(config: RunConfig, run: RunDirectory, held: ExitStack) -> bool:
-    """Lock the run until `held` is closed; whether this configuration has finished it already."""
+    """Lock the run until `held` is closed; whether it is finished already.
+
+    Raises RunError where the folder is another run's, before anything is written there.
+    """
     held.enter_context(run.lock())
-    record = run.read_run() if run.complete() else None
-    if record is None:
+    earlier = None
+    with suppress(RunError):  # a damaged run.json is written anew
+        earlier = run.read_run()
+    if earlier is None:
         return False
-    return record.get("signature") == signature(config.science) and record.get("seed") == config.seed
+    _check_experiment(run, earlier, config)
+    if not run.complete():
+        return False
+    with suppress(DataError, OSError):  # a finished run outlives its data
+        _check_data(run, earlier, config, data_fingerprint(config.data))
+    return True
 
 
 def _leave(run: RunDirectory, ranks: Ranks, state: str, reason: str) -> None:
@@ -127,7 +137,7 @@ def start(
 ) -> None:
     """Bring `state` and `progress` to where the run goes on; write run.json and the rest known by then."""
     record = _record(config, ranks, state, images, val)
-    before = ranks.lead(lambda: _before(run, record))
+    before = ranks.lead(lambda: _before(config, run, record["fingerprint"]))
     source = config.execution.start_checkpoint
     other = RunDirectory(source) if source else None
     with warnings.catch_warnings():
@@ -183,7 +193,7 @@ def _record(
     return record | {"ranks": ranks.ranks, "classes": list(images.names), "levels": levels}
 
 
-def _before(run: RunDirectory, record: dict[str, Any]) -> dict[str, Any] | None:
+def _before(config: RunConfig, run: RunDirectory, fingerprint: str) -> dict[str, Any] | None:
     """run.json of an earlier attempt; one that is damaged is written anew."""
     try:
         before = run.read_run()
@@ -191,41 +201,45 @@ def _before(run: RunDirectory, record: dict[str, Any]) -> dict[str, Any] | None:
         warnings.warn(f"{error}; it is written anew", stacklevel=2)
         return None
     if before is not None:
-        _check_same_run(run, before, record)
+        _check_data(run, before, config, fingerprint)
     return before
 
 
-def _check_same_run(run: RunDirectory, earlier: dict[str, Any], record: dict[str, Any]) -> None:
-    """Raises RunError, naming what differs, unless the run.json of an earlier attempt is of the same run."""
-    if earlier.get("run") == record["run"]:
+def _check_experiment(run: RunDirectory, earlier: dict[str, Any], config: RunConfig) -> None:
+    """Raises RunError, naming what differs, unless an earlier attempt had this configuration and seed."""
+    if (earlier.get("signature"), earlier.get("seed")) == (signature(config.science), config.seed):
         return
-    if earlier.get("signature") == record["signature"] and earlier.get("seed") == record["seed"]:
-        before = earlier.get("fingerprint")
-        if before == annotation_fingerprint(RunConfig.model_validate(record["config"]).data):
-            raise RunError(
-                f"{run.path}: this run was begun by version 0.1.0, which did not write down its pictures "
-                f"(fingerprint {before}, now {record['fingerprint']}). End it with that version, or remove "
-                "the folder and start the run anew"
-            )
-        raise RunError(
-            f"{run.path}: annotation files or pictures have changed since this run began (fingerprint "
-            f"{before}, now {record['fingerprint']}). Restore them to go on, or start a run of its own on "
-            "the new data in another folder"
-        )
-    there, here = (
-        dict(leaves(r.get("config", {}).get("science", {}))) | {"seed": r.get("seed")}
-        for r in (earlier, record)
-    )
+    there = dict(leaves(earlier.get("config", {}).get("science", {}))) | {"seed": earlier.get("seed")}
+    here = dict(leaves(config.science.model_dump(mode="json"))) | {"seed": config.seed}
     missing = object()
     changed = [
         f"{name} = {there.get(name)!r} there, {here.get(name)!r} here"
         for name in sorted(there.keys() | here.keys())
         if there.get(name, missing) != here.get(name, missing)
     ]
-    differences = some_of(changed, 5, "; ")
     raise RunError(
-        f"{run.path} holds the run {earlier.get('run')}, not {record['run']}: {differences or 'other data'}. "
-        "Train this one in another folder"
+        f"{run.path} holds the run {earlier.get('run')}, which is another one: "
+        f"{some_of(changed, 5, '; ') or 'of another version'}. Train this one in another folder"
+    )
+
+
+def _check_data(run: RunDirectory, earlier: dict[str, Any], config: RunConfig, fingerprint: str) -> None:
+    """Raises RunError unless the data are those of an earlier attempt."""
+    before = earlier.get("fingerprint")
+    if before == fingerprint:
+        return
+    if before == annotation_fingerprint(config.data):
+        if run.complete():
+            return
+        raise RunError(
+            f"{run.path}: this run was begun by version 0.1.0, which did not write down its pictures "
+            f"(fingerprint {before}, now {fingerprint}). End it with that version, or remove "
+            "the folder and start the run anew"
+        )
+    raise RunError(
+        f"{run.path}: annotation files or pictures have changed since this run began (fingerprint "
+        f"{before}, now {fingerprint}). Restore them to go on, or start a run of its own on "
+        "the new data in another folder"
     )
 
 

@@ -258,16 +258,32 @@ def _broken_exchange(error: BaseException) -> bool:
 def synchronise(model: nn.Module, ranks: Ranks) -> nn.Module:
     """Let every BatchNorm2d of a model see all ranks' images (SyncBN); names and tensors stay.
 
-    PyTorch's own where it works, which is on GPUs; on the CPU `SharedBatchNorm2d`.
+    On GPUs `SyncBatchNorm`, on the CPU, where PyTorch's does not work, `SharedBatchNorm2d`.
     """
     if ranks.alone:
         return model
     if is_gpu(ranks.device):
-        return cast(nn.Module, nn.SyncBatchNorm.convert_sync_batchnorm(model))
+        model = cast(nn.Module, nn.SyncBatchNorm.convert_sync_batchnorm(model))
+        for module in model.modules():
+            if type(module) is nn.SyncBatchNorm:
+                module.__class__ = SyncBatchNorm
+        return model
     for module in model.modules():
         if type(module) is nn.BatchNorm2d:
             module.__class__ = SharedBatchNorm2d
     return model
+
+
+class SyncBatchNorm(nn.SyncBatchNorm):
+    """PyTorch's, for ranks of which some have no images.
+
+    Of images in half precision it exchanges statistics in float32, but a rank without images would exchange
+    zeros in the type of its input (torch 2.11, torch/nn/modules/_functions.py).
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> the same; B may be 0 on some ranks."""
+        return cast(Tensor, super().forward(x if x.numel() else x.float())).to(x.dtype)
 
 
 class SharedBatchNorm2d(nn.BatchNorm2d):

@@ -195,6 +195,7 @@ def initial_state(
         MovingAverage(model, settings.ema_decay, settings.ema_updates),
         build_optimiser(model, settings, schedule.weight_decay),
         numerics.scaler(ranks),
+        ranks,
     )
 
 

@@ -130,6 +130,7 @@ class TrainingState:
     average: MovingAverage[Detector]
     optimiser: SGD
     scaler: GradScaler
+    ranks: int = 1  # by which the scale is divided, see `Numerics.scaler`
     epoch: int = 0
     step: int = 0
     pending: int = 0  # iterations whose gradients wait for an optimiser step
@@ -149,7 +150,7 @@ class TrainingState:
             "average": self.average.model.state_dict(),
             "average_updates": self.average.updates,
             "optimiser": self.optimiser.state_dict(),
-            "scaler": self.scaler.state_dict(),
+            "scaler": _scaled(self.scaler.state_dict(), self.ranks),
             "gradients": gradients,
             "epoch": self.epoch,
             "step": self.step,
@@ -167,7 +168,7 @@ class TrainingState:
         self.average.model.load_state_dict(saved["average"])
         self.average.updates = saved["average_updates"]
         self.optimiser.load_state_dict(saved["optimiser"])
-        self.scaler.load_state_dict(saved["scaler"])
+        self.scaler.load_state_dict(_scaled(saved["scaler"], 1 / self.ranks))
         parameters = dict(self.model.named_parameters())
         for name, gradient in saved["gradients"].items():
             parameters[name].grad = gradient.to(parameters[name].device)
@@ -185,6 +186,11 @@ class TrainingState:
     def start_from_average(self) -> None:
         """Let training go on from the averaged weights, as the published fine-tuning does."""
         self.model.load_state_dict(self.average.model.state_dict())
+
+
+def _scaled(scaler: dict[str, Any], factor: float) -> dict[str, Any]:
+    """The state of a scaler, empty where it is not used, with its scale times `factor`."""
+    return scaler | {"scale": scaler["scale"] * factor} if scaler else scaler
 
 
 def save_checkpoint(run: RunDirectory, content: dict[str, Any]) -> None:
@@ -253,4 +259,5 @@ def _digest(path: Path) -> str:
 def _listed(run: RunDirectory) -> list[str]:
     if not run.checksums.exists():
         return []
-    return [line.split()[0] for line in run.checksums.read_text().splitlines() if line.strip()]
+    lines = run.checksums.read_text(errors="replace").splitlines()
+    return [line.split()[0] for line in lines if line.strip()]

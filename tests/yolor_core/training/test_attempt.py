@@ -168,6 +168,15 @@ def test_a_configuration_that_differs_from_the_checkpoints_is_refused_by_field(
     assert train(tiny(), run.path) == "done"
 
 
+def test_the_folder_of_another_run_stays_as_it_is(tiny: Tiny, tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path)
+    assert train(tiny(), run.path, stop=stop_after(3)) == "preempted"
+    before = run.read_state()
+    with pytest.raises(RunError, match="Train this one in another folder"):
+        train(tiny(seed=1), run.path)
+    assert run.read_state() == before
+
+
 def test_checkpoints_are_loaded_as_tensors_and_plain_values_only(tiny: Tiny, tmp_path: Path) -> None:
     run = RunDirectory(tmp_path)
     train(tiny(), run.path, stop=stop_after(2))

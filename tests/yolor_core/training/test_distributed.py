@@ -21,7 +21,7 @@ from tests.yolor_core.training.results import assert_nearly_the_same
 from yolor_core.config import ImplicitConfig, LossConfig, NumericsConfig, OptimiserConfig, RunConfig, Science
 from yolor_core.errors import ConfigError, RunError
 from yolor_core.runs.directory import RunDirectory
-from yolor_core.training.distributed import Place, place
+from yolor_core.training.distributed import Place, SyncBatchNorm, place
 from yolor_core.training.step import check_shares
 
 Tiny = Callable[..., RunConfig]
@@ -254,6 +254,39 @@ def test_torchrun_trains_through_the_command_line(tmp_path: Path) -> None:
     record = run.read_run()
     assert record is not None and record["ranks"] == 2
     assert result.stdout.count("done") == 1  # rank 0 speaks for all
+
+
+def test_torchrun_that_is_stopped_lets_a_run_with_loader_processes_save_itself(tmp_path: Path) -> None:
+    words = (
+        "-m torch.distributed.run --nproc-per-node=1 --standalone -m ablations train csp-fast --profile smoke"
+    )
+    more = ["--set", "train.epochs=2000", "--set", "execution.workers=1", "--results", str(tmp_path)]
+    process = subprocess.Popen([sys.executable, *words.split(), *more], env=environment())
+    deadline = time.monotonic() + 120
+    while not (found := list(tmp_path.glob("runs/*/checkpoint.pt"))):
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.2)
+    process.terminate()  # it sends SIGTERM to the group of processes of every rank
+    process.wait(60)
+    state = RunDirectory(found[0].parent).read_state()
+    assert state is not None and state["state"] == "preempted", state
+
+
+def test_a_rank_without_images_exchanges_statistics_in_the_type_of_the_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    given = []
+
+    def noted(self: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
+        given.append(x.dtype)
+        return x
+
+    monkeypatch.setattr(torch.nn.SyncBatchNorm, "forward", noted)
+    module = SyncBatchNorm(4)
+    for count, kind in ((0, torch.float16), (2, torch.float16), (0, torch.float32)):
+        images = torch.ones(count, 4, 3, 3, dtype=kind)
+        assert module(images).dtype == kind and module(images).shape == images.shape
+    assert given[::2] == [torch.float32, torch.float16, torch.float32]
 
 
 def test_more_ranks_than_images_or_groups_are_refused(tiny: Tiny) -> None:

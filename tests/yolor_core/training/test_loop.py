@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.yolor_core.training.results import TIMES, assert_same_result, lasting, stop_after
-from yolor_core.config import ImplicitConfig, OptimiserConfig, PhaseConfig, RunConfig
+from yolor_core.config import ImplicitConfig, OptimiserConfig, PhaseConfig, RunConfig, ShapesConfig
 from yolor_core.data import load_images
 from yolor_core.errors import RunError
 from yolor_core.evaluation.coco import evaluate_boxes
@@ -133,8 +133,13 @@ def test_a_finished_run_is_left_alone_and_refused_to_another(
     before = {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir() if path.name != ".lock"}
     assert train(config, tmp_path) == "done"
     assert {p.name: p.stat().st_mtime_ns for p in tmp_path.iterdir() if p.name != ".lock"} == before
-    with pytest.raises(RunError, match="holds the run tiny-test-s0"):
+    with pytest.raises(RunError, match=r"holds the run tiny-test-s0.*seed = 0 there, 3 here"):
         train(tiny(seed=3), tmp_path)
+    other = config.model_copy(update={"data": ShapesConfig(train_images=11, val_images=5, size=64)})
+    with pytest.raises(RunError, match="annotation files or pictures have changed"):
+        train(other, tmp_path)
+    assert {p.name: p.stat().st_mtime_ns for p in tmp_path.iterdir() if p.name != ".lock"} == before
+    assert RunDirectory(tmp_path).complete()
 
 
 def test_the_same_seed_gives_the_same_run_and_another_seed_another(

@@ -4,15 +4,28 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
+from yolor_core.config import NumericsConfig, RunConfig
+from yolor_core.device import Numerics
 from yolor_core.errors import RunError
+from yolor_core.models import create_model
 from yolor_core.runs.directory import RunDirectory
-from yolor_core.training.state import MovingAverage, drop_checkpoints, load_checkpoint, save_checkpoint
+from yolor_core.training.state import (
+    MovingAverage,
+    TrainingState,
+    build_optimiser,
+    drop_checkpoints,
+    load_checkpoint,
+    save_checkpoint,
+)
+
+Tiny = Callable[..., RunConfig]
 
 
 def test_average_follows_the_formula_for_parameters_and_statistics() -> None:
@@ -50,6 +63,24 @@ def load(run: RunDirectory) -> int:
     return content["number"]
 
 
+def test_a_scale_is_kept_for_one_process_whatever_number_of_ranks_goes_on(tiny: Tiny) -> None:
+    science = tiny().science
+    numerics = Numerics(NumericsConfig(precision="float16"), torch.device("cpu"))
+
+    def state(ranks: int) -> TrainingState:
+        model = create_model(science.model, classes=2)
+        optimiser = build_optimiser(model, science.train.optimiser, 0.0)
+        return TrainingState(model, MovingAverage(model, 0.9, 1.0), optimiser, numerics.scaler(ranks), ranks)
+
+    eight, one, three = state(8), state(1), state(3)
+    one.restore(eight.save())
+    three.restore(one.save())
+    assert [s.scaler.get_scale() * s.ranks for s in (one, three)] == pytest.approx([2.0**16] * 2)
+    again = state(3)
+    again.restore(three.save())
+    assert again.scaler.get_scale() == three.scaler.get_scale()
+
+
 def test_the_last_two_are_kept(tmp_path: Path) -> None:
     run = RunDirectory(tmp_path)
     assert load_checkpoint(run) is None
@@ -82,6 +113,14 @@ def test_two_damaged_checkpoints_are_an_error_that_names_them(tmp_path: Path) ->
     for path in (run.checkpoint, run.previous_checkpoint):
         path.write_bytes(path.read_bytes()[:-10])
     with pytest.raises(RunError, match=r"checkpoint\.pt.*checkpoint\.previous\.pt"):
+        load_checkpoint(run)
+
+
+def test_checksums_that_are_no_text_list_nothing(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path)
+    save_checkpoint(run, {"epoch": 1})
+    run.checksums.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(RunError, match=r"no whole checkpoint.*delete them"):
         load_checkpoint(run)
 
 
