@@ -89,7 +89,7 @@ class Design:
         >>> design = open_study("results/published/mini").design
         >>> found = design.compare("csp-fast.mul-pr-wh", "csp-fast")
         >>> found.method, round(found.interval.mean, 2), round(found.interval.half_width, 2)
-        ('pooled', -3.35, 3.43)
+        ('pooled', 0.44, 1.44)
     """
 
     def __init__(

@@ -64,7 +64,7 @@ class Study:
     seeds: tuple[int, ...] | None = None
     mixed: bool = False  # whether tables may mix runs of different sources or data
     margin: float = MARGIN  # AP: an effect that is shown to be smaller counts as none
-    costs: Costs = no_costs
+    costs: Costs = field(default_factory=lambda: no_costs)
     unread: dict[str, str] = field(default_factory=dict)  # run -> what could not be read of it, so far
 
     def __repr__(self) -> str:
@@ -307,7 +307,7 @@ class Study:
 def open_study(
     results: Path | str,
     profile: str = "mini",
-    tables: str | int | Sequence[str | int] = (),
+    tables: str | int | Path | Sequence[str | int | Path] = (),
     overrides: Sequence[str | Override] = (),
     seeds: Sequence[int] | None = None,
     **further: Any,
@@ -341,7 +341,7 @@ def open_study(
         12  controls  baseline  62.25    NaN        NaN         NaN
     """
     profile_named(profile)
-    named = [tables] if isinstance(tables, str | int) else tables
+    named = [tables] if isinstance(tables, str | int | Path) else tables
     folder = Path(results)
     if "everything" not in further:
         further["everything"] = load_runs(folder)

@@ -5,6 +5,7 @@ Each figure is a pair: `…_data` makes the frame behind it, and the function wi
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
 from typing import Any
 
@@ -75,7 +76,7 @@ def _cosines(axes: Axes, data: pd.DataFrame, rows: list[str]) -> None:
     axes.axvline(0, color=GREY, lw=0.6)
     axes.hlines(places, data["null"], data["null_high"], color=GREY, lw=4, alpha=0.5)
     axes.hlines(places, data["low"], data["high"], color=PALETTE[0], lw=0.9)
-    axes.plot(data["cosine"], places, "o", color=PALETTE[0], mfc="white", ms=3.5, mew=0.9)
+    axes.plot(data["cosine"], places, "o", color=PALETTE[0], mfc="white", ms=3.5, mew=0.9, clip_on=False)
     if data["others"].notna().any():
         axes.plot(data["others"], places, "x", color=PALETTE[1], ms=3)
     axes.set_yticks(range(len(rows)), rows)
@@ -118,7 +119,7 @@ def anchors(data: pd.DataFrame, width: Width = "column") -> Figure:
             each.plot(mean["matched"], mean[learnt], mark, color=colour, mfc=face, ms=3, label=said)
         each.set(xscale="log", yscale="log", xlim=ends, ylim=ends)
         told = "\n".join(f"{said}: {_slope(slopes.loc[(name, learnt)])}" for learnt, said in LEARNT.items())
-        each.set_title(f"{name}\n{told}", fontsize=SMALL + 1)
+        each.set_title(f"{textwrap.fill(str(name), 24)}\n{told}", fontsize=SMALL + 1)
         for axis in (each.xaxis, each.yaxis):
             plain(axis, (1, 2, 5))
     for each in list(axes.flat)[len(names) :]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -37,9 +37,13 @@ OPERATORS = {
 
 
 RISE = (
-    "Objectness rises at first: its target where an object is, the overlap (CIoU) of the box predicted "
-    "there, grows as boxes get better, and it starts near 0 everywhere, so that cells without an object "
+    "Objectness can rise while boxes get better: its target where an object is, the overlap (CIoU) of the "
+    "box predicted there, grows with them, and it starts near 0 everywhere, so that cells without an object "
     "cost nothing yet."
+)
+SHARED = (
+    " Only epochs that both have are compared, so a row that goes on longer than its baseline is shown as "
+    "far as that, and a fine-tuned one is there the run that it continues."
 )
 JUMP = (
     " The jump at fine-tuning is no loss of skill: these are losses of the augmented training images, and "
@@ -192,7 +196,8 @@ TRAINING = (
     Drawing(
         "learning-rate",
         "Learning rate",
-        "At the end of each epoch; the implicit vectors learn at the rate of the weights.",
+        "At the end of each epoch; the implicit vectors learn at the rate of the weights. The biases of the "
+        "predictor may have another multiple of it (predictor_bias_rate), which is not drawn.",
         CURVES,
         lambda study: curves.learning_rate_data(study.metrics),
         curves.learning_rate,
@@ -215,7 +220,7 @@ FIGURE_9 = (
         "g(z) of + iPR after the predictor at the last epoch, a line for each pyramid level; 0 changes "
         "nothing.",
         PAPER,
-        lambda study: implicit.learned_data(_only(study.implicit, [ADDED.slug])),
+        lambda study: implicit.learned_data(_only(study.implicit, {ADDED.slug: "+ iPR"}, "2")),
         implicit.learned,
     ),
 )
@@ -226,7 +231,7 @@ FIGURE_10 = (
         "The paper's figure is a drawing of the three operators. Here is what each of them, before the "
         "predictor (FA), adds to the raw outputs (logits) for the mean feature of a level.",
         PAPER,
-        lambda study: effects.dimensions_data(_only(study.effects, OPERATORS)),
+        lambda study: effects.dimensions_data(_only(study.effects, OPERATORS, "4")),
         implicit.learned,
     ),
 )
@@ -236,15 +241,24 @@ FIGURE_11 = (
         "Figure 11: losses with and without implicit knowledge",
         f"YOLOv4-CSP-fast, without and with + iFA and × iPR (Table 7). {RISE}",
         PAPER,
-        lambda study: curves.losses_data(_only(study.metrics, CURVES_OF)),
+        lambda study: curves.losses_data(_only(study.metrics, CURVES_OF, "7", every=True)),
         curves.losses,
     ),
 )
 
 
-def _only(frame: pd.DataFrame, slugs: Collection[str]) -> pd.DataFrame:
-    """The rows of some experiments, in their order."""
+def _only(frame: pd.DataFrame, slugs: Mapping[str, str], table: str, every: bool = False) -> pd.DataFrame:
+    """The rows of some experiments, in their order.
+
+    Raises NothingToShow where none of them has any; with `every`, where one of them has none.
+    """
     found = frame[frame["experiment"].isin(list(slugs))]
+    missing = [slug for slug in slugs if slug not in set(found["experiment"])]
+    if missing and (every or found.empty):
+        raise NothingToShow(
+            f"It shows {some_of(list(slugs), 3)}, and of {some_of(missing, 3)} there is nothing yet: "
+            f"launch Table {table}."
+        )
     order = {slug: place for place, slug in enumerate(slugs)}
     return found.sort_values("experiment", key=lambda column: column.map(order), kind="stable")
 
@@ -373,7 +387,7 @@ KNOWLEDGE = (
 
 
 def _anchor_sizes(study: Study) -> Drawing:
-    """Over the boxes that the study was trained on."""
+    """Over the boxes that each row was trained on."""
     return Drawing(
         "anchor-sizes",
         "Predicted box sizes without and with a site",
@@ -382,7 +396,7 @@ def _anchor_sizes(study: Study) -> Drawing:
         "sigmoid, so it cannot move a raw value of 0.",
         IMPLICIT,
         lambda study: effects.geometry_data(study.effects, study.outputs),
-        lambda data, **options: effects.anchor_sizes(data, study.training_data, **options),
+        lambda data, **options: effects.anchor_sizes(data, study.boxes, **options),
     )
 
 
@@ -410,9 +424,11 @@ def _ap_differences(study: Study, table: Table) -> Drawing:
         f"ap-differences-{table_anchor(table)}",
         f"Difference in AP over epochs, Table {table.name}",
         "AP of each row less that of its baseline, of the averaged weights on the validation images, paired "
-        "by seed. After the baseline's last epoch its last AP counts.",
+        "by seed. After the last epoch of a baseline that has finished its last AP counts.",
         SCORES,
-        lambda of: curves.ap_differences_data(of.metrics, baselines),
+        lambda of: curves.ap_differences_data(
+            of.metrics, baselines, set(of.runs.loc[of.runs["state"] == "done", "run"])
+        ),
         lambda data, **options: curves.ap_differences(data, phases, **options),
     )
 
@@ -438,7 +454,7 @@ def _val_loss_differences(study: Study, table: Table) -> Drawing:
         "Loss of the averaged weights on the validation images, relative to the row's baseline (%), with the "
         "95 % interval of the study's design. Above each panel the same of the mean over the epochs, in "
         "logarithms: the test of the claim of Fig. 11 that losses fall faster, which an interval below 0 "
-        "bears out, uncorrected for the number of rows.",
+        f"bears out, uncorrected for the number of rows.{SHARED if phases else ''}",
         CURVES,
         lambda of: curves.val_loss_differences_data(of.val_losses, baselines),
         lambda data, **options: curves.val_loss_differences(data, phases, **options),

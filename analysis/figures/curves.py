@@ -8,7 +8,7 @@ The frames are those of `analysis.series`.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 import pandas as pd
@@ -81,15 +81,18 @@ def ap(data: pd.DataFrame, width: Width = "column") -> Figure:
     return _panels(data, {"AP": ""}, "AP (%)", width)
 
 
-def ap_differences_data(metrics: pd.DataFrame, baselines: Mapping[str, str]) -> pd.DataFrame:
+def ap_differences_data(
+    metrics: pd.DataFrame, baselines: Mapping[str, str], finished: Collection[str] | None = None
+) -> pd.DataFrame:
     """Difference in AP (percentage points) of experiments to their baselines, over the evaluated epochs.
 
-    Runs are paired by seed. An epoch after the baseline's last is compared with that last one. Columns
+    Runs are paired by seed. An epoch after a finished baseline's last is compared with that last one. Columns
     series, against, epoch, mean, low, high (95 % t-interval over seeds, missing for one) and runs (pairs).
 
     Args:
         metrics: of `load_metrics`.
         baselines: of each experiment, by slug.
+        finished: the runs that have finished; None: all.
 
     Raises:
         NothingToShow: no experiment and its baseline were evaluated with a seed and at an epoch in common.
@@ -97,11 +100,14 @@ def ap_differences_data(metrics: pd.DataFrame, baselines: Mapping[str, str]) -> 
     if "AP" not in metrics:
         raise NothingToShow("No epoch was evaluated yet.")
     scores = metrics.dropna(subset=["AP"]).groupby(["experiment", "seed", "epoch"])["AP"].mean()
+    ended = metrics if finished is None else metrics[metrics["run"].isin(list(finished))]
     rows = []
     for experiment, baseline in baselines.items():
         if experiment == baseline or not {experiment, baseline} <= set(scores.index.get_level_values(0)):
             continue
-        for epoch, pairs in _paired(scores[experiment], scores[baseline]).groupby(level="epoch"):
+        finished_seeds = ended.loc[ended["experiment"] == baseline, "seed"].unique()
+        pairs_of = _paired(scores[experiment], scores[baseline], finished_seeds)
+        for epoch, pairs in pairs_of.groupby(level="epoch"):
             found = over_seeds(list(pairs))
             rows.append((experiment, baseline, epoch, found.mean, found.low, found.high, found.n))
     if not rows:
@@ -158,12 +164,12 @@ def val_loss_differences(
     return _differences(data, above, "Δ loss (%)", says, phases, width)
 
 
-def _paired(own: pd.Series, base: pd.Series) -> pd.Series:
-    """Differences by seed and epoch; the baseline's last epoch stands for all after it."""
+def _paired(own: pd.Series, base: pd.Series, ended_seeds: Collection[int]) -> pd.Series:
+    """Differences by seed and epoch; the last epoch of a baseline that has ended stands for all after it."""
     left, right = own.unstack("seed"), base.unstack("seed")
     right = right.reindex(right.index.union(left.index))
-    ended = right[::-1].isna().cummin()[::-1]
-    return pd.Series((left - right.where(~ended, right.ffill())).stack()).dropna()
+    after = right[::-1].isna().cummin()[::-1] & np.isin(right.columns, list(ended_seeds))
+    return pd.Series((left - right.where(~after, right.ffill())).stack()).dropna()
 
 
 @drawn

@@ -51,7 +51,6 @@ from analysis.series import banded, series_names
 
 GROUPS = ("x, y", "w, h", "obj", CLASSES)
 NAMED = 12  # columns of classes
-DECADE = 10
 ABSENT = "#D5D5D5"  # a cell that has no value; a value of 0 is nearly white
 NUMBERED = 9  # runs whose cosines are drawn one by one, with their numbers
 PANELS, SMALL_PANELS = 4, 18  # experiments and sites in a figure
@@ -222,7 +221,7 @@ def similarity_data(effects: pd.DataFrame) -> pd.DataFrame:
 def similarity(data: pd.DataFrame, width: Width = "column") -> Figure:
     """Heat map of the cosines between few runs; of many the means between experiments.
 
-    On the diagonal of the means are the seeds of one experiment. White: models with other outputs, which have
+    On the diagonal of the means are the seeds of one experiment. Grey: models with other outputs, which have
     no cosine, and a single seed.
     """
     few = len(data) <= NUMBERED**2
@@ -237,7 +236,7 @@ def similarity(data: pd.DataFrame, width: Width = "column") -> Figure:
         sides[side] = named(pd.DataFrame({"series": series, "site": data[f"site_{side}"]}))
     order = list(dict.fromkeys(sides["a"]))
     table = known.assign(**sides).pivot_table(index="a", columns="b", values="cosine", sort=False)
-    label = f"{'' if few else 'mean '}cosine of the effects"
+    label = "cosine" if few else "mean cosine"
     made, axes = _heat_map(table.reindex(index=order, columns=order), label, width, 1.0)
     for (row, column), cosine in np.ndenumerate(table.reindex(index=order, columns=order)) if few else ():
         shade = "white" if abs(cosine) > 0.6 else "black"
@@ -298,10 +297,10 @@ def components(data: pd.DataFrame, width: Width = "column") -> Figure:
 def geometry_data(effects: pd.DataFrame, outputs: Mapping[str, Outputs]) -> pd.DataFrame:
     """Shift of centres and size of anchors that a site causes, over the runs of an experiment.
 
-    Columns series, site, level, anchor (from 0), quantity, unit, mean, low, high, runs, band. Quantities are
-    "x" and "y", the shift of the centre (px, to the right and down); "width before", "width after" and the
-    same of "height", of that anchor's box (px); "width" and "height", their change in percent. Pixels are
-    those of the image in training.
+    Columns series, site, level, anchor (from 0), quantity, unit, mean, low, high, runs, band, and one_run,
+    which is one of the runs. Quantities are "x" and "y", the shift of the centre (px, to the right and down);
+    "width before", "width after" and the same of "height", of that anchor's box (px); "width" and "height",
+    their change in percent. Pixels are those of the image in training.
 
     Args:
         effects: of `load_effects`.
@@ -328,6 +327,7 @@ def geometry_data(effects: pd.DataFrame, outputs: Mapping[str, Outputs]) -> pd.D
     ]
     by = ["series", "site", "level", "anchor", "quantity", "unit"]
     data = banded(pd.concat(parts), by)
+    data = data.assign(one_run=data["series"].map(found.groupby("series")["run"].first()))
     return data.sort_values(by[:4], kind="stable", ignore_index=True)
 
 
@@ -335,13 +335,14 @@ def geometry_data(effects: pd.DataFrame, outputs: Mapping[str, Outputs]) -> pd.D
 def anchor_sizes(
     data: pd.DataFrame, boxes: Mapping[str, Any] | None = None, width: Width = "column"
 ) -> Figure:
-    """Anchors without and with a site, over the dataset's boxes: a panel for each site that moves them.
+    """Anchors without and with a site, over the boxes trained on: a panel for each site that moves them.
 
     Raises NothingToShow where no site changes a size.
 
     Args:
         data: of `geometry_data`.
-        boxes: a split of `analysis.runs.dataset`, for `size_edges` and `sizes`; None draws no boxes.
+        boxes: a split of `analysis.runs.dataset`, for `size_edges` and `sizes`, or such splits by run, each
+            row over its own; None draws no boxes.
     """
     rows, rest = _acting(
         data, list(SIDES.values()), "%", "No site changes the size of a box: launch Table 5."
@@ -350,8 +351,9 @@ def anchor_sizes(
     made, axes = facets(shown, "panel", width, 2 if width == "column" else 4, 1.6, sharex=True, sharey=True)
     styles = looks(sorted(set(shown["level"])))
     for (name, each), part in zip(axes.items(), rows.values(), strict=True):
-        if boxes is not None:
-            _boxes(each, boxes)
+        own = _trained_on(part, boxes)
+        if own is not None:
+            _boxes(each, own)
         changes = part[part["quantity"].isin(SIDES.values()) & (part["unit"] == "%")]["mean"]
         _anchors(each, part, styles)
         each.set(xlabel="width (px)", ylabel="height (px)")
@@ -360,13 +362,14 @@ def anchor_sizes(
         )
     sides = shown[shown["quantity"].isin([f"{side} {when}" for side in SIDES.values() for when in MOMENTS])]
     low, high = sides["mean"].min() / 1.3, sides["mean"].max() * 1.3
-    held = _held(boxes) if boxes is not None else (low, high)
-    each.set(xscale="log", yscale="log", xlim=(min(low, held[0]), max(high, held[1])))
+    held = [_held(own) for part in rows.values() if (own := _trained_on(part, boxes)) is not None]
+    lows, highs = zip((low, high), *held, strict=True)
+    each.set(xscale="log", yscale="log", xlim=(min(lows), max(highs)))
     each.set_ylim(each.get_xlim())
     for panel in axes.values():
         for axis in (panel.xaxis, panel.yaxis):
-            plain(axis, (1,) if each.get_xlim()[1] > DECADE * each.get_xlim()[0] else (1, 2, 5))
-    grey = "; the darker, the more boxes of the dataset" if boxes is not None else ""
+            plain(axis, (1, 2, 5))
+    grey = "; the darker, the more boxes of the dataset" if held else ""
     title = f"Mark: mean of {data['runs'].max()} runs. Open: without the site, full: with it{grey}{rest}"
     legend(made, axes.values(), len(styles["hue_order"]) + 1, title)
     return made
@@ -413,6 +416,11 @@ def _acting(
     shown, rest = cut(sorted(names, key=lambda name: (order.get(name[1], len(order)), name[0])), PANELS)
     parts = dict(list(data.assign(name=named(data)).groupby(["series", "site"])))
     return {str(parts[key]["name"].iloc[0]): parts[key] for key in shown}, rest
+
+
+def _trained_on(part: pd.DataFrame, boxes: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """The split of a row's boxes, where `boxes` are those of several runs."""
+    return boxes if boxes is None or "sizes" in boxes else boxes.get(part["one_run"].iloc[0])
 
 
 def _held(boxes: Mapping[str, Any]) -> tuple[float, float]:

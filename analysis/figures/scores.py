@@ -79,6 +79,8 @@ def effects_by_row_data(filled: Sequence[FilledTable]) -> pd.DataFrame:
     """
     cells = tidy(filled) if filled else pd.DataFrame(columns=[*EFFECT, "metric"])
     frame = cells[(cells["metric"] == "AP") & cells["delta"].notna()][list(EFFECT)]
+    if frame.empty and filled and not any(each.variants for each in filled):
+        raise NothingToShow("No row of these tables is compared in AP, or they do not show it.")
     if frame.empty:
         raise NothingToShow("No row and its baseline have both finished with the same seed yet.")
     numbers = ["delta", "delta_low", "delta_high", "paper_delta", "p_holm"]

@@ -93,7 +93,9 @@ def headline(study: Study) -> str:
     )
     parts = [f"{marked['higher']} higher", f"{marked['lower']} lower", f"{marked['no effect']} {small}"]
     parts.append(f"{marked[OPEN]} inconclusive")
-    if silent := total - marked.total():
+    if hidden := total - len(cells):
+        parts.append(f"{hidden} of tables that do not show AP")
+    if silent := len(cells) - marked.total():
         parts.append(f"{silent} without an interval yet")
     text = (
         f"{total} comparison{'s' if total > 1 else ''} in AP: {', '.join(parts)}. A word counts if it holds "

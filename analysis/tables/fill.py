@@ -233,7 +233,7 @@ def cell_status(filled: FilledTable, cell: Cell) -> str:
     if cell.lacks is not None:
         return f"no {cell.lacks}"
     if cell.metric in COUNTED and cell.experiment is not None:
-        return "counted"
+        return "counted" if cell.value is not None else "not counted"
     if cell.metric in LOSSES and cell.value is None and filled.status[cell.row] == MEASURED:
         return "not recorded"
     survived = filled.survived.get(cell.row)

@@ -53,7 +53,6 @@ LATEX = str.maketrans(
         "Δ": r"$\Delta$",
         "†": r"$\dagger$",
         "‡": r"$\ddagger$",
-        "–": "--",
     }
 )
 MARKDOWN = str.maketrans({sign: f"\\{sign}" for sign in "\\|*_<"})
@@ -369,7 +368,7 @@ def to_latex(filled: Sequence[FilledTable]) -> str:
         anchor = re.sub(r"[^\w-]|_", "-", each.table.name)
         rows = [
             "\n".join(
-                " & ".join([label.translate(LATEX), what.translate(LATEX), *map(_latex_cell, texts)]) + r" \\"
+                " & ".join([_latex(label), _latex(what), *map(_latex_cell, texts)]) + r" \\"
                 for label, what, *texts in row
             )
             for row in _rows(each)
@@ -378,27 +377,32 @@ def to_latex(filled: Sequence[FilledTable]) -> str:
             r"\begin{table}",
             r"\centering",
             SIUNITX,
-            rf"\caption{{{each.caption.removeprefix(heading(each.table)).translate(LATEX)}}}",
+            rf"\caption{{{_latex(each.caption.removeprefix(heading(each.table)))}}}",
             rf"\label{{tab:ablation-{anchor}}}",
             rf"\begin{{tabular}}{{ll{'r' * len(each.table.metrics)}}}",
             r"\toprule",
-            " & ".join(name.translate(LATEX) for name in _head(each)) + r" \\",
+            " & ".join(_latex(name) for name in _head(each)) + r" \\",
             r"\midrule",
             "\n\\midrule\n".join(rows),
             r"\bottomrule",
             r"\end{tabular}",
-            *(rf"\par\smallskip {{\footnotesize {note.translate(LATEX)}}}" for note in each.notes),
+            *(rf"\par\smallskip {{\footnotesize {_latex(note)}}}" for note in each.notes),
             r"\end{table}",
         ]
         blocks.append("\n".join(parts))
     return "\n\n".join(blocks) + "\n"
 
 
+def _latex(text: str) -> str:
+    """Text for LaTeX, which would set `--` as a dash."""
+    return text.translate(LATEX).replace("--", "-{}-").replace("–", "--")
+
+
 def _latex_cell(text: str) -> str:
     """A cell whose numbers are siunitx's: `47.9 (+0.1)` -> `\\num{47.9} (\\num{+0.1})`."""
     parts = NUMBER.split(text)  # every second one is a number
     for place in range(0, len(parts), 2):
-        parts[place] = parts[place].translate(LATEX)
+        parts[place] = _latex(parts[place])
     for place in range(1, len(parts), 2):
         mantissa, sign, spread = parts[place].partition(" ± ")
         parts[place] = rf"\num{{{mantissa.replace(' ', '')}{' +- ' if sign else ''}{spread}}}"

@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
+from analysis.errors import NothingToShow
 from analysis.figures.catalogue import Drawing, drawings
 from analysis.figures.style import POINTS, WIDTHS, styled, svg
 from analysis.runs import BACKGROUND, KEYS
@@ -165,3 +166,20 @@ def test_rows_have_labels_and_no_ids(drawn: dict[str, tuple[Drawing, Figure, str
     assert {"1: baseline", "1: + iFA", "7: implicit 2"} <= set(words(drawn["ap-by-run"][1]))
     assert any(text.startswith("× iPR\n+0.8 [") for text in words(drawn["ap-differences-table-4"][1]))
     assert any("1: + iFA, seed 0" in text for text in words(drawn["evolution-by-seed"][1]))
+
+
+def test_a_figure_of_certain_experiments_says_which_are_missing() -> None:
+    figures = {each.name: each for each in drawings(open_study(PUBLISHED, tables=["8"]))}
+    for name, missing in (
+        ("figure-9", "csp-fast.add-pr"),
+        ("figure-10", "csp-fast.cat-fa"),
+        ("figure-11", "csp-fast"),
+    ):
+        with pytest.raises(NothingToShow, match=rf"of .*{missing}.* there is nothing yet: launch Table"):
+            figures[name].data(open_study(PUBLISHED, tables=["8"]))
+    alone = open_study(PUBLISHED, tables=["1"])
+    (losses,) = [each for each in drawings(alone) if each.name == "figure-11"]
+    with pytest.raises(
+        NothingToShow, match=r"of csp-fast\.add-fa\.mul-pr there is nothing yet: launch Table 7"
+    ):
+        losses.data(alone)

@@ -181,6 +181,12 @@ def test_differences_in_ap_are_paired_by_seed_and_the_baselines_last_epoch_stays
     assert [line.get_xdata()[0] for line in made.axes[0].get_lines() if line.get_linestyle() == ":"] == [2.5]
     with pytest.raises(NothingToShow, match="same seed at the same epoch"):
         curves.ap_differences_data(together(base[0], longer[2]), {"a": "csp"})
+    # What a baseline that failed had come to by then is not compared with later epochs.
+    frame = together(*base, *longer)
+    one = frame.loc[(frame["experiment"] == "csp") & (frame["seed"] == 1), "run"].iloc[0]
+    data = curves.ap_differences_data(frame, {"a": "csp"}, {one})
+    assert data["epoch"].tolist() == [1, 3, 4] and data["runs"].tolist() == [2, 1, 1]
+    assert data["mean"].tolist() == pytest.approx([0, 29, 40])
 
 
 def test_more_series_than_a_panel_has_room_for_are_said() -> None:

@@ -273,6 +273,19 @@ def test_sizes_are_drawn_from_before_to_after_over_the_boxes() -> None:
     assert axes.get_title().splitlines() == ["csp", "0 to +38 %"]
 
 
+def test_each_row_is_drawn_over_the_boxes_that_it_was_trained_on() -> None:
+    found = boxes(moved(0.5, experiment="a", w=1.0), moved(0.5, experiment="b", w=1.0))
+    own = {}
+    for place, run in enumerate(found.drop_duplicates("series")["one_run"]):
+        sizes = np.zeros((4, 4), int)
+        sizes[place, place] = 5
+        own[run] = BOXES | {"sizes": sizes.tolist()}
+    assert len(own) == 2
+    meshes: list[Any] = [axes.collections[0] for axes in effects.anchor_sizes(found, own).axes]
+    most = [np.asarray(mesh_.get_array()).reshape(4, 4).argmax() for mesh_ in meshes]
+    assert most == [0, 5]
+
+
 @pytest.mark.parametrize("given", [BOXES, None])
 def test_all_anchors_are_in_view(given: dict[str, Any] | None) -> None:
     axes = effects.anchor_sizes(boxes(moved(-3.0, w=3.0)), given).axes[0]

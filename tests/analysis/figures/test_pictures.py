@@ -320,6 +320,14 @@ def test_two_panels_show_truth_right_and_wrong_boxes_in_different_lines(pair: tu
     assert all(text.get_text().startswith("✓ ") for text in b.texts)
 
 
+def test_an_image_in_which_only_one_run_has_boxes_has_two_panels(pair: tuple[Path, Path]) -> None:
+    data = changed_data(comparison(images=((2, 0.5),)), *pair)
+    made = changed(data[data["model"] == "B"], photographs(pair[0], data["image"].unique()))
+    left, right = made.axes[:2]
+    assert not left.patches and right.patches
+    assert left.get_xlim() == right.get_xlim() and left.images
+
+
 def test_pictures_in_the_page_are_small(pair: tuple[Path, Path]) -> None:
     text = svg(drawn(pair)[0], "t", "d", "x")
     assert text.count("data:image/jpeg;base64,") == 2 and "image/png" not in text

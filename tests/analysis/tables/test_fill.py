@@ -52,7 +52,7 @@ def test_one_seed_gives_percentages_and_differences(tmp_path: Path, fabricate: F
     assert (first.delta, first.paper_delta, first.runs) == (None, None, (base,))
     assert set(table.status.values()) == {"measured"}
     frame = tidy([table, filled(tmp_path, "7")])
-    assert len(frame) == 2 * 6 + 4 * 3 and set(frame["status"]) == {"measured", "not run", "counted"}
+    assert len(frame) == 2 * 6 + 4 * 3 and set(frame["status"]) == {"measured", "not run", "not counted"}
 
 
 def test_differences_use_the_seeds_that_both_have(tmp_path: Path, fabricate: Fabricate) -> None:
