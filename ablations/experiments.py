@@ -143,17 +143,23 @@ class Experiment:
     ) -> Experiment:
         """As `joint`, with an implicit representation for each task branch, the detection branch included.
 
-        `part` is that of every branch, or of detection alone where `further` is given for the other one.
+        `part` is that of every branch, or of detection alone where `further` is given for the others. What
+        detection or an earlier branch has already stays.
         """
         further = further or part
         model = self.science.model
-        branches = (*model.branches, branch.model_copy(update={"implicit": further}))
+        branches = tuple(
+            each if each.implicit is not None else each.model_copy(update={"implicit": further})
+            for each in (*model.branches, branch.model_copy(update={"implicit": None}))
+        )
         joint = self.joint(branch, name)
         return replace(
             joint,
             slug=f"{joint.slug}.{implicit_slug(further)}",
             title=f"{joint.title}, implicit representation per task",
-            science=self._with_model(model.model_copy(update={"implicit": (part,), "branches": branches})),
+            science=self._with_model(
+                model.model_copy(update={"implicit": (*model.implicit, part), "branches": branches})
+            ),
         )
 
     def alone(self, branch: BranchConfig) -> Experiment:

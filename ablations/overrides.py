@@ -57,7 +57,7 @@ def _parse(text: str) -> Override:
         raise UnknownNameError("field", path, [*_all_fields(), *PARTS])
     try:
         return Override(path, json.loads(value))
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):  # no JSON, a number of thousands of digits, thousands of brackets
         return Override(path, value)
 
 
@@ -118,7 +118,7 @@ def _changed(config: _C, override: Override, path: str, prefix: str = "", extra:
 
 
 def _key(place: Any, key: str, path: str, known: Sequence[str]) -> Any:
-    if isinstance(place, list) and key.isdigit() and int(key) < len(place):
+    if isinstance(place, list) and key.isdecimal() and int(key) < len(place):
         return int(key)
     if isinstance(place, dict) and key in place:
         return key

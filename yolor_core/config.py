@@ -158,6 +158,13 @@ class ModelConfig(Config):
         sites = [i.site for i in self.implicit]
         if len(set(sites)) != len(sites):
             raise ValueError(f"implicit lists a site twice: {', '.join(sites)}; one representation per site")
+        front = [i for i in self.implicit if SITES[i.site].allows_concatenation]
+        merged = [i.site for i in front if i.learning == "folded"]
+        if merged and any(i.operator == "concatenate" for i in front):
+            raise ValueError(
+                f"learning 'folded' at site {merged[0]!r} beside operator 'concatenate': the predictor's input "
+                "is wider than the features that the first acts on; leave out one of them"
+            )
         tasks = [b.task for b in self.branches]
         if len(set(tasks)) != len(tasks):
             raise ValueError(f"branches lists a task twice: {', '.join(tasks)}")
@@ -177,7 +184,7 @@ class ModelConfig(Config):
             )
         for branch in self.branches:
             chained = branch.implicit is not None and branch.implicit.form == "markov"
-            if chained and not any(i.site == "fa" for i in self.implicit):
+            if chained and not any(i.site == "fa" for i in self.kept):
                 raise ValueError(
                     f"branch {branch.task!r} has form 'markov', which goes on from detection's "
                     "representation at site fa, and implicit lists none there; add one, or choose another "
@@ -189,6 +196,11 @@ class ModelConfig(Config):
     def tasks(self) -> tuple[str, ...]:
         """Names of the tasks, detection first."""
         return (("detection",) if self.detection else ()) + tuple(branch.task for branch in self.branches)
+
+    @property
+    def kept(self) -> tuple[ImplicitConfig, ...]:
+        """The parts of `implicit` that the model has; what is folded is merged into its predictors."""
+        return tuple(part for part in self.implicit if part.learning != "folded")
 
 
 class AugmentConfig(Config):

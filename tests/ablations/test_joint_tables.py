@@ -10,7 +10,7 @@ import torch
 from click.testing import CliRunner
 
 from ablations.cli import main
-from ablations.experiments import ADD_FA, CLASSIFICATION, CSP, EMBEDDING
+from ablations.experiments import ADD_FA, CLASSIFICATION, CSP, EMBEDDING, MUL_PR
 from ablations.plan import plan_runs
 from ablations.profiles import PROFILES
 from ablations.registry import experiments, paper, resolve, select, table_named
@@ -118,6 +118,10 @@ def test_implicit_rows_have_a_vector_per_task_and_markov_rows_chain_the_branch_t
     assert implicit.implicit == chained.implicit == (ADD_FA,)
     assert implicit.branches[0].implicit == ADD_FA
     assert chained.branches[0].implicit == ADD_FA.model_copy(update={"form": "markov"})
+    both = (
+        CSP.plus(MUL_PR).joint(EMBEDDING, "jde").joint_implicit(CLASSIFICATION, ADD_FA, "jdc").science.model
+    )
+    assert both.implicit == (MUL_PR, ADD_FA) and [each.implicit for each in both.branches] == [ADD_FA] * 2
     assert {model.branches[0].task for model in (joint, implicit, chained)} == {
         {"C": "classification", "E": "embedding"}[task]
     }

@@ -75,6 +75,8 @@ def test_unknown_fields_list_the_nearest(text: str, message: str) -> None:
         ("train.optimiser.lr0=fast", ("train.optimiser.lr0", "'fast'", "valid number")),
         ("train.optimiser.lr0=NaN", ("train.optimiser.lr0", "nan")),
         ("train.batch=1.5", ("train.batch", "1.5", "integer")),
+        ("model.anchors=" + "[" * 20_000, ("model.anchors",)),
+        ("model.anchors=" + "1" * 5_000, ("model.anchors",)),
         ("train.epochs=0", ("train.epochs", "0", "from 1")),
         ("train.epochs=ten", ("train.epochs", "'ten'", "whole numbers")),
         ("model.architecture=yolov4_cps", ("model.architecture", "'yolov4_cps'", "yolov4_csp")),

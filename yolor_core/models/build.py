@@ -18,7 +18,7 @@ from yolor_core.config import ImplicitConfig, ModelConfig, TasksConfig, explain
 from yolor_core.errors import ConfigError, UnknownNameError
 from yolor_core.implicit.forms import Draws
 from yolor_core.implicit.registry import SITES
-from yolor_core.implicit.sites import ImplicitKnowledge, Site
+from yolor_core.implicit.sites import FeatureSite, ImplicitKnowledge, Site
 from yolor_core.models.architectures import ARCHITECTURES
 from yolor_core.models.detector import Detector
 from yolor_core.tasks.base import LEAST_IDENTITIES, added_channels
@@ -129,9 +129,10 @@ def initialise(model: Detector, seed: int) -> None:
         assert predictor.bias is not None
         prior = prior_bias(stride, model.classes).to(predictor.bias)
         predictor.bias.add_(prior.repeat(model.anchors_per_level))
-    for part in reversed(model.config.implicit):
-        if part.learning == "folded":
-            _merge(model, part, draws)
+    merged = [part for part in model.config.implicit if part.learning == "folded"]
+    front = [part for part in merged if issubclass(SITES[part.site].load(), FeatureSite)]
+    for part in (*reversed(front), *(part for part in merged if part not in front)):  # the nearest first
+        _merge(model, part, draws)
     model.reset_anchors()
 
 

@@ -69,7 +69,7 @@ class Detector(nn.Module):
         style = Style(architecture.flavour, architecture.activation, architecture.batch_norm_eps)
         self.backbone = Backbone(architecture, config.width, config.depth, style)
         channels = self.backbone.channels  # also those of the heads
-        kept = [part for part in config.implicit if part.learning != "folded"]
+        kept = config.kept
         implicit = ImplicitKnowledge(kept, self.level_names, channels, self.anchors_per_level, self.outputs)
         predictors = [
             predictor_conv(c, added, self.anchors_per_level * self.outputs)

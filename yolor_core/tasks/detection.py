@@ -267,7 +267,9 @@ def binary_loss(logits: Tensor, expected: Tensor, positive_weight: float, gamma:
     probability = logits.sigmoid()
     agreement = expected * probability + (1 - expected) * (1 - probability)
     alpha = expected * FOCAL_ALPHA + (1 - expected) * (1 - FOCAL_ALPHA)
-    return losses * alpha * (1 - agreement) ** gamma
+    # Not below the smallest number: with gamma < 1 the gradient at 0 is infinite, and 0 times that NaN.
+    missed = (1 - agreement).clamp(min=torch.finfo(losses.dtype).tiny)
+    return losses * alpha * missed**gamma
 
 
 def _write_last(expected: Tensor, index: tuple[Tensor, ...], values: Tensor) -> None:

@@ -283,7 +283,7 @@ class SyncBatchNorm(nn.SyncBatchNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> the same; B may be 0 on some ranks."""
-        return cast(Tensor, super().forward(x if x.numel() else x.float())).to(x.dtype)
+        return super().forward(x if x.numel() else x.float()).to(x.dtype)
 
 
 class SharedBatchNorm2d(nn.BatchNorm2d):

@@ -12,6 +12,7 @@ needs it.
 from __future__ import annotations
 
 import contextlib
+import copy
 import io
 import itertools
 import logging
@@ -60,7 +61,7 @@ def export_weights(
         write_safetensors(path, model.state_dict())
         return f"{len(model.state_dict())} tensors under our names"
     if format == "onnx":
-        size = size or model.architecture.size
+        size = model.architecture.size if size is None else size
         difference = export_onnx(model, path, size)
         return f"images of {size}, any batch size; onnxruntime differs from torch by {difference:.1e}"
     if format == "authors":
@@ -123,7 +124,7 @@ def export_onnx(model: Detector, path: Path, size: int | tuple[int, int]) -> flo
         raise InputError(
             f"size {height} x {width}: both sides have to be multiples of {stride}; next: {near}"
         )
-    network = Decoding(model.cpu().float()).eval()
+    network = Decoding(copy.deepcopy(model).cpu().float()).eval()
     example = torch.rand(2, 3, height, width, generator=torch.Generator().manual_seed(0))
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         draft = Path(folder) / path.name

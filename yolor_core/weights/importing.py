@@ -13,7 +13,7 @@ import re
 import struct
 import zipfile
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -28,11 +28,12 @@ from yolor_core.config import ModelConfig, RunConfig
 from yolor_core.errors import ConfigError, RunError, WeightsError, some_of
 from yolor_core.models import Detector, create_model, named_config
 from yolor_core.models.architectures import ARCHITECTURES
+from yolor_core.models.build import blank_model
 from yolor_core.runs.directory import RunDirectory
 from yolor_core.weights.checkpoint import Found, find_tensors
 from yolor_core.weights.formats import read_darknet
 from yolor_core.weights.inert import Storage, StoredTensor, unpickle
-from yolor_core.weights.layout import Entry, classes_of, match, named_layout, twins
+from yolor_core.weights.layout import Entry, Shape, classes_of, match, named_layout, twins
 
 Format = Literal["torch zip", "torch legacy", "safetensors", "darknet"]
 LISTED = 6  # keys that the summary shows
@@ -69,13 +70,15 @@ class Report:
     matched_by: str  # name, our own names or order
     cast_from: tuple[str, ...]  # types that were turned into float32
     ignored: tuple[str, ...]  # constants of the file, compared with the architecture's own
-    twins: tuple[str, ...]  # models that differ in the activation only, which no file of tensors shows
+    twins: tuple[str, ...]  # models that differ only in what the file does not show: activation, DWT or ReOrg
 
     def text(self) -> str:
         """One line."""
         cast = f", cast from {' and '.join(self.cast_from)} to float32" if self.cast_from else ""
         twin = (
-            f"; {' and '.join(self.twins)} would fit as well, with another activation" if self.twins else ""
+            f"; {' and '.join(self.twins)} would fit as well, with another activation or stem"
+            if self.twins
+            else ""
         )
         network = "" if self.network == "only" else f"the {self.network} network, "
         rest = f"; not read: {some_of(self.others, LISTED)}" if self.others else ""
@@ -106,10 +109,17 @@ def import_weights(
     model = config.architecture if isinstance(model, str) else described(config)
     kind, found, read = _open(path, config, key)
     shapes = {name: tuple(tensor.shape) for name, tensor in found.tensors.items()}
-    classes = classes_of(shapes, ARCHITECTURES[config.architecture].anchors_per_level) or 80
-    layout = named_layout(config, classes)
-    where = f"{path}: the {found.network} network at {found.key}" if found.network != "only" else str(path)
-    pairs, how = match(shapes, layout, model, where)
+    architecture = ARCHITECTURES[config.architecture]
+    own = _under_our_names(config, shapes) if kind == "safetensors" else None
+    if own is not None:
+        layout: Sequence[Entry] = own
+        classes, _ = _counts(shapes, architecture.anchors_per_level)
+        pairs, how = {entry.name: entry for entry in own}, "our own names"
+    else:
+        classes = classes_of(shapes, architecture.anchors_per_level) or 80
+        layout = named_layout(config, classes)
+        where = f"{path}: the {found.network} network at {found.key}" if found.network != "only" else path
+        pairs, how = match(shapes, layout, model, str(where))
 
     tensors: dict[str, Tensor] = {}
     cast, ignored = set(), []
@@ -145,9 +155,21 @@ def import_weights(
         matched_by=how,
         cast_from=tuple(sorted(cast)),
         ignored=tuple(ignored),
-        twins=tuple(twins(config.architecture)),
+        twins=tuple(twins(config.architecture, stem_known=how == "name" and architecture.flavour == "yaml")),
     )
     return state, report
+
+
+def _under_our_names(config: ModelConfig, shapes: Mapping[str, Shape]) -> list[Entry] | None:
+    """The layout of a file that has all tensors of our model, whatever its tasks and forms; else None."""
+    classes, identities = _counts(shapes, ARCHITECTURES[config.architecture].anchors_per_level)
+    state = blank_model(config, classes, identities).state_dict()
+    if {name: tuple(value.shape) for name, value in state.items()} != dict(shapes):
+        return None
+    return [
+        Entry(name, name, tuple(value.shape), "weight" if value.is_floating_point() else "counter")
+        for name, value in state.items()
+    ]
 
 
 def described(config: ModelConfig) -> str:
@@ -156,8 +178,8 @@ def described(config: ModelConfig) -> str:
     changed = [
         f"{field} {getattr(config, field):g}" for field in ("width", "depth") if getattr(config, field) != 1
     ]
-    if config.implicit != full.implicit:
-        implicit = " and ".join(f"{i.operator} {i.site}" for i in config.implicit) or "none"
+    if config.kept != full.implicit:
+        implicit = " and ".join(f"{i.operator} {i.site}" for i in config.kept) or "none"
         changed.append(f"implicit knowledge {implicit}")
     return config.architecture + (f" ({', '.join(changed)})" if changed else "")
 
@@ -165,7 +187,10 @@ def described(config: ModelConfig) -> str:
 def load_model(name: str | ModelConfig, path: Path | str, key: str | None = None) -> tuple[Detector, Report]:
     """A model with the weights of a file of any known format (see `import_weights`), in eval mode."""
     state, report = import_weights(path, name, key)
-    model = create_model(name, classes=report.classes, seed=None)
+    config = named_config(name) if isinstance(name, str) else name
+    shapes = {each: tuple(value.shape) for each, value in state.items()}
+    _, identities = _counts(shapes, ARCHITECTURES[config.architecture].anchors_per_level)
+    model = create_model(config, report.classes, seed=None, identities=identities)
     model.load_state_dict(state)
     return model.eval(), report
 
@@ -192,7 +217,8 @@ def load_run(path: Path | str) -> tuple[Detector, RunConfig]:
     config = RunConfig.from_json(json.dumps(record["config"]))
     tensors = _load_safetensors(run.weights)
     science = config.science.model
-    classes, identities = _counts(tensors, ARCHITECTURES[science.architecture].anchors_per_level)
+    shapes = {name: tuple(value.shape) for name, value in tensors.items()}
+    classes, identities = _counts(shapes, ARCHITECTURES[science.architecture].anchors_per_level)
     weighting = config.science.train.tasks
     try:
         model = create_model(science, classes, seed=None, identities=identities, weighting=weighting)
@@ -204,16 +230,16 @@ def load_run(path: Path | str) -> tuple[Detector, RunConfig]:
     return model.eval(), config
 
 
-def _counts(tensors: Mapping[str, Tensor], anchors: int) -> tuple[int, int]:
-    """(classes, identities) that the tensors of a run are made for; 80 where no task knows classes."""
-    detection, tags = tensors.get("predictor_p3.bias"), tensors.get("branches.classification.linear.bias")
+def _counts(shapes: Mapping[str, Shape], anchors: int) -> tuple[int, int]:
+    """(classes, identities) that our tensors are made for; 80 where no task knows classes."""
+    detection, tags = shapes.get("predictor_p3.bias"), shapes.get("branches.classification.linear.bias")
     classes = 80
     if detection is not None:
-        classes = detection.numel() // anchors - 5
+        classes = math.prod(detection) // anchors - 5
     elif tags is not None:
-        classes = tags.numel()
-    names = tensors.get("branches.embedding.classifier.bias")
-    return max(classes, 1), 0 if names is None else names.numel()
+        classes = math.prod(tags)
+    names = shapes.get("branches.embedding.classifier.bias")
+    return max(classes, 1), 0 if names is None else math.prod(names)
 
 
 def _open(path: Path, config: ModelConfig, key: str | None) -> tuple[Format, Found, Callable[[str], Tensor]]:

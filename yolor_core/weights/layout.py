@@ -124,7 +124,7 @@ def cfg_layout(model: Detector) -> list[Entry]:
     parts += [f"down_{level.lower()}" for level in levels[1:]]
     entries = [e for part in parts for e in _walk_cfg(model.get_submodule(part), part, number)]
 
-    sites = [implicit.site for implicit in model.config.implicit]
+    sites = [implicit.site for implicit in model.config.kept]
     for site in sites:
         names = [f"module_list.{next(number)}" for _ in levels]
         entries += implicit_entries(model, site, names)
@@ -283,7 +283,7 @@ def _detect(model: Detector, theirs: str, lists: dict[str, str]) -> list[Entry]:
 
 def _check_implicit_yaml(model: Detector) -> dict[str, str]:
     lists = {}
-    for implicit in model.config.implicit:
+    for implicit in model.config.kept:
         attribute = IMPLICIT.get((implicit.site, implicit.operator))
         if attribute is None or implicit.form != "vector":
             raise WeightsError(
@@ -301,8 +301,9 @@ def match(
 
     Returns the entry that each name of the file fills, and whether by name, our own names or order.
 
-    found: name -> shape, in the order of the file. Counters and anchors may be missing, nothing else; wavelet
-    filters may not, because they are all that tells a DWT model from its ReOrg sister.
+    found: name -> shape, in the order of the file. Counters and anchors may be missing, nothing else; under the
+    authors' yaml names wavelet filters may not, because they are all that tells a DWT model from its sister
+    with ReOrg. Other files have none, see `twins`.
     Files whose names are neither the authors' nor ours are taken by order if count, kinds and shapes agree.
     Raises WeightsError naming what is missing, left over or of another shape, and which models would fit.
     """
@@ -361,11 +362,17 @@ def fitting_models(found: Mapping[str, Shape]) -> list[str]:
     return named or fitting
 
 
-def twins(model: str) -> list[str]:
-    """Models with the same tensors that differ in what no file of tensors shows: the activation."""
+def twins(model: str, stem_known: bool) -> list[str]:
+    """Models with the same tensors that differ in what no file of tensors shows: the activation.
+
+    Unless the stem is known, which the authors' yaml files alone tell, also those that differ in whether
+    their stem begins with ReOrg or with wavelets (DWT), which have no weights.
+    """
 
     def bare(name: str) -> Architecture:
-        return replace(ARCHITECTURES[name], activation="silu", name="", size=0)
+        known = ARCHITECTURES[name]
+        stem = tuple(replace(each, kind="reorg") if each.kind == "dwt" else each for each in known.stem)
+        return replace(known, activation="silu", name="", size=0, stem=known.stem if stem_known else stem)
 
     return [name for name in list_models() if name != model and bare(name) == bare(model)]
 

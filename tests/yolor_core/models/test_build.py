@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from yolor_core.config import ImplicitConfig, ModelConfig
+from yolor_core.config import BranchConfig, ImplicitConfig, ModelConfig
 from yolor_core.errors import ConfigError, UnknownNameError
 from yolor_core.implicit.forms import Draws
 from yolor_core.implicit.registry import FORMS
@@ -119,3 +119,33 @@ def test_parameter_groups_keep_decay_away_from_implicit_knowledge(form: str) -> 
     assert found["decay"] == {n for n, p in model.named_parameters() if p.ndim == 4}
     assert found["bias"] == {n for n in names.values() if n.endswith("bias")} - implicit
     assert any(".bn.bias" in n for n in found["bias"])
+
+
+@pytest.mark.parametrize("places", [("pr", "pr-wh"), ("pr-wh", "pr"), ("fa", "fa-cluster")])
+def test_what_is_folded_computes_what_it_would_have_computed(places: tuple[str, str]) -> None:
+    parts = [
+        ImplicitConfig(site=site, operator=operator, std=0.5)
+        for site, operator in zip(places, ("add", "multiply"), strict=True)
+    ]
+    images = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    outputs = []
+    for learning in ("learnt", "folded"):
+        implicit = tuple(part.model_copy(update={"learning": learning}) for part in parts)
+        model = create_model(MINI.model_copy(update={"implicit": implicit}), classes=2, seed=1).eval()
+        with torch.no_grad():
+            outputs.append(model(images))
+    torch.testing.assert_close(*outputs, rtol=1e-4, atol=1e-4)
+
+
+def test_what_is_folded_beside_a_concatenation_and_what_a_chain_cannot_go_on_from_is_refused() -> None:
+    folded = ImplicitConfig(site="fa-cluster", operator="multiply", learning="folded")
+    with pytest.raises(ConfigError, match=r"'folded' at site 'fa-cluster' beside operator 'concatenate'"):
+        create_model(
+            MINI.model_copy(update={"implicit": (ImplicitConfig(site="fa", operator="concatenate"), folded)})
+        )
+    markov = BranchConfig(
+        task="classification", implicit=ImplicitConfig(site="fa", operator="add", form="markov")
+    )
+    first = ImplicitConfig(site="fa", operator="add", learning="folded")
+    with pytest.raises(ConfigError, match="goes on from detection's representation at site fa"):
+        create_model(MINI.model_copy(update={"implicit": (first,), "branches": (markov,)}))

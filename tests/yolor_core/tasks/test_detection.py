@@ -216,6 +216,9 @@ def test_the_focal_factor_equals_torchvisions_focal_loss() -> None:
     expected = (torch.arange(50) % 2).double()
     found = binary_loss(logits, expected, 1.0, 1.5)
     torch.testing.assert_close(found, sigmoid_focal_loss(logits, expected, alpha=0.25, gamma=1.5))
+    certain = torch.tensor([-200.0, -18.0, 0.0, 20.0], requires_grad=True)
+    binary_loss(certain, torch.tensor([0.0, 0.0, 0.0, 1.0]), 1.0, 0.5).sum().backward()
+    assert certain.grad is not None and certain.grad.isfinite().all()
     plain = binary_loss(logits, expected, 1.0, 0.0)
     torch.testing.assert_close(
         plain, -(expected * logits.sigmoid().log() + (1 - expected) * (-logits).sigmoid().log())

@@ -47,6 +47,15 @@ def test_onnx_computes_what_torch_computes_at_any_batch(narrow: Detector, tmp_pa
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 
 
+def test_a_model_that_is_exported_stays_as_it_is(tmp_path: Path) -> None:
+    config = named_config("yolor-ssss-s2d").model_copy(update={"width": 0.125, "depth": 0.34})
+    model = create_model(config, classes=1).double().train()
+    export_weights(model, tmp_path / "m.onnx", "onnx", size=64)
+    assert model.training and {value.dtype for value in model.parameters()} == {torch.float64}
+    with pytest.raises(InputError, match="size 0 x 0"):
+        export_weights(model, tmp_path / "m.onnx", "onnx", size=0)
+
+
 def test_onnx_that_differs_is_not_left_behind(
     narrow: Detector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from tests.yolor_core.weights.fake_authors import authors_modules, checkpoint, module_of, save
+from yolor_core.config import BranchConfig, ImplicitConfig, ModelConfig
 from yolor_core.errors import UnknownNameError, WeightsError
 from yolor_core.models import Detector, create_model
 from yolor_core.weights import export_weights, import_weights, load_model
@@ -273,3 +274,32 @@ def test_checkpoint_without_a_network(value: object, message: str, tmp_path: Pat
     torch.save(value, tmp_path / "w.pt")
     with pytest.raises(WeightsError, match=message):
         import_weights(tmp_path / "w.pt", MODEL)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        ModelConfig(branches=(BranchConfig(task="classification"),), architecture="yolov4_csp_fast"),
+        ModelConfig(branches=(BranchConfig(task="embedding"),), architecture="yolov4_csp_fast"),
+        ModelConfig(
+            implicit=(ImplicitConfig(site="fa", operator="add", form="network"),), architecture="yolor-p6"
+        ),
+        ModelConfig(anchors="kmeans", architecture="yolov4_csp_fast"),
+    ],
+    ids=["classification", "embedding", "network", "kmeans"],
+)
+def test_safetensors_of_any_model_come_back(config: ModelConfig, tmp_path: Path) -> None:
+    config = config.model_copy(update={"width": 0.0625, "depth": 0.1})
+    model = create_model(config, classes=3, seed=1, identities=7 if "embedding" in config.tasks else 0)
+    export_weights(model, tmp_path / "m.safetensors", "safetensors")
+    found, report = load_model(config, tmp_path / "m.safetensors")
+    assert_same(found.state_dict(), model)
+    assert report.classes == 3 and report.matched_by == "our own names"
+
+
+def test_a_file_that_does_not_show_the_stem_says_which_models_it_may_be(
+    small: Detector, tmp_path: Path
+) -> None:
+    export_weights(small, tmp_path / "m.safetensors", "safetensors")
+    _, report = import_weights(tmp_path / "m.safetensors", "yolor-ssss-dwt")
+    assert report.twins == ("yolor-ssss-s2d",) and "with another activation or stem" in report.text()

@@ -104,5 +104,16 @@ def test_names_of_every_model_find_their_places(name: str) -> None:
 
 
 def test_models_that_tensors_cannot_tell_apart_are_named() -> None:
-    assert twins("yolov4_csp") == ["yolov4_csp_mish"]
-    assert twins("yolor-p6") == []
+    assert twins("yolov4_csp", stem_known=False) == ["yolov4_csp_mish"]
+    assert twins("yolor-p6", stem_known=False) == []
+    assert twins("yolor-ssss-s2d", stem_known=True) == []
+    assert twins("yolor-ssss-s2d", stem_known=False) == ["yolor-ssss-dwt"]
+    assert "yolov4_csp_fast" in twins("yolov4_csp_fast_dwt", stem_known=False)
+
+
+def test_a_representation_that_is_folded_into_the_predictor_is_none_of_the_files() -> None:
+    part = ImplicitConfig(site="pr", operator="add", learning="folded")
+    plain = ModelConfig(architecture="yolov4_csp_fast", width=0.125, depth=0.33)
+    folded = plain.model_copy(update={"implicit": (part,)})
+    names = [[entry.name for entry in key_layout(blank_model(each, 5))] for each in (plain, folded)]
+    assert names[0] == names[1]
