@@ -162,8 +162,8 @@ class ModelConfig(Config):
         merged = [i.site for i in front if i.learning == "folded"]
         if merged and any(i.operator == "concatenate" for i in front):
             raise ValueError(
-                f"learning 'folded' at site {merged[0]!r} beside operator 'concatenate': the predictor's input "
-                "is wider than the features that the first acts on; leave out one of them"
+                f"learning 'folded' at site {merged[0]!r} beside operator 'concatenate': the input of the "
+                "predictor is wider than the features that the first acts on; leave out one of them"
             )
         tasks = [b.task for b in self.branches]
         if len(set(tasks)) != len(tasks):

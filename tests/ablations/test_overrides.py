@@ -59,6 +59,7 @@ def test_epochs_is_short_for_all_phases_and_keeps_the_chain_intact() -> None:
         ("model.implicit.7.std=1", "model.implicit"),
         ("train.optimiser.lr0.x=1", "train.optimiser.lr0"),
         ("model.architecture.name=1", "model.architecture"),
+        ("train.phases.².epochs=3", "train.phases.0.epochs"),
     ],
 )
 def test_unknown_fields_list_the_nearest(text: str, message: str) -> None:

@@ -301,9 +301,9 @@ def match(
 
     Returns the entry that each name of the file fills, and whether by name, our own names or order.
 
-    found: name -> shape, in the order of the file. Counters and anchors may be missing, nothing else; under the
-    authors' yaml names wavelet filters may not, because they are all that tells a DWT model from its sister
-    with ReOrg. Other files have none, see `twins`.
+    found: name -> shape, in the order of the file. Counters and anchors may be missing, nothing else; wavelet
+    filters, under the authors' yaml names, may not, because they are all that tells a DWT model from its
+    sister with ReOrg. Other files have none, see `twins`.
     Files whose names are neither the authors' nor ours are taken by order if count, kinds and shapes agree.
     Raises WeightsError naming what is missing, left over or of another shape, and which models would fit.
     """
