@@ -231,7 +231,7 @@ def import_file(
 
     model, stem = _named_model(name, like, profile)
     state, report = import_weights(file, model, key)
-    target = out or Path(f"{stem}.safetensors")
+    target = _target(out or Path(f"{stem}.safetensors"), file)
     target.parent.mkdir(parents=True, exist_ok=True)
     write_safetensors(target, state)
     if as_json:
@@ -285,16 +285,23 @@ def export_file(
             raise ConfigError("--run takes model and weights from the run; leave FILE and other options out")
         model, config = load_run(run_dir)
         stem, said = run_dir.resolve().name, f"{run_dir}: {described(config.science.model)}"
-        size = size or config.science.evaluation.size
+        size = config.science.evaluation.size if size is None else size
     elif file is None:
         raise ConfigError("FILE missing; give FILE with --model or --like, or --run DIR")
     else:
         chosen, stem = _named_model(name, like, profile)
         model, report = load_model(chosen, file, key)
         said = report.text()
-    target = out or Path(f"{stem}{SUFFIXES[kind]}")
+    target = _target(out or Path(f"{stem}{SUFFIXES[kind]}"), file)
     click.echo(said)
     click.echo(f"wrote {target}: {export_weights(model, target, kind, size)}")
+
+
+def _target(target: Path, source: Path | None) -> Path:
+    """Where to write. Raises ConfigError where that is the file that is read, which may hold more."""
+    if source is not None and target.exists() and source.exists() and target.samefile(source):
+        raise ConfigError(f"{target} would be written over the file that it is made of; choose another --out")
+    return target
 
 
 def _named_model(name: str | None, like: str | None, profile: str) -> tuple[str | ModelConfig, str]:

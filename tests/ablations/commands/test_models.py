@@ -161,6 +161,20 @@ def test_default_names_and_json(theirs: Path, tmp_path: Path, monkeypatch: pytes
     assert os.listdir(tmp_path) == [f"{NAME}.safetensors"]
 
 
+def test_a_file_is_not_written_over_by_what_is_made_of_it(
+    theirs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    own = tmp_path / f"{NAME}.pt"
+    own.write_bytes(theirs.read_bytes())
+    result = ablate("weights", "export", own, "--model", NAME, "--format", "authors")
+    assert result.exit_code == 2 and "choose another --out" in result.stderr
+    ours = f"{NAME}.safetensors"
+    assert ablate("weights", "import", own, "--model", NAME).exit_code == 0
+    assert ablate("weights", "import", ours, "--model", NAME).exit_code == 2
+    assert own.read_bytes() == theirs.read_bytes()
+
+
 def test_error_is_one_line_and_leaves_no_file(theirs: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     page = tmp_path / "page.pt"
