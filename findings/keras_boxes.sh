@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Keras' RandomCrop moves boxes down by what the picture moves left and the other way round, and RandomShear's boxes are right in
-# square pictures only. Flips, rotations, zooms, shifts, perspectives and resizing are right.
+# square pictures only; MixUp gives a picture the boxes of two and the labels of one. Flips, zooms and shifts are right.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
@@ -106,4 +106,12 @@ out = layers.RandomShear((0.2, 0.2), (0.0, 0.0), seed=0, **black)(batch, trainin
 pixels, box = white(numpy.asarray(out["images"][0])), numpy.asarray(out["bounding_boxes"]["boxes"][0, 0])
 print(f"keras {keras.__version__}: white pixels", [int(v) for v in pixels], "- box", box.round(2).tolist())
 assert pixels == [88, 40, 132, 60] and numpy.allclose(box, [96, 40, 144, 60], atol=0.01)
+
+# Four pictures of two boxes each: every mixed one has four boxes, but the labels have become those of eight pictures.
+boxes = numpy.tile(numpy.array([4.0, 4, 20, 20], "float32"), (4, 2, 1))
+labels = numpy.repeat(numpy.arange(4.0), 2).reshape(4, 2)
+out = layers.MixUp(seed=3, **common)({"images": numpy.zeros((4, 32, 32, 3), "float32"),
+                                      "bounding_boxes": {"boxes": boxes, "labels": labels}}, training=True)["bounding_boxes"]
+print("mixed: boxes of shape", out["boxes"].shape, "- labels", out["labels"].shape)
+assert out["boxes"].shape == (4, 4, 4) and out["labels"].shape == (8, 2)
 PYTHON
