@@ -9,7 +9,7 @@ TABLE = Table(
     name="controls",
     title="Controls of + iFA, iPR and fine-tuning",
     section="4.4, 5.2, 5.3, 5.5, 5.8",
-    question="Is implicit knowledge in front of and behind a linear predictor more than a reparametrisation?",
+    question="Is implicit knowledge before and after a linear predictor more than a reparametrisation?",
     hypothesis=(
         "It adds no function that the predictor could not learn: W (x + a) + b = W x + (b + W a), and a bias "
         "with an offset is a bias. What is left is the optimisation. + iPR under SGD moves an output's offset"
