@@ -299,7 +299,7 @@ def export_file(
 
 def _target(target: Path, source: Path | None) -> Path:
     """Where to write. Raises ConfigError where that is the file that is read, which may hold more."""
-    if source is not None and target.exists() and source.exists() and target.samefile(source):
+    if source is not None and target.exists() and target.samefile(source):
         raise ConfigError(f"{target} would be written over the file that it is made of; choose another --out")
     return target
 

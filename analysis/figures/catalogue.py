@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -220,7 +220,7 @@ FIGURE_9 = (
         "g(z) of + iPR after the predictor at the last epoch, a line for each pyramid level; 0 changes "
         "nothing.",
         PAPER,
-        lambda study: implicit.learned_data(_only(study.implicit, {ADDED.slug: "+ iPR"}, "2")),
+        lambda study: implicit.learned_data(_only(study.implicit, [ADDED.slug], "2")),
         implicit.learned,
     ),
 )
@@ -247,7 +247,7 @@ FIGURE_11 = (
 )
 
 
-def _only(frame: pd.DataFrame, slugs: Mapping[str, str], table: str, every: bool = False) -> pd.DataFrame:
+def _only(frame: pd.DataFrame, slugs: Collection[str], table: str, every: bool = False) -> pd.DataFrame:
     """The rows of some experiments, in their order.
 
     Raises NothingToShow where none of them has any; with `every`, where one of them has none.

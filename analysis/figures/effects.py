@@ -350,8 +350,8 @@ def anchor_sizes(
     shown = pd.concat([part.assign(panel=name) for name, part in rows.items()])
     made, axes = facets(shown, "panel", width, 2 if width == "column" else 4, 1.6, sharex=True, sharey=True)
     styles = looks(sorted(set(shown["level"])))
-    for (name, each), part in zip(axes.items(), rows.values(), strict=True):
-        own = _trained_on(part, boxes)
+    trained_on = [_trained_on(part, boxes) for part in rows.values()]
+    for (name, each), part, own in zip(axes.items(), rows.values(), trained_on, strict=True):
         if own is not None:
             _boxes(each, own)
         changes = part[part["quantity"].isin(SIDES.values()) & (part["unit"] == "%")]["mean"]
@@ -362,7 +362,7 @@ def anchor_sizes(
         )
     sides = shown[shown["quantity"].isin([f"{side} {when}" for side in SIDES.values() for when in MOMENTS])]
     low, high = sides["mean"].min() / 1.3, sides["mean"].max() * 1.3
-    held = [_held(own) for part in rows.values() if (own := _trained_on(part, boxes)) is not None]
+    held = [_held(own) for own in trained_on if own is not None]
     lows, highs = zip((low, high), *held, strict=True)
     each.set(xscale="log", yscale="log", xlim=(min(lows), max(highs)))
     each.set_ylim(each.get_xlim())

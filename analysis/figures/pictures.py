@@ -132,7 +132,8 @@ def changed(data: pd.DataFrame, pixels: Mapping[int, Pixels], width: Width = "co
         own = data[data["image"] == image]
         for side, model in enumerate("AB"):
             panel = axes[place // across, 2 * (place % across) + side]
-            _panel(panel, own, own["model"] == model, pixels[image], f"{PHOTOGRAPH}{2 * place + side}")
+            boxes = own[own["model"] == model]
+            _panel(panel, boxes, _size(own), pixels[image], f"{PHOTOGRAPH}{2 * place + side}")
             part = f": {signed(own['part'].iloc[0], 2)}" if side else ""
             panel.set_title(f"{model}, image {image}{part}", fontsize=7)
     runs = "\n".join(f"{model}: {name}" for model, name in data.groupby("model")["run"].first().items())
@@ -161,7 +162,7 @@ def found(data: pd.DataFrame, pixels: Mapping[int, Pixels], width: Width = "colu
         each.axis("off")
     for place, (image, each) in enumerate(zip(images, axes.flat, strict=False)):
         own = data[data["image"] == image]
-        _panel(each, own, own["image"] == image, pixels[image], f"{PHOTOGRAPH}{place}")
+        _panel(each, own, _size(own), pixels[image], f"{PHOTOGRAPH}{place}")
     title = f"The run: {data['run'].iloc[0]}. Labels that find no place are left out."
     _box_legend(made, axes[0, 0], data, title)
     return made
@@ -241,16 +242,21 @@ def _small(sample: Sample, longest: int) -> Pixels:
     return np.asarray(image, np.uint8)
 
 
-def _panel(axes: Axes, rows: pd.DataFrame, shown: pd.Series[bool], pixels: Pixels, name: str) -> None:
-    """A picture with those of its boxes that are `shown`, maybe none; the best detection is drawn last.
+def _size(rows: pd.DataFrame) -> tuple[int, int]:
+    """Width and height of the image that the rows are of."""
+    return int(rows["image_width"].iloc[0]), int(rows["image_height"].iloc[0])
+
+
+def _panel(axes: Axes, boxes: pd.DataFrame, size: tuple[int, int], pixels: Pixels, name: str) -> None:
+    """A picture of this width and height with its boxes, if any; the best detection is drawn last.
 
     Labels stand by what is wrong first, then by what is right, as far as they find a place.
     """
-    size = width, height = (int(rows["image_width"].iloc[0]), int(rows["image_height"].iloc[0]))
+    width, height = size
     axes.imshow(pixels, extent=(0, width, height, 0), interpolation="none", gid=name)
     wrong: list[tuple[Rectangle, str]] = []
     right: list[tuple[Rectangle, str]] = []
-    for box in rows[shown].to_dict("records"):
+    for box in boxes.to_dict("records"):
         x, y, wide, high = (float(box[side]) for side in BOX)
         true, corners = box["kind"] == "truth", (x, y, x + wide, y + high)
         kind = TRUTH if true else RIGHT if box["right"] else WRONG

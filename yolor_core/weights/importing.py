@@ -110,10 +110,10 @@ def import_weights(
     kind, found, read = _open(path, config, key)
     shapes = {name: tuple(tensor.shape) for name, tensor in found.tensors.items()}
     architecture = ARCHITECTURES[config.architecture]
-    own = _under_our_names(config, shapes) if kind == "safetensors" else None
+    classes, identities = _counts(shapes, architecture.anchors_per_level)
+    own = _under_our_names(config, shapes, classes, identities) if kind == "safetensors" else None
     if own is not None:
         layout: Sequence[Entry] = own
-        classes, _ = _counts(shapes, architecture.anchors_per_level)
         pairs, how = {entry.name: entry for entry in own}, "our own names"
     else:
         classes = classes_of(shapes, architecture.anchors_per_level) or 80
@@ -160,9 +160,10 @@ def import_weights(
     return state, report
 
 
-def _under_our_names(config: ModelConfig, shapes: Mapping[str, Shape]) -> list[Entry] | None:
+def _under_our_names(
+    config: ModelConfig, shapes: Mapping[str, Shape], classes: int, identities: int
+) -> list[Entry] | None:
     """The layout of a file that has all tensors of our model, whatever its tasks and forms; else None."""
-    classes, identities = _counts(shapes, ARCHITECTURES[config.architecture].anchors_per_level)
     state = blank_model(config, classes, identities).state_dict()
     if {name: tuple(value.shape) for name, value in state.items()} != dict(shapes):
         return None
