@@ -823,7 +823,7 @@ def gains(study: Path) -> str:
         output = values["index"] % ((values["index"].max() + 1) // 3)
         found.append([values.loc[of, "value"].mean() for of in (output > 4, output.isin((2, 3)))])
     classes, sides = np.mean(found, axis=0)
-    return f"outputs of classes × {classes:.1f} and those of widths and heights × {sides:.1f}"
+    return f"outputs of classes by {classes:.1f} and those of widths and heights by {sides:.1f}"
 
 
 def baseline(study: Path, score: str) -> str:
@@ -879,7 +879,7 @@ SAID: dict[str, Callable[[Path], str]] = {
     r"that of \+ iPR by [\d.]+, [\d.]+ and [\d.]+\d": lambda study: (
         f"that of + iPR by {moved(study, 'csp-fast.add-pr')}"
     ),
-    r"outputs of classes × [\d.]+ and those of widths and heights × [\d.]+": gains,
+    r"outputs of classes by [\d.]+ and those of widths and heights by [\d.]+": gains,
     r"\d+ of \d+ differences have the same sign": lambda _: same_signs(),
     r"worth \S+ AP \[\S+ \S+\]": lambda _: f"worth {leak()}",
 }
