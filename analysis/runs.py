@@ -74,8 +74,8 @@ PLACE = {
     "level": "of the pyramid: P3, P4 ...",
 }
 OUTPUT = {
-    "anchor": "from 0; -1 where the site is not behind the predictor",
-    "output": "x, y, w, h, obj or a class; empty where the site is not behind the predictor",
+    "anchor": "from 0; -1 where the site is not after the predictor",
+    "output": "x, y, w, h, obj or a class; empty where the site is not after the predictor",
 }
 IMPLICIT = {
     **PLACE,
@@ -103,8 +103,8 @@ FEATURES = {
     "class": "of the object, from 0; -1 for background",
     "width": "of the object (px)",
     "height": "of the object (px)",
-    "feature": "(channels,) in front of FA",
-    "aligned": "(channels + added,) behind FA",
+    "feature": "(channels,) before FA",
+    "aligned": "(channels + added,) after FA",
     "before": "(5 + classes,) raw prediction without implicit knowledge",
     "after": "(5 + classes,) raw prediction with it",
 }
