@@ -113,7 +113,7 @@ def check(ctx: click.Context, profile: str, results: Path, timeout: int, as_json
 @read_results_option
 @click.pass_context
 def cancel(ctx: click.Context, names: tuple[str, ...], everything: bool, results: Path) -> None:
-    """Cancel runs that wait or run on a cluster. A running one saves itself first; a later launch goes on.
+    """Cancel runs that wait or run on a cluster. A running one saves itself first; a later launch resumes it.
 
     Names are those of `ablate status`: a whole one, its beginning, an experiment, or a pattern with *.
     """
@@ -188,7 +188,7 @@ def retry(
 ) -> None:
     """Submit runs again, with their own configuration and the cluster profile that they were sent with.
 
-    They go on from their last checkpoints. --cluster sends them with another profile. Runs that are done,
+    They resume from their last checkpoints. --cluster sends them with another profile. Runs that are done,
     wait or run are left alone.
     """
     from ablations.cluster_launch import check, plan_on_cluster, send

@@ -37,7 +37,7 @@ SUFFIXES = (".json", ".json.gz", ".parquet")  # of files; a run has no such name
     help="Only the images that A, B or both have detections in.  [default: all]",
 )
 @click.option("--resamples", type=click.IntRange(min=100), default=10_000, show_default=True)
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the resamples.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the resampling.")
 @read_results_option
 @json_option
 def command(

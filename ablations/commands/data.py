@@ -81,7 +81,7 @@ def make(folder: Path, **parameters: int | None) -> None:
     help="Pictures of a group stay in one split; as `ablate data check --near --groups-out` writes them.",
 )
 @click.option(
-    "--zero-based", is_flag=True, help="VOC's corners count from 0 and end behind the box: w = xmax - xmin."
+    "--zero-based", is_flag=True, help="VOC's corners count from 0 and end past the box: w = xmax - xmin."
 )
 @click.option("--clip", is_flag=True, help="Cut boxes that leave their picture to it, instead of an error.")
 @click.option(
@@ -230,7 +230,7 @@ def check(
     help="Where to write.  [default: ABLATE_PACKS, else PATH/packed]",
 )
 @click.option("--estimate", "only_estimate", is_flag=True, help="Print the sizes and write nothing.")
-@click.option("--force", is_flag=True, help="Write packs anew that are there.")
+@click.option("--force", is_flag=True, help="Overwrite packs that are there.")
 @click.pass_context
 def pack(
     ctx: click.Context,

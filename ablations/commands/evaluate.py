@@ -51,8 +51,8 @@ KEPT = {".jpg", ".jpeg", ".png"}  # drawn in the format they came in; all others
 @click.option("--split", help="As in annotations/instances_<SPLIT>.json.  [default: the val split]")
 @click.option("--size", type=int, metavar="PIXELS", help="Long side.  [default: the paper's, or the run's]")
 @click.option("--batch", type=int, help="Images that share a rectangle.  [default: 32]")
-@click.option("--confidence", type=float, help="Of objectness and score.  [default: 0.001]")
-@click.option("--iou", type=float, help="Of the suppression.  [default: 0.65]")
+@click.option("--confidence", type=float, help="Least objectness and score.  [default: 0.001]")
+@click.option("--iou", type=float, help="Threshold of the suppression.  [default: 0.65]")
 @click.option("--max-detections", type=int, metavar="N", help="In an image.  [default: 300]")
 @json_option
 def evaluate_command(
@@ -120,7 +120,7 @@ def percentages(scores: dict[str, Any]) -> str:
 @trained_model_options
 @click.option("--size", type=int, metavar="PIXELS", help="Long side.  [default: the paper's, or the run's]")
 @click.option("--confidence", type=float, default=0.4, show_default=True)
-@click.option("--iou", type=float, default=0.5, show_default=True, help="Of the suppression.")
+@click.option("--iou", type=float, default=0.5, show_default=True, help="Threshold of the suppression.")
 @click.option("--max-detections", type=int, metavar="N", help="In an image.  [default: 300]")
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), default=Path("detections"),
               show_default=True, metavar="FOLDER", help="Where the drawn copies go.")  # fmt: skip
@@ -267,8 +267,12 @@ def summary(names: Sequence[str]) -> str:
 
 @click.command("features", epilog=examples("ablate features RUN --images 128"))
 @click.argument("runs", nargs=-1, required=True, metavar="RUN...", shell_complete=completing("runs"))
-@click.option("--images", type=click.IntRange(min=1), default=64, show_default=True, help="First of val.")
-@click.option("--cells", type=click.IntRange(min=2), default=400, show_default=True, help="On every level.")
+@click.option(
+    "--images", type=click.IntRange(min=1), default=64, show_default=True, help="How many, the first of val."
+)
+@click.option(
+    "--cells", type=click.IntRange(min=2), default=400, show_default=True, help="How many, on every level."
+)
 @click.option(
     "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the choice of cells."
 )
@@ -280,8 +284,8 @@ def features(
 ) -> None:
     """Write features.parquet into each RUN (a folder, or a name of `ablate status`) that is done.
 
-    For cells with an object and cells without, on every level: the features in front of the implicit
-    knowledge and behind it, and what the predictor says with it and without.
+    For cells with an object and cells without, on every level: the features before the implicit
+    knowledge and after it, and what the predictor says with it and without.
     """
     import pyarrow.parquet as pq
     import torch

@@ -110,8 +110,8 @@ def command(
     already is left alone, and jobs run a frozen copy of the code. Without it they are trained on this
     machine.
 
-    Ctrl-C lets every run save its work and stops; the same command goes on from there. A run that fails does
-    not stop the others. Exit code: 0 when all are done, 1 when some failed, 130 when interrupted. A finished
+    Ctrl-C lets every run save its work and stops; the same command resumes them. A run that fails does not
+    stop the others. Exit code: 0 when all are done, 1 when some failed, 130 when interrupted. A finished
     run that has lost its weights, its evaluation or its record is trained again.
 
     --precision and --until-verdict choose the seeds themselves, batch by batch, by a rule that is written

@@ -36,7 +36,7 @@ HEAD = {
 def models_command(as_json: bool) -> None:
     """List every model: test size (pixels), parameters and MFLOPs, fused and not, torch's MFLOPs.
 
-    Fused: BatchNorm is merged into the convolution in front of it.
+    Fused: BatchNorm is merged into the convolution before it.
 
     MFLOPs follow the paper's rule: 2 x (multiply-adds of convolutions + their bias outputs + 2 x elements of
     BatchNorm), and one per number that implicit knowledge multiplies. Activations, pooling, up-sampling,
@@ -208,7 +208,9 @@ def weights() -> None:
 @profile_option
 @key_option
 @click.option(
-    "--out", type=click.Path(path_type=Path, dir_okay=False), help="Where to.  [default: NAME.safetensors]"
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="File to write.  [default: NAME.safetensors]",
 )
 @json_option
 def import_file(
@@ -257,7 +259,9 @@ def import_file(
     metavar="PIXELS",
     help="ONNX: side of the images.  [default: the paper's, or the run's]",
 )
-@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Where to.  [default: NAME.*]")
+@click.option(
+    "--out", type=click.Path(path_type=Path, dir_okay=False), help="File to write.  [default: NAME.*]"
+)
 def export_file(
     file: Path | None,
     name: str | None,

@@ -90,10 +90,10 @@ def plan_command(
     """Say how many seeds and hours `ablate launch --precision` and --until-verdict will take.
 
     The finished runs of these rows say how far a run scatters (the residual of arm and seed, pooled over the
-    arms) and what it costs. Few runs know the scatter badly: every number has its range by the 95 % interval
-    of the residual. Any two seeds of two rows are a pilot.
+    arms) and what it costs. Few runs give a rough estimate: every number has a range, from the 95 % interval
+    of the residual. Any two seeds of two rows will do as a pilot.
 
-    Below stands what `proxy` and `paper` would take if a run scattered there as it does here, which is an
+    Printed below: what `proxy` and `paper` would take if a run scattered there as it does here, which is an
     assumption unless they have runs in the folder.
     """
     from ablations.commands.until import stopping_rule

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     default=4,
     show_default=True,
     metavar="EPOCHS",
-    help="Of implicit values and effects publish the first, the last and each so many-th epoch.",
+    help="Of implicit values and effects publish the first, the last and one in so many epochs.",
 )
 @click.option(
     "--grid",
@@ -197,7 +197,7 @@ def export() -> None:
 @click.option("--experiment", metavar="NAME", help="Of MLflow.  [default: yolor-ablations]")
 @read_results_option
 def mlflow_command(names: tuple[str, ...], store: str | None, experiment: str | None, results: Path) -> None:
-    """Send RUN... (a folder, a name of `ablate status`, its beginning or a pattern) to MLflow."""
+    """Send runs to MLflow. RUN: a folder, a name of `ablate status`, its beginning or a pattern."""
     from analysis.trackers.mlflow import STORE, shown_store, to_mlflow
     from analysis.trackers.record import PROJECT
 
@@ -229,7 +229,7 @@ def wandb_command(
     folder: Path,
     results: Path,
 ) -> None:
-    """Send RUN... (a folder, a name of `ablate status`, its beginning or a pattern) to Weights & Biases."""
+    """Send runs to Weights & Biases. RUN: a folder, a name of `ablate status`, its beginning or a pattern."""
     from analysis.trackers.record import PROJECT
     from analysis.trackers.wandb import to_wandb
 

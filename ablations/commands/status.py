@@ -96,10 +96,10 @@ def _watch(views: list[RunView], look: Callable[[], list[RunView]]) -> None:
 @read_results_option
 @click.option("-f", "--follow", is_flag=True, help="Go on printing until the run ends or Ctrl-C.")
 @click.option(
-    "-n", "--lines", type=click.IntRange(min=0), default=40, show_default=True, help="From the end."
+    "-n", "--lines", type=click.IntRange(min=0), default=40, show_default=True, help="How many, from the end."
 )
 @click.option(
-    "--rank", type=click.IntRange(min=0), default=0, show_default=True, help="Of several processes."
+    "--rank", type=click.IntRange(min=0), default=0, show_default=True, help="Which of several processes."
 )
 def logs(run: str, results: Path, follow: bool, lines: int, rank: int) -> None:
     """Print the end of what RUN (a run's name or its beginning) has written, on a cluster or here."""

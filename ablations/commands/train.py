@@ -17,7 +17,13 @@ if TYPE_CHECKING:
 @click.command("train", epilog=examples("ablate train csp-fast.add-fa --seed 3"))
 @click.argument("experiment", shell_complete=completing("experiments"))
 @profile_option
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Of initial weights, data order and augmentation.",
+)
 @data_option
 @set_option
 @results_option
@@ -31,10 +37,10 @@ def command(
     overrides: tuple[str, ...],
     results: Path,
 ) -> None:
-    """Train EXPERIMENT (a name of `ablate list`) here, going on where an earlier attempt ended.
+    """Train EXPERIMENT (a name of `ablate list`) here, or resume it where an earlier attempt ended.
 
     Ctrl-C saves at the next step and stops; a second one stops at once. Under torchrun or srun all processes
-    train one run together, and the first one speaks.
+    train one run together, and only the first one prints.
     """
     import signal
 
