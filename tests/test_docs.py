@@ -156,6 +156,13 @@ def test_no_line_is_too_long_to_read() -> None:
             assert len(line) <= 124 or line.startswith("|"), f"{name(page)}: {line}"
 
 
+def test_no_line_begins_with_a_plus_which_would_be_a_list() -> None:
+    for page in PAGES:
+        assert not re.search(r"^ *\+ ", FENCED.sub("", page.read_text(encoding="utf-8")), re.MULTILINE), page
+    words = f"{'x' * 92} 1 trainings on 2 cores of + iFA and more\n"
+    assert "cores\nof + iFA" in as_measured(words, STUDY)
+
+
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda c: f"{c.page}: {c.text}"[:90])
 def test_the_command_is_accepted_by_its_program(command: Printed) -> None:
     check(command.text, command.own)
@@ -903,7 +910,9 @@ def as_measured(content: str, study: Path) -> str:
             words = re.sub(pattern, lambda _, so=so: so(study), words)
         if words == flat(paragraph):
             return paragraph
-        return textwrap.fill(words, 120, break_long_words=False, break_on_hyphens=False)
+        words = words.replace(" + ", "\N{NO-BREAK SPACE}+ ")  # a line that begins with "+ " would be a list
+        filled = textwrap.fill(words, 120, break_long_words=False, break_on_hyphens=False)
+        return filled.replace("\N{NO-BREAK SPACE}", " ")
 
     return re.sub(r"(?:^.+\n?)+(?<!\n)", block, content, flags=re.MULTILINE)
 

@@ -288,6 +288,10 @@ def every_command(group: click.Group = main, *above: str) -> dict[tuple[str, ...
     return found
 
 
+def test_the_trackers_are_told_apart_by_the_help_of_export() -> None:
+    assert "mlflow  Send runs to MLflow.\n  wandb   Send runs to W" in ablate("export", "--help").stdout
+
+
 def test_every_help_ends_with_examples_that_are_accepted() -> None:
     commands = every_command()
     assert len(commands) > 30
