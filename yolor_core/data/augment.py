@@ -281,14 +281,16 @@ def map_image(image: Pixels, matrix: Matrix, size: int) -> Pixels:
 
 def map_boxes(boxes: Boxes, matrix: Matrix, scale: float, size: int) -> tuple[Boxes, NDArray[np.bool_]]:
     """Boxes (n, 4) x1 y1 x2 y2 around the mapped corners, cut to the output, and which of them to keep
-    (n,)."""
+    (n,): none that a strong tilt spreads over the horizon, since no box is around what is left of it."""
     if not len(boxes):
         return boxes, np.zeros(0, bool)
     corners = boxes[:, [0, 1, 2, 1, 2, 3, 0, 3]].astype(np.float64).reshape(-1, 4, 2)
     points = corners @ matrix[:, :2].T + matrix[:, 2]
+    depth = points[..., 2]
+    whole = (depth > 0).all(axis=1) | (depth < 0).all(axis=1)
     points = points[..., :2] / points[..., 2:]
     mapped = np.concatenate([points.min(axis=1), points.max(axis=1)], axis=1).clip(0, size)
-    return mapped.astype(np.float32), worth_keeping(boxes * scale, mapped)
+    return mapped.astype(np.float32), whole & worth_keeping(boxes * scale, mapped)
 
 
 def worth_keeping(before: NDArray[np.floating], after: NDArray[np.floating]) -> NDArray[np.bool_]:

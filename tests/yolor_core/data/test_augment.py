@@ -137,6 +137,24 @@ def test_mapped_boxes_enclose_the_mapped_regions(config: AugmentConfig) -> None:
     assert seen > 20
 
 
+def test_a_box_that_a_tilt_spreads_over_the_horizon_is_dropped() -> None:
+    """Its corners lie on both sides of the picture, and a box around them would be the whole picture."""
+    matrix = np.array([[1.0, 0, 0], [0, 1, 0], [-0.01, 0, 1]])  # the horizon is x = 100
+    boxes = np.array([[20, 16, 60, 40], [60, 16, 140, 40]], np.float32)
+    mapped, keep = map_boxes(boxes, matrix, 1.0, 200)
+    np.testing.assert_allclose(mapped[0], [25, 20, 150, 100])
+    assert keep.tolist() == [True, False]
+    config, size = AugmentConfig(perspective=0.001), 1280  # the most that is allowed
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        matrix, scale = random_map(rng, config, 2 * size, 2 * size, size)
+        low = rng.uniform(0, 2 * size - 80, (20, 2))
+        boxes = np.concatenate([low, low + 80], axis=1).astype(np.float32)
+        mapped, keep = map_boxes(boxes, matrix, scale, size)
+        sides = mapped[keep, 2:] - mapped[keep, :2]
+        assert not (sides == size).all(axis=1).any()
+
+
 def test_the_map_centres_and_scales_the_canvas_as_specified() -> None:
     config = AugmentConfig(scale=0.5, translate=0.25)
     rng = np.random.default_rng(0)
