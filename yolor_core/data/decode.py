@@ -213,6 +213,11 @@ def _load(data: bytes) -> tuple[Image.Image, int, Findings]:
         warnings.simplefilter("always")
         with Image.open(io.BytesIO(data)) as opened:
             mode = opened.mode
+            if opened.format == "JPEG2000" and not mode.startswith("I") and _bits_of_jpeg2000(data) > 8:
+                raise ValueError(
+                    "JPEG 2000 of several channels of more than 8 bits, which Pillow decodes with white "
+                    "turned black; store it with 8 bits, or as PNG or TIFF"
+                )
             deep = any(sign in str(tile[3]) for tile in opened.tile for sign in (";16", "65535"))
             if opened.format != "TIFF":  # which loses its orientation by being loaded
                 opened.load()  # raises for truncated files
@@ -238,6 +243,13 @@ def _load(data: bytes) -> tuple[Image.Image, int, Findings]:
         if brightest < DARK:
             findings.append(("dark", f"the brightest sample becomes {brightest} of 255"))
     return rgb, orientation, findings
+
+
+def _bits_of_jpeg2000(data: bytes) -> int:
+    """The most bits that a sample of any channel has."""
+    at = data.find(b"\xff\x4f\xff\x51")  # the codestream begins, with its sizes
+    (channels,) = struct.unpack_from(">H", data, at + 40)
+    return max((depth & 0x7F) + 1 for depth in data[at + 42 : at + 42 + 3 * channels : 3])
 
 
 @functools.cache

@@ -314,6 +314,21 @@ def test_samples_without_a_range_are_unreadable(kind: type) -> None:
     assert found == "unreadable" and "no defined range; store it with 8 or 16 bits" in reason
 
 
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_white_of_jpeg_2000_does_not_become_black(channels: int) -> None:
+    """Pillow rounds samples of several channels beyond 255 and keeps the lowest byte."""
+    levels = np.linspace(0, 255, 48 * 64).round().astype(np.uint8).reshape(48, 64)
+    for samples in (levels, levels * np.uint16(257)):
+        stack = np.stack([samples] * channels, axis=2)
+        data = cv2.imencode(".jp2", stack, [cv2.IMWRITE_JPEG2000_COMPRESSION_X1000, 1000])[1].tobytes()
+        pixels, found = decode_bytes(data, 64, 48)
+        if channels > 1 and samples.dtype == np.uint16:
+            ((kind, reason),) = found
+            assert kind == "unreadable" and "white turned black; store it with 8 bits" in reason
+        else:
+            assert np.abs(pixels.astype(int) - levels[..., None]).max() <= 1
+
+
 def test_more_pixels_than_the_limit_are_read_once_it_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
     huge = bytearray(encoded(picture(0), "PNG"))
