@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,7 @@ from yolor_core.data.annotations import Annotations, clean
 from yolor_core.data.decode import decode
 from yolor_core.data.images import ImageSet, Pixels, Reader
 from yolor_core.data.layout import annotation_file, image_folder
-from yolor_core.data.records import parse, read_json
+from yolor_core.data.records import parse
 from yolor_core.data.report import DataReport, Note
 from yolor_core.errors import DataError
 
@@ -64,7 +65,7 @@ def load_coco(root: Path, split: str, packs: str | Path | None = None, use_packs
             rest = None  # the packs may be all that a node has
         reader = PackedReader(root, split, usable, rest, files, ids, sizes)
     # Read again when it is wanted: a train split's content would fill gigabytes if it were kept.
-    return ImageSet(annotations, report, reader, partial(read_json, path), fingerprint)
+    return ImageSet(annotations, report, reader, partial(_read_again, path, fingerprint), fingerprint)
 
 
 def read_annotations(root: Path, split: str) -> tuple[Path, Annotations, DataReport, str]:
@@ -73,6 +74,20 @@ def read_annotations(root: Path, split: str) -> tuple[Path, Annotations, DataRep
     data = path.read_bytes()
     annotations, report = clean(parse(data, path), str(path))
     return path, annotations, report, hashlib.sha256(data).hexdigest()
+
+
+def _read_again(path: Path, fingerprint: str) -> Any:
+    """Content of an annotation file. Raises DataError where it is no longer what it was."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror}") from None
+    if hashlib.sha256(data).hexdigest() != fingerprint:
+        raise DataError(
+            f"{path}: it has changed since it was read, and nothing is scored on other boxes than were read; "
+            "put the file back and start again (a training goes on from its checkpoint), or train anew"
+        )
+    return parse(data, path)
 
 
 def file_reader(root: Path, split: str, annotations: Annotations) -> FileReader:

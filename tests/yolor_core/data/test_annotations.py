@@ -79,6 +79,18 @@ def test_boxes_without_area_inside_are_left_out_and_counted(two_images: Folder, 
     assert any(a["id"] == 500 for a in images.coco["annotations"])  # the evaluation sees the file as it is
 
 
+def test_nothing_is_scored_on_annotations_that_changed_since_they_were_read(two_images: Folder) -> None:
+    images = load_images(two_images.write(), "val")
+    assert len(images.coco["annotations"]) == 3
+    two_images.content["annotations"].pop()
+    two_images.write()
+    with pytest.raises(DataError, match=r"instances_val.json: it has changed since it was read"):
+        images.coco  # noqa: B018
+    two_images.path("val").unlink()
+    with pytest.raises(DataError, match=r"instances_val.json: No such file"):
+        images.coco  # noqa: B018
+
+
 def test_crowds_are_no_targets_but_stay_for_the_evaluation(two_images: Folder) -> None:
     crowd = {"counts": [0, 64 * 48], "size": [48, 64]}
     two_images.content["annotations"].append(annotation(9, 11, [0, 0, 64, 48], iscrowd=1, segmentation=crowd))
