@@ -276,6 +276,7 @@ def _find_yolo(
             )
     else:
         layout.names = _class_names(config, said, bases, files)
+        _tell_other_names(config, files, layout)
     folders = set()
     for split, names in SPLITS.items():
         value = next((said[name] for name in names if said.get(name, "") not in NOTHING), None)
@@ -391,6 +392,16 @@ def _class_names(
             f"{config}: {count} classes are said, and {len(names_by_number)} names are in {source}"
         )
     return dict(sorted(names_by_number.items()))
+
+
+def _tell_other_names(config: Path | None, files: Sequence[Path], layout: Layout) -> None:
+    """Files of names beside a configuration that gives each number another name than it does."""
+    for path in files if config is not None else ():
+        if path.name in NAMES or path.suffix == ".names":
+            with contextlib.suppress(DataError):  # it is not needed
+                if dict(enumerate(read_names(path))) != layout.names:
+                    what = f"files with other class names than {config.name}, or in another order, not read"
+                    layout.heard.note(what, layout.heard.name(path))
 
 
 def names_of(text: str) -> list[str]:

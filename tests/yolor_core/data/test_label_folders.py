@@ -134,6 +134,16 @@ def test_layouts_of_yolo_and_their_names(tmp_path: Path, form: str) -> None:
     assert not layout.heard.notes()
 
 
+def test_other_names_beside_a_configuration_are_told(tmp_path: Path) -> None:
+    files = YOLO["Roboflow"][0]
+    for text, notes in (("no\n010\n", 1), ("010\nno\n", 0), ("010\n\nno\n", 0)):
+        root = write_tree(tmp_path, {**files, "train/labels/classes.txt": text})
+        layout = find_layout(root, None, None)
+        assert layout.names == {0: "010", 1: "no"}
+        what = "files with other class names than data.yaml, or in another order, not read: 1"
+        assert layout.heard.notes() == [f"{what}, e.g. train/labels/classes.txt"][:notes]
+
+
 BOTH: Files = {"images/a.jpg": SIZE, "labels/a.txt": BOX, "Annotations/a.xml": voc(), "classes.txt": "x\n"}
 
 
