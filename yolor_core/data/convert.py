@@ -88,7 +88,12 @@ def convert(source: Path, target: Path, how: Conversion) -> Converted:
     groups = None if how.groups is None else read_groups(how.groups)
     layout = find_layout(source, how.form, how.classes)
     _refuse_options(source, layout.form, how)
-    splits = _choose_splits(layout, how, _of_pictures(groups, how.groups, layout))
+    of_pictures = _of_pictures(groups, how.groups, layout)
+    if how.unlabelled == "skip":  # first, as --val is a share of what is left
+        left = {split: _with_labels(entries, layout, "skip") for split, entries in layout.splits.items()}
+        layout.splits = {split: entries for split, entries in left.items() if entries or split != "test"}
+        _refuse_empty(layout.splits, layout.heard)
+    splits = _choose_splits(layout, how, of_pictures)
     if layout.form == "coco":
         return _converted(target, layout, splits, _kept(splits), how)
     splits = {split: _with_labels(entries, layout, how.unlabelled) for split, entries in splits.items()}
@@ -175,7 +180,8 @@ def _of_pictures(groups: Mapping[str, int | str] | None, path: Path | None, layo
 def _refuse_empty(splits: Mapping[str, Sequence[Entry]], heard: Heard) -> None:
     empty = [split for split, entries in splits.items() if not entries]
     if empty:
-        raise DataError(f"{heard.source}: no pictures are in {' and '.join(empty)}")
+        where = f"no pictures are in {' and '.join(empty)}" if any(empty) else "no picture has a label file"
+        raise DataError(f"{heard.source}: {where}")
 
 
 def _choose_splits(layout: Layout, how: Conversion, groups: Groups | None) -> dict[str, list[Entry]]:
@@ -185,26 +191,41 @@ def _choose_splits(layout: Layout, how: Conversion, groups: Groups | None) -> di
         raise DataError(f"{heard.source}: nothing says which pictures are for validation; --val SHARE does")
     if how.val is not None:
         test = splits.get("test", [])
-        others = (entry for split in splits if split != "test" for entry in splits[split])
-        rest = {os.path.realpath(entry.picture): entry for entry in others}
+        rest: dict[str, Entry] = {}
+        for entry in (entry for split in splits if split != "test" for entry in splits[split]):
+            first = rest.setdefault(os.path.realpath(entry.picture), entry)
+            if not _alike(first, entry, layout.form):
+                what = f"the same file as {heard.name(first.picture)}, with other labels; remove one of them"
+                heard.problem(entry.picture, what)
+            elif first != entry:
+                heard.note("pictures that are the file of another, taken once", heard.name(entry.picture))
         for entry in test:
             rest.pop(os.path.realpath(entry.picture), None)
         pool = _sorted([*rest.values()], heard)
         heard.refuse()
         train, val = _split(pool, how.val, how.seed or 0, groups or {}, heard)
         splits = {"train": train, "val": val, **({"test": test} if test else {})}
-    where: dict[str, str] = {}
+    where: dict[str, tuple[str, Entry]] = {}
     for split, entries in splits.items():
         for entry in entries:
-            other = where.setdefault(os.path.realpath(entry.picture), split)
+            other, first = where.setdefault(os.path.realpath(entry.picture), (split, entry))
             if other != split:
-                heard.problem(entry.picture, f"in {other} and in {split}", ANEW)
+                hint = ANEW if _alike(first, entry, layout.form) else ""
+                heard.problem(entry.picture, f"in {other} and in {split}", hint)
     chosen = {split: _sorted(splits[split], heard) for split in SPLITS if split in splits}
     heard.refuse()
     if groups is not None:
         _judge_groups(chosen, groups, how, heard)
     _refuse_empty(chosen, heard)
     return chosen
+
+
+def _alike(one: Entry, other: Entry, form: Form) -> bool:
+    """Whether two entries of one file have the same labels. In COCO's layout each has a record of its own."""
+    if one == other or form == "coco":
+        return one == other
+    first, second = (b"" if entry.label is None else entry.label.read_bytes() for entry in (one, other))
+    return first == second
 
 
 def _sorted(entries: Sequence[Entry], heard: Heard) -> list[Entry]:

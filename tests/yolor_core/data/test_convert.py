@@ -292,6 +292,21 @@ def test_pictures_without_a_label_file_are_kept_or_left_out_as_told(tmp_path: Pa
     assert chosen(tmp_path / "coco") == ({"c.png", "e.png"} if policy == "empty" else {"c.png"})
 
 
+def test_the_share_for_validation_is_of_the_pictures_that_are_left(tmp_path: Path) -> None:
+    files: dict[str, Any] = {f"images/p{number}.png": (8, 8) for number in range(40)}
+    files |= {f"labels/p{number}.txt": "0 0.5 0.5 1 1\n" for number in range(0, 40, 4)}
+    groups = {"groups": {f"p{number}.png": number for number in range(40)}}
+    source = write_tree(tmp_path / "yolo", {**files, "classes.txt": "x\n", "g.json": json.dumps(groups)})
+    for seed in range(4):
+        how = Conversion(val=0.2, seed=seed, unlabelled="skip", groups=source / "g.json")
+        done = convert(source, tmp_path / f"coco{seed}", how)
+        assert (len(done.contents["train"]["images"]), len(done.contents["val"]["images"])) == (8, 2)
+        assert done.notes[0].startswith("pictures without a label file, left out: 30")
+    none = write_tree(tmp_path / "none", {"images/a.png": SIZE, "classes.txt": "x\n"})
+    with pytest.raises(DataError, match="no picture has a label file"):
+        convert(none, tmp_path / "coco", Conversion(form="yolo", val=0.2, unlabelled="skip"))
+
+
 def test_options_of_the_other_form_are_refused(tmp_path: Path) -> None:
     source = write_tree(tmp_path / "yolo", YOLO)
     with pytest.raises(ConfigError, match=r"--difficult is for Pascal VOC; .* is in YOLO's form"):
@@ -594,6 +609,23 @@ def test_a_picture_in_two_splits_is_found_however_its_path_is_written(
     monkeypatch.chdir(tmp_path)
     with pytest.raises(DataError, match="in train and in val"):
         convert(Path("yolo"), Path("coco"), Conversion())
+
+
+def test_labels_of_a_file_under_two_paths_are_not_lost(tmp_path: Path) -> None:
+    source = write_tree(tmp_path / "yolo", {**YOLO, "labels/val/e.txt": YOLO["labels/train/a.txt"]})
+    (source / "images/val/e.png").symlink_to("../train/a.png")
+    done = convert(source, tmp_path / "coco", Conversion(val=0.3))
+    assert sum(len(content["images"]) for content in done.contents.values()) == 4
+    assert done.notes == [
+        "pictures that are the file of another, taken once: 1, e.g. images/val/e.png",
+        *done.notes[1:],
+    ]
+    (source / "labels/val/e.txt").write_text("1 0.5 0.5 0.5 0.5\n")
+    problem = r"images/val/e.png: the same file as images/train/a.png, with other labels; remove one of them"
+    with pytest.raises(DataError, match=problem):
+        convert(source, tmp_path / "other", Conversion(val=0.3))
+    with pytest.raises(DataError, match=r"images/val/e.png: in train and in val$"):
+        convert(source, tmp_path / "other", Conversion())
 
 
 def test_no_picture_is_said_to_be_left_out_that_is_used(
