@@ -396,8 +396,8 @@ def _class_names(
 
 def _tell_other_names(config: Path | None, files: Sequence[Path], layout: Layout) -> None:
     """Files of names beside a configuration that gives each number another name than it does."""
-    for path in files if config is not None else ():
-        if path.name in NAMES or path.suffix == ".names":
+    for path in files:
+        if config is not None and (path.name in NAMES or path.suffix == ".names"):
             with contextlib.suppress(DataError):  # it is not needed
                 if dict(enumerate(read_names(path))) != layout.names:
                     what = f"files with other class names than {config.name}, or in another order, not read"
