@@ -174,6 +174,16 @@ class Table:
             return rows[0]
         return next((other for other in rows if other.lacks(metric) is None), rows[0])
 
+    def control(self, row: Row, metric: str) -> Row | None:
+        """The row whose runs those of `row` are compared with in a score.
+
+        None for a baseline, for a row of the same training as its baseline, and where one of them has no runs
+        of ours or no such score.
+        """
+        other = self.baseline(row, metric)
+        trained = None not in (row.slug, other.slug) and row.slug != other.slug
+        return other if trained and row.lacks(metric) is other.lacks(metric) is None else None
+
     def paper(self) -> dict[str, dict[str, float]]:
         """The paper's cells, {row label: {metric: value}}; percent for AP. Empty where there are none.
 

@@ -233,13 +233,9 @@ class OverEpochs:
 
 
 def compared(table: Table, column: str = "AP") -> list[Pair]:
-    """The rows of a table that are compared in a score, shown or not: their experiment and its control."""
-    return [
-        (row.slug, base.slug)
-        for row in table.rows
-        if row.slug is not None and row.lacks(column) is None
-        if (base := table.baseline(row, column)) is not row and base.slug is not None
-    ]
+    """What a table compares in a score, shown or not, each once: an experiment and its control."""
+    found = ((row.slug, base.slug) for row in table.rows if (base := table.control(row, column)) is not None)
+    return list(dict.fromkeys((arm, control) for arm, control in found if arm and control))
 
 
 def _bare(own: Sequence[float], other: Sequence[float]) -> Comparison | None:

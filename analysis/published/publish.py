@@ -249,8 +249,9 @@ def file_names(runs: pd.DataFrame) -> pd.DataFrame | None:
 
 def _refuse(study: Study, runs: pd.DataFrame, made: Made, dirty: bool) -> None:
     if runs.empty:
-        states = {row: said for each in study.filled.values() for row, said in each.status.items()}
-        reasons = [f"{row}: {said}" for row, said in states.items() if said not in (NOT_RUN, QUOTED_ROW)]
+        states = [each for filled in study.filled.values() for each in filled.status.items()]
+        told = (f"{row}: {said}" for row, said in states if said not in (NOT_RUN, QUOTED_ROW))
+        reasons = list(dict.fromkeys(told))  # rows of several tables are called baseline
         raise PublishError(
             f"no finished runs of tables {', '.join(made.tables)} at profile {made.profile}"
             + ("" if made.seeds is None else f" with seeds {', '.join(map(str, made.seeds))}")

@@ -253,7 +253,13 @@ def _limits(study: Study, lines: list[VerdictLine]) -> list[str]:
     runs, absent = counted_runs(study), lacking(study)
     fewest = min((line.cell.pairs for line in lines if line.cell.pairs), default=0)
     others = ", ".join(column for column in (*CLASSIFICATION, *EMBEDDING) if runs[column].notna().any())
-    survived = {row: said for each in study.filled.values() for row, said in each.survived.items()}
+    # By experiment: rows of several tables are called baseline, and one run may stand in several rows.
+    survived = {
+        row.slug: each.survived[row.label]
+        for each in study.filled.values()
+        for row in each.table.rows
+        if row.label in each.survived
+    }
     silent = sum(line.cell.verdict is None for line in lines)
     limits = [
         study.profile != "paper"
@@ -277,7 +283,7 @@ def _limits(study: Study, lines: list[VerdictLine]) -> list[str]:
         "hold what they are computed from.",
         survived
         and "Runs that were lost: rows of the runs that finished are conditional on it "
-        f"({'; '.join(f'{row}: {said}' for row, said in survived.items())}).",
+        f"({'; '.join(f'{slug}: {said}' for slug, said in survived.items())}).",
         silent and f"{silent} of {len(lines)} rows have no interval; the table says why.",
         absent and f"Runs that have not finished ({len(absent)}): {', '.join(absent)}.",
     ]

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from ablations.profiles import profile_named
+from analysis.design import compared
 from analysis.figures.catalogue import table_anchor
 from analysis.report.tables import against
 from analysis.study import Study
@@ -78,7 +79,8 @@ def _why(cell: Cell, missing: Sequence[str]) -> str:
 def headline(study: Study) -> str:
     """How many comparisons of a study have which verdict: the one count, wherever it is printed."""
     filled = study.filled.values()
-    cells = {(cell.experiment, base.slug): cell for each in filled for cell, base in each.variants}.values()
+    found = {(cell.experiment, base.slug): cell for each in filled for cell, base in each.variants}
+    cells = found.values()
     total = len(study.comparisons)
     if not total:
         return "These tables compare no rows in AP."
@@ -93,7 +95,10 @@ def headline(study: Study) -> str:
     )
     parts = [f"{marked['higher']} higher", f"{marked['lower']} lower", f"{marked['no effect']} {small}"]
     parts.append(f"{marked[OPEN]} inconclusive")
-    if hidden := total - len(cells):
+    refused = {pair for table in study.tables if table.name in study.refused for pair in compared(table)}
+    if unfilled := len(refused - found.keys()):
+        parts.append(f"{unfilled} of tables that would mix runs")
+    if hidden := total - len(cells) - unfilled:
         parts.append(f"{hidden} of tables that do not show AP")
     if silent := len(cells) - marked.total():
         parts.append(f"{silent} without an interval yet")

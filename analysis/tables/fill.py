@@ -83,8 +83,7 @@ class FilledTable:
         return [
             (self.cell(row.label, FAMILY), base)
             for row in self.table.rows
-            if row.experiment is not None and row.lacks(FAMILY) is None
-            if (base := self.table.baseline(row, FAMILY)) is not row
+            if (base := self.table.control(row, FAMILY)) is not None
         ]
 
 

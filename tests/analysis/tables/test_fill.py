@@ -17,6 +17,7 @@ from ablations.experiments import ADD_FA, ADD_PR, CSP_FAST
 from ablations.registry import everything, table_named
 from ablations.table import Row, Table
 from analysis.design import compared
+from analysis.published.summary import summary
 from analysis.report.verdicts import headline, verdict_lines, warnings
 from analysis.runs import load_runs
 from analysis.statistics.blocks import dunnett_critical
@@ -261,6 +262,51 @@ def test_words_are_of_a_row_and_marks_of_all_comparisons_of_the_study(gains: Pat
         "5 comparisons in AP: 1 higher, 1 lower, 1 no effect beyond 0.5 AP, 1 inconclusive, 1 without an "
         "interval yet. A word counts if it holds for all 5 at once (Holm)."
     )
+
+
+def test_what_cannot_be_compared_is_no_comparison(gains: Path) -> None:
+    base, variant = Row("base", CSP_FAST, "nothing"), CSP_FAST.plus(ADD_FA)
+    rows = (
+        Row("theirs", None, "quoted"),
+        replace(base, against="theirs"),
+        Row("again", CSP_FAST, "the same training", against="base"),
+        Row("+ iFA", variant, "a vector", against="base"),
+        Row("+ iFA, again", variant, "the same vector", against="base"),
+    )
+    table = Table("own", "Mine", rows, metrics=("AP",))
+    assert compared(table) == [(variant.slug, CSP_FAST.slug)]
+    study = replace(open_study(gains, tables=["1"]), tables=(table,))
+    assert headline(study) == (
+        "1 comparison in AP: 1 higher, 0 lower, 0 no effect beyond 0.5 AP, 0 inconclusive. A word counts if "
+        "it holds for all 1 at once (Holm)."
+    )
+    assert [line.cell.row for line in verdict_lines(study)] == ["+ iFA", "+ iFA, again"]
+    for each in (study.filled["own"], fill_table(table, "mini", load_runs(gains))):
+        for cell in (each.cell("+ iFA", "AP"), each.cell("+ iFA, again", "AP")):
+            assert cell.p is not None and cell.p_holm == cell.p
+
+
+def test_comparisons_of_a_table_that_is_refused_are_told_apart(tmp_path: Path, fabricate: Fabricate) -> None:
+    for seed in range(3):
+        for slug in ("csp-fast", "csp-fast.add-fa"):
+            fabricate(slug, seed, 0.4 + 0.01 * seed * (slug > "csp-fast"))
+        fabricate("p6-light", seed)
+        fabricate("p6-light.add-fa.mul-pr", seed, source_hash="b" * 64)
+    said = headline(open_study(tmp_path, tables=["1", "8"]))
+    assert ", 2 of tables that would mix runs. " in said and "do not show" not in said
+
+
+def test_the_summary_tells_lost_runs_of_rows_that_are_called_the_same(
+    tmp_path: Path, fabricate: Fabricate
+) -> None:
+    for seed in range(3):
+        for slug in ("csp-fast", "csp-fast.add-fa", "p6-light"):
+            fabricate(slug, seed, 0.4 + 0.01 * seed)
+    lose(tmp_path, fabricate("csp-fast", 3), DIVERGED)
+    for seed in (3, 4):
+        lose(tmp_path, fabricate("p6-light", seed), DIVERGED)
+    text = summary(open_study(tmp_path, tables=["1", "8"]))
+    assert "(csp-fast: 3 of 4; diverged (1 of 4); p6-light: 3 of 5; diverged (2 of 5))." in text
 
 
 def test_captions_say_what_an_asterisk_holds_for(gains: Path) -> None:
