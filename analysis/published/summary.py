@@ -21,7 +21,7 @@ from analysis.stopping import asked
 from analysis.study import Study
 from analysis.tables.cells import FAMILY, OPEN, Cell
 from analysis.tables.fill import ALL
-from analysis.tables.formats import FORMATS, MISSING, number, render
+from analysis.tables.formats import FORMATS, MISSING, markdown, number, render
 from yolor_core.runs import State
 from yolor_core.runs.directory import RunDirectory
 
@@ -213,7 +213,7 @@ def _controls(study: Study, lines: list[VerdictLine]) -> list[str]:
             f"## {table.title}",
             f"{table.question}\n\nBy construction, whatever is measured: {table.hypothesis}",
             " ".join(table.remarks),
-            "\n".join(f"- {_reading(line)}" for line in lines if line.table == name),
+            "\n".join(f"- {markdown(_reading(line))}" for line in lines if line.table == name),
         ]
     return found
 

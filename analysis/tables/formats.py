@@ -37,7 +37,8 @@ DIGITS = {
     "task cosine": 3,
     **dict.fromkeys(LOSSES, 3),
 }  # others, percent and GFLOPs: one
-NUMBER = re.compile(r"([+-]?\d{1,3}(?: \d{3})*(?:\.\d+)?(?: ± \d+(?:\.\d+)?)?)")
+DIGIT_GROUPS = r"\d{1,3}(?: \d{3})*(?:\.\d+)?"
+NUMBER = re.compile(rf"([+-]?{DIGIT_GROUPS}(?: ± {DIGIT_GROUPS})?)")
 SIUNITX = r"\sisetup{retain-explicit-plus, separate-uncertainty, group-digits=integer}"
 LATEX = str.maketrans(
     {
@@ -51,11 +52,13 @@ LATEX = str.maketrans(
         "⊕": r"$\oplus$",
         "±": r"$\pm$",
         "Δ": r"$\Delta$",
+        "²": r"$^2$",
         "†": r"$\dagger$",
         "‡": r"$\ddagger$",
     }
 )
 MARKDOWN = str.maketrans({sign: f"\\{sign}" for sign in "\\|*_<"})
+BULLET = re.compile(r"^(?=[+-] )")  # what a label as + iFA would be at the beginning of a paragraph
 UNTOLD = (MEASURED, QUOTED_ROW, NOT_RUN, "counted")  # what JSON need not say
 FLOATS = (
     "paper", "paper_delta", "value", "std", "half_width", "delta", "delta_low", "delta_high", "freedom",
@@ -114,7 +117,7 @@ def lines(filled: FilledTable, row: str) -> list[tuple[str, list[str]]]:
             + (f" ({c.pairs} pair{'s' if c.pairs != 1 else ''})" if 0 < c.pairs < pairs else "")
             for c in cells
         ]
-        found.append((f"Δ, {pairs} pair{'s' if pairs != 1 else ''}", deltas))
+        found.append((f"Δ, {pairs} pair{'s' if pairs != 1 else ''}" if pairs else "Δ", deltas))  # of counts
     if not known("delta_low"):
         return found
     found += [
@@ -337,8 +340,13 @@ def to_markdown(filled: Sequence[FilledTable]) -> str:
         rule = ["---", "---", *("---:" for _ in each.table.metrics)]
         body = [[text.translate(MARKDOWN) for text in line] for row in _rows(each) for line in row]
         pipes = "\n".join(f"| {' | '.join(line)} |" for line in (_head(each), rule, *body))
-        blocks += [each.caption.translate(MARKDOWN), pipes, *(n.translate(MARKDOWN) for n in each.notes)]
+        blocks += [markdown(each.caption), pipes, *map(markdown, each.notes)]
     return "\n\n".join(blocks) + "\n"
+
+
+def markdown(text: str) -> str:
+    """A sentence as a paragraph of Markdown, or as an item of a list."""
+    return BULLET.sub(r"\\", text.translate(MARKDOWN))
 
 
 def to_html(filled: Sequence[FilledTable]) -> str:
@@ -404,8 +412,8 @@ def _latex_cell(text: str) -> str:
     for place in range(0, len(parts), 2):
         parts[place] = _latex(parts[place])
     for place in range(1, len(parts), 2):
-        mantissa, sign, spread = parts[place].partition(" ± ")
-        parts[place] = rf"\num{{{mantissa.replace(' ', '')}{' +- ' if sign else ''}{spread}}}"
+        mantissa, sign, spread = parts[place].replace(" ± ", "±").replace(" ", "").partition("±")
+        parts[place] = rf"\num{{{mantissa}{' +- ' if sign else ''}{spread}}}"
     return "".join(parts)
 
 

@@ -148,7 +148,7 @@ def test_the_summary_reads_the_controls(results: Path) -> None:
     text = summary(open_study(results, "smoke", ["1", "controls"]))
     assert "\n\n7 comparisons in AP: " in text and "6 without an interval yet" in text
     assert "W (x + a) + b = W x + (b + W a)" in text and "receive the same gradient" in text
-    (line,) = re.findall(r"^- \+ iFA against baseline: Δ AP .* \(2 pairs\), (.*)$", text, re.MULTILINE)
+    (line,) = re.findall(r"^- \\\+ iFA against baseline: Δ AP .* \(2 pairs\), (.*)$", text, re.MULTILINE)
     assert line.startswith(("inconclusive; differences up to", "higher", "lower", "no effect"))
     assert "- faster bias against + iPR: not measured (without a finished run: faster bias; + iPR)." in text
 

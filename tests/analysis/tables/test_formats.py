@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -126,6 +127,22 @@ def test_markdown_parses_as_tables_with_every_row(filled: list[FilledTable]) -> 
     widths = re.findall(r"^\|.*\|$", render(filled[:1], "markdown"), flags=re.MULTILINE)
     assert len({line.count("|") for line in widths}) == 1
     assert not any(child.type == "em_open" for token in tokens for child in token.children or [])
+
+
+def test_a_note_that_begins_with_a_row_is_no_list(filled: list[FilledTable]) -> None:
+    said = "+ iFA: of the runs that finished, 3 of 5; diverged (2 of 5)."
+    tokens = MarkdownIt("commonmark").parse(render([replace(filled[0], notes=(said,))], "markdown"))
+    assert tokens[-2].children is not None and tokens[-2].children[0].content == said
+    assert not any("list" in token.type for token in tokens)
+
+
+def test_counts_alone_are_no_pairs(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        write_run(tmp_path, "csp-fast.add-fa.mul-pr", seed)
+    costs = {e.slug: model_cost(e) for e in table_named("7").experiments}
+    seven = fill_table(table_named("7"), "mini", load_runs(tmp_path), costs=costs)
+    (line,) = (texts for what, texts in lines(seven, "implicit 1") if what.startswith("Δ"))
+    assert [what for what, _ in lines(seven, "implicit 1")] == ["paper", "ours", "Δ"] and "+2 557" in line
 
 
 def test_html_is_well_formed_and_has_every_cell_of_the_text(filled: list[FilledTable]) -> None:
@@ -260,6 +277,8 @@ def test_numbers(metric: str, value: float | None, sign: str, text: str) -> None
     [
         ("47.9 (+0.1)", r"\num{47.9} (\num{+0.1})"),
         ("42.0 ± 12.7", r"\num{42.0 +- 12.7}"),
+        ("+1.00 ± 1 273.24 (2 pairs)", r"\num{+1.00 +- 1273.24} (\num{2} pairs)"),
+        ("small below 6.4²", r"small below \num{6.4}$^2$"),
         ("326 264.7304 (+8.5680)†", r"\num{326264.7304} (\num{+8.5680})$\dagger$"),
         ("0.034, Holm <0.001", r"\num{0.034}, Holm $<$\num{0.001}"),
         ("-0.3 to +1.2", r"\num{-0.3} to \num{+1.2}"),
