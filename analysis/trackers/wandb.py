@@ -111,6 +111,7 @@ def to_wandb(
             first = known
             run.config.update(content.config, allow_val_change=True)
         new = [epoch for epoch in record.epochs if epoch.epoch >= first]
+        scores = sum(run.summary.get(name) != value for name, value in record.scores.items())
         for epoch in new:  # one call an epoch: of a second value at a step wandb loses the first
             run.log({**epoch.values, "_timestamp": epoch.time}, step=epoch.epoch)
         run.summary.update(content.ends)
@@ -119,7 +120,7 @@ def to_wandb(
     except wandb.errors.Error as error:
         raise TrackerError(f"W&B says: {summary(error)}") from None
     if not offline:
-        return Sent(sum(len(epoch.values) for epoch in new), numbers, where)
+        return Sent(sum(len(epoch.values) for epoch in new) + scores, numbers, where)
     _wait(file, content)
     for each in older:
         shutil.rmtree(each)
