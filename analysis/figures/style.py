@@ -98,6 +98,7 @@ DEFAULTS: Any = {k: v for k, v in mpl.rcParamsDefault.items() if not k.startswit
 MARKUP = re.compile(r"<\?xml.*?\?>|<!DOCTYPE.*?>|<metadata>.*?</metadata>|<!--.*?-->", re.DOTALL)
 SHEET = re.compile(r"<defs>\s*<style.*?</style>\s*</defs>", re.DOTALL)  # would style the whole HTML page
 ROOT = re.compile(r"<svg\b([^>]*)>")
+WORDS = re.compile(r"<title .*?</desc>", re.DOTALL)
 SIZE = re.compile(r'\s(?:width|height)="[^"]*"')
 PLACES = re.compile(r'(?<=\s)(d|x|y)="([^"]*)"')
 EMBEDDED = re.compile(rf'image/png;base64,\s*([^"]*)(" id="{PHOTOGRAPH}[^>]*) style="image-rendering:[^"]*"')
@@ -289,8 +290,22 @@ def svg(made: Figure, title: str, description: str, prefix: str) -> str:
     text = re.sub(r'\bid="', f'id="{prefix}-', text)
     text = re.sub(r'(url\(#|href="#)', rf"\g<1>{prefix}-", text)
     text = PLACES.sub(lambda found: f'{found[1]}="{LONG.sub(_shorter, found[2])}"', text)
-    words = _printable(title), _printable(description)
-    return ROOT.sub(lambda found: _root(found[1], *words, prefix), text, count=1) + "\n"
+    head = words(title, description, prefix)
+    return ROOT.sub(lambda found: _root(found[1], prefix) + head, text, count=1) + "\n"
+
+
+def words(title: str, description: str, prefix: str) -> str:
+    """The elements of `svg` that are read out."""
+    return (
+        f'<title id="{prefix}-title">{escape(_printable(title))}</title>\n'
+        f'<desc id="{prefix}-desc">{escape(_printable(description))}</desc>'
+    )
+
+
+def words_in(text: str) -> str:
+    """Those of an SVG file; empty where it has none."""
+    found = WORDS.search(text)
+    return found[0] if found else ""
 
 
 def _inside(made: Figure) -> bool:
@@ -310,14 +325,10 @@ def _jpeg(png: str) -> str:
     return f"image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
-def _root(attributes: str, title: str, description: str, prefix: str) -> str:
+def _root(attributes: str, prefix: str) -> str:
     named = f'role="img" aria-labelledby="{prefix}-title {prefix}-desc"'
     joins = 'style="stroke-linejoin: round; stroke-linecap: butt"'
-    return (
-        f"<svg{SIZE.sub('', attributes)} {named} {joins}>\n"
-        f'<title id="{prefix}-title">{escape(title)}</title>\n'
-        f'<desc id="{prefix}-desc">{escape(description)}</desc>'
-    )
+    return f"<svg{SIZE.sub('', attributes)} {named} {joins}>\n"
 
 
 def _shorter(found: re.Match[str]) -> str:

@@ -243,7 +243,12 @@ def file_names(runs: pd.DataFrame) -> pd.DataFrame | None:
     one = runs["fingerprint"].nunique(dropna=False) == 1
     if not detect or not one or runs["data"].astype(str).str.startswith("shapes").any():
         return None
-    images = pd.DataFrame(stored(detect[0])[0]["images"])[["id", "file_name"]]
+    return pictures_of(stored(detect[0])[0])
+
+
+def pictures_of(annotations: Mapping[str, Any]) -> pd.DataFrame:
+    """image_id and file_name of the pictures of an annotation file."""
+    images = pd.DataFrame(annotations["images"])[["id", "file_name"]]
     return images.rename(columns={"id": "image_id"}).sort_values("image_id", ignore_index=True)
 
 

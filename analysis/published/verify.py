@@ -32,6 +32,7 @@ import pandas as pd
 from ablations.plan import MANIFEST, cores
 from ablations.table import ALL_DETECTION
 from analysis.errors import NothingToShow
+from analysis.figures.style import words, words_in
 from analysis.published import publish as published
 from analysis.published.detections import read_detections
 from analysis.published.publish import Files, Made, PublishError
@@ -62,6 +63,7 @@ PRINTED = 6  # significant digits in the data of the figures
 SHOWN = 3  # differences named of a check
 FEWEST = 4  # tasks for each process, which needs seconds to start
 NO_DATA = "the dataset is not here; --data PATH names it"
+SVG = ".svg"
 NO_OUTPUTS = "detections do not hold what they are computed from"
 UNREADABLE = (ValueError, OSError, EOFError, zlib.error, csv.Error, RecursionError)
 OF_A_RUN = (  # what is checked of every run, and why some of it may be not derived again
@@ -372,7 +374,7 @@ def check_texts(folder: Path, made: Made, costs: Costs) -> list[Check]:
     tables = Check("tables in every format, made again from the runs")
     verdicts = Check(f"verdicts ({SUMMARY})")
     origin = Check(f"where each cell comes from ({PROVENANCE})")
-    drawn = Check("data of the figures")
+    drawn = Check("data of the figures, and their captions")
     try:
         study = published.reopened(folder, made, costs)
         if study.refused:
@@ -395,12 +397,15 @@ def check_texts(folder: Path, made: Made, costs: Costs) -> list[Check]:
         texts = evidence(study) | {SUMMARY: summary(study)}
         again = {name: (text.encode(), None) for name, text in texts.items()} | _figures(drawn, study)
         found = {path.relative_to(folder).as_posix() for path in folder.glob("tables/*")}
-        found |= {path.relative_to(folder).as_posix() for path in folder.glob("figures/*.csv*")}
+        found |= {path.relative_to(folder).as_posix() for path in folder.glob("figures/*")}
         for name in sorted({*found, *again}):
             figure = name.startswith("figures/")
             check = drawn if figure else {SUMMARY: verdicts, PROVENANCE: origin}.get(name, tables)
             if name in again and (folder / name).is_file():
-                check.file(name, (folder / name).read_bytes(), *again[name])
+                old = (folder / name).read_bytes()
+                if name.endswith(SVG):  # what is drawn has its numbers in the file beside it
+                    old = words_in(old.decode(errors="replace")).encode()
+                check.file(name, old, *again[name])
             else:
                 said = f"{name} is {'missing' if name in again else 'not made from these runs'}"
                 check.done += 1  # another version of the code may draw others
@@ -411,13 +416,18 @@ def check_texts(folder: Path, made: Made, costs: Costs) -> list[Check]:
 
 
 def _figures(check: Check, study: Study) -> dict[str, tuple[bytes, pd.DataFrame | None]]:
-    """{path in the folder: content and numbers} of every figure that shows something, as a report has it."""
+    """Of every figure that shows something, as a report has it.
+
+    {path in the folder: content and numbers}; of an SVG file its `words` alone.
+    """
     found: dict[str, tuple[bytes, pd.DataFrame | None]] = {}
     for drawing in published.published_drawings(study):
         try:
             frame = drawing.data(study)
             name, content = csv_file(frame, drawing.csv)
             found[name] = (content, frame)
+            captions = words(drawing.title, drawing.caption, drawing.name)
+            found[f"figures/{drawing.name}{SVG}"] = (captions.encode(), None)
         except NothingToShow:
             pass
         except Exception as error:  # one figure must not cost the check of the others
@@ -524,6 +534,11 @@ class RunChecks:
             again = data_fingerprint(config.data)  # of annotations in version 0.1.0
         self.data.compare(self.name, record["fingerprint"], again)
         self.data.compare(f"{self.name}: classes", record["classes"], list(images[0].names))
+        pictures = self.run.path.parents[1] / published.PICTURES
+        with self._naming(self.data, pictures):
+            if isinstance(config.data, CocoConfig) and pictures.is_file():
+                new = columns(published.pictures_of(images[2]).to_csv(index=False))
+                self.data.compare(pictures.name, columns(pictures.read_text(encoding="utf-8")), new)
         with self._naming(self.boxes, self.run.dataset):
             if self.run.dataset.is_file():
                 old = json.loads(self.run.dataset.read_text(encoding="utf-8"))

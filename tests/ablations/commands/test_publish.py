@@ -302,6 +302,14 @@ OF_THE_TEXTS = {
     "summary": (change_verdict, "verdicts"),
     "provenance": (change_provenance, "where each cell comes from"),
     "figure": (change_figure, "data of the figures"),
+    "caption of a figure": (
+        change_text("figures/effects-by-row.svg", r"the 95 % interval", "the 99.5 % interval"),
+        "data of the figures",
+    ),
+    "no figure": (
+        lambda run: (run.parents[1] / "figures" / "effects-by-row.svg").unlink(),
+        "data of the figures",
+    ),
 }
 
 
@@ -411,6 +419,11 @@ def test_photographs_are_read_where_data_names_them(tmp_path: Path, monkeypatch:
     ):
         done = ablate("verify", out, "--processes", "1", *data)
         assert (done.exit_code, said in done.output + done.stderr) == (code, True), done.output
+    shown = (out / "validation-images.csv").read_text().splitlines()
+    (out / "validation-images.csv").write_text("\n".join([shown[0], *reversed(shown[1:])]) + "\n")
+    write_manifest(out, read_manifest(out)[0])
+    done = ablate("verify", out, "--processes", "1", "--data", photographs)
+    assert done.exit_code == 1 and "validation-images.csv: image_id" in done.output
 
 
 def test_photographs_are_found_in_the_splits_that_were_trained_on(tmp_path: Path) -> None:
