@@ -35,7 +35,8 @@ from ablations.registry import all_experiments, everything, experiments, paper, 
 from ablations.table import load_file
 from analysis.figures.style import svg
 from analysis.published.detections import read_detections
-from analysis.published.publish import published_drawings, read_manifest, reopened
+from analysis.published.manifest import read_manifest
+from analysis.published.publish import published_drawings, reopened
 from analysis.published.summary import HEAD
 from analysis.report.verdicts import headline
 from analysis.statistics.seeds import over_seeds

@@ -31,7 +31,7 @@ from yolor_core.runs import State
 if TYPE_CHECKING:
     from ablations.costs import Estimate
     from ablations.planned import PlannedRun
-    from analysis.stopping import Rule
+    from analysis.plan_file import Rule
     from slurm.local import Outcome
 
 

@@ -27,7 +27,7 @@ from yolor_core.errors import counted
 
 if TYPE_CHECKING:
     from ablations.registry import Selection
-    from analysis.stopping import Rule
+    from analysis.plan_file import Rule
 
 HALF_WIDTHS = (1.0, 0.5, 0.33, 0.3, 0.2)  # AP, points
 ELSEWHERE, THERE = ("proxy", "paper"), (0.3, 0.2)

@@ -88,7 +88,8 @@ def publish_command(
 
     from ablations.commands.tables import name_unreadable
     from ablations.costs import costs_of
-    from analysis.published.publish import Made, code_hash, joined, publish
+    from analysis.published.manifest import Made, code_hash
+    from analysis.published.publish import joined, publish
     from analysis.published.summary import counted_runs
     from analysis.runs import kept, load_runs
     from analysis.study import open_study

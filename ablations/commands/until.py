@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from ablations.display import RunView
     from ablations.planned import PlannedRun
     from ablations.registry import Selection
+    from analysis.plan_file import Row, Rule
     from analysis.statistics.stopping import Look, Scatter
-    from analysis.stopping import Plan, Row, Rule
+    from analysis.stopping import Plan
     from slurm.cluster import Cluster
 
 ASK_SECONDS = 30.0  # between two looks at the queue

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import getpass
-import hashlib
 import re
 import shutil
 import socket
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,24 +18,22 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ablations.plan import MAKER, MANIFEST, is_published
-from ablations.profiles import profile_named
-from ablations.registry import as_overrides, select_tables
 from analysis.comparison import stored
 from analysis.design import signatures
 from analysis.figures.catalogue import DIFFERENCES, Drawing, drawings
+from analysis.plan_file import FOLDER as PLANS
 from analysis.published.detections import pack
+from analysis.published.manifest import Made, PublishError, contents, read_manifest, write_manifest
 from analysis.published.summary import PROVENANCE, SUMMARY, counted_runs, evidence, lacking, summary
 from analysis.report.files import Kind, replaced, write_figures
 from analysis.runs import load_runs
-from analysis.statistics.blocks import MARGIN
-from analysis.stopping import FOLDER as PLANS
 from analysis.stopping import Plan
 from analysis.study import Costs, Study, open_study
 from analysis.tables.cells import NOT_RUN, QUOTED_ROW
-from yolor_core.errors import RunError, YolorError, counted, some_of
+from yolor_core.errors import RunError, counted, some_of
 from yolor_core.evaluation.engine import Truth
 from yolor_core.runs import LOST
-from yolor_core.runs.directory import RunDirectory, read_json, unreadable, why, write_json
+from yolor_core.runs.directory import RunDirectory, unreadable, why, write_json
 
 PICTURES = "validation-images.csv"  # of photographs: which picture an image_id is
 ENTRIES = frozenset({MANIFEST, SUMMARY, PROVENANCE, PICTURES, "runs", "tables", "figures", PLANS})
@@ -48,28 +45,6 @@ ONE = (("commit", "commits"), ("source_hash", "yolor_core sources"), ("fingerpri
 OF_THE_MACHINE = ("host", "pid", "jobs", "heartbeat", "lease")  # fields that name it or its processes
 ABSOLUTE = re.compile(r"(?<![\w.:/~-])(?:~|[A-Za-z]:)?[/\\](?:[^\s/\\:;,'\"]+[/\\])*([^\s/\\:;,'\"]*)")
 HIDDEN = "-"
-Files = Mapping[str, Mapping[str, Any]]  # path in the folder -> sha256 and bytes
-
-
-class PublishError(YolorError):
-    """A study that cannot be published as it was asked for, or a folder that is not a published one."""
-
-
-@dataclass(frozen=True)
-class Made:
-    """What a published folder was made from: enough to make its tables again."""
-
-    profile: str
-    tables: tuple[str, ...]
-    seeds: tuple[int, ...] | None = None  # None: all there were
-    overrides: tuple[str, ...] = ()
-    mixed: bool = False
-    margin: float = MARGIN  # AP; see `analysis.statistics.blocks.outcome`
-    every: int = 1  # of implicit values and effects the first, the last and each so many-th epoch
-    grid: int = 0  # pixels, for the boxes no score depends on; see `analysis.published.detections`
-    commit: str | None = None  # of the code that published; the runs' own are in provenance.csv
-    dirty: bool | None = None
-    sources: str | None = None  # hash of that code, see `code_hash`
 
 
 @dataclass(frozen=True)
@@ -368,70 +343,3 @@ def _thin(source: Path, target: Path, every: int) -> None:
     kept = [each for each in epochs if each % every == 0 or each in (epochs[0], epochs[-1])]
     rows = pc.is_in(table["epoch"], value_set=pa.array(kept, table["epoch"].type))
     pq.write_table(table.filter(rows), target, compression="zstd", compression_level=19)
-
-
-# manifest.json: how a folder was made, and the hash and size of each of its files.
-
-
-def code_hash() -> str:
-    """SHA-256 (hex) over what texts and figures are made by: the modules and the paper's cells."""
-    digest = hashlib.sha256()
-    root = Path(__file__).parents[2]
-    for package in ("ablations", "analysis", "yolor_core"):
-        for path in sorted((root / package).rglob("*")):
-            if path.suffix in {".py", ".csv"} and path.is_file():
-                digest.update(path.relative_to(root).as_posix().encode() + b"\0")
-                digest.update(path.read_bytes() + b"\0")
-    return digest.hexdigest()
-
-
-def contents(folder: Path) -> dict[str, dict[str, Any]]:
-    """Hash and size of each file below a folder but the manifest, by its path."""
-    found = {}
-    for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder).as_posix()
-        if path.is_file() and name != MANIFEST:
-            data = path.read_bytes()
-            found[name] = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
-    return found
-
-
-def write_manifest(folder: Path, made: Made) -> Files:
-    """Write the manifest of a filled folder; returns its files."""
-    files = contents(folder)
-    size = sum(int(each["bytes"]) for each in files.values())
-    described = {"made by": MAKER, "made from": asdict(made), "bytes": size, "files": files}
-    write_json(folder / MANIFEST, described)
-    return files
-
-
-def read_manifest(folder: Path) -> tuple[Made, Files]:
-    """How a folder was made, and its files as they were. Raises PublishError for what is no such folder."""
-    path = folder / MANIFEST
-    if not folder.is_dir():
-        raise PublishError(f"there is no folder {folder}; name one that `{MAKER}` has written")
-    try:
-        content = read_json(path)
-    except RunError as error:
-        raise PublishError(str(error).split(". Remove the file, or")[0]) from None
-    if content is None or content.get("made by") != MAKER:
-        raise PublishError(f"{folder} was not made by `{MAKER}`: its {MANIFEST} is missing or says otherwise")
-    try:
-        known: Any = {k: tuple(v) if isinstance(v, list) else v for k, v in content["made from"].items()}
-        made, files = Made(**known), {str(name): dict(each) for name, each in content["files"].items()}
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise PublishError(f"{path} lacks or misnames a field: {error}") from None
-    try:
-        for (
-            name
-        ) in made.tables:  # a Python file would be run: a folder from elsewhere must not choose what is
-            if re.search(r"[/\\]|\.py$", name):
-                raise PublishError(f"table {name!r} is a file; only tables with a name are published")
-        if not 0 < made.margin <= 100:
-            raise PublishError(f"a margin of {made.margin}")
-        profile_named(made.profile)
-        select_tables(made.tables)
-        as_overrides(made.overrides)
-    except (YolorError, TypeError, AttributeError) as error:
-        raise PublishError(f"{path} names what this version of the code has not: {error}") from None
-    return made, files

@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 
 from ablations.cli import main
 from analysis.published import publish as publishing
-from analysis.published.publish import PublishError, read_manifest, write_manifest
+from analysis.published.manifest import PublishError, read_manifest, write_manifest
 from analysis.published.summary import lacking, summary
 from analysis.published.verify import check_looks, check_texts
 from analysis.report.verdicts import headline, verdict_lines
@@ -243,13 +243,13 @@ def test_a_plan_of_other_runs_says_nothing_of_these(results: Path, other: str) -
 
 def test_runs_of_two_plans_have_no_interval(results: Path) -> None:
     """Of other data: what `--mixed` allows."""
-    from analysis.stopping import _name
+    from analysis.plan_file import plan_name
 
     for path in list((results / "runs").iterdir()):
         copy = shutil.copytree(path, path.with_name(f"{path.name[:-10]}bbbbbbbbbb"))
         change(copy / "run.json", lambda record, run=copy.name: record.update(fingerprint="b" * 64, run=run))
     content = json.loads(plan(results).read_text()) | {"fingerprint": "b" * 64}
-    (results / "stopping" / _name(content)).write_text(json.dumps(content))
+    (results / "stopping" / plan_name(content)).write_text(json.dumps(content))
     cell = row(study_of(results, mixed=True), "1")
     assert cell.delta is not None and cell.delta_low is None
     assert "two plans of stopping hold for its runs" in study_of(results, mixed=True).filled["1"].notes[0]

@@ -19,12 +19,14 @@ from click.testing import Result
 
 from analysis.comparison import stored
 from analysis.figures.catalogue import drawings
+from analysis.published import check_run as of_a_run
 from analysis.published import publish as publishing
-from analysis.published import verify as verifying
+from analysis.published.check_run import check_run, of_photographs
 from analysis.published.detections import read_detections
-from analysis.published.publish import PublishError, read_manifest, scrub, write_manifest
+from analysis.published.manifest import PublishError, read_manifest, write_manifest
+from analysis.published.publish import scrub
 from analysis.published.summary import summary
-from analysis.published.verify import check_run, of_photographs, run_tasks
+from analysis.published.verify import run_tasks
 from analysis.study import Study, open_study
 from tests.ablations.trained import ablate
 from yolor_core.evaluation.engine import match, score
@@ -383,7 +385,7 @@ def test_a_last_digit_that_another_processor_sums_otherwise_is_no_difference(min
 def test_the_last_line_says_that_scores_were_not_made_again_without_the_dataset(
     mine: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(verifying, "_images", lambda data: None)
+    monkeypatch.setattr(of_a_run, "_images", lambda data: None)
     done = ablate("verify", mine, "--processes", "1")
     assert done.exit_code == 0
     assert "COCO's twelve numbers, by pycocotools from the detections: none compared; 48 not" in done.output

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.published.verify import Check, same_value
+from analysis.published.checks import Check, same_value
 
 MARKDOWN = """\
 Table 1: Feature alignment (section 5.2). Ours: seeds 0, 1, 2; data 640 + 200 images.
