@@ -56,7 +56,7 @@ def look_around(cluster: Cluster, tell: Tell) -> bool:
     _accounting(tell)
     good = _partitions(cluster, tell)
     longest = scheduler.longest_array(settings)
-    tell(Finding("ok", "arrays", f"up to {longest} runs each (MaxArraySize); longer grids become several"))
+    tell(Finding("ok", "arrays", f"up to {longest} runs each; longer grids become several"))
     _preemption(settings, tell)
     good &= _limits(cluster, settings, tell)
     _software("login node", site.software() | {"pyxis": site.pyxis()}, tell)

@@ -26,7 +26,21 @@ WAITING = {
     "RESV_DEL_HOLD",
 }
 UNCLEAR = "UNCLEAR"  # ours: nobody who should know answers
-AT_WORK = {"RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "STAGE_OUT", "SIGNALING", "RESIZING"}
+# A job in any other state than these is there: newer versions have words that older ones did not.
+OVER = {
+    "",
+    UNCLEAR,
+    "BOOT_FAIL",
+    "CANCELLED",
+    "COMPLETED",
+    "DEADLINE",
+    "FAILED",
+    "NODE_FAIL",
+    "OUT_OF_MEMORY",
+    "PREEMPTED",
+    "REVOKED",
+    "TIMEOUT",
+}
 ADVICE = {
     "accounting/qos policy": "the limits of your account and QOS on jobs, size and time: send fewer runs at "
     "once, or change the profile's `qos`, `account`, `time`; `sacctmgr show qos` lists them",
@@ -48,11 +62,12 @@ FOREVER = {
     "PartitionTimeLimit": "`time` is longer than the partition allows",
     "PartitionNodeLimit": "`nodes` are more than the partition allows",
     "MaxWallDuration": "`time` is longer than the account or QOS allows",
-    "MaxCpuPer": "`cpus` are more than the account or QOS allows",
-    "MaxCPUPer": "`cpus` are more than the account or QOS allows",
+    "MaxCpuPerJob": "`cpus` are more than the account or QOS allows",
+    "MaxCpuPerNode": "`cpus` are more than the account or QOS allows",
     "MaxNodePerJob": "`nodes` are more than the account or QOS allows",
     "MaxGRESPerJob": "`gpus` are more than the account or QOS allows",
     "MaxMemoryPerJob": "`memory_gb` is more than the account or QOS allows",
+    "MaxMemPerJob": "`memory_gb` is more than the account or QOS allows",
     "BadConstraints": "no node has what the profile asks for",
     "InvalidAccount": "the account is not there any more",
     "InvalidQOS": "the QOS is not there any more",
@@ -61,12 +76,14 @@ FOREVER = {
     "DependencyNeverSatisfied": "the run that it continues did not end well",
     "JobHeldAdmin": "an administrator has to release it",
     "JobHeldUser": "`scontrol release JOB` lets it start",
+    "JobHoldMaxRequeue": "`scontrol release JOB` lets it start",
     "requeued held": "`scontrol release JOB` lets it start",
     "requeued_held": "`scontrol release JOB` lets it start",
 }
 # Read by sbatch, srun, squeue and so on as options; within a job SLURM sets more of its own.
 OPTIONS = ("SBATCH_", "SALLOC_", "SRUN_", "SQUEUE_", "SACCT_", "SINFO_", "SCANCEL_", "SCONTROL_", "SLURM_")
 KEPT = ("SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_JWT")  # where the cluster is, and who asks
+WHOLE_LISTS = {"SLURM_BITSTR_LEN": "0"}  # of an array's jobs, which SLURM else cuts short
 TASKS = re.compile(r"(\d+)_\[([\d,:-]+)(?:%\d+)?\]")
 
 
@@ -93,7 +110,7 @@ class Seen:
     @property
     def alive(self) -> bool:
         """Whether it runs or will run."""
-        return self.state in WAITING or self.state in AT_WORK
+        return self.state not in OVER
 
 
 def available() -> bool:
@@ -132,7 +149,7 @@ def run(command: Sequence[str], seconds: float = SECONDS) -> str:
             check=False,
             stdin=subprocess.DEVNULL,
             start_new_session=True,
-            env={name: value for name, value in os.environ.items() if name not in left_out},
+            env={name: value for name, value in os.environ.items() if name not in left_out} | WHOLE_LISTS,
         )
     except FileNotFoundError:
         raise ClusterError(f"{command[0]} is not on the PATH") from None
@@ -301,9 +318,12 @@ def settings() -> dict[str, str]:
 
 
 def longest_array(found: dict[str, str] | None = None) -> int:
-    """Jobs that one array may have. SLURM's MaxArraySize bounds the index, which begins with 0."""
-    value = (settings() if found is None else found).get("MaxArraySize", "")
-    return max(1, int(value)) if value.isdecimal() else 1000
+    """Jobs that one array may have. SLURM's MaxArraySize bounds the index, max_array_tasks their number."""
+    found = settings() if found is None else found
+    value = found.get("MaxArraySize", "")
+    own = re.search(r"\bmax_array_tasks=(\d+)", found.get("SchedulerParameters", ""))
+    most = int(value) if value.isdecimal() else 1000
+    return max(1, min(most, int(own[1])) if own else most)
 
 
 def _arrays(jobs: Iterable[str]) -> list[str]:
@@ -316,14 +336,15 @@ def _chunks(values: list[str]) -> list[list[str]]:
 
 
 def _ids(name: str) -> list[str]:
-    """`7`, `7_2` -> itself; `7_[0-2,5]` -> the four jobs."""
+    """`7`, `7_2` -> itself; `7_[0-2,5]` -> the four jobs; `7_[1-9:4]` -> 1, 5 and 9."""
     match = TASKS.fullmatch(name)
     if match is None:
         return [name] if re.fullmatch(r"\d+(_\d+)?", name) else []
     found = []
     for part in match[2].split(","):
-        first, _, last = part.partition("-")
-        found += [f"{match[1]}_{index}" for index in range(int(first), int(last or first) + 1)]
+        numbers, _, step = part.partition(":")
+        first, _, last = numbers.partition("-")
+        found += [f"{match[1]}_{k}" for k in range(int(first), int(last or first) + 1, int(step or 1))]
     return found
 
 

@@ -90,6 +90,20 @@ def test_the_accounting_adds_all_attempts_and_gpus(slurm: FakeSlurm) -> None:
     assert {"-X", "-D"} <= set(call)  # no steps; requeued attempts too
 
 
+def test_every_second_job_of_an_array_is_read_as_slurm_writes_it(slurm: FakeSlurm) -> None:
+    """From six jobs over more than eleven numbers on, a step stands for a list."""
+    slurm.answer("sacct", "7_[1-13:4,20%64]|PENDING|0||None assigned\n8_[0-12:2]|PENDING|0||None assigned")
+    found = scheduler.history(["7_1", "8_0"])
+    assert set(found) == {f"7_{k}" for k in (1, 5, 9, 13, 20)} | {f"8_{k}" for k in range(0, 13, 2)}
+
+
+def test_lists_of_an_arrays_jobs_are_asked_for_whole(slurm: FakeSlurm, tmp_path: Path) -> None:
+    """SLURM cuts them after 64 characters where nobody says otherwise."""
+    slurm.shell("sacct", f'printf "%s" "$SLURM_BITSTR_LEN" > {tmp_path}/seen')
+    scheduler.history(["7_1"])
+    assert (tmp_path / "seen").read_text() == "0"
+
+
 def test_an_attempt_that_had_ended_when_it_was_requeued_counts_as_long_as_it_ran(slurm: FakeSlurm) -> None:
     """As SLURM 22.05 booked a job of 5 s that was requeued by hand 9 s after it had ended."""
     slurm.answer(
@@ -106,10 +120,21 @@ def test_an_attempt_that_had_ended_when_it_was_requeued_counts_as_long_as_it_ran
 
 
 def test_reasons_that_do_not_pass_are_known() -> None:
-    for reason in ("PartitionTimeLimit", "QOSMaxWallDurationPerJobLimit", "launch failed requeued held"):
-        assert scheduler.forever(reason)
+    for reason in (
+        "PartitionTimeLimit",
+        "QOSMaxWallDurationPerJobLimit",
+        "launch failed requeued held",
+        "AssocMaxCpuPerJobLimit",
+        "QOSMaxCpuPerNode",
+        "AssocMaxMemPerJob",
+        "QOSMaxGRESPerJob",
+        "JobHoldMaxRequeue",
+    ):
+        assert scheduler.forever(reason), reason
     for reason in ("Priority", "Resources", "Dependency", "BeginTime", "QOSMaxJobsPerUserLimit", "", "None"):
         assert not scheduler.forever(reason)
+    for reason in ("QOSMaxCpuPerUserLimit", "MaxCpuPerAccount", "QOSMaxGRESPerUser", "AssocGrpGRES"):
+        assert not scheduler.forever(reason), reason  # until other jobs have ended
 
 
 def test_queue_and_accounting_are_asked_at_once_and_fail_alone(slurm: FakeSlurm) -> None:
@@ -209,3 +234,6 @@ def test_the_longest_array_is_the_clusters(slurm: FakeSlurm) -> None:
     assert found["PreemptParameters"] == "reclaim=1,send_user_signal"
     assert scheduler.longest_array() == 1001  # indices 0 to 1000, one less than MaxArraySize
     assert scheduler.longest_array({}) > 0
+    most = {"MaxArraySize": "100001", "SchedulerParameters": "bf_continue,max_array_tasks=500,defer"}
+    assert scheduler.longest_array(most) == 500
+    assert scheduler.longest_array({**most, "MaxArraySize": "301"}) == 301

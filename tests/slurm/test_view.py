@@ -55,6 +55,7 @@ def test_many_runs_cost_one_question_each_to_queue_and_accounting(tmp_path: Path
         ("7|RUNNING|n1|0:10|None", State.RUNNING, True),
         ("7|COMPLETING|n1|0:10|None", State.RUNNING, True),
         ("7|SUSPENDED|n1|0:10|None", State.RUNNING, True),
+        ("7|EXPEDITING|n1|0:10|None", State.RUNNING, True),  # a word of SLURM 25.11
         ("7|FAILED|n1|0:10|NonZeroExitCode", State.INTERRUPTED, False),
         ("", State.INTERRUPTED, False),
     ],
