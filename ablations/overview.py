@@ -124,7 +124,7 @@ def chosen(views: Iterable[RunView], names: Sequence[str]) -> list[RunView]:
     for name in names:
         exact = [v for v in views if name in (v.run, v.run_dir.as_posix()) or _experiment(v) == name]
         matching = exact or [v for v in views if v.run.startswith(name) or fnmatch.fnmatchcase(v.run, name)]
-        if not matching:
+        if not (matching and name):  # an empty one, as of a variable that is not set, begins every name
             raise UnknownNameError("run", name, [v.run for v in views])
         found |= {v.run: v for v in matching}
     return list(found.values())

@@ -228,5 +228,7 @@ def test_names_mean_runs_experiments_and_patterns(names: list[str], found: list[
 def test_a_name_that_means_nothing_is_refused() -> None:
     with pytest.raises(UnknownNameError, match="csp-fst"):
         chosen(RUNS, ["p6", "csp-fst"])
+    with pytest.raises(UnknownNameError, match="''"):  # of a variable that is not set: not every run
+        chosen(RUNS, [""])
     with pytest.raises(RunError, match="no runs here; --results"):
         chosen([], ["csp-fst"])
