@@ -123,12 +123,14 @@ def plan_on_cluster(runs: Sequence[PlannedRun], cluster: Cluster, results: Path)
     for run in open_runs:
         name = run.run_id
         there = seen.get(name)
-        if there is not None and there.state is State.UNKNOWN:
+        if there is not None and there.hidden:
+            plan.held[name] = there.reason
+        elif there is not None and there.state is State.UNKNOWN:
             raise ClusterError(
                 f"{name} was submitted by {there.token.user} as job {there.token.job}, and squeue does not "
                 "answer whether that is still there. Try again when it does"
             )
-        if there is not None and there.taken:
+        elif there is not None and there.taken:
             states[name] = there.state
         elif states[name] is State.RUNNING:
             plan.held[name] = "a process on this machine trains it"
@@ -149,6 +151,9 @@ def _request(run: PlannedRun, plan: ClusterPlan, estimator: Estimator) -> None:
         before = plan.seen.get(after)
         if (plan.others | plan.states)[after] == "done":
             after = None
+        elif before is not None and before.hidden:
+            plan.held[run.run_id] = f"it needs {after}: {before.reason}"
+            return
         elif before is not None and before.taken and before.token.job is None:
             plan.held[run.run_id] = f"{after} is being submitted; launch again in a minute"
             return

@@ -223,7 +223,7 @@ def on_a_cluster(runs: Sequence[PlannedRun]) -> dict[str, str]:
         there = seen.get(run.run_dir)
         if there is not None and there.taken:
             how = (
-                "may be on a cluster (squeue does not answer)"
+                f"may be on a cluster ({there.reason})"
                 if there.state is State.UNKNOWN
                 else f"is on a cluster: {there.state}"
             )

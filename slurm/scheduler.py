@@ -311,10 +311,18 @@ def own(job: str) -> Own | None:
     return Own(state[1], int(restarts[1]) if restarts else 0) if state else None
 
 
-def settings() -> dict[str, str]:
+def settings(seconds: float = SECONDS) -> dict[str, str]:
     """The cluster's configuration, by SLURM's names. Raises ClusterError."""
-    pairs = (line.partition("=") for line in run(["scontrol", "show", "config"]).splitlines())
+    pairs = (line.partition("=") for line in run(["scontrol", "show", "config"], seconds).splitlines())
     return {name.strip(): value.strip() for name, sign, value in pairs if sign}
+
+
+def hides_jobs(seconds: float = SECONDS) -> bool:
+    """Whether a user sees no jobs but their own. Where nobody says, they may be hidden."""
+    try:
+        return "jobs" in settings(seconds).get("PrivateData", "").split(",")
+    except ClusterError:
+        return True
 
 
 def longest_array(found: dict[str, str] | None = None) -> int:

@@ -10,7 +10,7 @@ from typing import Any
 from slurm import ClusterError, scheduler
 from slurm.files import NO_TIME, TOO_LATE, TOO_LITTLE, last_lines, out_of_memory, read_json, tail
 from slurm.scheduler import Seen
-from slurm.tokens import AGAIN, Token, current
+from slurm.tokens import AGAIN, Token, current, user
 from slurm.worker import placed
 from yolor_core.runs import GOING_ON, State
 
@@ -19,9 +19,9 @@ from yolor_core.runs import GOING_ON, State
 class Standing:
     """A submitted run as the scheduler sees it.
 
-    `state` is QUEUED (also while a launch is submitting it), RUNNING, UNKNOWN (squeue did not answer), or one
-    of those in which its job is gone: NOT_SENT, CANCELLED, FAILED (by the scheduler's word), INTERRUPTED (the
-    run may know more), DONE (nobody has to be asked).
+    `state` is QUEUED (also while a launch is submitting it), RUNNING, UNKNOWN (squeue did not answer, or the
+    job is `hidden`), or one of those in which its job is gone: NOT_SENT, CANCELLED, FAILED (by the
+    scheduler's word), INTERRUPTED (the run may know more), DONE (nobody has to be asked).
     """
 
     token: Token
@@ -29,6 +29,7 @@ class Standing:
     node: str = ""
     reason: str = ""
     ending: bool = False  # its processes are over, and SLURM is not done with it yet
+    hidden: bool = False  # of another user, whose jobs this cluster does not show
 
     @property
     def taken(self) -> bool:
@@ -48,13 +49,15 @@ ENDINGS = {
 
 
 def look_at(run_dirs: Iterable[Path], seconds: float) -> dict[Path, Standing]:
-    """The submitted ones among these runs, with at most three commands, which get so many seconds each."""
+    """The submitted ones among these runs, with few commands, which get so many seconds each."""
     tokens = [token for run_dir in run_dirs if (token := current(run_dir)) is not None]
     # In this order: what a launch has sent before it ended is in the token or in the queue.
     sending = {token.run_dir for token in tokens if token.being_sent}
     tokens = [token if token.job or token.withdrawn else token.again() for token in tokens]
     sent = [token for token in tokens if token.job]
     queued, past = scheduler.look([str(token.job) for token in sent], seconds)
+    others = [token for token in sent if _unseen_of_another(token, queued, past)]
+    hidden = {token.run_dir for token in others} if others and scheduler.hides_jobs(seconds) else set()
     lost = [token for token in tokens if not token.job and not token.withdrawn]
     named: Mapping[str, Seen] | None = {}
     if lost:
@@ -63,11 +66,28 @@ def look_at(run_dirs: Iterable[Path], seconds: float) -> dict[Path, Standing]:
         except ClusterError:
             named = None
     return {
-        token.run_dir: _standing(token, queued, past)
+        token.run_dir: _hidden(token)
+        if token.run_dir in hidden
+        else _standing(token, queued, past)
         if token.job
         else _unsent(token, named, token.run_dir in sending)
         for token in tokens
     }
+
+
+def _unseen_of_another(
+    token: Token, queued: Mapping[str, Seen] | None, past: Mapping[str, Seen] | None
+) -> bool:
+    """Whether nobody names another user's job that has not ended as far as the run's own files say."""
+    job = str(token.job)
+    remembered = (past or {}).get(job)
+    unseen = queued is not None and job not in queued and (remembered is None or remembered.alive)
+    return unseen and token.user != user() and not token.cancelled and token.ended_as in (None, *AGAIN)
+
+
+def _hidden(token: Token) -> Standing:
+    why = f"its job {token.job} is {token.user}'s, and this cluster shows nobody the jobs of others"
+    return Standing(token, State.UNKNOWN, reason=why, hidden=True)
 
 
 def _standing(token: Token, queued: Mapping[str, Seen] | None, past: Mapping[str, Seen] | None) -> Standing:

@@ -195,6 +195,33 @@ def test_a_queue_that_does_not_answer_leaves_a_run_taken(tmp_path: Path, slurm: 
     assert (seen(mine).state, seen(mine).taken) == (State.INTERRUPTED, False)
 
 
+@pytest.mark.parametrize(
+    ("user", "private", "kind", "state"),
+    [
+        ("ann", "jobs,usage", None, State.UNKNOWN),
+        ("ann", "jobs", "preempted", State.UNKNOWN),  # it may wait in the queue again
+        ("ann", "jobs", "failed", State.INTERRUPTED),  # the run's own files say that it is over
+        ("ann", "usage", None, State.INTERRUPTED),
+        (None, "jobs", None, State.INTERRUPTED),
+    ],
+)
+def test_a_job_that_a_cluster_hides_is_not_taken_for_gone(
+    tmp_path: Path, slurm: FakeSlurm, user: str | None, private: str, kind: str | None, state: State
+) -> None:
+    """With PrivateData=jobs squeue, sacct and scontrol name nobody's jobs but one's own."""
+    slurm.answer("scontrol", error="slurm_load_jobs error: Invalid job id specified", code=1, to="show job")
+    slurm.answer("scontrol", f"PrivateData             = {private}", to="show config")
+    mine = token(tmp_path, job="7", **({"user": user} if user else {}))
+    mine.note("start", restart=0)
+    if kind:
+        mine.note("end", restart=0, kind=kind, reason="")
+    found = seen(mine)
+    assert (found.state, found.hidden) == (state, state is State.UNKNOWN)
+    assert not found.hidden or "ann" in found.reason
+    slurm.answer("squeue", "7|RUNNING|n1|0:10|None")  # an operator sees all jobs
+    assert (seen(mine).state, seen(mine).hidden) == (State.RUNNING, False)
+
+
 def test_a_run_that_was_refused_is_free(tmp_path: Path, slurm: FakeSlurm) -> None:
     why = "sbatch refused a: Invalid qos"
     found = seen(token(tmp_path, withdrawn=why))

@@ -125,6 +125,21 @@ def test_nothing_is_sent_while_the_queue_does_not_answer(
     assert [path.name for path in launched.iterdir()] == ["7.sh"]
 
 
+def test_a_run_of_somebody_whose_jobs_the_cluster_hides_is_left_to_them(
+    ablate: Ablate, slurm: FakeSlurm, launched: Path, profile: str, results: Path
+) -> None:
+    theirs = current(run_of(results, "csp-fast").path)
+    assert theirs is not None
+    theirs.update(user="ann")
+    run_of(results, "csp-fast").write_state("running", epoch=3)
+    config = "ClusterName = tiny\nMaxArraySize = 1001\nPrivateData = jobs"
+    slurm.answer("scontrol", config, to="show config")
+    result = ablate("launch", *NAMES[:2], "--profile", "smoke", "--cluster", profile)
+    assert result.exit_code == 1
+    assert f"its job {theirs.job} is ann's" in without_time(result.stderr)
+    assert (job_of(results, "csp-fast"), job_of(results, "csp-fast.add-fa")) == (theirs.job, "8")
+
+
 def test_a_refusal_comes_before_anything_is_written(
     ablate: Ablate, slurm: FakeSlurm, profile: str, results: Path
 ) -> None:
