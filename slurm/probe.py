@@ -75,7 +75,7 @@ def _accounting(tell: Tell) -> None:
 
 def _partitions(cluster: Cluster, tell: Tell) -> bool:
     try:
-        text = scheduler.run(["sinfo", "-h", "-o", "%R|%l|%G|%c|%m|%a|%D|%f"])
+        text = scheduler.run(["sinfo", "-h", "-o", "%R|%l|%G|%c|%m|%a|%D|%f", "-a"])
     except ClusterError as error:
         tell(Finding("problem", "partitions", f"sinfo fails: {error}"))
         return False

@@ -40,6 +40,7 @@ class Limits:
     qoses: tuple[str, ...]  # of the account
     found: tuple[tuple[str, str, str], ...]  # whose, which, how much: ("qos 'long'", "MaxWall", "1-00:00:00")
     enforced: bool = True
+    past_the_partition: bool = False  # whether the QOS admits longer jobs than the partition does
 
     def refusal(self, wanted: Resources) -> str:
         """Why a job that asks for this would wait for ever; empty where it would not."""
@@ -70,29 +71,39 @@ def limits(cluster: Cluster, partition: str, settings: Mapping[str, str]) -> Lim
     enforce = settings.get("AccountingStorageEnforce")
     enforced = enforce is None or any(word in enforce for word in ("limits", "safe", "all"))
     user = _user()
-    rows = _ask("assoc", ("Account", "QOS", "DefaultQOS", *OF_AN_ACCOUNT), f"user={user}")
+    # One database may serve several clusters.
+    here = [f"cluster={settings['ClusterName']}"] if settings.get("ClusterName") else []
+    rows = _ask("assoc", ("Account", "QOS", "DefaultQOS", *OF_AN_ACCOUNT, "Partition"), f"user={user}", *here)
+    named = ("", *partition.split(","))
+    rows = [row for row in rows if row.get("Partition", "") in named]
     accounts = tuple(sorted({row["Account"] for row in rows}))
     account = cluster.account or (accounts[0] if len(accounts) == 1 else "")
     if not account and accounts:
         account = next((row["DefaultAccount"] for row in _ask("user", ("DefaultAccount",), user)), "")
-    mine = next((row for row in rows if row["Account"] == account), {})
+    own = [row for row in rows if row["Account"] == account]
+    mine = next((row for row in own if row.get("Partition")), own[0] if own else {})
     qos = cluster.qos or mine.get("DefaultQOS", "")
+    names = list(dict.fromkeys(name for name in (_qos_of(partition), qos) if name))
+    of_qos = {name: next(iter(_ask("qos", (*OF_A_QOS, "Flags"), name)), {}) for name in names}
+    flags = {name: row.pop("Flags", "").split(",") for name, row in of_qos.items()}
+    if "OverPartQOS" in flags.get(qos, ()):
+        names.reverse()
     held: dict[str, tuple[str, str, str]] = {}  # SLURM's order: the first that sets a limit counts
-    for name in dict.fromkeys(name for name in (_qos_of(partition), qos) if name):
-        for row in _ask("qos", OF_A_QOS, name)[:1]:
-            for which, value in row.items():
-                held.setdefault(which, (f"qos {name!r}", which, value))
+    for name in names:
+        for which, value in of_qos[name].items():
+            held.setdefault(which, (f"qos {name!r}", which, value))
     for which in OF_AN_ACCOUNT:
         if mine.get(which):
             held.setdefault(which, (f"account {account!r}", which, mine[which]))
     qoses = tuple(sorted(mine.get("QOS", "").split(","))) if mine.get("QOS") else ()
-    return Limits(account, qos, accounts, qoses, tuple(held.values()), enforced)
+    longer = any("PartitionTimeLimit" in some for some in flags.values())
+    return Limits(account, qos, accounts, qoses, tuple(held.values()), enforced, longer)
 
 
-def _ask(what: str, fields: tuple[str, ...], which: str) -> list[dict[str, str]]:
+def _ask(what: str, fields: tuple[str, ...], *which: str) -> list[dict[str, str]]:
     """Rows of sacctmgr without their empty fields, but `Account`; none where it does not answer."""
     try:
-        text = scheduler.run(["sacctmgr", "-n", "-P", "show", what, which, f"format={','.join(fields)}"])
+        text = scheduler.run(["sacctmgr", "-n", "-P", "show", what, *which, f"format={','.join(fields)}"])
     except ClusterError:
         return []
     rows = (zip(fields, line.split("|"), strict=False) for line in text.splitlines() if line)

@@ -413,7 +413,8 @@ def rehearse(sender: Sender, arrays: Sequence[Array], write: Callable[[str], Pat
     for resources in dict.fromkeys(array.resources for array in arrays):
         names = resources.partition.split(",")  # of several, the one where a job can start first
         limit = max((limits.get(name, NO_LIMIT) for name in names), default=NO_LIMIT)
-        if resources.minutes > limit:
+        seen = site.limits(sender.cluster, resources.partition, configured)
+        if resources.minutes > limit and not seen.past_the_partition:
             which = f"partition {resources.partition!r} allows" if resources.partition else (
                 "the default partition allows, and the profile names no other (`partition`)"
             )  # fmt: skip
@@ -421,7 +422,7 @@ def rehearse(sender: Sender, arrays: Sequence[Array], write: Callable[[str], Pat
                 f"time = {resources.time!r} is longer than {which}: {limit} minutes. Lower the profile's "
                 "`time`; a run that needs longer is queued again"
             )
-        forbidden = site.limits(sender.cluster, resources.partition, configured).refusal(resources)
+        forbidden = seen.refusal(resources)
         if forbidden:
             raise ClusterError(forbidden)
         array = next(a for a in arrays if a.resources == resources)
@@ -448,7 +449,7 @@ def time_limits() -> dict[str, int]:
     sbatch itself takes a longer one, which never starts.
     """
     found = {}
-    for line in scheduler.run(["sinfo", "-h", "-o", "%P|%l"]).splitlines():
+    for line in scheduler.run(["sinfo", "-h", "-o", "%P|%l", "-a"]).splitlines():
         name, _, limit = line.strip().partition("|")
         longest = site.slurms_minutes(limit)
         if longest is not None:
@@ -462,7 +463,7 @@ def _unavailable_nodes(partition: str) -> str:
     """Nodes that are down, drained and so on, of one partition or of all, as `n[1-2] drained`."""
     try:
         these = ["-p", partition] if partition else []
-        text = scheduler.run(["sinfo", "-h", *these, "-t", "down,drain,fail,maint,unk", "-o", "%N %T"])
+        text = scheduler.run(["sinfo", "-h", *these, "-t", "down,drain,fail,maint,unk", "-o", "%N %T", "-a"])
     except ClusterError:
         return ""
     return ", ".join(line.strip() for line in text.splitlines() if line.strip())

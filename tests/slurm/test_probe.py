@@ -87,6 +87,12 @@ def test_what_the_cluster_does_not_have_is_a_problem(
         assert word in found[what].words
 
 
+def test_a_partition_that_is_hidden_is_there(slurm: FakeSlurm) -> None:
+    hidden = f"{NODES}\ngroup|1-00:00:00|gpu:h100:4|64|512000|up|2|(null)"
+    slurm.shell("sinfo", f"case \" $* \" in *' -a '*) echo '{hidden}' ;; *) echo '{NODES}' ;; esac")
+    assert looked(Cluster(partition="group", gpus=4))[0]
+
+
 def test_a_partition_with_different_gpus_is_told(slurm: FakeSlurm) -> None:
     mixed = "gpu|1-0|gpu:a100:8|128|1000|up|4|(null)\ngpu|1-0|gpu:v100:8|64|1000|up|1|(null)"
     slurm.answer("sinfo", mixed)

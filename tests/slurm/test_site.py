@@ -42,6 +42,28 @@ def test_the_qos_of_a_partition_goes_before_the_jobs(slurm: FakeSlurm) -> None:
     assert found.refusal(Resources(time="3-00:00:00")) == ""
 
 
+def test_a_qos_may_go_before_that_of_the_partition(slurm: FakeSlurm) -> None:
+    slurm.answer("scontrol", "PartitionName=gpu QoS=big State=UP", to="show partition --oneliner gpu")
+    slurm.answer("sacctmgr", "1:00:00||||||", to="-n -P show qos big")
+    slurm.answer("sacctmgr", "1-00:00:00||||||3|DenyOnLimit,OverPartQOS", to="-n -P show qos long")
+    found = site.limits(Cluster(qos="long"), "gpu", {})
+    assert ("qos 'long'", "MaxWall", "1-00:00:00") in found.found and not found.past_the_partition
+    assert not any(which == "Flags" for _, which, _ in found.found)
+    slurm.answer("sacctmgr", "1-00:00:00||||||3|PartitionTimeLimit", to="-n -P show qos long")
+    found = site.limits(Cluster(qos="long"), "gpu", {})
+    assert ("qos 'big'", "MaxWall", "1:00:00") in found.found and found.past_the_partition
+
+
+def test_limits_are_those_of_this_cluster_and_of_the_partition(slurm: FakeSlurm) -> None:
+    """One database may serve several clusters, and an account may have limits in one partition alone."""
+    rows = "lab|normal||30:00||||||debug\nlab|normal||2-00:00:00||||||\nlab|normal||8:00:00||||||gpu"
+    slurm.answer("sacctmgr", "lab|normal||00:10:00|||||", to="-n -P show assoc user=ann")  # of all clusters
+    slurm.answer("sacctmgr", rows, to="-n -P show assoc user=ann cluster=tiny")
+    for partition, limit in (("gpu", "8:00:00"), ("cpu", "2-00:00:00"), ("", "2-00:00:00")):
+        found = site.limits(Cluster(), partition, {"ClusterName": "tiny"})
+        assert ("account 'lab'", "MaxWall", limit) in found.found
+
+
 @pytest.mark.parametrize(
     ("wanted", "words"),
     [

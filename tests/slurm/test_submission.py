@@ -520,6 +520,15 @@ def test_a_time_that_the_qos_does_not_allow_is_refused(
         assert rehearse(sender(tmp_path, Cluster(qos="long")), arrays, partial(write, tmp_path)) == []
 
 
+def test_a_qos_may_allow_more_time_than_the_partition(tmp_path: Path, slurm: FakeSlurm) -> None:
+    slurm.answer("sinfo", "main*|1-00:00:00")
+    slurm.answer("sacctmgr", "7-00:00:00|||||||PartitionTimeLimit", to="-n -P show qos long")
+    for limit, refused in (("7-0", False), ("8-0", True)):
+        arrays = [Array((request(tmp_path, "a", Resources(time=limit)),))]
+        with pytest.raises(ClusterError, match="qos 'long' allows") if refused else nullcontext():
+            rehearse(sender(tmp_path, Cluster(qos="long")), arrays, partial(write, tmp_path))
+
+
 def test_nodes_that_are_drained_are_a_warning_and_no_refusal(tmp_path: Path, slurm: FakeSlurm) -> None:
     slurm.answer("sbatch", error="allocation failure: Requested node configuration is not available", code=1)
     slurm.answer("sinfo", "main*|infinite", to="-h -o")
