@@ -141,10 +141,21 @@ read_results_option = _results_option(_there)  # of commands that only look at r
 
 
 def results_folder(ctx: click.Context, results: Path, of_cluster: str) -> Path:
-    """The results folder: as given at the command line or in the environment, else the cluster's."""
+    """The results folder: as given at the command line or in the environment, else the cluster's.
+
+    Raises ConfigError where that is in a variable that is not set: a folder would be made of its name.
+    """
     given = ctx.get_parameter_source("results")
-    default = click.core.ParameterSource.DEFAULT
-    return Path(of_cluster) if of_cluster and given == default else results
+    if not of_cluster or given != click.core.ParameterSource.DEFAULT:
+        return results
+    if "$" in of_cluster:
+        from yolor_core.errors import ConfigError
+
+        raise ConfigError(
+            f"results = {of_cluster!r}: a variable of it is not set here; set it, or choose a folder with "
+            "--results"
+        )
+    return Path(of_cluster)
 
 
 cluster_option = click.option(

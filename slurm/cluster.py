@@ -44,6 +44,7 @@ OF_A_LAUNCH = {  # or are the suite's
     "uid gid": "a job is sent by the user who launches",
     "wait": "a launch would not return before the job has ended",
     "hold": "the job would not start by itself",
+    "clusters cluster-constraint": "nobody would find the jobs in another cluster; launch on its login node",
     "input": "a run reads nothing",
 }
 OURS = {name: why for names, why in OF_A_LAUNCH.items() for name in names.split()} | {

@@ -250,10 +250,15 @@ def _planned(run_dir: Path) -> PlannedRun | None:
 
 
 def _sent_with(view: RunView, results: Path) -> Cluster | None:
-    """The profile as it was at the run's last submission."""
+    """The profile as it was at the run's last submission. Raises RunError where this version has no such."""
     from slurm.cluster import Cluster
     from slurm.files import read_json
+    from yolor_core.errors import RunError
 
     launch = str(view.token.content.get("launch")) if view.token else ""
-    record = read_json(results / "launches" / launch / "launch.json")
-    return Cluster.model_validate(record["cluster"]) if record else None
+    path = results / "launches" / launch / "launch.json"
+    record = read_json(path)
+    try:
+        return Cluster.model_validate(record["cluster"]) if record else None
+    except (KeyError, ValueError):
+        raise RunError(f"{path} holds no profile that this version takes; name one with --cluster") from None

@@ -181,6 +181,7 @@ def test_a_mistake_is_named_with_its_file_key_and_value(tmp_path: Path, text: st
         ("help usage version", "sbatch would send nothing"),
         ("wait", "a launch would not return"),
         ("hold", "would not start by itself"),
+        ("clusters cluster-constraint", "on its login node"),
         ("input", "reads nothing"),
         ("uid gid", "by the user who launches"),
         ("workdir", "a launch sets it"),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from slurm.files import read_json, replace_json
 from slurm.tokens import Token, read
 from tests.ablations.cluster_commands.submitted import Ablate, job_of, run_of
 from tests.ablations.fake_training import leave_results
@@ -156,6 +157,17 @@ def test_retry_of_a_run_of_this_machine_asks_for_a_profile(
     assert result.exit_code == 2
     assert "--cluster" in result.stderr
     assert ablate("retry").exit_code == 2
+
+
+def test_retry_of_a_run_that_another_version_has_sent_asks_for_a_profile(
+    ablate: Ablate, launched: Path, results: Path
+) -> None:
+    (path,) = results.glob("launches/*/launch.json")
+    record = read_json(path) or {}
+    replace_json(path, record | {"cluster": record["cluster"] | {"nice": 100}})
+    result = ablate("retry", "csp-fast")
+    assert result.exit_code == 2
+    assert "launch.json holds no profile" in result.stderr and "--cluster" in result.stderr
 
 
 def test_retry_names_runs_that_it_cannot_plan(

@@ -203,6 +203,19 @@ def test_the_profiles_results_folder_is_used_unless_one_is_given(
     assert len(list((tmp_path / "mine" / "runs").iterdir())) == 1
 
 
+def test_a_results_folder_in_a_variable_that_is_not_set_is_refused(
+    slurm: FakeSlurm, profile: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slurm.accept()
+    for name in ("ABLATE_RESULTS", "TEAM"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+    Path(profile).write_text(f'{PROFILE}results = "$TEAM/results"\n')
+    result = CliRunner().invoke(main, ["launch", "csp-fast", "--profile", "smoke", "--cluster", profile])
+    assert result.exit_code == 2 and "'$TEAM/results': a variable of it is not set" in result.stderr
+    assert not Path("$TEAM").exists()
+
+
 def test_a_launch_on_this_machine_leaves_what_the_cluster_has(
     ablate: Ablate, slurm: FakeSlurm, launched: Path, results: Path
 ) -> None:
