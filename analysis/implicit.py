@@ -215,11 +215,11 @@ def agreement(values: pd.DataFrame, column: str, draws: int = 999) -> pd.DataFra
         >>> runs = load_runs("results/published/mini").query("experiment == 'csp-fast.add-fa'")
         >>> columns = ["runs", "cosine", "low", "high", "null", "null_high", "p"]
         >>> agreement(load_implicit(runs), "value")[columns].round(3)  # the vectors: as if shuffled
-           runs  cosine  low  high   null  null_high      p
-        0     2   0.399  NaN   NaN  0.401      0.519  0.515
+           runs  cosine    low   high   null  null_high      p
+        0     3   0.308 -0.399  0.789  0.385      0.459  0.965
         >>> agreement(load_effects(runs), "effect")[columns].round(3)  # what they do: much alike
-           runs  cosine  low  high   null  null_high      p
-        0     2   0.968  NaN   NaN  0.013      0.288  0.001
+           runs  cosine    low   high   null  null_high      p
+        0     3   0.937  0.397  0.996  0.015      0.172  0.001
     """
     rows = []
     named = values.assign(series=series_names(values)) if len(values) else values.assign(series="")

@@ -130,11 +130,12 @@ def load_runs(results: Path | str) -> pd.DataFrame:
     Example:
         >>> runs = load_runs("results/published/mini")
         >>> len(runs), runs["state"].unique().tolist()
-        (48, ['done'])
+        (72, ['done'])
         >>> runs.query("experiment == 'csp-fast'")[["seed", "AP", "AP50"]].round(2)
            seed     AP   AP50
         0     0  61.87  92.76
         1     1  62.62  92.46
+        2     2  62.48  92.78
     """
     folder = Path(results) / "runs"
     paths = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
@@ -338,9 +339,9 @@ def load_implicit(runs: pd.DataFrame, epochs: Epochs = "last") -> pd.DataFrame:
         >>> load_implicit(runs).groupby("level")["value"].agg(["size", "mean"]).round(3)
                size   mean
         level
-        P3       64 -0.145
-        P4      128 -0.049
-        P5      256 -0.020
+        P3       96 -0.138
+        P4      192 -0.046
+        P5      384 -0.019
         >>> sorted(load_implicit(runs, epochs="all")["epoch"].unique().tolist())
         [0, 4, 8, 12, 16, 20, 24]
     """
@@ -374,11 +375,11 @@ def load_effects(runs: pd.DataFrame, epochs: Epochs = "last") -> pd.DataFrame:
         >>> runs = load_runs("results/published/mini").query("experiment == 'csp-fast.add-pr'")
         >>> load_effects(runs).groupby("output", sort=False)["effect"].mean().round(3).head(5)
         output
-        x      0.025
-        y      0.011
+        x      0.019
+        y      0.003
         w     -0.098
-        h     -0.123
-        obj   -0.102
+        h     -0.120
+        obj   -0.107
         Name: effect, dtype: float32
     """
 

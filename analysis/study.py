@@ -331,14 +331,14 @@ def open_study(
         study    results/published/mini, profile mini
         tables   1, controls
         rows     11 of 9 experiments
-        runs     18 done
-        seeds    0, 1
+        runs     27 done
+        seeds    0, 1, 2
         >>> ap = study.cells.query("metric == 'AP'")
         >>> ap[["table", "row", "value", "delta", "delta_low", "delta_high"]].round(2).head(3)
                table       row  value  delta  delta_low  delta_high
-        0          1  baseline  62.25    NaN        NaN         NaN
-        6          1     + iFA  61.73  -0.52      -1.96        0.92
-        12  controls  baseline  62.25    NaN        NaN         NaN
+        0          1  baseline  62.32    NaN        NaN         NaN
+        6          1     + iFA  61.60  -0.72      -2.27        0.83
+        12  controls  baseline  62.32    NaN        NaN         NaN
     """
     profile_named(profile)
     named = [tables] if isinstance(tables, str | int | Path) else tables

@@ -940,12 +940,7 @@ def test_every_comparison_is_quoted_once_and_the_readme_calls_them_by_their_verd
     trained, seeds = runs_and_seeds(STUDY)
     assert f"| runs | {trained} finished, of {trained // seeds} experiments | " in summary(STUDY)
     assert "every difference that the paper names is inconclusive" in flat(text("README.md"))
-    assert {row["verdict"] for (table, _), row in compared(STUDY).items() if table != "controls"} == {
-        "inconclusive"
-    }
-    (told,) = [row for row in compared(STUDY).values() if row["verdict"] != "inconclusive"]
-    assert (told["row"], told["verdict"]) == ("k-means anchors", "higher")
-    assert "That one is the control with anchors by k-means" in flat(text("README.md"))
+    assert {row["verdict"] for row in compared(STUDY).values()} == {"inconclusive"}
 
 
 def excerpts(page: str, content: str) -> str:
