@@ -462,8 +462,8 @@ def time_limits() -> dict[str, int]:
 def _unavailable_nodes(partition: str) -> str:
     """Nodes that are down, drained and so on, of one partition or of all, as `n[1-2] drained`."""
     try:
-        these = ["-p", partition] if partition else []
-        text = scheduler.run(["sinfo", "-h", *these, "-t", "down,drain,fail,maint,unk", "-o", "%N %T", "-a"])
+        these = ["-p", partition] if partition else ["-a"]  # sinfo refuses both; -p shows hidden ones too
+        text = scheduler.run(["sinfo", "-h", *these, "-t", "down,drain,fail,maint,unk", "-o", "%N %T"])
     except ClusterError:
         return ""
     return ", ".join(line.strip() for line in text.splitlines() if line.strip())

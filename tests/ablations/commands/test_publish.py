@@ -104,7 +104,7 @@ def test_a_published_study_is_verified(published: Path) -> None:
     assert done.exit_code == 0, done.output
     assert "COCO's twelve numbers, by pycocotools from the detections: 48 compared, all equal" in done.output
     assert "tables in every format, made again from the runs: 6 compared" in done.output
-    assert "data of the figures: 5 compared, all equal" in done.output
+    assert "data of the figures, and their captions: 10 compared, all equal" in done.output
     assert "DIFFERS" not in done.output and done.output.endswith(f"{published}: verified\n")
 
 
