@@ -9,6 +9,13 @@ from pathlib import Path
 import pytest
 
 PROGRAMS = ("sbatch", "srun", "squeue", "sacct", "scontrol", "scancel", "sinfo", "sacctmgr")
+# What a program refuses whatever a test has it answer: said by SLURM 22.05.
+REFUSED = {
+    "sinfo": """case " $* " in *" -a "*" -p "* | *" -p "*" -a "*)
+echo "sinfo: error: Conflicting options, -a and -p, specified. Please choose one or the other." >&2
+exit 1
+;; esac"""
+}
 
 
 class FakeSlurm:
@@ -39,7 +46,9 @@ class FakeSlurm:
         branches = [f"{shlex.quote(words)}*)\n{body}\n;;" for words, body in cases]
         note = f"{{ printf '%s\\t' \"$@\"; printf '\\n'; }} >> {shlex.quote(str(self.folder / program))}"
         path = self.bin / program
-        path.write_text("\n".join(["#!/bin/sh", note, 'case "$*" in', *branches, "esac", ""]))
+        path.write_text(
+            "\n".join(["#!/bin/sh", note, REFUSED.get(program, ""), 'case "$*" in', *branches, "esac", ""])
+        )
         path.chmod(0o755)
 
     def remove(self, *programs: str) -> None:
