@@ -230,8 +230,8 @@ def pictures_of(annotations: Mapping[str, Any]) -> pd.DataFrame:
 def _refuse(study: Study, runs: pd.DataFrame, made: Made, dirty: bool) -> None:
     if runs.empty:
         states = [each for filled in study.filled.values() for each in filled.status.items()]
-        why = (f"{row}: {said}" for row, said in states if said not in (NOT_RUN, QUOTED_ROW))
-        reasons = list(dict.fromkeys(why))  # rows of several tables are called baseline
+        told_by_row = (f"{row}: {said}" for row, said in states if said not in (NOT_RUN, QUOTED_ROW))
+        reasons = list(dict.fromkeys(told_by_row))  # rows of several tables are called baseline
         raise PublishError(
             f"no finished runs of tables {', '.join(made.tables)} at profile {made.profile}"
             + ("" if made.seeds is None else f" with seeds {', '.join(map(str, made.seeds))}")

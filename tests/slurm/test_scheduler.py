@@ -92,6 +92,7 @@ def test_the_accounting_adds_all_attempts_and_gpus(slurm: FakeSlurm) -> None:
 
 def test_every_second_job_of_an_array_is_read_as_slurm_writes_it(slurm: FakeSlurm) -> None:
     """From six jobs over more than eleven numbers on, a step stands for a list."""
+    # squeue and scontrol of SLURM 22.05.8 print a waiting --array=1-23:2%64 as 1_[1-23:2%64].
     slurm.answer("sacct", "7_[1-13:4,20%64]|PENDING|0||None assigned\n8_[0-12:2]|PENDING|0||None assigned")
     found = scheduler.history(["7_1", "8_0"])
     assert set(found) == {f"7_{k}" for k in (1, 5, 9, 13, 20)} | {f"8_{k}" for k in range(0, 13, 2)}

@@ -17,7 +17,7 @@ from yolor_core.data.annotations import Annotations, clean
 from yolor_core.data.decode import decode
 from yolor_core.data.images import ImageSet, Pixels, Reader
 from yolor_core.data.layout import annotation_file, image_folder
-from yolor_core.data.records import parse
+from yolor_core.data.records import parse, read_bytes
 from yolor_core.data.report import DataReport, Note
 from yolor_core.errors import DataError
 
@@ -78,10 +78,7 @@ def read_annotations(root: Path, split: str) -> tuple[Path, Annotations, DataRep
 
 def _read_again(path: Path, fingerprint: str) -> Any:
     """Content of an annotation file. Raises DataError where it is no longer what it was."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path}: {error.strerror}") from None
+    data = read_bytes(path)
     if hashlib.sha256(data).hexdigest() != fingerprint:
         raise DataError(
             f"{path}: it has changed since it was read, and nothing is scored on other boxes than were read; "

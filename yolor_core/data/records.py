@@ -82,8 +82,13 @@ _repr.maxstring = _repr.maxother = _repr.maxlong = 60
 
 def read_json(path: Path) -> Any:
     """Content of a JSON file. Raises DataError, as `parse` does and where there is no such file."""
+    return parse(read_bytes(path), path)
+
+
+def read_bytes(path: Path) -> bytes:
+    """The bytes of a file. Raises DataError where they cannot be read."""
     try:
-        return parse(path.read_bytes(), path)
+        return path.read_bytes()
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}") from None
 
