@@ -7,6 +7,7 @@ docs/costs.md, sentences, tables and printed tables of the study, and the README
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import re
 import shlex
@@ -26,6 +27,7 @@ import torch
 from click.testing import CliRunner, Result
 from packaging.version import Version
 from PIL import Image
+from scipy import stats
 
 from ablations.cli import main
 from ablations.overrides import SCIENCE_PARTS, override_data, override_execution, parse_overrides
@@ -801,11 +803,6 @@ def on_the_study(command: str) -> str:
     return ablate(command.replace("results/published/mini", str(STUDY))).stdout
 
 
-def seeds_for(half_width: str) -> int:
-    planned = on_the_study(f"{PLAN} --precision {half_width} --json")
-    return int(json.loads(planned)["half_widths"][0]["seeds"])
-
-
 def least_shown(study: Path) -> str:
     return f"{min(float(row['shows']) for row in compared(study).values() if row['shows'] != '–'):.1f}"
 
@@ -858,6 +855,114 @@ def same_signs() -> str:
     return f"{same} of {len(rows)} differences have the same sign"
 
 
+def seeds(study: Path) -> str:
+    return COUNTED[runs_and_seeds(study)[1]]
+
+
+def arms(study: Path) -> int:
+    trained, each = runs_and_seeds(study)
+    return trained // each
+
+
+def difference(study: Path, table: str, row: str) -> tuple[float, float, float]:
+    """A row's difference in AP, and the ends of its interval."""
+    mean, low, high = re.findall(r"[-+][\d.]+", compared(study)[table, row]["Δ AP [95 %]"])
+    return float(mean), float(low), float(high)
+
+
+def signed(value: float) -> str:
+    return f"{value:+.1f}".replace("-", "\N{MINUS SIGN}")
+
+
+def half_widths(study: Path, by: str) -> list[float]:
+    """Of the rows whose intervals come from this scatter."""
+    rows = [key for key, row in compared(study).items() if row["by"] == by]
+    ends = [difference(study, *key)[1:] for key in rows]
+    return [(high - low) / 2 for low, high in ends]
+
+
+def pooled(study: Path) -> str:
+    return f"± {max(half_widths(study, 'pooled')):.1f} AP"
+
+
+def noisiest(study: Path) -> tuple[str, str, str]:
+    """The rows with intervals of their own, their half-widths, and the effects that they could show."""
+    own = [row for row in compared(study).values() if row["by"] == "own spreads"]
+    *first, last = (row["row"] for row in own)
+    wide, shows = half_widths(study, "own spreads"), [float(row["shows"]) for row in own]
+    return (
+        f"{', '.join(first)} and {last}",
+        f"± {min(wide):.0f} to ± {max(wide):.0f}",
+        f"{min(shows):.0f} to {max(shows):.0f}",
+    )
+
+
+def in_words(study: Path) -> str:
+    """What the example of `docs/reading-a-table.md` says."""
+    mean, low, high = difference(study, "8", "implicit")
+    return (
+        f"AP was {-mean:.2f} points lower on average, but {seeds(study)} pairs of runs cannot rule out "
+        f"anything from {signed(low)} to {signed(high)}"
+    )
+
+
+def planned() -> dict[str, Any]:
+    """What `PLAN` says, by half-width, and of the scatter."""
+    said = json.loads(on_the_study(f"{PLAN} --json"))
+    return {str(each["half_width"]): each for each in said["half_widths"]} | {"scatter": said["scatter"]}
+
+
+def scatter() -> str:
+    found = planned()["scatter"]
+    return f"{found['sigma']:.2f} [{found['low']:.2f}, {found['high']:.2f}]"
+
+
+def of_reproduce() -> str:
+    """Half-width by the two seeds of the 19 arms of `make reproduce`."""
+    return f"± {stats.t.ppf(0.975, 18) * planned()['scatter']['sigma']:.1f}"
+
+
+def agreement(of: str, experiment: str) -> dict[str, str]:
+    """How much seeds agree on what an experiment learns: a row of the figure's data, rounded."""
+    table = pd.read_csv(STUDY / "figures" / "agreement.csv").set_index(["of", "series"])
+    found = table.loc[(of, experiment)]
+    low, high = (f"{found[each]:.2f}".replace("-", "\N{MINUS SIGN}") for each in ("low", "high"))
+    rounded = {each: f"{found[each]:.2f}" for each in ("cosine", "null", "others")}
+    return rounded | {"interval": f"{rounded['cosine']} [{low}, {high}]"}
+
+
+def agreements() -> str:
+    vector, added = (agreement(of, "csp-fast.add-fa") for of in ("g(z)", "effect"))
+    multiplied = agreement("effect", "csp-fast.mul-pr")
+    return (
+        f"the effects of + iFA at {added['interval']} (shuffled {added['null']}, those of other experiments "
+        f"{added['others']}), its vectors at {vector['interval']}, no better than shuffled ones "
+        f"({vector['null']}); the effects of × iPR at {multiplied['interval']} "
+        f"(shuffled {multiplied['null']}, others {multiplied['others']})"
+    )
+
+
+def validation_loss(table: str) -> str:
+    """The first row's difference to its baseline, in percent over the epochs."""
+    found = pd.read_csv(STUDY / "figures" / f"val-loss-differences-table-{table}.csv").iloc[0]
+    assert found["overall"] > 0 > found["overall_low"]
+    ends = f"{signed(found['overall_low'])}, {signed(found['overall_high'])}"
+    return f"{found['overall']:.1f} % higher [{ends}]"
+
+
+def apart() -> str:
+    """How far two runs of one experiment are from each other."""
+    ap: dict[str, list[float]] = {}
+    for run in (STUDY / "runs").iterdir():
+        scores = json.loads((run / "evaluation.json").read_text(encoding="utf-8"))
+        ap.setdefault(run.name.split("-mini-s")[0], []).append(100 * scores["detection"]["AP"])
+    far = [abs(a - b) for own in ap.values() for a, b in itertools.combinations(own, 2)]
+    return (
+        f"differ by {np.median(far):.1f} points of AP for no reason but the seed (median of {len(ap)} "
+        f"experiments), by {max(far):.1f} at most"
+    )
+
+
 def leak() -> str:
     """What a random split is worth: mean of the pairs, with the t-interval that the benchmark prints."""
     wide = pd.read_csv(LEAK).pivot(index="split", columns="kind", values="AP")
@@ -874,12 +979,64 @@ SAID: dict[str, Callable[[Path], str]] = {
         f"baseline of most rows has AP {baseline(study, 'AP')}, AP50 {baseline(study, 'AP50')}"
     ),
     r"\d+ trainings(?= on 2 cores| of tiny models)": lambda study: f"{runs_and_seeds(study)[0]} trainings",
-    r"\w+ seeds(?= of each row at `mini`| each, \d+ train| a row, every|\) after 24)": (
-        lambda study: f"{COUNTED[runs_and_seeds(study)[1]]} seeds"
+    r"\w+ seeds(?= of each row at `mini`| each, \d+ train| a row, every|\) after 24| have nothing in| would"
+    r" probably| an interval can|, what is learnt| can show, one| can say: | \(names:)": lambda study: (
+        f"{seeds(study)} seeds"
+    ),
+    r"with \w+ seeds its intervals are ± [\d.]+ AP": lambda study: (
+        f"with {seeds(study)} seeds its intervals are {pooled(study)}"
+    ),
+    r"\*\*\w+ seeds\*\* of \d+ experiments determine a difference to within ± [\d.]+ AP": lambda study: (
+        f"**{seeds(study).title()} seeds** of {arms(study)} experiments determine a difference to"
+        f" within {pooled(study)}"
+    ),
+    r"(?<=possible\. ).+ have wide intervals of their own": lambda study: (
+        f"{noisiest(study)[0]} have wide intervals of their own"
+    ),
+    r"(?<= can say: ).+ have intervals of their own, of ± \d+ to ± \d+ AP": lambda study: (
+        f"{noisiest(study)[0]} have intervals of their own, of {noisiest(study)[1]} AP"
+    ),
+    r"\(\d+ to \d+ in the noisiest rows\)": lambda study: f"({noisiest(study)[2]} in the noisiest rows)",
+    r"± 0\.5 AP take \d+ seeds \(\d+ core-hours": lambda _: (
+        f"± 0.5 AP take {planned()['0.5']['seeds']} seeds ({planned()['0.5']['hours']:.0f} core-hours"
+    ),
+    r"smaller than 0\.5 AP takes about \d+ \(\d+\)": lambda _: (
+        f"smaller than 0.5 AP takes about {planned()['0.33']['seeds']} ({planned()['0.33']['hours']:.0f})"
+    ),
+    r"\w+ seeds of \d+ arms, has s = \S+ \[[^]]+\] and determines differences to within ± [\d.]+ AP, or"
+    r" ± \d+ to ± \d+": (
+        lambda study: (
+            f"{seeds(study)} seeds of {arms(study)} arms, has s = {scatter()} and determines "
+            f"differences to within {pooled(study)}, or {noisiest(study)[1]}"
+        )
+    ),
+    r"two seeds of the 19 arms of `make reproduce` give ± [\d.]+\d": lambda _: (
+        f"two seeds of the 19 arms of `make reproduce` give {of_reproduce()}"
+    ),
+    r"± 0\.5 AP takes \d+ seeds of Tables 1, 4 and `controls`": lambda _: (
+        f"± 0.5 AP takes {planned()['0.5']['seeds']} seeds of Tables 1, 4 and `controls`"
+    ),
+    r"\d+ by the mean of all": lambda _: f"{planned()['0.5']['hours']:.0f} by the mean of all",
+    r"s at most 0\.42 \| \*\*no\*\*: [\d.]+": lambda _: f"s at most 0.42 | **no**: {scatter()[:4]}",
+    r"from `make reproduce` \| \*\*no\*\*: ± [\d.]+": lambda _: (
+        f"from `make reproduce` | **no**: {of_reproduce()}"
+    ),
+    r"AP was [\d.]+ points lower on average, but .+? from \S+ to \S+\d": in_words,
+    r"\*\*Δ, \d+ pairs\*\*": lambda study: f"**Δ, {runs_and_seeds(study)[1]} pairs**",
+    r"differ by [\d.]+ points of AP for no reason but the seed \(.+?\), by [\d.]+ at most": lambda _: apart(),
+    r"the effects of \+ iFA at .+; the effects of × iPR at \S+ \[[^]]+\] \([^)]+\)": lambda _: agreements(),
+    r"much the same \(cosine [\d.]+\)": lambda _: (
+        f"much the same (cosine {agreement('effect', 'csp-fast.add-fa')['cosine']})"
+    ),
+    r"over the epochs is [\d.]+ % higher \[[^]]+\], for \+ iFA alone [\d.]+ % higher \[[^]]+\]": lambda _: (
+        f"over the epochs is {validation_loss('7')}, for + iFA alone {validation_loss('1')}"
+    ),
+    r"may gain [\d.]+(?: AP)? \[[^]]+\]": lambda study: "may gain {} AP [{}, {}]".format(
+        *(signed(each).lstrip("+") for each in difference(study, "controls", "k-means anchors"))
     ),
     r"effects of about [\d.]+ AP or more": lambda study: f"effects of about {least_shown(study)} AP or more",
     r"half-widths of 0.5 AP `ablate plan 1 4 controls` asks for \d+ seeds": lambda _: (
-        f"half-widths of 0.5 AP `ablate plan 1 4 controls` asks for {seeds_for('0.5')} seeds"
+        f"half-widths of 0.5 AP `ablate plan 1 4 controls` asks for {planned()['0.5']['seeds']} seeds"
     ),
     r"the vector of \+ iFA had moved by [\d.]+, [\d.]+ and [\d.]+\d": lambda study: (
         f"the vector of + iFA had moved by {moved(study, 'csp-fast.add-fa')}"
@@ -887,14 +1044,15 @@ SAID: dict[str, Callable[[Path], str]] = {
     r"that of \+ iPR by [\d.]+, [\d.]+ and [\d.]+\d": lambda study: (
         f"that of + iPR by {moved(study, 'csp-fast.add-pr')}"
     ),
-    r"outputs of classes by [\d.]+ and those of widths and heights by [\d.]+": gains,
+    r"outputs of classes by [\d.]+ and those of widths and heights by [\d.]+\d": gains,
     r"\d+ of \d+ differences have the same sign": lambda _: same_signs(),
     r"worth \S+ AP \[\S+ \S+\]": lambda _: f"worth {leak()}",
 }
 #: Pages that say something of a study.
 QUOTING = {
     "README.md": STUDY,
-    **{f"docs/{each}.md": STUDY for each in ("faq", "figures", "paper-figures", "published", "start")},
+    **{f"docs/{each}.md": STUDY for each in ("faq", "figures", "limits", "mini", "paper-figures")},
+    **{f"docs/{each}.md": STUDY for each in ("published", "reading-a-table", "start")},
     "docs/steel.md": STEEL,
 }
 
@@ -902,18 +1060,28 @@ QUOTING = {
 def as_measured(content: str, study: Path) -> str:
     """A page with what it says of a study written anew; paragraphs are filled again where they change."""
 
-    def block(found: re.Match[str]) -> str:
-        paragraph = found[0]
-        if paragraph.startswith(("|", "```", "    ", "#", "- ", "* ", "!")):
-            return paragraph
-        words = flat(paragraph)
+    def said(words: str) -> str:
         for pattern, so in SAID.items():
             words = re.sub(pattern, lambda _, so=so: so(study), words)
+        return words
+
+    def block(found: re.Match[str]) -> str:
+        paragraph = found[0]
+        if paragraph.startswith("|"):
+            return said(paragraph)
+        if paragraph.startswith(("* ", "- ")):
+            return "\n".join(filled(item, "  ") for item in re.split(r"\n(?=[*-] )", paragraph))
+        return paragraph if paragraph.startswith(("```", "    ", "#", "!")) else filled(paragraph)
+
+    def filled(paragraph: str, indent: str = "") -> str:
+        words = said(flat(paragraph))
         if words == flat(paragraph):
             return paragraph
         words = words.replace(" + ", "\N{NO-BREAK SPACE}+ ")  # a line that begins with "+ " would be a list
-        filled = textwrap.fill(words, 120, break_long_words=False, break_on_hyphens=False)
-        return filled.replace("\N{NO-BREAK SPACE}", " ")
+        lines = textwrap.fill(
+            words, 120, break_long_words=False, break_on_hyphens=False, subsequent_indent=indent
+        )
+        return lines.replace("\N{NO-BREAK SPACE}", " ")
 
     return re.sub(r"(?:^.+\n?)+(?<!\n)", block, content, flags=re.MULTILINE)
 

@@ -163,13 +163,10 @@ def _are_drawn(root: Path, split: str, packs: str | None, pictures: str, found: 
 
 
 def _draw(config: ShapesConfig) -> list[str]:
-    from yolor_core.data.shapes.dataset import annotate, annotation_bytes
+    from yolor_core.data.shapes.dataset import annotations_drawn
 
     splits = (("train", config.train_images), ("val", config.val_images))
-    return [
-        hashlib.sha256(annotation_bytes(annotate(config.seed, config.size, s, n))).hexdigest()
-        for s, n in splits
-    ]
+    return [hashlib.sha256(annotations_drawn(config.seed, config.size, s, n)).hexdigest() for s, n in splits]
 
 
 def _shapes_key(config: ShapesConfig) -> str:
