@@ -51,6 +51,8 @@ DESIGNS: dict[str, tuple[str, ...]] = {
     "as it is": (),
     "16 epochs": ("train.epochs=16",),
     "36 epochs": ("train.epochs=36",),
+    "72 epochs, 1,000 images": ("train.epochs=72", "data.val_images=1000"),
+    "boxes count twice": ("train.loss.box=0.4",),
     "the recipe's gains": RECIPE,
     "the recipe's gains and anchors": (*RECIPE, "model.anchor_scale=0.2"),
     "k-means anchors": ("model.anchors=kmeans",),
