@@ -106,7 +106,7 @@ class Bench:
         science = self.science(experiment)
         return (1 + BACKWARD) * 1e6 * count(science.model, science.train.size, CLASSES).mflops
 
-    @functools.cache  # noqa: B019
+    @functools.cache  # noqa: B019 - as above
     def peak(self, precision: str) -> float:
         """FLOP/s of the product of two square matrices, the best of several runs."""
         kind, side = HALF.get(precision, torch.float32), 256 if self.tiny else 8192

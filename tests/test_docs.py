@@ -42,6 +42,8 @@ from analysis.published.manifest import read_manifest
 from analysis.published.publish import published_drawings, reopened
 from analysis.published.summary import HEAD
 from analysis.report.verdicts import headline
+from analysis.runs import load_runs
+from analysis.statistics.blocks import fit
 from analysis.statistics.seeds import over_seeds
 from analysis.study import no_costs, open_study
 from slurm.cluster import Cluster, Override, known_clusters, load_cluster
@@ -918,29 +920,32 @@ def scatter() -> str:
     return f"{found['sigma']:.2f} [{found['low']:.2f}, {found['high']:.2f}]"
 
 
+@functools.cache
+def runs_of(study: Path) -> pd.DataFrame:
+    return load_runs(study)
+
+
 def what_scatters(study: Path) -> str:
     """What goes with a run's AP where its row and its seed do not explain it."""
-    found = []
-    for path in (study / "runs").iterdir():
-        scores = json.loads((path / "evaluation.json").read_text(encoding="utf-8"))
-        last = json.loads((path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1])
-        row, seed = re.split(r"-mini-s(\d+)-", path.name)[:2]
-        own = {"AP": scores["detection"]["AP"], "AP50": scores["detection"]["AP50"]}
-        own |= {"AP75": scores["detection"]["AP75"], "box": last["val/box"], "cls": last["val/cls"]}
-        found.append({"row": row, "seed": seed} | own | scores["per_class"])
-    table = pd.DataFrame(found).set_index(["row", "seed"]).unstack()
-    left = {}
-    for score in table.columns.levels[0]:
-        ap = table[score].to_numpy()
-        left[score] = ap - ap.mean(0) - ap.mean(1, keepdims=True) + ap.mean()
-    freedom = (len(table) - 1) * (ap.shape[1] - 1)
-    spread = {score: 100 * math.sqrt((each**2).sum() / freedom) for score, each in left.items()}
+    runs = runs_of(study)
+    classes = [
+        json.loads((Path(path) / "evaluation.json").read_text(encoding="utf-8"))["per_class"]
+        for path in runs["path"]
+    ]
+    per_class = 100 * pd.DataFrame(classes, index=runs.index)
+    runs = runs.join(per_class)
+    scores = ["AP", "AP50", "AP75", "val box", "val cls", *per_class]
+    wide = {score: runs.pivot(index="experiment", columns="seed", values=score) for score in scores}
+    left = {
+        score: (ap.sub(ap.mean(1), axis=0) - ap.mean() + ap.to_numpy().mean()) for score, ap in wide.items()
+    }
+    spread = {score: math.sqrt(fit(ap.to_numpy()).variance) for score, ap in wide.items()}
     with_box, with_classes = (
-        np.corrcoef(left["AP"].ravel(), left[of].ravel())[0, 1] for of in ("box", "cls")
+        np.corrcoef(np.ravel(left["AP"]), np.ravel(left[of]))[0, 1] for of in ("val box", "val cls")
     )
-    *others, most = sorted(scores["per_class"], key=spread.__getitem__)
+    *others, most = sorted(per_class, key=spread.__getitem__)
     said = (
-        f"In the {len(found)} runs of the [published study](published.md), what is left of a run's AP after "
+        f"In the {len(runs)} runs of the [published study](published.md), what is left of a run's AP after "
         f"its row and its seed (s = {spread['AP']:.2f}) goes with what is left of the boxes' loss on the "
         f"validation images (correlation {with_box:.2f}), hardly with that of classification "
         f"({with_classes:.2f}). AP50 scatters by {spread['AP50']:.2f}, AP75 by {spread['AP75']:.2f}. Of the "
@@ -983,15 +988,12 @@ def validation_loss(table: str) -> str:
     return f"{found['overall']:.1f} % higher [{ends}]"
 
 
-def apart() -> str:
+def apart(study: Path) -> str:
     """How far two runs of one experiment are from each other."""
-    ap: dict[str, list[float]] = {}
-    for run in (STUDY / "runs").iterdir():
-        scores = json.loads((run / "evaluation.json").read_text(encoding="utf-8"))
-        ap.setdefault(run.name.split("-mini-s")[0], []).append(100 * scores["detection"]["AP"])
-    far = [abs(a - b) for own in ap.values() for a, b in itertools.combinations(own, 2)]
+    own = runs_of(study).groupby("experiment")["AP"]
+    far = [abs(a - b) for _, ap in own for a, b in itertools.combinations(ap, 2)]
     return (
-        f"differ by {np.median(far):.1f} points of AP for no reason but the seed (median of {len(ap)} "
+        f"differ by {np.median(far):.1f} points of AP for no reason but the seed (median of {own.ngroups} "
         f"experiments), by {max(far):.1f} at most"
     )
 
@@ -1057,7 +1059,7 @@ SAID: dict[str, Callable[[Path], str]] = {
     ),
     r"AP was [\d.]+ points lower on average, but .+? from \S+ to \S+\d": in_words,
     r"\*\*Δ, \d+ pairs\*\*": lambda study: f"**Δ, {runs_and_seeds(study)[1]} pairs**",
-    r"differ by [\d.]+ points of AP for no reason but the seed \(.+?\), by [\d.]+ at most": lambda _: apart(),
+    r"differ by [\d.]+ points of AP for no reason but the seed \(.+?\), by [\d.]+ at most": apart,
     r"the effects of \+ iFA at .+; the effects of × iPR at \S+ \[[^]]+\] \([^)]+\)": lambda _: agreements(),
     r"much the same \(cosine [\d.]+\)": lambda _: (
         f"much the same (cosine {agreement('effect', 'csp-fast.add-fa')['cosine']})"

@@ -220,15 +220,14 @@ def _join(outline: NDArray[np.float64], hole: NDArray[np.float64]) -> NDArray[np
     return np.concatenate([outline[: a + 1], around, outline[a:]])
 
 
-def annotation_bytes(content: dict[str, Any]) -> bytes:
-    """The bytes of an annotation file, the same drawn on demand and read from disk."""
-    return json.dumps(content, separators=(",", ":"), allow_nan=False).encode()
-
-
 @lru_cache(maxsize=4)
 def annotations_drawn(seed: int, size: int, split: str, images: int) -> bytes:
-    """The bytes of a split's annotation file. Drawing takes seconds, so the last ones are kept."""
-    return annotation_bytes(annotate(seed, size, split, images))
+    """The bytes of a split's annotation file, the same drawn on demand and read from disk.
+
+    Drawing takes seconds, so the last ones are kept.
+    """
+    content = annotate(seed, size, split, images)
+    return json.dumps(content, separators=(",", ":"), allow_nan=False).encode()
 
 
 @dataclass(frozen=True)
@@ -260,23 +259,23 @@ def write_dataset(config: ShapesConfig, folder: Path) -> None:
     """
     from PIL import Image
 
-    contents = {}
+    files = {}
     for split, images in (("train", config.train_images), ("val", config.val_images)):
-        contents[split] = annotate(config.seed, config.size, split, images)
+        files[split] = annotations_drawn(config.seed, config.size, split, images)
         target = folder / "annotations" / f"instances_{split}.json"
-        if target.exists() and target.read_bytes() != annotation_bytes(contents[split]):
+        if target.exists() and target.read_bytes() != files[split]:
             raise DataError(f"{target} belongs to another dataset; choose an empty folder")
-    for split, content in contents.items():
+    for split, written in files.items():
         (folder / split).mkdir(parents=True, exist_ok=True)
-        for index, record in enumerate(content["images"]):
+        for index, record in enumerate(json.loads(written)["images"]):
             pixels = render(config.seed, config.size, split, index)
             target = folder / split / record["file_name"]
             begun = target.with_suffix(".partial")
             Image.fromarray(pixels).save(begun, format="PNG", compress_level=1)
             os.replace(begun, target)
     (folder / "annotations").mkdir(exist_ok=True)
-    for split, content in contents.items():
+    for split, written in files.items():
         target = folder / "annotations" / f"instances_{split}.json"
         begun = target.with_suffix(".partial")
-        begun.write_bytes(annotation_bytes(content))
+        begun.write_bytes(written)
         os.replace(begun, target)
