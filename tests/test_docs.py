@@ -937,7 +937,8 @@ def what_scatters(study: Path) -> str:
     scores = ["AP", "AP50", "AP75", "val box", "val cls", *per_class]
     wide = {score: runs.pivot(index="experiment", columns="seed", values=score) for score in scores}
     left = {
-        score: (ap.sub(ap.mean(1), axis=0) - ap.mean() + ap.to_numpy().mean()) for score, ap in wide.items()
+        score: (ap.sub(ap.mean(axis=1), axis=0) - ap.mean() + ap.to_numpy().mean())
+        for score, ap in wide.items()
     }
     spread = {score: math.sqrt(fit(ap.to_numpy()).variance) for score, ap in wide.items()}
     with_box, with_classes = (
